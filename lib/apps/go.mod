@@ -1,0 +1,3 @@
+module stackbook.dev/apps
+
+go 1.26.0

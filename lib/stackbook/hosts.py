@@ -1,0 +1,288 @@
+"""A Host runs a command and moves a file.
+
+Three things are told apart: a machine that cannot be reached (`TransportError`), a command that fails
+(`CommandFailed`), and a negative answer (`check=False` and a look at `Result.rc`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from stackbook.errors import CommandFailed, TransportError, WaitTimeout
+from stackbook.redact import MASK, Secret, redact
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command did. `seconds` is wall time; output is text with undecodable bytes replaced."""
+
+    argv: tuple[str, ...]
+    rc: int
+    stdout: str
+    stderr: str
+    seconds: float
+    host: str = "local"
+
+    @property
+    def ok(self) -> bool:
+        """Whether the exit status is 0."""
+        return self.rc == 0
+
+    @property
+    def command(self) -> str:
+        """The command as it could be pasted into a shell, secrets masked."""
+        return redact(" ".join(MASK if isinstance(a, Secret) else shlex.quote(a) for a in self.argv))
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of stdout that are not blank."""
+        return [line for line in self.stdout.splitlines() if line.strip()]
+
+
+Observer = Callable[[Result], None]
+
+
+class Host(Protocol):
+    """A machine."""
+
+    name: str
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        check: bool = True,
+        stdin: str | None = None,
+        timeout: float = 60.0,
+        env: Mapping[str, str] | None = None,
+        secret: bool = False,
+    ) -> Result:
+        """Run `argv` and return what it did.
+
+        Args:
+            argv: the command, never parsed by a shell.
+            check: raise CommandFailed when the exit status is not 0.
+            stdin: text for its standard input.
+            timeout: deadline in seconds; the command is ended when it passes.
+            env: variables to add to the environment.
+            secret: its output holds a secret, and is kept out of every record.
+
+        Raises:
+            TransportError: the machine could not be reached.
+            CommandFailed: the command failed and `check` is set.
+            WaitTimeout: the deadline passed.
+        """
+
+    def read(self, path: str) -> str:
+        """The text of a file; CommandFailed when it cannot be read."""
+
+    def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
+        """Put `text` into the file, in one step, with these permissions."""
+
+    def put(self, local: Path, remote: str, *, mode: int | None = None) -> None:
+        """Copy a local file to the machine."""
+
+
+@dataclass
+class _Base:
+    """What all backends share: timing, records, and files by way of `run`."""
+
+    name: str = "local"
+    observers: list[Observer] = field(default_factory=list)
+
+    def _argv(self, argv: Sequence[str], env: Mapping[str, str], stdin: bool) -> list[str]:
+        raise AssertionError("each backend says how a command reaches it")
+
+    def _transport_failed(self, result: Result) -> str:
+        """Why the transport failed, or an empty string when the command itself answered."""
+        return ""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        check: bool = True,
+        stdin: str | None = None,
+        timeout: float = 60.0,
+        env: Mapping[str, str] | None = None,
+        secret: bool = False,
+    ) -> Result:
+        """See `Host.run`."""
+        result = self._execute(argv, stdin=stdin, timeout=timeout, env=env or {})
+        shown = Result(result.argv, result.rc, MASK, MASK, result.seconds, result.host) if secret else result
+        for observe in self.observers:
+            observe(shown)
+        if reason := self._transport_failed(result):
+            raise TransportError(f"{self.name} could not be reached: {reason}")
+        if check and not result.ok:
+            raise CommandFailed(shown)
+        return result
+
+    def _execute(self, argv: Sequence[str], *, stdin: str | None, timeout: float, env: Mapping[str, str]) -> Result:
+        full = [a.reveal() if isinstance(a, Secret) else a for a in self._argv(argv, env, stdin is not None)]
+        start = time.monotonic()
+        try:
+            process = subprocess.Popen(
+                full,
+                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise TransportError(f"{full[0]} could not be started: {error.strerror}") from error
+        try:
+            out, err = process.communicate(None if stdin is None else stdin.encode(), timeout=timeout)
+        except subprocess.TimeoutExpired:
+            out, err = _end(process)
+            shown = Result(tuple(argv), -1, "", "", timeout, self.name)
+            tail = redact((err or out).decode(errors="replace")).strip().splitlines()[-3:]
+            raise WaitTimeout(f"{shown.command} on {self.name}", timeout, last=" | ".join(tail)) from None
+        except BaseException:
+            _end(process)
+            raise
+        return Result(
+            tuple(argv),
+            process.returncode,
+            out.decode(errors="replace"),
+            err.decode(errors="replace"),
+            time.monotonic() - start,
+            self.name,
+        )
+
+    def read(self, path: str) -> str:
+        """See `Host.read`."""
+        return self.run(["cat", path]).stdout
+
+    def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
+        """See `Host.write`."""
+        # A temporary name and `mv`: a reader sees the old file or the new one, never half of it.
+        script = 'set -e; mkdir -p "$(dirname "$1")"; umask 077; cat > "$1.new"; chmod "$2" "$1.new"; mv "$1.new" "$1"'
+        self.run(["sh", "-c", script, "write", path, f"{mode:o}"], stdin=text)
+
+    def put(self, local: Path, remote: str, *, mode: int | None = None) -> None:
+        """See `Host.put`."""
+        raise AssertionError("each backend says how a file reaches it")
+
+
+def _end(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+    """End a child and everything it started; returns what it had printed."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)
+        try:
+            return process.communicate(timeout=3)
+        except subprocess.TimeoutExpired:
+            continue
+    return b"", b""
+
+
+@dataclass
+class LocalHost(_Base):
+    """This machine."""
+
+    def _argv(self, argv: Sequence[str], env: Mapping[str, str], stdin: bool) -> list[str]:
+        return ["env", *(f"{k}={v}" for k, v in env.items()), *argv] if env else list(argv)
+
+    def put(self, local: Path, remote: str, *, mode: int | None = None) -> None:
+        """See `Host.put`."""
+        self.run(["install", "-D", "-m", f"{mode or local.stat().st_mode & 0o777:o}", str(local), remote])
+
+
+@dataclass
+class ContainerHost(_Base):
+    """A machine that is a container of podman's.
+
+    Args:
+        container: name or id of the container.
+        podman: the command before `exec`, with its global flags.
+        shared: folders of this host that the machine sees, as (here, there); files below them are not copied over the wire.
+    """
+
+    container: str = ""
+    podman: tuple[str, ...] = ("podman",)
+    shared: tuple[tuple[Path, str], ...] = ()
+
+    def _argv(self, argv: Sequence[str], env: Mapping[str, str], stdin: bool) -> list[str]:
+        flags = [part for key, value in env.items() for part in ("--env", f"{key}={value}")]
+        return [*self.podman, "exec", *(["-i"] if stdin else []), *flags, self.container, *argv]
+
+    def _transport_failed(self, result: Result) -> str:
+        # podman-exec(1): 125 is an error of podman itself, as is a container that is not running.
+        if result.rc in (125, 255) and "Error:" in result.stderr:
+            return result.stderr.strip().splitlines()[-1]
+        return ""
+
+    def put(self, local: Path, remote: str, *, mode: int | None = None) -> None:
+        """See `Host.put`."""
+        permissions = f"{mode or local.stat().st_mode & 0o777:o}"
+        for here, there in self.shared:
+            if local.resolve().is_relative_to(here.resolve()):
+                inside = f"{there}/{local.resolve().relative_to(here.resolve())}"
+                self.run(["install", "-D", "-m", permissions, inside, remote], timeout=300)
+                return
+        self.run(["mkdir", "-p", str(Path(remote).parent)])
+        LocalHost().run([*self.podman, "cp", str(local), f"{self.container}:{remote}"], timeout=600)
+        self.run(["chmod", permissions, remote])
+
+
+@dataclass
+class SSHHost(_Base):
+    """A machine reached by OpenSSH; `sudo` is used when the user is not root.
+
+    Args:
+        address: host name or IP address.
+        user: login name.
+        port: TCP port.
+        key: path of a private key, or None for the agent's and the default ones.
+        known_hosts: file of accepted host keys; a key that changed is refused.
+    """
+
+    address: str = ""
+    user: str = "root"
+    port: int = 22
+    key: Path | None = None
+    known_hosts: Path | None = None
+
+    def _options(self) -> list[str]:
+        control = Path(tempfile.gettempdir()) / f"stackbook-ssh-{os.getuid()}"
+        control.mkdir(mode=0o700, exist_ok=True)
+        options = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=15"]
+        options += ["-o", "StrictHostKeyChecking=accept-new"]
+        options += ["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", f"ControlPath={control}/%C"]
+        if self.known_hosts:
+            options += ["-o", f"UserKnownHostsFile={self.known_hosts}"]
+        return options + (["-i", str(self.key)] if self.key else [])
+
+    def _argv(self, argv: Sequence[str], env: Mapping[str, str], stdin: bool) -> list[str]:
+        words = [*(["sudo", "-n"] if self.user != "root" else []), "env", *(f"{k}={v}" for k, v in env.items())]
+        words += [a.reveal() if isinstance(a, Secret) else a for a in argv]
+        remote = " ".join(shlex.quote(word) for word in words)
+        return ["ssh", *self._options(), "-p", str(self.port), f"{self.user}@{self.address}", "--", remote]
+
+    def _transport_failed(self, result: Result) -> str:
+        # ssh(1): "exits with the exit status of the remote command or with 255 if an error occurred".
+        return (result.stderr.strip().splitlines() or ["ssh failed"])[-1] if result.rc == 255 else ""
+
+    def put(self, local: Path, remote: str, *, mode: int | None = None) -> None:
+        """See `Host.put`."""
+        staged = self.run(["mktemp", "-p", "/var/tmp"]).stdout.strip()
+        self.run(["chown", self.user, staged])
+        target = f"{self.user}@{self.address}:{staged}"
+        copied = LocalHost().run(
+            ["scp", "-q", *self._options(), "-P", str(self.port), str(local), target], check=False, timeout=1800
+        )
+        if not copied.ok:
+            raise TransportError(f"{local.name} could not be copied to {self.name}: {copied.stderr.strip()[-300:]}")
+        permissions = f"{mode or local.stat().st_mode & 0o777:o}"
+        self.run(["sh", "-c", 'install -D -m "$2" "$1" "$3" && rm -f "$1"', "put", staged, permissions, remote])
