@@ -128,7 +128,9 @@ type view struct {
 	Home        bool
 }
 
-func (f front) index(w http.ResponseWriter, r *http.Request) { render(w, view{Home: true, User: user(r)}) }
+func (f front) index(w http.ResponseWriter, r *http.Request) {
+	render(w, view{Home: true, User: user(r)})
+}
 
 func (f front) productpage(w http.ResponseWriter, r *http.Request) {
 	shown := view{Product: products[0], User: user(r)}

@@ -67,7 +67,7 @@ func (s *Server) Run(address string) error {
 // Serve serves until ctx ends, drains, and returns nil after a clean stop.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	log := s.logger()
-	server := &http.Server{Handler: s.observe(log, s.Handler), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: s.Observe(s.Handler), ReadHeaderTimeout: 10 * time.Second}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	log.Info("listening", "address", listener.Addr().String())
@@ -102,8 +102,9 @@ func (s *Server) logger() *slog.Logger {
 	return slog.New(slog.NewJSONHandler(out, nil)).With("app", id.App, "version", id.Version, "pod", id.Pod)
 }
 
-// observe names the server in the response and writes one line per request.
-func (s *Server) observe(log *slog.Logger, next http.Handler) http.Handler {
+// Observe names the server in every response and writes one line per request.
+func (s *Server) Observe(next http.Handler) http.Handler {
+	log := s.logger()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		started := time.Now()
 		w.Header().Set(ServedBy, s.Identity.String())
