@@ -5,9 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -188,5 +191,63 @@ func TestAPlanOutOfBoundsIsRefused(t *testing.T) {
 		if _, err := ReadPlan(strings.NewReader(text)); err == nil {
 			t.Errorf("accepted: %s", text)
 		}
+	}
+}
+
+// TestMain lets the test binary stand in for the command, as `run NAME`.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == "run" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+func TestStopEndsTheRunOfThatNameOnly(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(5 * time.Millisecond) }))
+	defer server.Close()
+	plan := fmt.Sprintf(`{"ids": %q, "count": 200000, "seconds": 20, "rate": 50, "groups": [{"name": "a", "url": %q}]}`, ids, server.URL)
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	command := exec.Command(program, "run", "mine")
+	command.Stdin, command.Stdout = strings.NewReader(plan), &out
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- command.Wait() }()
+	time.Sleep(300 * time.Millisecond) // it must be under way: its signal handler stands before the plan is read
+	if err := stopRun("/proc", "another"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		t.Fatalf("ended by another's stop: %v", err)
+	case <-time.After(200 * time.Millisecond):
+	}
+	if err := stopRun("/proc", "mine"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if err != nil || !strings.Contains(out.String(), `"stopped":true`) {
+			t.Fatalf("%v: %s", err, out.String())
+		}
+	case <-time.After(10 * time.Second):
+		_ = command.Process.Kill()
+		t.Fatal("not stopped")
+	}
+}
+
+func TestOtherWordsAreRefused(t *testing.T) {
+	for _, args := range [][]string{{}, {"walk"}, {"stop"}, {"idle", "now"}, {"run", "a", "b"}} {
+		if err := start(context.Background(), args, strings.NewReader(""), io.Discard); status(err) != 2 {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+	if err := stopRun("/proc", "nobody"); err != nil {
+		t.Error(err)
 	}
 }

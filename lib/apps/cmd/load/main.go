@@ -1,8 +1,9 @@
 // Command load sends a bounded number of HTTP requests at a given pace and writes one JSON
 // line for each. The same program runs on the lab's host and in a pod of the mesh.
 //
-//	load run < plan.json     send what the plan says (see Plan); the report goes to stdout
-//	load idle                wait to be used: what a pod runs until `kubectl exec … load run`
+//	load run [NAME] < plan.json   send what the plan says (see Plan); the report goes to stdout
+//	load stop NAME                end that run; its report stays whole
+//	load idle                     wait to be used: what a pod runs until `kubectl exec … load run`
 //
 // Pacing, workers and clock are vegeta's (https://github.com/tsenart/vegeta).
 // Exit status: 0 the plan was carried out, whatever was answered; 1 it was not; 2 a bad plan.
@@ -12,40 +13,54 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
 )
 
+const usage = "usage: load run [NAME] < plan.json | load stop NAME | load idle"
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	os.Exit(start(ctx, os.Args[1:]))
+	err := start(ctx, os.Args[1:], os.Stdin, os.Stdout)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "load:", err)
+	}
+	os.Exit(status(err))
 }
 
-func start(ctx context.Context, args []string) int {
+func status(err error) int {
+	var bad badPlan
 	switch {
-	case len(args) == 1 && args[0] == "idle":
-		<-ctx.Done()
+	case err == nil:
 		return 0
-	case len(args) == 1 && args[0] == "run":
-		plan, err := ReadPlan(os.Stdin)
-		if err == nil {
-			err = Run(ctx, plan, os.Stdout)
-		}
-		var bad badPlan
-		switch {
-		case err == nil:
-			return 0
-		case errors.As(err, &bad):
-			fmt.Fprintln(os.Stderr, "load:", err)
-			return 2
-		default:
-			fmt.Fprintln(os.Stderr, "load:", err)
-			return 1
-		}
-	default:
-		fmt.Fprintln(os.Stderr, "usage: load run < plan.json | load idle")
+	case errors.As(err, &bad):
 		return 2
+	default:
+		return 1
+	}
+}
+
+func start(ctx context.Context, args []string, in io.Reader, out io.Writer) error {
+	verb := ""
+	if len(args) > 0 {
+		verb = args[0]
+	}
+	switch {
+	case verb == "idle" && len(args) == 1:
+		<-ctx.Done()
+		return nil
+	case verb == "stop" && len(args) == 2:
+		return stopRun("/proc", args[1])
+	case verb == "run" && len(args) <= 2:
+		plan, err := ReadPlan(in)
+		if err != nil {
+			return err
+		}
+		return Run(ctx, plan, out)
+	default:
+		return badPlan(usage)
 	}
 }
