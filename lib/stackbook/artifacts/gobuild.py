@@ -1,0 +1,188 @@
+"""Builds from Go modules: checksummed by go.sum, reproducible by -trimpath, with progress and the cause of a failure."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stackbook.artifacts.catalogue import Build, Group
+from stackbook.artifacts.process import Spawn, spawn
+from stackbook.artifacts.progress import Progress, Report
+from stackbook.artifacts.store import key_of, sha256_of
+from stackbook.errors import ArtifactError, ArtifactUnavailable, InputError
+
+# One cgo setting for all groups: packages compiled with another would be compiled twice. netgo and osusergo keep name
+# look-ups out of glibc, so that a static link is sound.
+TAGS = "netgo,osusergo"
+_LDFLAGS = ("-s", "-w")
+_STATIC = "-extldflags=-static"
+_NETWORK = re.compile(r"dial tcp|no such host|connection (refused|reset)|TLS handshake|403 Forbidden|i/o timeout|proxyconnect")
+
+
+def environment(*, goroot: Path, cache: Path, base: Mapping[str, str]) -> dict[str, str]:
+    """The user's environment (GOPROXY, GONOSUMDB, GOFLAGS … hold) with this toolchain and our own build cache."""
+    flags = " ".join(filter(None, [base.get("GOFLAGS", ""), "-buildvcs=false"]))
+    return {
+        **base,
+        "PATH": f"{goroot / 'bin'}:{base.get('PATH', '/usr/bin:/bin')}",
+        "GOROOT": str(goroot),
+        "GOTOOLCHAIN": "local",
+        "GOWORK": "off",
+        "GOFLAGS": flags,
+        "GOCACHE": str(cache / "build" / "gocache"),
+        "GOMODCACHE": str(cache / "build" / "gomod"),
+        "CGO_ENABLED": "1",
+        "GOOS": "linux",
+        "GOARCH": "amd64",
+    }
+
+
+def ldflags(group: Group) -> str:
+    """The linker's flags: stripped, static, and the variables of the group.
+
+    >>> ldflags(Group("g", Path("."), 1, {"a/b.version": "v1"}))
+    '-s -w -X a/b.version=v1 -extldflags=-static'
+    """
+    variables = [f"-X {variable}={value}" for variable, value in group.ldflags.items()]
+    return " ".join([*_LDFLAGS, *variables, _STATIC])
+
+
+def source_digest(folder: Path) -> str:
+    """A digest of a module's own files: go.mod, go.sum and sources, without tests and without nested modules' builds."""
+    lines = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if not path.is_file() or name.endswith("_test.go") or "testdata/" in name or "/." in f"/{name}":
+            continue
+        lines.append(f"{name} {sha256_of(path)}")
+    return key_of(lines)
+
+
+def recipe_key(group: Group, build: Build, *, go_sha256: str, sources: str) -> str:
+    """The key of one output: compiler, module files, flags and package."""
+    flags = [TAGS, ldflags(group), "trimpath"]
+    return key_of("go-1", go_sha256, sources, flags, [build.package, build.module, build.path])
+
+
+@dataclass
+class _Watch:
+    """Turns the compiler's output into progress and, on failure, into a cause."""
+
+    job: str
+    report: Report
+    total: int
+    estimate: float
+    compiled: int = 0
+    last: str = ""
+    errors: list[str] = field(default_factory=list)
+    downloading: int = 0
+
+    def line(self, text: str) -> None:
+        if text.startswith("go: downloading"):
+            self.downloading += 1
+            self.last = text.removeprefix("go: ")
+        elif re.fullmatch(r"[\w.\-~/]+", text):
+            self.compiled += 1
+            self.last = text
+        elif "warning: Using 'dlopen'" not in text and "in function `" not in text and not text.startswith("# "):
+            self.errors.append(text.strip())
+
+    def tick(self, seconds: float) -> None:
+        by_count = self.compiled / self.total if self.total else 0.0
+        by_time = min(seconds / self.estimate, 0.98) if self.estimate else 0.0
+        share = max(by_count, by_time)
+        remaining = seconds * (1 - share) / share if by_count > by_time > 0 else max(self.estimate - seconds, 1.0)
+        self.report(
+            Progress(self.job, "build", self.compiled, self.total, "packages", seconds, remaining, self.last[-60:])
+        )
+
+
+def build(
+    group: Group, builds: Iterable[Build], *, goroot: Path, cache: Path, out: Path, log: Path, report: Report,
+    estimate: float, cancel: threading.Event, run: Spawn = spawn, env: Mapping[str, str] | None = None,
+) -> dict[Build, Path]:  # fmt: skip
+    """Build packages of a group into `out`, and copy the module files that it names; returns where each lies.
+
+    An interrupted build continues by Go's own cache.
+
+    Raises:
+        InputError: no C compiler.
+        ArtifactUnavailable: modules could not be downloaded.
+        ArtifactError: a compile error; its first lines and the log's path are in the message.
+    """
+    wanted = list(builds)
+    if shutil.which("gcc") is None and shutil.which("cc") is None:
+        raise InputError("there is no C compiler, which building from Go modules needs", fix="apt-get install gcc libc6-dev")
+    environ = environment(goroot=goroot, cache=cache, base=env if env is not None else os.environ)
+    out.mkdir(parents=True, exist_ok=True)
+    packages = [item.package for item in wanted if item.package]
+    job = f"go:{group.name}"
+    start = time.monotonic()
+    if packages:
+        report(Progress(job, "build", message="modules", remaining=estimate))
+        watch = _Watch(job, report, _count(packages, group, environ), estimate)
+        argv = [
+            "go", "build", "-v", "-trimpath", "-tags", TAGS, "-ldflags", ldflags(group), "-o", f"{out}/", *packages,
+        ]  # fmt: skip
+        argv[0] = str(goroot / "bin" / "go")
+        status = run(argv, env=environ, cwd=group.folder, log=log, on_line=watch.line, on_tick=watch.tick, cancel=cancel)
+        if status != 0:
+            raise failure(group.name, watch.errors, log)
+    found: dict[Build, Path] = {}
+    for item in wanted:
+        path = out / item.output if item.package else _copy(item, group, environ, goroot, out)
+        if not path.exists():
+            raise ArtifactError(f"go build of {group.name} left no {item.output} (log: {log})")
+        found[item] = path
+    report(Progress(job, "build", seconds=time.monotonic() - start, remaining=0))
+    return found
+
+
+def failure(name: str, errors: list[str], log: Path) -> ArtifactError:
+    """What went wrong, from the first lines that the compiler said."""
+    text = " / ".join(errors[:3]) or "no message"
+    message = f"go build of {name} failed: {text} (log: {log})"
+    everything = "\n".join(errors)
+    if _NETWORK.search(everything):
+        return ArtifactUnavailable(message, fix="check the network and GOPROXY; what was downloaded stays")
+    if "no space left" in everything:
+        return ArtifactError(message, fix="free some disk, or set STACKBOOK_CACHE to a larger one")
+    if "checksum mismatch" in everything:
+        return ArtifactError(message, fix="a module is not what go.sum says: check GOPROXY")
+    return ArtifactError(message, fix="see the log")
+
+
+def _count(packages: list[str], group: Group, env: Mapping[str, str]) -> int:
+    """How many packages the build is made of; 0 when that cannot be told. Downloads modules as a side effect."""
+    go = f"{env['GOROOT']}/bin/go"
+    if not Path(go).exists():
+        return 0
+    argv = [go, "list", "-deps", "-tags", TAGS, "-f", "{{.ImportPath}}", *packages]
+    answer = subprocess.run(argv, cwd=group.folder, env=dict(env), capture_output=True, text=True, check=False)
+    return len(answer.stdout.splitlines())
+
+
+def _copy(item: Build, group: Group, env: Mapping[str, str], goroot: Path, out: Path) -> Path:
+    argv = [str(goroot / "bin" / "go"), "mod", "download", "-json", item.module]
+    subprocess.run(argv, cwd=group.folder, env=dict(env), capture_output=True, check=False)
+    argv = [argv[0], "list", "-m", "-f", "{{.Dir}}", item.module]
+    answer = subprocess.run(argv, cwd=group.folder, env=dict(env), capture_output=True, text=True, check=False)
+    folder = answer.stdout.strip()
+    if not folder:
+        raise failure(group.name, answer.stderr.strip().splitlines(), group.folder / "go.mod")
+    source, target = Path(folder) / item.path, out / Path(item.path).name
+    if source.is_dir():
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, target)
+        for path in [target, *target.rglob("*")]:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+    else:
+        target.write_bytes(source.read_bytes())
+    return target

@@ -1,0 +1,96 @@
+"""Child processes whose output is read line by line, logged, and which never outlive this process."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+
+class Cancelled(KeyboardInterrupt):
+    """The work was interrupted; what is done so far stays for the next time."""
+
+
+class Spawn(Protocol):
+    """Runs a command; the seam at which tests put a fake."""
+
+    def __call__(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        log: Path,
+        on_line: Callable[[str], None],
+        on_tick: Callable[[float], None],
+        cancel: threading.Event,
+    ) -> int:
+        """Return the exit status; stdout and stderr go together, line by line, to `on_line` and `log`."""
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    log: Path,
+    on_line: Callable[[str], None],
+    on_tick: Callable[[float], None],
+    cancel: threading.Event,
+) -> int:
+    """Run `argv`, calling `on_tick(seconds)` about twice a second.
+
+    The kernel ends the child if this process dies (`setpriv --pdeathsig`, prctl(2) PR_SET_PDEATHSIG), else a killed
+    prefetcher would leave its compiler behind, working against the process that takes over.
+
+    Raises:
+        Cancelled: `cancel` was set; the child got SIGTERM and, 10 s later, SIGKILL.
+    """
+    guard = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
+    log.parent.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    with log.open("ab") as sink:
+        child = subprocess.Popen(
+            [*guard, *argv], cwd=cwd, env=dict(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+        def pump() -> None:
+            assert child.stdout is not None
+            for raw in child.stdout:
+                sink.write(raw)
+                on_line(raw.decode("utf-8", "replace").rstrip("\n"))
+
+        reader = threading.Thread(target=pump, daemon=True)
+        reader.start()
+        try:
+            while True:
+                try:
+                    child.wait(timeout=0.5)
+                    break
+                except subprocess.TimeoutExpired:
+                    on_tick(time.monotonic() - start)
+                if cancel.is_set():
+                    raise Cancelled
+        except BaseException:
+            _end(child)
+            raise
+        finally:
+            reader.join(timeout=10)
+            if child.stdout is not None and not reader.is_alive():
+                child.stdout.close()
+    return child.returncode
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.send_signal(signal.SIGTERM)
+    try:
+        child.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()

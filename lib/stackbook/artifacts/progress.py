@@ -1,0 +1,93 @@
+"""What a long download or build says while it runs, and how that reaches a terminal or a log."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, TextIO
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One moment of one job.
+
+    Attributes:
+        job: what is being had, e.g. `go:kubernetes` or `machine-rootfs`.
+        phase: `download`, `build`, `assemble`, `verify`, `wait`, `done` or `note`.
+        done: how much is done, in `unit`.
+        total: how much there is, in `unit`; 0 when unknown.
+        unit: `bytes`, `packages` or `seconds`.
+        seconds: since the job began.
+        remaining: estimated seconds still to go; None when unknown.
+        message: a few words for the reader.
+    """
+
+    job: str
+    phase: str
+    done: float = 0
+    total: float = 0
+    unit: str = "seconds"
+    seconds: float = 0.0
+    remaining: float | None = None
+    message: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the record that other processes read."""
+        return asdict(self)
+
+    def line(self) -> str:
+        """The moment in one line.
+
+        >>> Progress("istioctl", "download", done=5e6, total=1e7, unit="bytes", seconds=2, remaining=2).line()
+        'istioctl: download 5/10 MB, 2 s, about 2 s more'
+        """
+        parts = []
+        if self.unit == "bytes" and self.done:
+            parts.append(f"{self.done / 1e6:.0f}/{self.total / 1e6:.0f} MB" if self.total else f"{self.done / 1e6:.0f} MB")
+        elif self.unit == "packages" and self.done:
+            parts.append(f"{self.done:.0f}/{self.total:.0f} packages" if self.total else f"{self.done:.0f} packages")
+        text = f"{self.job}: {self.phase}" + (f" {parts[0]}" if parts else "")
+        if self.phase in ("note", "done"):
+            return f"{self.job}: {self.message}"
+        if self.seconds >= 1:
+            text += f", {self.seconds:.0f} s"
+        if self.remaining is not None:
+            text += f", about {self.remaining:.0f} s more"
+        return text + (f" ({self.message})" if self.message else "")
+
+
+Report = Callable[[Progress], None]
+
+
+def quiet(_: Progress) -> None:
+    """A report that says nothing."""
+
+
+class ConsoleReport:
+    """Shows progress: one changing line on a terminal; elsewhere a line at most every `every` seconds per job."""
+
+    def __init__(self, stream: TextIO | None = None, *, every: float = 15.0) -> None:
+        self._stream = stream or sys.stderr
+        self._tty = self._stream.isatty()
+        self._every = every
+        self._shown: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, progress: Progress) -> None:
+        """Show it, or not if something was shown just now."""
+        lasting = progress.phase in ("note", "done")
+        now = time.monotonic()
+        with self._lock:
+            wait = 0.2 if self._tty else self._every
+            if not lasting and now - self._shown.get(progress.job, -1e9) < wait:
+                return
+            self._shown[progress.job] = now
+            mark = "✓ " if progress.phase == "done" else "• "
+            if self._tty:
+                self._stream.write("\r\x1b[K" + mark + progress.line()[:160] + ("\n" if lasting else ""))
+            else:
+                self._stream.write(mark + progress.line() + "\n")
+            self._stream.flush()

@@ -1,0 +1,284 @@
+"""The content-addressed cache that all runs share.
+
+    blobs/sha256/ab/abcd…     contents, named by their digest
+    trees/<digest>/           unpacked folders (the Go toolchain)
+    files/<digest>/<name>     the same contents under a readable name (hard links)
+    index/<name>/<key>.json   which content answers which recipe; the key is a hash of everything that went into it
+    history/<job>.json        how long a job took, newest last, in seconds
+    partial/                  downloads under way
+    locks/, logs/, tmp/, build/
+
+Everything appears by a rename, so that a reader never sees half a file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from stackbook.artifacts.locks import Lock
+from stackbook.errors import CorruptArtifact
+
+_CHUNK = 1 << 20
+_KEEP = 3  # recipes remembered per name; older ones are removed with their contents
+_HISTORY = 5
+
+
+def cache_folder() -> Path:
+    """`$STACKBOOK_CACHE`, else `$XDG_CACHE_HOME/stackbook`, else `~/.cache/stackbook`."""
+    own = os.environ.get("STACKBOOK_CACHE")
+    if own:
+        return Path(own).expanduser().absolute()
+    xdg = os.environ.get("XDG_CACHE_HOME")
+    return (Path(xdg) if xdg else Path.home() / ".cache") / "stackbook"
+
+
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256 in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as source:
+        while chunk := source.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def key_of(*parts: object) -> str:
+    """A short key (32 hex digits) of everything that determines an artifact.
+
+    >>> key_of("a", {"x": 1}) == key_of("a", {"x": 1}), key_of("a") == key_of("b")
+    (True, False)
+    """
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def tree_digest(folder: Path) -> tuple[str, int]:
+    """A digest over all paths, execute bits and contents below `folder`, and their size in bytes."""
+    digest, size = hashlib.sha256(), 0
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            digest.update(f"l {name} {path.readlink()}\n".encode())
+        elif path.is_file():
+            mode = "x" if path.stat().st_mode & 0o100 else "f"
+            digest.update(f"{mode} {name} {sha256_of(path)}\n".encode())
+            size += path.stat().st_size
+    return digest.hexdigest(), size
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cached artifact.
+
+    Attributes:
+        name: the artifact's.
+        key: hash of its recipe.
+        source: `release` or `registry`.
+        version: of the component.
+        kind: `file` or `tree`.
+        digest: SHA-256 of the content (of all contents, for a tree).
+        size: in bytes.
+        mtime_ns: of the content when it was last found right.
+        verified: boot id under which the full digest was last checked.
+        made: seconds since the epoch.
+        seconds: how long it took to get.
+    """
+
+    name: str
+    key: str
+    source: str
+    version: str
+    kind: str
+    digest: str
+    size: int
+    mtime_ns: int
+    verified: str
+    made: float
+    seconds: float
+
+
+class Store:
+    """The cache below `root`; `say` gets a sentence when something in it was found broken."""
+
+    def __init__(self, root: Path, *, say: Callable[[str], None] = lambda _: None) -> None:
+        self.root = root
+        self._say = say
+        self._checked: set[tuple[str, str]] = set()
+        self._boot = _boot_id()
+        for folder in ("blobs/sha256", "trees", "files", "index", "history", "partial", "locks", "logs", "tmp"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+
+    def lock(self, name: str) -> Lock:
+        """The lock of that name among all processes that use this cache."""
+        return Lock(self.root / "locks", name)
+
+    @contextmanager
+    def temporary(self, prefix: str) -> Iterator[Path]:
+        """A folder on the cache's own file system, gone afterwards."""
+        folder = Path(tempfile.mkdtemp(prefix=f"{prefix}-{os.getpid()}-", dir=self.root / "tmp"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def find(self, name: str, keys: Sequence[str], *, verify: bool = False) -> Entry | None:
+        """The first of `keys` that is there and sound.
+
+        Size and time are compared at each use; the whole content once per boot, on any difference, and with `verify`.
+        An entry found broken is dropped and said, so that the caller gets the artifact anew.
+        """
+        for key in keys:
+            entry = self._load(name, key)
+            if entry is None:
+                continue
+            try:
+                return self._sound(entry, verify=verify)
+            except CorruptArtifact as error:
+                self.drop(entry)
+                self._say(f"{error.message}; dropped from the cache, to be had anew")
+        return None
+
+    def path(self, entry: Entry) -> Path:
+        """Where the content lies; a file has its own name there."""
+        if entry.kind == "tree":
+            return self.root / "trees" / entry.digest[:32]
+        return self.root / "files" / entry.digest[:16] / entry.name.rpartition(":")[2]
+
+    def add_file(
+        self, path: Path, *, name: str, key: str, source: str, version: str, seconds: float, mode: int = 0o755,
+        digest: str = "",
+    ) -> Entry:  # fmt: skip
+        """Move `path` into the cache; `digest` may be given when it has just been computed."""
+        digest = digest or sha256_of(path)
+        blob = self._blob(digest)
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        path.chmod(mode)
+        with path.open("rb+") as written:
+            os.fsync(written.fileno())
+        path.replace(blob)
+        stat = blob.stat()
+        entry = Entry(name, key, source, version, "file", digest, stat.st_size, stat.st_mtime_ns, self._boot, time.time(), seconds)
+        self._link(entry)
+        return self._save(entry)
+
+    def add_tree(self, folder: Path, *, name: str, key: str, source: str, version: str, seconds: float) -> Entry:
+        """Move a whole folder into the cache."""
+        digest, size = tree_digest(folder)
+        target = self.root / "trees" / digest[:32]
+        if target.exists():
+            shutil.rmtree(target)
+        folder.replace(target)
+        stat = target.stat()
+        entry = Entry(name, key, source, version, "tree", digest, size, stat.st_mtime_ns, self._boot, time.time(), seconds)
+        return self._save(entry)
+
+    def drop(self, entry: Entry) -> None:
+        """Forget the entry and delete its content, unless another entry has it too."""
+        self._index(entry.name, entry.key).unlink(missing_ok=True)
+        if any(other.digest == entry.digest for other in self.entries()):
+            return
+        if entry.kind == "tree":
+            shutil.rmtree(self.path(entry), ignore_errors=True)
+        else:
+            shutil.rmtree(self.path(entry).parent, ignore_errors=True)
+            self._blob(entry.digest).unlink(missing_ok=True)
+
+    def entries(self, name: str = "*") -> list[Entry]:
+        """All entries, or those of one name, newest first."""
+        found = (_read_entry(path) for path in self.root.glob(f"index/{name.replace(':', '_')}/*.json"))
+        return sorted((entry for entry in found if entry), key=lambda entry: -entry.made)
+
+    def record_seconds(self, job: str, seconds: float) -> None:
+        """Remember how long `job` took."""
+        path = self._history(job)
+        _write_json(path, [*_read_numbers(path), round(seconds, 1)][-_HISTORY:])
+
+    def estimate(self, job: str, default: float) -> float:
+        """Seconds that `job` usually takes: the median of its history, else `default`."""
+        history = _read_numbers(self._history(job))
+        return statistics.median(history) if history else default
+
+    def _sound(self, entry: Entry, *, verify: bool) -> Entry:
+        path = self.path(entry)
+        if entry.kind == "file" and not path.exists() and self._blob(entry.digest).exists():
+            self._link(entry)
+        if not path.exists():
+            raise CorruptArtifact(f"{entry.name}: its content is missing from the cache")
+        stat = path.stat()
+        if entry.kind == "file" and stat.st_size != entry.size:
+            raise CorruptArtifact(f"{entry.name}: {stat.st_size} bytes in the cache instead of {entry.size}")
+        known = stat.st_mtime_ns == entry.mtime_ns and entry.verified == self._boot
+        if known and (not verify or (entry.name, entry.digest) in self._checked):
+            return entry
+        actual = sha256_of(path) if entry.kind == "file" else tree_digest(path)[0]
+        if actual != entry.digest:
+            raise CorruptArtifact(f"{entry.name}: its content in the cache has changed (sha256 {actual[:12]}…)")
+        self._checked.add((entry.name, entry.digest))
+        fresh = replace(entry, mtime_ns=stat.st_mtime_ns, verified=self._boot)
+        return self._save(fresh) if fresh != entry else entry
+
+    def _link(self, entry: Entry) -> None:
+        path = self.path(entry)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+        os.link(self._blob(entry.digest), temporary)
+        temporary.replace(path)
+        temporary.unlink(missing_ok=True)  # rename(2) does nothing when both names are links to one file
+
+    def _save(self, entry: Entry) -> Entry:
+        _write_json(self._index(entry.name, entry.key), asdict(entry))
+        with (self.root / "locks" / "index.lock").open("w") as guard:
+            fcntl.flock(guard, fcntl.LOCK_EX)
+            for old in self.entries(entry.name)[_KEEP:]:
+                self.drop(old)
+        return entry
+
+    def _load(self, name: str, key: str) -> Entry | None:
+        return _read_entry(self._index(name, key))
+
+    def _blob(self, digest: str) -> Path:
+        return self.root / "blobs" / "sha256" / digest[:2] / digest
+
+    def _index(self, name: str, key: str) -> Path:
+        return self.root / "index" / name.replace(":", "_") / f"{key}.json"
+
+    def _history(self, job: str) -> Path:
+        return self.root / "history" / f"{job.replace(':', '_')}.json"
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    temporary.replace(path)
+
+
+def _read_entry(path: Path) -> Entry | None:
+    try:
+        return Entry(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _read_numbers(path: Path) -> list[float]:
+    try:
+        return [float(value) for value in json.loads(path.read_text())]
+    except (OSError, ValueError, TypeError):
+        return []

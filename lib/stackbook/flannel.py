@@ -1,0 +1,232 @@
+"""flannel: its manifest for this lab, its leases, and switching its backend for real.
+
+The manifest is the release's own `Documentation/kube-flannel.yml`; only what the lab needs differently is changed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from stackbook import facts
+from stackbook.cluster import Kube
+from stackbook.errors import CheckFailed, InputError
+from stackbook.hosts import Host
+from stackbook.waiting import until
+
+NAMESPACE = "kube-flannel"
+DAEMONSET = "daemonset/kube-flannel-ds"
+BACKENDS = ("vxlan", "host-gw", "udp")
+# Device of each backend; host-gw has none, its routes go by the machines' own interface.
+DEVICES = {"vxlan": "flannel.1", "udp": "flannel0", "host-gw": ""}
+# Bytes that each backend's encapsulation takes from the MTU: outer IP 20, UDP 8, and for VXLAN 8 + inner Ethernet 14.
+OVERHEAD = {"vxlan": 50, "udp": 28, "host-gw": 0}
+UDP_PORT = {"vxlan": 8472, "udp": 8285}
+
+
+def manifest(
+    text: str,
+    *,
+    network: str,
+    backend: str,
+    images: Mapping[str, str],
+    cni_version: str = "",
+    preloaded: bool = False,
+) -> str:
+    """flannel's manifest for this lab.
+
+    Args:
+        text: the release's manifest.
+        network: the pod network, which must equal kubeadm's (K18).
+        backend: vxlan, host-gw or udp.
+        images: references of `flannel` and `flannel-cni-plugin`.
+        cni_version: version in the CNI configuration where the plugin speaks an older one; empty keeps the release's.
+        preloaded: never ask a registry.
+
+    Raises:
+        InputError: an unknown backend.
+    """
+    if backend not in BACKENDS:
+        raise InputError(f"flannel has no backend {backend!r} in this lab", fix=f"choose one of {', '.join(BACKENDS)}")
+    documents = [d for d in yaml.safe_load_all(text) if d]
+    for document in documents:
+        if document["kind"] == "ConfigMap":
+            document["data"]["net-conf.json"] = json.dumps(net_conf(network, backend), indent=2)
+            if cni_version:
+                conf = json.loads(document["data"]["cni-conf.json"])
+                conf["cniVersion"] = cni_version
+                document["data"]["cni-conf.json"] = json.dumps(conf, indent=2)
+        if document["kind"] == "DaemonSet":
+            _daemonset(document["spec"]["template"]["spec"], backend, images, preloaded)
+    return yaml.safe_dump_all(documents, sort_keys=False)
+
+
+def net_conf(network: str, backend: str) -> dict[str, Any]:
+    """flannel's net-conf.json."""
+    return {"Network": network, "EnableNFTables": False, "Backend": {"Type": backend}}
+
+
+def _daemonset(spec: dict[str, Any], backend: str, images: Mapping[str, str], preloaded: bool) -> None:
+    for container in [*spec["initContainers"], *spec["containers"]]:
+        name = "flannel-cni-plugin" if "cni-plugin" in container["image"] else "flannel"
+        container["image"] = images[name]
+        container["imagePullPolicy"] = "Never" if preloaded else "IfNotPresent"
+        if container["name"] == "kube-flannel":
+            # Readiness a second after the start instead of five: flannel itself is ready by then.
+            container["readinessProbe"].update({"initialDelaySeconds": 1, "periodSeconds": 1})
+            if backend == "udp":  # flanneld carries each packet through a TUN device
+                container["securityContext"] = {"privileged": True}
+                container["volumeMounts"].append({"name": "tun", "mountPath": "/dev/net/tun"})
+    spec["terminationGracePeriodSeconds"] = 5
+    if backend == "udp":
+        spec["volumes"].append({"name": "tun", "hostPath": {"path": "/dev/net/tun", "type": "CharDevice"}})
+
+
+@dataclass(frozen=True)
+class Lease:
+    """What flannel has written about one node: its subnet, and the end point that the others use."""
+
+    node: str
+    subnet: str
+    public_ip: str
+    backend: str
+    mac: str
+    internal_ip: str
+
+
+def leases(kube: Kube) -> list[Lease]:
+    """The lease of each node, from its annotations (with --kube-subnet-mgr the API server is the store: K111)."""
+    found = []
+    for node in kube.nodes():
+        notes = node["metadata"].get("annotations", {})
+        data = json.loads(notes.get("flannel.alpha.coreos.com/backend-data", "{}") or "{}") or {}
+        addresses = {a["type"]: a["address"] for a in node["status"]["addresses"]}
+        found.append(
+            Lease(
+                node=node["metadata"]["name"],
+                subnet=node["spec"].get("podCIDR", ""),
+                public_ip=notes.get("flannel.alpha.coreos.com/public-ip", ""),
+                backend=notes.get("flannel.alpha.coreos.com/backend-type", ""),
+                mac=data.get("VtepMAC", ""),
+                internal_ip=addresses.get("InternalIP", ""),
+            )
+        )
+    return found
+
+
+def running_backend(kube: Kube) -> str:
+    """The backend in flannel's configuration; empty where flannel is not installed."""
+    answer = kube.kubectl("-n", NAMESPACE, "get", "cm", "kube-flannel-cfg", "-o", r"jsonpath={.data.net-conf\.json}",
+                          check=False)
+    return str(json.loads(answer.stdout)["Backend"]["Type"]) if answer.ok and answer.stdout else ""
+
+
+def install(kube: Kube, text: str, *, timeout: float = 120.0) -> int:
+    """Apply the manifest and wait until every node has its flannel; returns the number of changed objects."""
+    changed = kube.apply(text)
+    kube.wait_rollout(NAMESPACE, DAEMONSET, timeout=timeout)
+    return changed
+
+
+def switch(kube: Kube, machines: Mapping[str, Host], text: str, backend: str, *, timeout: float = 90.0) -> None:
+    """Change the backend: configuration, restart of flanneld, and the old backend's device and routes taken away.
+
+    flannel leaves them, and their routes are more specific: traffic would go on taking the old way.
+
+    Raises:
+        WaitTimeout: the new backend's routes did not come.
+    """
+    kube.apply(text)
+    kube.kubectl("-n", NAMESPACE, "delete", "pods", "-l", "app=flannel", "--grace-period=1", "--wait=true", timeout=60)
+    for host in machines.values():
+        remove_leftovers(host, keep=backend)
+    kube.wait_rollout(NAMESPACE, DAEMONSET, timeout=timeout)
+    for host in machines.values():
+        remove_leftovers(host, keep=backend)
+        until(
+            lambda host=host: routed(host, backend),  # type: ignore[misc]
+            what=f"{host.name} routes the pod network by {backend}",
+            timeout=30,
+            every=0.3,
+            last=lambda host=host: host.run(["ip", "route"]).stdout.replace("\n", "; "),  # type: ignore[misc]
+        )
+
+
+def remove_leftovers(host: Host, *, keep: str) -> None:
+    """Take away the devices of the other backends; with them go their routes."""
+    names = {i.name for i in facts.INTERFACES.read(host)}
+    for backend, device in DEVICES.items():
+        if device and backend != keep and device in names:
+            host.run(["ip", "link", "delete", device])
+    if keep != "host-gw":
+        for route in facts.ROUTES.read(host):
+            if route.get("gateway") and route.get("dst", "").endswith("/24") and route.get("dev") == "eth0":
+                host.run(["ip", "route", "delete", route["dst"], "via", route["gateway"]], check=False)
+
+
+def routed(host: Host, backend: str) -> bool:
+    """Whether this machine reaches the pods of another one by this backend.
+
+    With udp the whole pod network is one route to the device; otherwise each other node has a route of its own.
+    """
+    for route in facts.ROUTES.read(host):
+        if backend == "host-gw" and route.get("gateway") and route.get("dst", "").startswith("10.") and (
+            route.get("dev", "").startswith(("eth", "en"))
+        ):
+            return True
+        if backend != "host-gw" and route.get("dev") == DEVICES[backend]:
+            return True
+    return False
+
+
+def check_networks(kube: Kube, network: str) -> None:
+    """Every node's subnet lies in flannel's network (K18).
+
+    Raises:
+        CheckFailed: one does not.
+    """
+    import ipaddress
+
+    whole = ipaddress.ip_network(network)
+    for lease in leases(kube):
+        if not lease.subnet or not ipaddress.ip_network(lease.subnet).subnet_of(whole):  # type: ignore[arg-type]
+            raise CheckFailed(f"{lease.node} has the subnet {lease.subnet or 'none'}, outside of flannel's {network}")
+
+
+@dataclass(frozen=True)
+class Packet:
+    """One encapsulated packet as captured between the machines."""
+
+    outer_source: str
+    outer_target: str
+    outer_port: int
+    vni: int
+    inner_source: str
+    inner_target: str
+    inner_protocol: str
+
+
+_OUTER = re.compile(r"IP (\d+\.\d+\.\d+\.\d+)\.\d+ > (\d+\.\d+\.\d+\.\d+)\.(\d+): (?:OTV|VXLAN).*?(?:instance|vni) (\d+)")
+_INNER = re.compile(r"IP (\d+\.\d+\.\d+\.\d+)(?:\.\d+)? > (\d+\.\d+\.\d+\.\d+)(?:\.\d+)?: (\w+)")
+
+
+def parse_capture(text: str) -> list[Packet]:
+    """The VXLAN packets in tcpdump's output (`tcpdump -nn udp port 8472`).
+
+    tcpdump prints port 8472 as OTV, which has the same header, unless it is told `-T vxlan`.
+    """
+    found = []
+    lines = text.splitlines()
+    for index, line in enumerate(lines):
+        outer = _OUTER.search(line)
+        inner = _INNER.search(lines[index + 1]) if outer and index + 1 < len(lines) else None
+        if outer and inner:
+            found.append(
+                Packet(outer[1], outer[2], int(outer[3]), int(outer[4]), inner[1], inner[2], inner[3].rstrip(","))
+            )
+    return found

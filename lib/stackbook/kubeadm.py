@@ -1,0 +1,312 @@
+"""Kubernetes on machines by kubeadm: preparing a machine, init, join.
+
+Sources: kubeadm's configuration API v1beta4 (https://kubernetes.io/docs/reference/config-api/kubeadm-config.v1beta4/)
+and the packages' own unit files (https://github.com/kubernetes/release/tree/master/cmd/krel/templates/latest).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stackbook import facts, operations
+from stackbook.errors import CommandFailed, StackbookError
+from stackbook.hosts import Host
+from stackbook.operations import Command, Operation, command
+from stackbook.parameters import Profile
+from stackbook.redact import Secret
+
+SOCKET = "unix:///run/containerd/containerd.sock"
+CONFIG = "/etc/stackbook/kubeadm.yaml"
+SYSCTLS = {
+    "net.ipv4.ip_forward": "1",
+    "net.bridge.bridge-nf-call-iptables": "1",
+    "net.bridge.bridge-nf-call-ip6tables": "1",
+}
+MODULES = ("overlay", "br_netfilter")
+BINARIES = ("kubelet", "kubeadm", "kubectl")
+
+_KUBELET_UNIT = """\
+[Unit]
+Description=kubelet: The Kubernetes Node Agent
+Documentation=https://kubernetes.io/docs/
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+ExecStart=/usr/bin/kubelet
+Restart=always
+StartLimitInterval=0
+RestartSec=1
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+_KUBEADM_DROP_IN = """\
+# Read by kubeadm init and kubeadm join: they write the two files named here.
+[Service]
+Environment="KUBELET_KUBECONFIG_ARGS=--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf \
+--kubeconfig=/etc/kubernetes/kubelet.conf"
+Environment="KUBELET_CONFIG_ARGS=--config=/var/lib/kubelet/config.yaml"
+EnvironmentFile=-/var/lib/kubelet/kubeadm-flags.env
+EnvironmentFile=-/etc/default/kubelet
+ExecStart=
+ExecStart=/usr/bin/kubelet $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELET_KUBEADM_ARGS $KUBELET_EXTRA_ARGS
+"""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Where kubeadm's images come from.
+
+    Args:
+        repository: prefix of the images, for `--image-repository`.
+        preloaded: they are imported into each machine, and no registry is asked.
+        pause: reference of the sandbox image, which `--image-repository` does not reach (K17).
+        etcd_tag, dns_tag: tags that differ from kubeadm's defaults; empty for the defaults.
+    """
+
+    repository: str = "registry.k8s.io"
+    preloaded: bool = False
+    pause: str = ""
+    etcd_tag: str = ""
+    dns_tag: str = ""
+
+
+def containerd_config(pause: str, *, contained: bool) -> str:
+    """containerd's configuration (format 2, which containerd 2.x still reads).
+
+    Args:
+        pause: reference of the sandbox image.
+        contained: the machine is a container itself, which may neither lower oom scores nor load AppArmor profiles.
+    """
+    lines = ["version = 2", "", '[plugins."io.containerd.grpc.v1.cri"]', f'  sandbox_image = "{pause}"']
+    if contained:
+        lines += ["  restrict_oom_score_adj = true", "  disable_apparmor = true"]
+    cri = 'plugins."io.containerd.grpc.v1.cri"'
+    runc = f"{cri}.containerd.runtimes.runc"
+    lines += ["", f"[{cri}.cni]", '  bin_dir = "/opt/cni/bin"', '  conf_dir = "/etc/cni/net.d"']
+    lines += ["", f"[{runc}]", '  runtime_type = "io.containerd.runc.v2"']
+    lines += ["", f"[{runc}.options]", "  SystemdCgroup = true", ""]
+    return "\n".join(lines)
+
+
+def runtime(pause: str, *, contained: bool) -> Operation:
+    """containerd runs with the systemd cgroup driver and the lab's sandbox image."""
+
+    def operation(host: Host) -> Iterator[Command]:
+        text = containerd_config(pause, contained=contained)
+        changed = facts.text_file("/etc/containerd/config.toml").read(host) != text
+        if changed:
+            yield Command(path="/etc/containerd/config.toml", text=text)
+        yield from cni_plugins()(host)
+        state, at_boot = facts.unit_state("containerd").read(host)
+        if at_boot != "enabled":
+            yield command("systemctl", "enable", "containerd")
+        if changed or state != "active":
+            yield command("systemctl", "restart", "containerd")
+
+    return operation
+
+
+def cni_plugins() -> Operation:
+    """The CNI plugins are where containerd looks for them: Debian's package puts them elsewhere."""
+
+    def operation(host: Host) -> Iterator[Command]:
+        if not host.run(["test", "-x", "/opt/cni/bin/bridge"], check=False).ok:
+            yield command("sh", "-c", "mkdir -p /opt/cni/bin && cp /usr/lib/cni/* /opt/cni/bin/")
+
+    return operation
+
+
+def kubelet_service() -> Operation:
+    """The kubelet's unit as the packages of the project install it."""
+
+    def operation(host: Host) -> Iterator[Command]:
+        written = [
+            *operations.file("/usr/lib/systemd/system/kubelet.service", _KUBELET_UNIT)(host),
+            *operations.file("/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf", _KUBEADM_DROP_IN)(host),
+        ]
+        yield from written
+        if written:
+            yield command("systemctl", "daemon-reload")
+        if facts.unit_state("kubelet").read(host)[1] != "enabled":
+            yield command("systemctl", "enable", "kubelet")
+
+    return operation
+
+
+def version_of(host: Host, program: str) -> str:
+    """The version of kubeadm, kubelet or kubectl on a machine, without the v; empty when it is not there."""
+    argv = {
+        "kubeadm": ["kubeadm", "version", "-o", "short"],
+        "kubelet": ["kubelet", "--version"],
+        "kubectl": ["kubectl", "version", "--client", "-o", "json"],
+    }[program]
+    answer = host.run(argv, check=False)
+    found = re.search(r"v(\d+\.\d+\.\d+)", answer.stdout)
+    return found.group(1) if answer.ok and found else ""
+
+
+def install(host: Host, binaries: Mapping[str, Path], version: str) -> list[str]:
+    """Put the programs on a machine where they are missing or of another version; returns those that were put.
+
+    Raises:
+        CommandFailed: a program does not say the expected version after it was put there.
+    """
+    done = []
+    for name, local in binaries.items():
+        if version_of(host, name) != version:
+            host.put(local, f"/usr/bin/{name}", mode=0o755)
+            done.append(name)
+            if (seen := version_of(host, name)) != version:
+                raise StackbookError(f"{name} on {host.name} says version {seen or 'nothing'}, not {version}")
+    return done
+
+
+def init_config(profile: Profile, images: Images, *, cgroup_v1: bool, contained: bool) -> str:
+    """kubeadm's configuration for `kubeadm init`: the guide's options and what today's versions need besides.
+
+    >>> from stackbook.parameters import Profile
+    >>> "advertiseAddress: 192.168.98.3" in init_config(Profile(), Images(), cgroup_v1=False, contained=True)
+    True
+    """
+    api = "kubeadm.k8s.io/v1beta4"
+    node = profile.control_plane
+    cluster: dict[str, Any] = {
+        "apiVersion": api,
+        "kind": "ClusterConfiguration",
+        "kubernetesVersion": f"v{profile.kubernetes_version}",
+        "imageRepository": images.repository,
+        "networking": {"podSubnet": profile.pod_cidr, "serviceSubnet": profile.service_cidr},
+    }
+    if images.etcd_tag:
+        cluster["etcd"] = {"local": {"imageTag": images.etcd_tag}}
+    if images.dns_tag:
+        cluster["dns"] = {"imageTag": images.dns_tag}
+    init = {
+        "apiVersion": api,
+        "kind": "InitConfiguration",
+        "localAPIEndpoint": {"advertiseAddress": node.address, "bindPort": 6443},
+        "nodeRegistration": _registration(node.name, images, cgroup_v1=cgroup_v1),
+    }
+    kubelet: dict[str, Any] = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "cgroupDriver": "systemd",
+    }
+    if cgroup_v1:
+        kubelet["failCgroupV1"] = False
+    proxy: dict[str, Any] = {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": "iptables",
+    }
+    if contained:  # /proc/sys/net/netfilter/nf_conntrack_max belongs to the host: leave it alone
+        proxy["conntrack"] = {"maxPerCore": 0}
+    return yaml.safe_dump_all([init, cluster, kubelet, proxy], sort_keys=False)
+
+
+def _registration(name: str, images: Images, *, cgroup_v1: bool) -> dict[str, Any]:
+    return {
+        "name": name,
+        "criSocket": SOCKET,
+        "imagePullPolicy": "Never" if images.preloaded else "IfNotPresent",
+        "ignorePreflightErrors": ["SystemVerification"] if cgroup_v1 else [],
+    }
+
+
+def initialised(host: Host) -> bool:
+    """Whether kubeadm init has completed on this machine: it writes admin.conf early and the ConfigMap last."""
+    probe = ["kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", "-n", "kube-system", "get", "configmap", "kube-proxy"]
+    return host.run(["test", "-s", "/etc/kubernetes/admin.conf"], check=False).ok and host.run(probe, check=False).ok
+
+
+def joined(host: Host) -> bool:
+    """Whether kubeadm join has completed: the kubelet has its own certificate."""
+    return host.run(["test", "-s", "/etc/kubernetes/kubelet.conf"], check=False).ok
+
+
+def kubeadm_init(host: Host, config: str, *, timeout: float = 240.0) -> int:
+    """Run `kubeadm init` unless it has completed; a half-done one is reset first. Returns the number of changes.
+
+    Raises:
+        CommandFailed: kubeadm failed; the message ends with what the kubelet said last.
+    """
+    if initialised(host):
+        return 0
+    if host.run(["test", "-e", "/etc/kubernetes/manifests/kube-apiserver.yaml"], check=False).ok:
+        host.run(["kubeadm", "reset", "-f", "--cri-socket", SOCKET], timeout=120)
+    host.write(CONFIG, config, mode=0o600)
+    # Its output holds the token of the join command, which lives for a day: kept out of every record.
+    _explained(host, ["kubeadm", "init", "--config", CONFIG, "--skip-token-print"], timeout)
+    return 1
+
+
+def join_command(control_plane: Host) -> tuple[Secret, str]:
+    """A fresh bootstrap token and the hash of the cluster's CA, from `kubeadm token create --print-join-command`."""
+    text = control_plane.run(
+        ["kubeadm", "token", "create", "--ttl", "30m", "--print-join-command"], secret=True, timeout=60
+    ).stdout
+    token = re.search(r"--token (\S+)", text)
+    digest = re.search(r"--discovery-token-ca-cert-hash (sha256:[0-9a-f]{64})", text)
+    if not token or not digest:
+        raise StackbookError("kubeadm token create did not print a join command")
+    return Secret(token.group(1)), digest.group(1)
+
+
+def kubeadm_join(
+    host: Host,
+    control_plane: Host,
+    profile: Profile,
+    images: Images,
+    *,
+    cgroup_v1: bool,
+    timeout: float = 180.0,
+) -> int:
+    """Run `kubeadm join` unless it has completed; a half-done one is reset first. Returns the number of changes.
+
+    The token goes to the machine in a file that only root reads, which is removed afterwards, never in a command line.
+    """
+    if joined(host):
+        return 0
+    if host.run(["test", "-e", "/etc/kubernetes/bootstrap-kubelet.conf"], check=False).ok:
+        host.run(["kubeadm", "reset", "-f", "--cri-socket", SOCKET], timeout=120)
+    token, digest = join_command(control_plane)
+    config = {
+        "apiVersion": "kubeadm.k8s.io/v1beta4",
+        "kind": "JoinConfiguration",
+        "discovery": {
+            "bootstrapToken": {
+                "apiServerEndpoint": f"{profile.control_plane.address}:6443",
+                "token": token.reveal(),
+                "caCertHashes": [digest],
+            }
+        },
+        "nodeRegistration": _registration(host.name, images, cgroup_v1=cgroup_v1),
+    }
+    path = "/run/stackbook-join.yaml"
+    host.write(path, json.dumps(config), mode=0o600)
+    try:
+        _explained(host, ["kubeadm", "join", "--config", path], timeout)
+    finally:
+        host.run(["rm", "-f", path])
+    return 1
+
+
+def _explained(host: Host, argv: list[str], timeout: float) -> None:
+    """Run kubeadm; when it fails, say what the kubelet and the containers said, which is where the reason is."""
+    try:
+        host.run(argv, timeout=timeout)
+    except CommandFailed as error:
+        said = host.run(["journalctl", "-u", "kubelet", "--no-pager", "-n", "40", "-o", "cat"], check=False).stdout
+        last = [line for line in said.splitlines() if re.search(r"^E|[Ff]ailed|[Ee]rror", line)][-3:]
+        fix = f"the kubelet said: {' | '.join(last)}" if last else "see `journalctl -u kubelet` on the machine"
+        raise CommandFailed(error.result, fix=fix) from None

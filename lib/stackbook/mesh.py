@@ -1,0 +1,163 @@
+"""Istio on the lab: installing it, its gateways, and what its proxies say.
+
+With upstream Envoy (the lab's own build, where no registry can be reached) Istio's own filters are missing; the
+settings in `UPSTREAM_ENVOY` keep istiod from naming them. `proxy_flavour` says which of the two runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from stackbook.cluster import Kube
+from stackbook.errors import CheckFailed, CommandFailed, StackbookError
+from stackbook.waiting import until
+
+NAMESPACE = "istio-system"
+COMPONENTS = ("istiod", "istio-ingressgateway", "istio-egressgateway")
+UPSTREAM_ENVOY: dict[str, Any] = {
+    "telemetry": {"enabled": False, "v2": {"enabled": False}},
+    "pilot": {"env": {"PILOT_ENABLE_METADATA_EXCHANGE": "false", "PILOT_ENABLE_ALPN_FILTER": "false"}},
+}
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Where Istio's images come from: `hub` and `tag` of `pilot` and `proxyv2`; empty for the release's own."""
+
+    hub: str = ""
+    tag: str = ""
+    upstream_envoy: bool = False
+    pull_policy: str = "IfNotPresent"
+
+
+def operator(profile: str, images: ImageSource) -> str:
+    """An IstioOperator file for `istioctl install -f`: the profile, and what this lab needs besides.
+
+    Requests are set to what a machine of 2 cores can give; access logs are JSON, as the chapters about logs read them.
+    """
+    values: dict[str, Any] = {
+        "global": {"imagePullPolicy": images.pull_policy, "proxy": {"resources": _resources("10m", "40Mi")}},
+        "pilot": {"autoscaleEnabled": False},
+    }
+    if images.upstream_envoy:
+        values["telemetry"] = UPSTREAM_ENVOY["telemetry"]
+        values["pilot"] = {**values["pilot"], **UPSTREAM_ENVOY["pilot"]}
+    spec: dict[str, Any] = {
+        "profile": profile,
+        "meshConfig": {
+            "accessLogFile": "/dev/stdout",
+            "accessLogEncoding": "JSON",
+            "enableTracing": True,
+            "defaultConfig": {
+                # How long a proxy that is being stopped goes on answering: istio.io, "Sidecar lifecycle".
+                "terminationDrainDuration": "5s",
+                "proxyStatsMatcher": {"inclusionRegexps": [".*fault.*", ".*upstream_rq.*", ".*outlier.*"]},
+            },
+        },
+        "components": {"pilot": {"k8s": {"resources": _resources("10m", "100Mi")}}},
+        "values": values,
+    }
+    if images.hub:
+        spec["hub"] = images.hub
+        spec["tag"] = images.tag
+    document = {"apiVersion": "install.istio.io/v1alpha1", "kind": "IstioOperator", "spec": spec}
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def _resources(cpu: str, memory: str) -> dict[str, Any]:
+    return {"requests": {"cpu": cpu, "memory": memory}}
+
+
+def components(kube: Kube) -> dict[str, bool]:
+    """Name → available, for each Deployment of Istio's namespace."""
+    items = kube.json("get", "deployments", "-n", NAMESPACE)["items"]
+    return {d["metadata"]["name"]: bool(d["status"].get("availableReplicas")) for d in items}
+
+
+def wait_installed(kube: Kube, wanted: tuple[str, ...] = COMPONENTS, *, timeout: float = 180.0) -> None:
+    """Wait until Istio's Deployments are available.
+
+    Raises:
+        WaitTimeout: with the pod that is not Ready and why, instead of istioctl's bare timeout.
+    """
+
+    def done() -> bool:
+        state = components(kube)
+        return all(state.get(name) for name in wanted)
+
+    until(
+        done,
+        what=f"Istio's components are available: {', '.join(wanted)}",
+        timeout=timeout,
+        every=0.5,
+        last=lambda: ", ".join(f"{n}: {'available' if ok else 'not available'}" for n, ok in components(kube).items()),
+        cause=lambda: kube.explain(NAMESPACE),
+        tolerate=(CommandFailed,),
+    )
+
+
+def ingress_url(kube: Kube) -> str:
+    """The URL of the ingress gateway on port 80, without a path.
+
+    An external address where the service has one, else the NodePort of port http2 on the first node's address.
+
+    Raises:
+        CheckFailed: there is no such service, or it has no port named http2.
+    """
+    answer = kube.kubectl("get", "svc", "istio-ingressgateway", "-n", NAMESPACE, "-o", "json", check=False)
+    if not answer.ok:
+        raise CheckFailed("there is no service istio-ingressgateway", fix="run chapter 05: stackbook run --only 05")
+    service = json.loads(answer.stdout)
+    for entry in service["status"].get("loadBalancer", {}).get("ingress", []):
+        if address := entry.get("ip") or entry.get("hostname"):
+            return f"http://{address}"
+    ports = {p.get("name"): p for p in service["spec"]["ports"]}
+    if "nodePort" not in ports.get("http2", {}):
+        raise CheckFailed("the service istio-ingressgateway has no NodePort named http2")
+    nodes = kube.nodes()
+    address = next(a["address"] for a in nodes[0]["status"]["addresses"] if a["type"] == "InternalIP")
+    return f"http://{address}:{ports['http2']['nodePort']}"
+
+
+def proxy_flavour(kube: Kube, namespace: str, workload: str) -> str:
+    """'istio' when a proxy has Istio's own filters, 'upstream' when it is an Envoy as Envoy's project builds it."""
+    answer = kube.exec(namespace, workload, "pilot-agent", "request", "GET", "server_info", container="istio-proxy")
+    info = json.loads(answer.stdout)
+    return "istio" if "-dev/" in info["version"] or "istio" in info["version"].lower() else "upstream"
+
+
+def proxy_version(kube: Kube, namespace: str, workload: str) -> str:
+    """The version that a sidecar's Envoy says of itself."""
+    answer = kube.exec(namespace, workload, "pilot-agent", "request", "GET", "server_info", container="istio-proxy")
+    return str(json.loads(answer.stdout)["version"])
+
+
+def pods_with_sidecar(pods: list[dict[str, Any]]) -> Mapping[str, bool]:
+    """Pod name → whether it has a container `istio-proxy`, as container or as native sidecar (K32)."""
+    found = {}
+    for pod in pods:
+        spec = pod["spec"]
+        names = [c["name"] for c in [*spec["containers"], *spec.get("initContainers", [])]]
+        found[pod["metadata"]["name"]] = "istio-proxy" in names
+    return found
+
+
+def ready_column(pod: dict[str, Any]) -> str:
+    """READY as kubectl prints it: restartable init containers count (K33)."""
+    status, spec = pod["status"], pod["spec"]
+    restartable = {c["name"] for c in spec.get("initContainers", []) if c.get("restartPolicy") == "Always"}
+    states = [*status.get("containerStatuses", [])]
+    states += [s for s in status.get("initContainerStatuses", []) if s["name"] in restartable]
+    total = len(spec["containers"]) + len(restartable)
+    return f"{sum(bool(s.get('ready')) for s in states)}/{total}"
+
+
+__all__ = [
+    "COMPONENTS", "ImageSource", "StackbookError", "components", "ingress_url", "operator", "pods_with_sidecar",
+    "proxy_flavour", "proxy_version", "ready_column", "wait_installed",
+]

@@ -1,0 +1,17 @@
+"""Providers: embedded machines, machines reached by SSH, an existing cluster."""
+
+from __future__ import annotations
+
+from stackbook.parameters import Profile
+from stackbook.providers.base import Provider
+from stackbook.providers.embedded import Embedded
+from stackbook.providers.ssh import Cluster, SSH
+
+__all__ = ["Cluster", "Embedded", "Provider", "SSH", "for_profile"]
+
+
+def for_profile(profile: Profile) -> Provider:
+    """The provider that the profile's target names."""
+    if profile.target == "embedded":
+        return Embedded(profile)
+    return SSH(profile) if profile.target == "ssh" else Cluster(profile)

@@ -1,0 +1,224 @@
+"""Embedded machines: systemd machines as privileged containers of podman on this host, at the guide's addresses.
+
+The flags were found by trial on hosts with cgroup v1, hybrid and v2; docs/design.md says which one is there for what.
+Everything made here carries the label `stackbook.lab=<lab>`, and nothing without it is ever touched.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from stackbook import paths
+from stackbook.errors import CommandFailed, HostUnfit, StackbookError, WaitTimeout
+from stackbook.hosts import ContainerHost, Host, LocalHost, Result
+from stackbook.parameters import Node, Profile
+from stackbook.providers.base import Say
+from stackbook.providers.ssh import collect_journals
+from stackbook.waiting import until
+
+LABEL = "stackbook.lab"
+CACHE_INSIDE = "/opt/stackbook"
+# tmpfs of a systemd machine. /tmp must allow execution; size bounds what a runaway log can take.
+_TMPFS = ("/run:rw,mode=755,size=512m", "/run/lock:rw,size=16m", "/tmp:rw,exec,mode=1777,size=1g")
+
+
+@dataclass
+class Embedded:
+    """The provider of the default profile.
+
+    Args:
+        profile: target `embedded`.
+        host: this machine; a strict fake in unit tests.
+    """
+
+    profile: Profile
+    host: Host = field(default_factory=LocalHost)
+
+    @property
+    def network(self) -> str:
+        """Name of the lab's network."""
+        return f"{self.profile.lab}-net"
+
+    def container(self, node: str) -> str:
+        """Name of a node's container."""
+        return f"{self.profile.lab}-{node}"
+
+    def mac(self, node: Node) -> str:
+        """The node's MAC address: the profile's, else a locally administered one made of its address."""
+        octets = [int(part) for part in node.address.split(".")]
+        return node.mac or "02:98:" + ":".join(f"{o:02x}" for o in octets)
+
+    @cached_property
+    def podman(self) -> tuple[str, ...]:
+        """podman with its global flags for this host."""
+        result = self.host.run(["podman", "info", "--format", "json"], check=False, timeout=60)
+        if not result.ok:
+            last = (result.stderr.strip().splitlines() or ["it says nothing"])[-1]
+            raise HostUnfit(f"podman does not work on this host: {last}", fix="run `podman info` and mend what it names")
+        info = json.loads(result.stdout)["host"]
+        flags: list[str] = []
+        if info.get("cgroupVersion") == "v1":
+            # runc, as crun refuses a hybrid hierarchy; cgroupfs, as this host may run no systemd to ask.
+            flags += ["--cgroup-manager=cgroupfs", "--runtime=runc"]
+        elif not Path("/run/systemd/system").exists():
+            flags += ["--cgroup-manager=cgroupfs"]
+        return ("podman", *flags)
+
+    def _podman(self, *args: str, check: bool = True, timeout: float = 120.0) -> Result:
+        return self.host.run([*self.podman, *args], check=check, timeout=timeout)
+
+    def _listed(self, kind: str, *flags: str) -> list[dict[str, Any]]:
+        answer = self._podman(kind, "ls", *flags, "--filter", f"label={LABEL}={self.profile.lab}", "--format", "json")
+        return json.loads(answer.stdout or "[]") or []
+
+    def containers(self) -> dict[str, str]:
+        """Name → state of the lab's containers ('running', 'exited' …)."""
+        answer = self._podman(
+            "ps", "-a", "--filter", f"label={LABEL}={self.profile.lab}", "--format", "json", "--no-trunc"
+        )
+        return {entry["Names"][0]: entry["State"] for entry in json.loads(answer.stdout or "[]") or []}
+
+    def machines(self) -> dict[str, Host]:
+        """The machines whose containers run, in the profile's order."""
+        running = {name for name, state in self.containers().items() if state == "running"}
+        return {n.name: self.machine(n) for n in self.profile.nodes if self.container(n.name) in running}
+
+    def machine(self, node: Node) -> ContainerHost:
+        """The host of one node, whether it runs or not."""
+        return ContainerHost(
+            name=node.name,
+            container=self.container(node.name),
+            podman=self.podman,
+            shared=((paths.cache(), CACHE_INSIDE),),
+        )
+
+    # making
+
+    def provision(self, *, say: Say) -> int:
+        """Make and start what is missing. See `Provider.provision`."""
+        changed = self._ensure_network(say)
+        states = self.containers()
+        missing = [n for n in self.profile.nodes if states.get(self.container(n.name)) != "running"]
+        if missing:
+            image = self._ensure_image(say)
+            with ThreadPoolExecutor(max_workers=4) as pool:
+                jobs = [pool.submit(self._start, n, states.get(self.container(n.name)), image, say) for n in missing]
+                changed += sum(job.result() for job in jobs)
+        for node in missing:
+            self._await(node)
+        return changed
+
+    def _ensure_network(self, say: Say) -> int:
+        if any(entry.get("name") == self.network for entry in self._listed("network")):
+            return 0
+        say(f"network {self.network} {self.profile.subnet}, gateway {self.profile.gateway}")
+        self._podman(
+            *("network", "create", "--label", f"{LABEL}={self.profile.lab}", "--subnet", self.profile.subnet),
+            *("--gateway", self.profile.gateway, "--disable-dns", self.network),
+        )
+        return 1
+
+    def _ensure_image(self, say: Say) -> str:
+        from stackbook.artifacts.resolver import Resolver
+
+        resolver = Resolver.open(source=self.profile.source)
+        rootfs = resolver.path("machine-rootfs")
+        tag = f"localhost/stackbook/machine:{rootfs.name[:16]}"
+        if not self._podman("image", "exists", tag, check=False).ok:
+            say("importing the machine image into podman (about 15 s, once)")
+            self._podman("import", "--change", f"LABEL {LABEL}.image=1", str(rootfs), tag, timeout=600)
+        return tag
+
+    def _start(self, node: Node, state: str | None, image: str, say: Say) -> int:
+        name = self.container(node.name)
+        if state is not None:
+            say(f"starting {node.name} again (it was {state})")
+            self._podman("start", name)
+            return 1
+        say(f"starting {node.name} at {node.address}")
+        self._podman("run", *self.run_flags(node), image, "/sbin/init", timeout=180)
+        return 1
+
+    def run_flags(self, node: Node) -> list[str]:
+        """The flags of `podman run` for a node."""
+        name = self.container(node.name)
+        label = f"{LABEL}={self.profile.lab}"
+        flags = ["-d", "--name", name, "--hostname", node.name, "--label", label, "--privileged"]
+        flags += ["--network", self.network, "--ip", node.address, "--mac-address", self.mac(node)]
+        # podman's own systemd mode mounts the host's systemd hierarchy on cgroup v1, and two machines would share it.
+        flags += ["--systemd=false", "--cgroupns=private", "-e", "container=podman", "--stop-signal=SIGRTMIN+3"]
+        flags += ["--stop-timeout", "10", "--tz", "UTC", "--no-hosts", "--dns", self.profile.gateway]
+        for mount in _TMPFS:
+            flags += ["--tmpfs", mount]
+        for volume in ("containerd", "kubelet"):  # overlay on overlay does not work: these two need a real file system
+            flags += ["-v", f"{name}-{volume}:/var/lib/{volume}"]
+        flags += ["-v", f"{paths.cache()}:{CACHE_INSIDE}:ro"]
+        if Path("/lib/modules").is_dir():
+            flags += ["-v", "/lib/modules:/lib/modules:ro"]
+        if Path("/dev/kmsg").exists():
+            flags += ["--device", "/dev/kmsg"]
+        return flags + _limits()
+
+    def _await(self, node: Node) -> None:
+        host = self.machine(node)
+
+        def booted() -> bool:
+            state = host.run(["systemctl", "is-system-running"], check=False, timeout=15).stdout.strip()
+            return state in ("running", "degraded")
+
+        def last() -> str:
+            jobs = host.run(["systemctl", "list-jobs", "--no-legend"], check=False, timeout=15).stdout.strip()
+            return f"systemd jobs: {jobs or 'none'}"
+
+        def cause() -> str:
+            return " | ".join(self._podman("logs", "--tail", "3", self.container(node.name), check=False).lines)
+
+        until(booted, what=f"{node.name} has booted", timeout=60, every=0.3, last=last, cause=cause,
+              tolerate=(StackbookError,))
+
+    # removing
+
+    def delete(self, *, say: Say) -> int:
+        """Remove the lab's containers, volumes and network. See `Provider.delete`."""
+        removed = 0
+        for name in self.containers():
+            say(f"removing {name}")
+            self._podman("rm", "-f", "-v", "-t", "5", name, timeout=180)
+            removed += 1
+        wanted = {f"{self.container(n.name)}-{v}" for n in self.profile.nodes for v in ("containerd", "kubelet")}
+        prefix = re.compile(rf"^{re.escape(self.profile.lab)}-.*-(containerd|kubelet)$")
+        for volume in self._podman("volume", "ls", "--format", "{{.Name}}").lines:
+            if volume in wanted or prefix.match(volume):
+                self._podman("volume", "rm", "-f", volume)
+                removed += 1
+        for entry in self._listed("network"):
+            say(f"removing network {entry['name']}")
+            self._podman("network", "rm", "-f", entry["name"])
+            removed += 1
+        return removed
+
+    def collect_logs(self, folder: Path) -> None:
+        """The journal of each machine, and podman's view."""
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            collect_journals(self.machines(), folder)
+            (folder / "podman-ps.txt").write_text(self._podman("ps", "-a", check=False).stdout, encoding="utf-8")
+        except (CommandFailed, WaitTimeout, StackbookError, subprocess.SubprocessError) as error:
+            (folder / "collect-error.txt").write_text(str(error), encoding="utf-8")
+
+
+def _limits() -> list[str]:
+    """ulimits of a machine: what containerd asks for, within what this host can give."""
+    import resource
+
+    wanted = 1_048_576
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    files = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    return ["--ulimit", f"nofile={files}:{files}", "--ulimit", "nproc=32768:32768"]

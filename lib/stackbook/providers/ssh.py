@@ -1,0 +1,87 @@
+"""Machines that exist already: reached by SSH, or behind a kubeconfig."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from stackbook import paths
+from stackbook.hosts import Host, SSHHost
+from stackbook.parameters import Profile
+from stackbook.providers.base import Say
+from stackbook.waiting import until
+
+
+@dataclass(frozen=True)
+class SSH:
+    """The machines that the profile names, and no others."""
+
+    profile: Profile
+
+    def provision(self, *, say: Say) -> int:
+        """Wait until each machine answers; nothing is made."""
+        for name, host in self.machines().items():
+            say(f"waiting for {name}")
+            until(
+                lambda host=host: host.run(["true"], timeout=15).ok,  # type: ignore[misc]
+                what=f"{name} answers by SSH",
+                timeout=60,
+                every=2,
+            )
+        return 0
+
+    def machines(self) -> dict[str, Host]:
+        """A host for each node."""
+        known = paths.state(self.profile.lab) / "known_hosts"
+        return {
+            node.name: SSHHost(
+                name=node.name,
+                address=node.address,
+                user=node.user,
+                port=node.port,
+                key=Path(node.key).expanduser() if node.key else None,
+                known_hosts=known,
+            )
+            for node in self.profile.nodes
+        }
+
+    def delete(self, *, say: Say) -> int:
+        """The machines stay; `kubeadm reset` on each of them is chapter 99's."""
+        return 0
+
+    def collect_logs(self, folder: Path) -> None:
+        """The journal of each machine."""
+        collect_journals(self.machines(), folder)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """No machines: an existing cluster, reached by its kubeconfig."""
+
+    profile: Profile
+
+    def provision(self, *, say: Say) -> int:
+        """Nothing is made."""
+        return 0
+
+    def machines(self) -> dict[str, Host]:
+        """None: somebody else runs them."""
+        return {}
+
+    def delete(self, *, say: Say) -> int:
+        """Nothing was made, nothing is removed."""
+        return 0
+
+    def collect_logs(self, folder: Path) -> None:
+        """There are no machines to ask."""
+
+
+def collect_journals(machines: dict[str, Host], folder: Path) -> None:
+    """Write what each machine's units said into `folder`, one file a machine and unit, secrets masked."""
+    from stackbook.redact import redact
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, host in machines.items():
+        for unit in ("kubelet", "containerd", "init.scope"):
+            answer = host.run(["journalctl", "--no-pager", "-n", "2000", "-u", unit], check=False, timeout=30)
+            (folder / f"{name}-{unit}.log").write_text(redact(answer.stdout + answer.stderr), encoding="utf-8")
