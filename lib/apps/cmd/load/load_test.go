@@ -251,3 +251,38 @@ func TestOtherWordsAreRefused(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The Python side's tests read and write the same two files.
+func TestPlanAndReportAreThoseOfThePythonSide(t *testing.T) {
+	file, err := os.Open("testdata/plan.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	plan, err := ReadPlan(file)
+	if err != nil || len(plan.Groups) != 2 || plan.Groups[0].Headers["end-user"] != "jason" || plan.Rate != 500 {
+		t.Fatalf("%+v: %v", plan, err)
+	}
+	report, err := os.ReadFile("testdata/report.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := bytes.Split(bytes.TrimSpace(report), []byte("\n"))
+	same := func(row []byte, value any) {
+		decoder := json.NewDecoder(bytes.NewReader(row))
+		decoder.DisallowUnknownFields()
+		if err := decoder.Decode(value); err != nil {
+			t.Errorf("%s: %v", row, err)
+		}
+		again, _ := json.Marshal(value)
+		if !bytes.Equal(again, row) {
+			t.Errorf("this program would write %s, the file has %s", again, row)
+		}
+	}
+	for _, row := range rows[:len(rows)-1] {
+		same(row, &Line{})
+	}
+	same(rows[len(rows)-1], &struct {
+		Summary Summary `json:"summary"`
+	}{})
+}

@@ -1,0 +1,74 @@
+"""The real load program on loopback: its pace, its end, and the table that comes of it."""
+
+import http.server
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from stackbook import traffic
+from stackbook.hosts import LocalHost
+
+APPS = Path(__file__).parents[2] / "lib/apps"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("go") is None, reason="the program is built from source, and there is no go here"),
+]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    program = tmp_path_factory.mktemp("load") / "load"
+    subprocess.run(["go", "build", "-o", program, "./cmd/load"], cwd=APPS, check=True, timeout=300)
+    return traffic.FromHost(LocalHost(), str(program))
+
+
+@pytest.fixture(scope="module")
+def url():
+    class Answers(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            user = self.headers.get("end-user")
+            self.send_response(500 if user == "jason" else 200)
+            self.send_header("X-Served-By", f"ratings/v{2 if user else 1} ratings-{user or 'all'}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/ratings/0"
+        server.shutdown()
+        thread.join()
+
+
+def test_500_requests_a_second_are_sent_in_turns(source, url):
+    groups = [traffic.Group("jason", url, {"end-user": "jason"}), traffic.Group("control", url)]
+    frame = traffic.send(source, traffic.Plan(groups, count=1000, rate=500, warmup=20), app="ratings")
+    assert len(frame) == 1000
+    assert not frame["error"].any()
+    assert frame["request_id"].is_unique
+    assert frame.attrs["rate"] > 480
+    by_group = frame.groupby("group")[["status", "version"]].agg(lambda column: sorted(set(column)))
+    assert by_group.loc["jason"].tolist() == [[500], ["v2"]]
+    assert by_group.loc["control"].tolist() == [[200], ["v1"]]
+    assert frame["group"].value_counts().to_dict() == {"jason": 500, "control": 500}
+
+
+def test_traffic_that_flows_is_ended_with_its_block(source, url):
+    plan = traffic.Plan([traffic.Group("all", url)], count=100_000, rate=200, seconds=60)
+    with traffic.flowing(source, plan, lead=0.5) as flow:
+        assert flow.running
+    frame = flow.frame()
+    assert 20 < len(frame) < 2000
+    assert not frame["error"].any()
+
+
+def test_traffic_ended_at_once_does_not_run_on(source, url):
+    with traffic.flowing(source, traffic.Plan([traffic.Group("all", url)], count=100_000, rate=50, seconds=60)):
+        pass
