@@ -1,0 +1,269 @@
+"""The shape of a chapter, as rules: each takes a notebook and yields what is wrong with it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from stackbook.chapter_parameters import CHAPTER_PARAMETERS
+from stackbook.redact import MASK, redact
+
+GUIDES_OWN_TOKEN = "61fwo7.13hldbyt1oyd6qra"
+"""Printed in the guide of 2020 and long expired: text may quote it."""
+LONGEST_CELL = 20
+IGNORED = "nbval-ignore-output"
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A notebook file, parsed."""
+
+    path: Path
+
+    @cached_property
+    def cells(self) -> list[dict[str, Any]]:
+        return json.loads(self.path.read_text(encoding="utf-8"))["cells"]
+
+    @property
+    def chapter(self) -> str:
+        return self.path.stem
+
+    def of(self, kind: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        """Number from 1, source and cell of each cell of a kind."""
+        for number, cell in enumerate(self.cells, 1):
+            if cell["cell_type"] == kind:
+                yield number, text_of(cell["source"]), cell
+
+    @cached_property
+    def calls(self) -> list[tuple[int, ast.Call]]:
+        """Each call in the code, in its order, with the number of its cell."""
+        found = []
+        for number, source, _ in self.of("code"):
+            try:
+                tree = ast.parse(source)
+            except SyntaxError:
+                continue  # said by `no_shell_escapes`
+            found += [(number, node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        return found
+
+    def calls_of(self, name: str) -> list[tuple[int, ast.Call]]:
+        """The calls of `name(…)` or `….name(…)`."""
+        return [(n, c) for n, c in self.calls if getattr(c.func, "attr", getattr(c.func, "id", "")) == name]
+
+
+def text_of(source: str | list[str]) -> str:
+    return source if isinstance(source, str) else "".join(source)
+
+
+Rule = Callable[[Notebook], Iterator[str]]
+
+
+def headings(book: Notebook) -> Iterator[str]:
+    """One H1, in the first cell, with a subtitle; no level is skipped."""
+    levels = []
+    for number, source, _ in book.of("markdown"):
+        prose = re.sub(r"^(```|~~~).*?^\1", "", source, flags=re.DOTALL | re.MULTILINE)
+        levels += [(number, len(m[1]), m[2]) for m in re.finditer(r"^(#{1,6})\s+(.+)$", prose, re.MULTILINE)]
+    ones = [number for number, level, _ in levels if level == 1]
+    if ones != [1]:
+        yield f"one H1 in the first cell is wanted, found in cells {ones}"
+    elif len([line for line in text_of(book.cells[0]["source"]).splitlines() if line.strip()]) < 2:
+        yield "the title has no subtitle below it: time, needs, leaves behind"
+    for (_, before, _), (number, level, title) in pairwise(levels):
+        if level > before + 1:
+            yield f"cell {number}: {title!r} skips from level {before} to {level}"
+
+
+def parameters_cell(book: Notebook) -> Iterator[str]:
+    """One cell tagged parameters, with the names and the defaults of the schema."""
+    tagged = [(n, s) for n, s, cell in book.of("code") if "parameters" in cell["metadata"].get("tags", [])]
+    if len(tagged) != 1:
+        yield f"one cell tagged parameters is wanted, found {len(tagged)}"
+        return
+    number, source = tagged[0]
+    try:
+        values = {ast.unparse(a.targets[0]): ast.literal_eval(a.value) for a in ast.parse(source).body}  # type: ignore[attr-defined]
+    except (ValueError, AttributeError, SyntaxError):
+        yield f"cell {number}: parameters are plain assignments of literal values"
+        return
+    schema = CHAPTER_PARAMETERS.get(book.chapter)
+    wanted = {"profile": "embedded"} | (schema().model_dump() if schema else {})
+    if set(values) != set(wanted):
+        yield f"cell {number}: parameters {sorted(values)}, the schema has {sorted(wanted)}"
+    for name in sorted(set(values) & set(wanted)):
+        if json.dumps(values[name]) != json.dumps(wanted[name]):
+            yield f"cell {number}: {name} is {values[name]!r}, the schema's default is {wanted[name]!r}"
+
+
+def skeleton(book: Notebook) -> Iterator[str]:
+    """bind, preconditions, steps, postconditions: each there, in this order; step ids are unique."""
+    binds = book.calls_of("bind")
+    if len(binds) != 1:
+        yield f"one bind(…) is wanted, found {len(binds)}"
+    else:
+        call = binds[0][1]
+        schema = CHAPTER_PARAMETERS.get(book.chapter)
+        wanted = set(schema.model_fields) if schema else set()
+        if not call.args or not isinstance(call.args[0], ast.Constant) or call.args[0].value != book.chapter:
+            yield f"bind names another chapter than {book.chapter}"
+        if {k.arg for k in call.keywords} - {"profile"} != wanted:
+            yield f"bind passes {sorted(str(k.arg) for k in call.keywords)}, the schema has {sorted(wanted)}"
+    places = {}
+    for name in ("bind", "preconditions", "step", "postconditions"):
+        found = [number for number, _ in book.calls_of(name)]
+        places[name] = found
+        if not found:
+            yield f"no {name}(…)"
+    if all(places.values()):
+        first_step, last_step = min(places["step"]), max(places["step"])
+        if (
+            not places["bind"][0]
+            <= places["preconditions"][0]
+            <= first_step
+            <= last_step
+            <= places["postconditions"][-1]
+        ):
+            yield f"bind, preconditions, steps, postconditions are out of order: {places}"
+    ids = [ast.unparse(call.args[0]) for _, call in book.calls_of("step") if call.args]
+    if twice := sorted({id for id in ids if ids.count(id) > 1}):
+        yield f"steps share an id: {', '.join(twice)}"
+
+
+def links(book: Notebook) -> Iterator[str]:
+    """The last text links to the next chapter; each relative link leads to a file."""
+    texts = list(book.of("markdown"))
+    for number, source, _ in texts:
+        for target in re.findall(r"\]\(([^)#\s]+)", source):
+            if not re.match(r"[a-z]+:", target) and not (book.path.parent / target).exists():
+                yield f"cell {number}: {target} does not exist"
+    if not book.chapter.startswith("99-") and not re.search(r"\]\(\d\d-[a-z]+\.ipynb", texts[-1][1] if texts else ""):
+        yield "the last text has no link to the next chapter"
+
+
+def no_shell_escapes(book: Notebook) -> Iterator[str]:
+    """Code is Python: no !command, no %magic, nothing else that cannot be parsed."""
+    for number, source, _ in book.of("code"):
+        for line in source.splitlines():
+            if re.match(r"\s*(\w+\s*=\s*)?[!%]", line):
+                yield f"cell {number}: {line.strip()!r} never fails a cell"
+                break
+        else:
+            try:
+                ast.parse(source)
+            except SyntaxError as error:
+                yield f"cell {number} is not Python: {error.msg}"
+
+
+def short_cells(book: Notebook) -> Iterator[str]:
+    """No code cell is longer than a reader takes in at once."""
+    for number, source, _ in book.of("code"):
+        if (length := len(source.rstrip().splitlines())) > LONGEST_CELL:
+            yield f"cell {number} has {length} lines, {LONGEST_CELL} are the most"
+
+
+def alt_texts(book: Notebook) -> Iterator[str]:
+    """Each picture has a text for those who cannot see it."""
+    for number, source, _ in book.of("markdown"):
+        bare = re.findall(r"!\[\s*\]\(", source) + [i for i in re.findall(r"<img\b[^>]*>", source) if not alt_of(i)]
+        if bare:
+            yield f"cell {number}: {len(bare)} pictures without alt text"
+    for number, _, cell in book.of("code"):
+        for output in cell["outputs"]:
+            for kind in output.get("data", {}):
+                if kind.startswith("image/") and not str(output["metadata"].get(kind, {}).get("alt", "")).strip():
+                    yield f"cell {number}: a picture without alt text"
+            html = text_of(output.get("data", {}).get("text/html", ""))
+            if any(not alt_of(tag) for tag in re.findall(r"<img\b[^>]*>", html)):
+                yield f"cell {number}: a picture without alt text"
+
+
+def alt_of(tag: str) -> str:
+    found = re.search(r"""\balt\s*=\s*(["'])(.*?)\1""", tag)
+    return found[2].strip() if found else ""
+
+
+def outputs_committed(book: Notebook) -> Iterator[str]:
+    """Each code cell has been run, in order, in one go."""
+    counts = [(number, cell["execution_count"]) for number, source, cell in book.of("code") if source.strip()]
+    if bare := [number for number, count in counts if count is None]:
+        yield f"cells {bare} have not been run"
+    elif [count for _, count in counts] != sorted({count for _, count in counts}):
+        yield "the cells were not run in order"
+    elif not any(cell["outputs"] for _, _, cell in book.of("code")):
+        yield "no cell has an output"
+
+
+def printed(cell: dict[str, Any]) -> str:
+    """All text of a cell's outputs."""
+    parts = []
+    for output in cell.get("outputs", []):
+        parts.append(text_of(output.get("text", "")))
+        parts += [text_of(v) for k, v in output.get("data", {}).items() if not k.startswith("image/") and k != "image"]
+        parts += [str(output.get("evalue", "")), *output.get("traceback", [])]
+    return "\n".join(part if isinstance(part, str) else json.dumps(part) for part in parts)
+
+
+def no_secrets(book: Notebook) -> Iterator[str]:
+    """Nothing in a source or an output has the shape of a secret."""
+    for number, cell in enumerate(book.cells, 1):
+        shown = printed(cell).replace(GUIDES_OWN_TOKEN, MASK)
+        if redact(shown) != shown:
+            yield f"cell {number}: its output holds what looks like a secret"
+        source = text_of(cell["source"]).replace(GUIDES_OWN_TOKEN, MASK)
+        if re.search(
+            r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b|PRIVATE KEY-----|\beyJ[\w-]{10,}\.[\w-]{10,}\.|client-key-data:\s*\w",
+            source,
+        ):
+            yield f"cell {number}: its source holds what looks like a secret"
+
+
+def no_errors(book: Notebook) -> Iterator[str]:
+    """No output is an exception or a stray warning."""
+    for number, _, cell in book.of("code"):
+        if any(o["output_type"] == "error" for o in cell["outputs"]) or "Traceback (most recent call" in printed(cell):
+            yield f"cell {number}: its output is an exception"
+        if any(o.get("name") == "stderr" for o in cell["outputs"]):
+            yield f"cell {number}: its output has a stderr stream"
+
+
+def nothing_of_this_machine(book: Notebook) -> Iterator[str]:
+    """No path of the machine on which it was run."""
+    for number, _, cell in book.of("code"):
+        if found := re.search(r"(?<![\w.])/(root|home/\w+|work|tmp)/[\w./-]+", printed(cell)):
+            yield f"cell {number}: its output names {found[0]}"
+
+
+RULES: tuple[Rule, ...] = (
+    headings,
+    parameters_cell,
+    skeleton,
+    links,
+    no_shell_escapes,
+    short_cells,
+    alt_texts,
+    outputs_committed,
+    no_secrets,
+    no_errors,
+    nothing_of_this_machine,
+)
+
+
+def compared(book: Notebook) -> tuple[int, int]:
+    """Code cells with an output: how many nbval compares by more than a picture, and how many there are."""
+    shown = [cell for _, _, cell in book.of("code") if cell["outputs"]]
+    return sum(_is_compared(cell) for cell in shown), len(shown)
+
+
+def _is_compared(cell: dict[str, Any]) -> bool:
+    if IGNORED in cell["metadata"].get("tags", []) or re.search(
+        r"#\s*(NBVAL_IGNORE|PYTEST_VALIDATE_IGNORE)", text_of(cell["source"])
+    ):
+        return False
+    return any(not any(k.startswith("image/") for k in output.get("data", {})) for output in cell["outputs"])

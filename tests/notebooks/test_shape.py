@@ -1,0 +1,168 @@
+"""Every chapter has the shape of a chapter; and each rule catches what it is there for."""
+
+import copy
+import json
+
+import notebook_rules as rules
+import pytest
+from notebook_rules import Notebook
+from stackbook import paths
+from stackbook.chapter_parameters import CHAPTER_PARAMETERS
+
+BOOKS = sorted(paths.notebooks().glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("rule", rules.RULES, ids=lambda rule: rule.__name__)
+def test_chapter(path, rule):
+    problems = list(rule(Notebook(path)))
+    assert not problems, "\n".join(problems)
+
+
+def test_nine_of_ten_cells_with_output_are_compared():
+    counts = {path.stem: rules.compared(Notebook(path)) for path in BOOKS}
+    done, total = (sum(column) for column in zip(*counts.values(), strict=True)) if counts else (0, 0)
+    assert done >= 0.9 * total, f"{done} of {total}; by chapter: {counts}"
+
+
+# The rules themselves
+
+
+def picture(alt):
+    return {"output_type": "display_data", "data": {"image/png": "aGk="}, "metadata": {"image/png": {"alt": alt}}}
+
+
+def stream(text, name="stdout"):
+    return {"output_type": "stream", "name": name, "text": [text]}
+
+
+def code(count, source, *outputs, tags=()):
+    metadata = {"tags": list(tags)}
+    return {
+        "cell_type": "code",
+        "execution_count": count,
+        "source": source,
+        "outputs": list(outputs),
+        "metadata": metadata,
+    }
+
+
+def text(source):
+    return {"cell_type": "markdown", "source": source, "metadata": {}}
+
+
+def good_cells():
+    names = {"transfer_seconds": 2, "pings": 50}
+    assert CHAPTER_PARAMETERS["03-flannel"]().model_dump() == names
+    passed = ", ".join(f"{name}={name}" for name in names)
+    return [
+        text("# A title\n\nIts subtitle."),
+        code(1, 'profile = "embedded"\n' + "\n".join(f"{k} = {v}" for k, v in names.items()), tags=["parameters"]),
+        code(2, f'from stackbook.chapter import bind\nlab = bind("03-flannel", profile, {passed})', stream("target")),
+        code(3, "lab.preconditions()", stream("✓")),
+        text("## A section\n\n```\n# no heading\n```\n\n![a plot](https://example.org/plot.png)"),
+        code(4, 'with lab.step("one", "does one thing"):\n    pass', stream("✓ one"), picture("a bar chart")),
+        code(5, "lab.postconditions()", stream("✓")),
+        text("Next: [this one](03-flannel.ipynb)"),
+    ]
+
+
+def check(folder, cells, name="03-flannel"):
+    path = folder / f"{name}.ipynb"
+    path.write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    return {rule.__name__: list(rule(Notebook(path))) for rule in rules.RULES}
+
+
+def test_a_good_notebook_breaks_no_rule(tmp_path):
+    assert not any(check(tmp_path, good_cells()).values())
+
+
+def replaced(number, **change):
+    def breaks(cells):
+        cells[number] |= change
+
+    return breaks
+
+
+def with_output(output):
+    return lambda cells: cells[5]["outputs"].append(output)
+
+
+TOKEN = "abcdef" + ".0123456789abcdef"
+
+BROKEN = {
+    "headings: none": (rules.headings, replaced(0, source="A title")),
+    "headings: two": (rules.headings, replaced(4, source="# Another")),
+    "headings: no subtitle": (rules.headings, replaced(0, source="# A title\n")),
+    "headings: skipped": (rules.headings, replaced(4, source="### Too deep")),
+    "parameters: no tag": (rules.parameters_cell, replaced(1, metadata={})),
+    "parameters: not in the schema": (rules.parameters_cell, replaced(1, source='profile = "embedded"\nping = 50')),
+    "parameters: another default": (
+        rules.parameters_cell,
+        replaced(1, source='profile = "embedded"\ntransfer_seconds = 2\npings = 5'),
+    ),
+    "parameters: computed": (rules.parameters_cell, replaced(1, source="import os\nprofile = os.name")),
+    "skeleton: no bind": (rules.skeleton, replaced(2, source="lab = None")),
+    "skeleton: another chapter": (rules.skeleton, replaced(2, source='lab = bind("02-kubeadm", profile)')),
+    "skeleton: a parameter not passed": (
+        rules.skeleton,
+        replaced(2, source='lab = bind("03-flannel", profile, pings=pings)'),
+    ),
+    "skeleton: no preconditions": (rules.skeleton, replaced(3, source="pass")),
+    "skeleton: no postconditions": (rules.skeleton, replaced(6, source="pass")),
+    "skeleton: order": (rules.skeleton, lambda cells: cells.insert(3, cells.pop(5))),
+    "skeleton: step twice": (rules.skeleton, lambda cells: cells.insert(5, copy.deepcopy(cells[5]))),
+    "links: no next": (rules.links, replaced(7, source="The end.")),
+    "links: dead": (rules.links, replaced(7, source="Next: [more](04-nowhere.ipynb)")),
+    "shell": (rules.no_shell_escapes, replaced(5, source="!kubectl get pods")),
+    "shell: assigned": (rules.no_shell_escapes, replaced(5, source="pods = !kubectl get pods")),
+    "magic": (rules.no_shell_escapes, replaced(5, source="%matplotlib inline")),
+    "not Python": (rules.no_shell_escapes, replaced(5, source="kubectl get pods")),
+    "long": (rules.short_cells, replaced(5, source="pass\n" * 21)),
+    "alt: output": (rules.alt_texts, with_output(picture(" "))),
+    "alt: output without metadata": (rules.alt_texts, with_output(picture("x") | {"metadata": {}})),
+    "alt: markdown": (rules.alt_texts, replaced(4, source="## A\n![](plot.png)")),
+    "alt: tag": (rules.alt_texts, replaced(4, source='## A\n<img src="plot.png">')),
+    "alt: html": (
+        rules.alt_texts,
+        with_output({"output_type": "display_data", "metadata": {}, "data": {"text/html": ['<img src="a.png">']}}),
+    ),
+    "not run": (rules.outputs_committed, replaced(5, execution_count=None)),
+    "run out of order": (rules.outputs_committed, replaced(5, execution_count=2)),
+    "no output at all": (
+        rules.outputs_committed,
+        lambda cells: [cell.update(outputs=[]) for cell in cells if "outputs" in cell],
+    ),
+    "secret: token": (rules.no_secrets, with_output(stream(f"--token {TOKEN}"))),
+    "secret: in the source": (rules.no_secrets, replaced(5, source=f'token = "{TOKEN}"')),
+    "secret: password": (rules.no_secrets, with_output(stream("password: hunter2hunter2"))),
+    "secret: key": (rules.no_secrets, replaced(4, source="-----BEGIN RSA PRIVATE KEY-----")),
+    "error": (rules.no_errors, with_output({"output_type": "error", "ename": "E", "evalue": "", "traceback": ["x"]})),
+    "traceback": (rules.no_errors, with_output(stream("Traceback (most recent call last):"))),
+    "stderr": (rules.no_errors, with_output(stream("a warning", "stderr"))),
+    "a path": (rules.nothing_of_this_machine, with_output(stream("kubeconfig at /home/me/.kube/config"))),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_notebook_is_caught_by_its_rule(tmp_path, name):
+    rule, breaks = BROKEN[name]
+    cells = good_cells()
+    breaks(cells)
+    assert check(tmp_path, cells)[rule.__name__]
+
+
+def test_the_guides_own_token_may_be_quoted(tmp_path):
+    cells = good_cells()
+    cells[4]["source"] = f"## What the guide shows\n\n`kubeadm join --token {rules.GUIDES_OWN_TOKEN}`"
+    assert not any(check(tmp_path, cells).values())
+
+
+def test_a_cell_is_compared_where_nbval_compares_its_text(tmp_path):
+    cells = good_cells()
+    check(tmp_path, cells)
+    assert rules.compared(Notebook(tmp_path / "03-flannel.ipynb")) == (4, 4)
+    cells[3]["metadata"]["tags"] = [rules.IGNORED]
+    cells[5]["outputs"] = [picture("only a plot")]
+    check(tmp_path, cells)
+    assert rules.compared(Notebook(tmp_path / "03-flannel.ipynb")) == (2, 4)
