@@ -26,20 +26,9 @@ def nbval(folder, *cells):
     book = {"cells": list(cells), "metadata": {"kernelspec": spec}, "nbformat": 4, "nbformat_minor": 5}
     path = folder / "chapter.ipynb"
     path.write_text(json.dumps(book))
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "--nbval",
-        "--nbval-current-env",
-        "--nbval-sanitize-with",
-        CONFIG,
-    ]
-    done = subprocess.run(
-        [*command, "-p", "no:cacheprovider", path], capture_output=True, text=True, cwd=folder, timeout=120
-    )
+    flags = ["-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env", "--nbval-sanitize-with", CONFIG]
+    command = [sys.executable, "-m", "pytest", *flags, path]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120)
     return done.returncode, done.stdout
 
 
@@ -77,7 +66,8 @@ def patterns():
     return [(config.get(name, "regex"), config.get(name, "replace")) for name in config.sections()]
 
 
-KEPT = """reviews-v1 | k8s-master-3 | bookinfo-gateway | productpage-v1 1/1 | 10.244.1.7 | v1.36.3 | sha256:0123456789abcdef
+KEPT = """reviews-v1 | k8s-master-3 | bookinfo-gateway | productpage-v1 1/1 | 10.244.1.7 | v1.36.3
+sha256:0123456789abcdef
 kube-controller-manager-k8s-master | 500 30 % 5 s | 0x1F | 2026-11-23 | spiffe://cluster.local/ns/default/sa/bookinfo"""
 
 
