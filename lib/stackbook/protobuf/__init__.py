@@ -1,0 +1,1 @@
+"""Protobuf for the chapter that reads its bytes: a byte walker, protoc, evolution, and measurements."""

@@ -1,0 +1,179 @@
+"""protoc: the one bundled with grpcio-tools (pinned by the lock), with the Go plugins that lib/apps/go.mod pins."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from stackbook import golang
+from stackbook.golang import Output, ToolFailed
+
+GO_PLUGINS = (
+    "google.golang.org/protobuf/cmd/protoc-gen-go",
+    "google.golang.org/grpc/cmd/protoc-gen-go-grpc",
+)
+
+
+@dataclass(frozen=True)
+class Protoc:
+    """A protoc.
+
+    Args:
+        plugins: programs named protoc-gen-*, found by their names as if they were on the PATH.
+    """
+
+    plugins: tuple[Path, ...] = field(default=())
+
+    def run(
+        self, *args: str | Path, stdin: bytes = b"", check: bool = True, cwd: Path | None = None, wellknown: bool = True
+    ) -> Output:
+        """Run protoc; the `argv` of what it returns reads as if a plain `protoc` had been called.
+
+        Args:
+            args: as for protoc.
+            stdin: for --encode and --decode.
+            check: raise when it fails.
+            cwd: its working folder.
+            wellknown: let it find google/protobuf/*.proto.
+
+        Raises:
+            ToolFailed: it failed and `check` is set.
+        """
+        words = [str(arg) for arg in args]
+        folders = sorted({str(plugin.parent) for plugin in self.plugins})
+        # Not -m grpc_tools.protoc: that always adds its own include folder, and we say when.
+        program = "import sys; from grpc_tools import protoc; sys.exit(protoc.main(['protoc', *sys.argv[1:]]))"
+        include = [f"-I{_include()}"] if wellknown and any(w.startswith(("-I", "--proto_path")) for w in words) else []
+        env = {**os.environ, "PATH": os.pathsep.join([*folders, os.environ.get("PATH", "")])}
+        argv = [sys.executable, "-c", program, *words, *include]
+        return golang.call(argv, shown=("protoc", *words), stdin=stdin, check=check, cwd=cwd, env=env)
+
+    def decode_raw(self, data: bytes) -> str:
+        """What protoc makes of bytes without any schema."""
+        return self.run("--decode_raw", stdin=data).text
+
+    def encode(self, kind: str, text: str, proto: Path, *, include: Path) -> bytes:
+        """Bytes of the message `kind` written in the text format: bytes that none of our code wrote."""
+        args = (f"-I{include}", f"--encode={kind}", "--deterministic_output", proto)
+        return self.run(*args, stdin=text.encode()).stdout
+
+    def decode(self, kind: str, data: bytes, proto: Path, *, include: Path) -> str:
+        """The text format of the bytes of a message `kind`."""
+        return self.run(f"-I{include}", f"--decode={kind}", proto, stdin=data).text
+
+    @property
+    def version(self) -> str:
+        """As `protoc --version` says it, for example libprotoc 35.1."""
+        return self.run("--version").text.strip()
+
+
+def shown(output: Output, *hide: Path) -> str:
+    """The command as one pastes it, with the names of folders that differ on each run cut off."""
+    text = shlex.join(output.argv)
+    for folder in hide:
+        text = text.replace(f"{folder}/", "").replace(str(folder), ".")
+    return text
+
+
+def protos() -> Path:
+    """The folder of the lab's protos."""
+    return golang.modules() / "proto"
+
+
+def _include() -> str:
+    import grpc_tools
+
+    return str(Path(grpc_tools.__file__).parent / "_proto")
+
+
+@functools.cache
+def with_go() -> Protoc:
+    """Protoc with the two Go plugins, compiled from the module that pins them.
+
+    Raises:
+        StackbookError: no Go toolchain could be had, or a plugin does not compile.
+    """
+    return Protoc(plugins=tuple(golang.toolchain().build(*GO_PLUGINS)))
+
+
+def descriptors(*files: str, include: Path) -> descriptor_pb2.FileDescriptorSet:
+    """The descriptors of some protos and of all they import.
+
+    Raises:
+        ToolFailed: protoc refuses one.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "set"
+        Protoc().run(f"-I{include}", "--include_imports", f"--descriptor_set_out={out}", *files)
+        return descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes())
+
+
+def schema(body: str, *, header: str = 'syntax = "proto3";', package: str = "lesson") -> Mapping[str, Any]:
+    r"""Message classes by name, from a few lines of proto; each call has a pool of its own, so old and new can meet.
+
+    >>> schema("message Point { sint32 x = 1; }")["Point"](x=-1).SerializeToString()
+    b'\x08\x01'
+
+    Raises:
+        ToolFailed: protoc refuses the text.
+    """
+    return dict(_schema(f"{header}\npackage {package};\n{body}\n"))
+
+
+@functools.lru_cache(maxsize=256)
+def _schema(text: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "lesson.proto").write_text(text, encoding="utf-8")
+        files = descriptors("lesson.proto", include=Path(folder)).file
+    pool = descriptor_pool.DescriptorPool()
+    for file in files:
+        pool.AddSerializedFile(file.SerializeToString())
+    descriptor = pool.FindFileByName("lesson.proto")
+    return {m.name: message_factory.GetMessageClass(m) for m in descriptor.message_types_by_name.values()}
+
+
+def refuse(body: str, *, header: str = 'syntax = "proto3";') -> str:
+    """What protoc says against a few lines of proto: its first line, without the file's name.
+
+    Raises:
+        CheckFailed: it accepts them.
+    """
+    from stackbook.expect import expect_failure
+
+    error = expect_failure(lambda: schema(body, header=header), ToolFailed)
+    lines = [line for line in error.output.stderr.splitlines() if "lesson.proto:" in line and "warning" not in line]
+    return lines[0].partition("lesson.proto:")[2].strip()
+
+
+@contextmanager
+def generated(*files: str, include: Path, grpc: bool = False) -> Iterator[Path]:
+    """A temporary folder with the Python code of some protos, importable while the block runs."""
+    with tempfile.TemporaryDirectory(prefix="stackbook-pb-") as folder:
+        out = [f"--python_out={folder}", f"--pyi_out={folder}", *([f"--grpc_python_out={folder}"] if grpc else [])]
+        Protoc().run(f"-I{include}", *out, *files)
+        sys.path.insert(0, folder)
+        try:
+            yield Path(folder)
+        finally:
+            sys.path.remove(folder)
+
+
+def load(module: str, *, proto: str, include: Path) -> ModuleType:
+    """The generated Python module of a proto, made afresh and imported, unless it has been before."""
+    if module in sys.modules:
+        return sys.modules[module]
+    with generated(proto, include=include):
+        importlib.invalidate_caches()
+        return importlib.import_module(module)
