@@ -1,0 +1,54 @@
+"""Istio's traffic rules: built, checked against the mesh, applied for the length of a block, and taken back.
+
+>>> rule = virtual_service("reviews", route(*split("reviews", {"v1": 50, "v3": 50})))
+>>> [entry["weight"] for entry in rule["spec"]["http"][0]["route"]]
+[50, 50]
+"""
+
+from stackbook.mesh_rules.apply import KINDS, applied, found, parsed, restore
+from stackbook.mesh_rules.build import (
+    Rule,
+    destination_rule,
+    duration,
+    fault,
+    gateway,
+    peer_authentication,
+    percent,
+    route,
+    seconds,
+    service_entry,
+    sidecar,
+    split,
+    to,
+    virtual_service,
+)
+from stackbook.mesh_rules.check import Inventory, check, inventory
+from stackbook.mesh_rules.propagation import Proxy, propagate, proxies
+
+__all__ = [
+    "KINDS",
+    "Inventory",
+    "Proxy",
+    "Rule",
+    "applied",
+    "check",
+    "destination_rule",
+    "duration",
+    "fault",
+    "found",
+    "gateway",
+    "inventory",
+    "parsed",
+    "peer_authentication",
+    "percent",
+    "propagate",
+    "proxies",
+    "restore",
+    "route",
+    "seconds",
+    "service_entry",
+    "sidecar",
+    "split",
+    "to",
+    "virtual_service",
+]

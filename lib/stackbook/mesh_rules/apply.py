@@ -1,0 +1,126 @@
+"""Applying rules for the length of a block, and leaving the mesh with the rules that it had."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import yaml
+
+from stackbook.hosts import Result
+from stackbook.mesh_rules.build import Rule
+from stackbook.mesh_rules.check import check, inventory
+from stackbook.mesh_rules.propagation import Mesh, propagate
+
+KINDS = {
+    "VirtualService": "virtualservices.networking.istio.io",
+    "DestinationRule": "destinationrules.networking.istio.io",
+    "Gateway": "gateways.networking.istio.io",
+    "ServiceEntry": "serviceentries.networking.istio.io",
+    "Sidecar": "sidecars.networking.istio.io",
+    "PeerAuthentication": "peerauthentications.security.istio.io",
+}
+"""The kinds that steer traffic, with the name under which kubectl lists them."""
+
+
+class Cluster(Mesh, Protocol):
+    """The part of `cluster.Kube` that is needed here."""
+
+    def apply(self, manifest: str | Rule | Sequence[Rule]) -> int:
+        """Apply objects; returns how many were changed."""
+
+    def delete(self, manifest: str | Rule | Sequence[Rule]) -> int:
+        """Delete objects; returns how many were there."""
+
+    def kubectl(self, *args: str, stdin: str | None = None) -> Result:
+        """Run kubectl."""
+
+
+def key(rule: Rule) -> tuple[str, str]:
+    """What tells a rule from others of its namespace."""
+    return rule["kind"], rule["metadata"]["name"]
+
+
+def found(kube: Cluster, namespace: str = "default") -> list[Rule]:
+    """The traffic rules of a namespace, without what the API server adds to them."""
+    items = kube.json("get", ",".join(KINDS.values()), "-n", namespace)["items"]
+    return sorted((_plain(item) for item in items), key=key)
+
+
+def _plain(item: dict[str, Any]) -> Rule:
+    own = {"name", "namespace", "labels", "annotations"}
+    metadata = {name: value for name, value in item["metadata"].items() if name in own}
+    notes = {k: v for k, v in metadata.pop("annotations", {}).items() if not k.startswith("kubectl.kubernetes.io/")}
+    if notes:
+        metadata["annotations"] = notes
+    return {"apiVersion": item["apiVersion"], "kind": item["kind"], "metadata": metadata, "spec": item["spec"]}
+
+
+def restore(kube: Cluster, before: Sequence[Rule], namespace: str = "default") -> int:
+    """Bring the traffic rules of a namespace back to those of `before`; returns how many were changed."""
+    now = {key(rule): rule for rule in found(kube, namespace)}
+    then = {key(rule): rule for rule in before}
+    added = [rule for name, rule in now.items() if name not in then]
+    missing = [rule for name, rule in then.items() if name not in now]
+    changed = [rule for name, rule in then.items() if name in now and now[name] != rule]
+    if not (added or missing or changed):
+        return 0
+
+    def change() -> int:
+        if changed:  # replace, not apply: what a patch added goes as well
+            text = json.dumps({"apiVersion": "v1", "kind": "List", "items": changed})
+            kube.kubectl("replace", "-f", "-", stdin=text)
+        if missing:
+            kube.apply(missing)
+        if added:
+            kube.delete(added)
+        return len(added) + len(missing) + len(changed)
+
+    propagate(kube, change, [*added, *missing, *changed])
+    return len(added) + len(missing) + len(changed)
+
+
+@contextmanager
+def applied(
+    kube: Cluster,
+    *rules: Rule | str,
+    namespace: str = "default",
+    checked: bool = True,
+    timeout: float = 20.0,
+    only: Sequence[str] = (),
+) -> Iterator[float]:
+    """Rules in force while the block runs; afterwards the namespace has the traffic rules that it had before.
+
+    That also holds for what the block itself changes, and after an error or an interrupt. The block starts once the
+    proxies have the rules; its value is the seconds that this took.
+
+    Args:
+        kube: the cluster.
+        rules: objects, or manifests in YAML.
+        namespace: theirs.
+        checked: refuse rules that the mesh cannot carry out (see `check`); off only to show what they do.
+        timeout: deadline for the proxies, in seconds.
+        only: see `propagate`.
+
+    Raises:
+        InputError: the rules do not fit; nothing was applied.
+        CheckFailed, WaitTimeout: see `propagate`; the rules are taken back.
+    """
+    objects = parsed(*rules)
+    for rule in objects:
+        rule["metadata"].setdefault("namespace", namespace)
+    if checked:
+        check(objects, inventory(kube, namespace))
+    before = found(kube, namespace)
+    try:
+        yield propagate(kube, lambda: kube.apply(objects), objects, timeout=timeout, only=only) if objects else 0.0
+    finally:
+        restore(kube, before, namespace)
+
+
+def parsed(*rules: Rule | str) -> list[Rule]:
+    """Rules as objects, copied: those of a manifest in YAML one by one."""
+    texts = [rule if isinstance(rule, str) else json.dumps(rule) for rule in rules]
+    return [item for text in texts for item in yaml.safe_load_all(text) if item]

@@ -1,0 +1,350 @@
+"""Rules are refused before anything is applied, waited for by pushes and acknowledgements, and taken back always."""
+
+import copy
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from stackbook import mesh_rules as rules
+from stackbook.errors import CheckFailed, InputError, WaitTimeout
+from stackbook.hosts import Result
+from stackbook.mesh_rules import propagation
+
+UUID = "1f0c5e3a-8d1b-4c53-9d42-6a1f0b7c9e11"
+POD = {"app": "reviews", "pod-template-hash": "x"}
+
+
+def service(name):
+    return {"kind": "Service", "metadata": {"name": name}, "spec": {"selector": {"app": name}}}
+
+
+def pod(app, version):
+    labels = {"app": app, "version": version}
+    return {"kind": "Pod", "metadata": {"name": f"{app}-{version}-x", "labels": labels}}
+
+
+class FakeMesh:
+    """An API server, an istiod and proxies, as far as rules go; a call that it does not know is an error."""
+
+    def __init__(self):
+        self.rules, self.version, self.push, self.calls = {}, 100, 7, []
+        self.read_after = 1  # looks at istiod until it has read a change
+        self.acked_after = 1  # looks at the proxies until they have acknowledged it
+        self.rejects = ""
+        self._reads = self._acks = 0
+        self.istiod = {}
+        self.fixed = [service("reviews"), service("ratings")]
+        self.fixed += [pod("reviews", v) for v in ("v1", "v2", "v3")] + [pod("ratings", "v1")]
+
+    def _changed(self):
+        self._reads, self._acks = self.read_after, self.acked_after
+
+    def apply(self, manifest):
+        changed = 0
+        for rule in manifest:
+            stored = self.rules.get((rule["kind"], rule["metadata"]["name"]))
+            if stored is None or stored["spec"] != rule["spec"]:
+                self.version += 1
+                changed += 1
+                self.rules[rule["kind"], rule["metadata"]["name"]] = copy.deepcopy(rule) | {
+                    "metadata": {**rule["metadata"], "resourceVersion": str(self.version), "uid": "u", "generation": 1}
+                }
+        self.calls.append(("apply", [r["metadata"]["name"] for r in manifest], changed))
+        if changed:
+            self._changed()
+        return changed
+
+    def delete(self, manifest):
+        self.calls.append(("delete", [r["metadata"]["name"] for r in manifest]))
+        self._changed()
+        return sum(self.rules.pop((r["kind"], r["metadata"]["name"]), None) is not None for r in manifest)
+
+    def kubectl(self, *args, stdin=None):
+        assert args == ("replace", "-f", "-")
+        items = json.loads(stdin)["items"]
+        self.calls.append(("replace", [r["metadata"]["name"] for r in items]))
+        for rule in items:
+            self.version += 1
+            self.rules[rule["kind"], rule["metadata"]["name"]] = rule
+            rule["metadata"]["resourceVersion"] = str(self.version)
+        self._changed()
+        return Result(args, 0, "", "", 0)
+
+    def json(self, *args, timeout=60.0):
+        assert args[0] == "get" and args[2:] == ("-n", "default"), args
+        wanted = {name.partition(".")[0] for name in args[1].split(",")}
+        plural = {"services": "Service", "pods": "Pod"} | {v.partition(".")[0]: k for k, v in rules.KINDS.items()}
+        singular = {kind.lower(): kind for kind in rules.KINDS}
+        kinds = {plural.get(name) or singular[name] for name in wanted}
+        return {"items": copy.deepcopy([i for i in [*self.fixed, *self.rules.values()] if i["kind"] in kinds])}
+
+    def pods(self, namespace, selector=""):
+        assert (namespace, selector) == ("istio-system", "app=istiod")
+        return [{"metadata": {"name": "istiod-1"}}]
+
+    def exec(self, namespace, target, *argv, container="", timeout=60.0):
+        assert (namespace, target, argv[:3]) == ("istio-system", "istiod-1", ("pilot-discovery", "request", "GET"))
+        text = {"/debug/configz": self._configz, "/debug/syncz": self._syncz}[argv[3]]()
+        return Result(argv, 0, text, "", 0.1)
+
+    def _configz(self):
+        if self._reads:
+            self._reads -= 1
+        if not self._reads and self.istiod != self.rules:
+            self.istiod = copy.deepcopy(self.rules)
+            self.push += 1
+        return json.dumps(list(self.istiod.values()))
+
+    def _syncz(self):
+        behind = self.istiod != self.rules
+        if not behind and self._acks:
+            self._acks -= 1
+        sent = f"2026-11-23T03:45:00Z/{self.push}{UUID}"
+        acked = sent if not self._acks or behind else f"2026-11-23T03:45:00Z/{self.push - 1}{UUID}"
+        if self.rejects and self.push > 7:
+            acked = "2026-11-23T03:45:00Z/7" + UUID
+        status = {"sent": sent, "acked": acked, "lastError": self.rejects if self.push > 7 else ""}
+        url = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+        ids = {
+            "reviews-v1-x.default": "sidecar",
+            "productpage-v1-x.default": "sidecar",
+            "ingress-x.istio-system": "router",
+        }
+        return json.dumps([{"proxy": id, "proxy_type": kind, "resources": {url: status}} for id, kind in ids.items()])
+
+
+DESTINATION = rules.destination_rule("reviews", versions=["v1", "v2", "v3"], balance="RANDOM")
+HALVES = rules.virtual_service("reviews", rules.route(*rules.split("reviews", {"v1": 50, "v3": 50})))
+
+
+def test_the_guides_rule_is_what_the_builders_make():
+    guide = rules.parsed(
+        """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews, namespace: default}
+spec:
+  hosts: [reviews]
+  http:
+  - match: [{headers: {end-user: {exact: jason}}}]
+    fault:
+      abort: {httpStatus: 500, percentage: {value: 30.0}}
+      delay: {percentage: {value: 30.0}, fixedDelay: 5s}
+    route: [{destination: {host: reviews, subset: v2}}]
+  - route:
+    - {destination: {host: reviews, subset: v1}, weight: 50}
+    - {destination: {host: reviews, subset: v3}, weight: 50}
+"""
+    )
+    made = rules.virtual_service(
+        "reviews",
+        rules.route(
+            rules.to("reviews", "v2"),
+            headers={"end-user": "jason"},
+            fault=rules.fault(abort_percent=30, delay_percent=30),
+        ),
+        rules.route(*rules.split("reviews", {"v1": 50, "v3": 50})),
+    )
+    assert guide == [made]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: rules.fault(abort_percent=130),
+        lambda: rules.fault(abort_percent=-1),
+        lambda: rules.fault(abort_percent="30"),
+        lambda: rules.fault(delay_percent=float("nan")),
+        lambda: rules.fault(delay_percent=True),
+        lambda: rules.fault(delay_seconds=-5),
+        lambda: rules.fault(delay_seconds="5 s"),
+        lambda: rules.fault(delay_seconds="-5s"),
+        lambda: rules.fault(delay_seconds=""),
+        lambda: rules.fault(delay_seconds="soon"),
+        lambda: rules.fault(delay_seconds=0),
+        lambda: rules.fault(delay_seconds=float("inf")),
+        lambda: rules.fault(delay_seconds="٥s"),
+        lambda: rules.fault(abort_status=99),
+        lambda: rules.fault(abort_status="500"),
+        lambda: rules.split("reviews", {"v1": 50, "v3": 40}),
+        lambda: rules.split("reviews", {"v1": 150, "v3": -50}),
+        lambda: rules.split("reviews", {"v1": 99.5, "v3": 0.5}),
+        lambda: rules.split("reviews", {}),
+        lambda: rules.destination_rule("reviews", balance="RANDOMLY"),
+        lambda: rules.peer_authentication("all", "strict"),
+        lambda: rules.route(rules.to("reviews"), timeout="2"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_with_their_fix(build):
+    with pytest.raises(InputError) as caught:
+        build()
+    assert caught.value.fix
+
+
+@given(st.floats(0.001, 3600))
+def test_a_duration_is_read_back_as_it_was_written(value):
+    assert rules.seconds("delay", rules.duration("delay", value)) == pytest.approx(value, abs=0.0006)
+
+
+def changed(rule, path, value):
+    rule = copy.deepcopy(rule)
+    place = rule
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    return rule
+
+
+FAULTY = rules.virtual_service(
+    "reviews",
+    rules.route(
+        rules.to("reviews", "v2"),
+        fault=rules.fault(abort_percent=30, delay_percent=30),
+        timeout=3,
+        retries={"perTryTimeout": "2s"},
+    ),
+)
+HTTP = ("spec", "http", 0)
+
+MISFITS = {
+    "no service has the host": [rules.virtual_service("revews", rules.route(rules.to("revews")))],
+    "did you mean reviews": [rules.virtual_service("revews", rules.route(rules.to("revews")))],
+    "no service has the host nowhere": [rules.destination_rule("nowhere", versions=["v1"])],
+    "no DestinationRule defines subset v1 of ratings": [
+        DESTINATION, rules.virtual_service("reviews", rules.route(rules.to("ratings", "v1")))
+    ],
+    "no pod carries subset v9": [rules.destination_rule("reviews", versions=["v1", "v9"])],
+    "have version v1, v2, v3": [rules.destination_rule("reviews", versions=["v9"])],
+    "do not sum to 100": [DESTINATION, changed(HALVES, (*HTTP, "route", 0, "weight"), 40)],
+    "weight is -50": [DESTINATION, changed(HALVES, (*HTTP, "route", 0, "weight"), -50)],
+    "abort percentage is 130": [DESTINATION, changed(FAULTY, (*HTTP, "fault", "abort", "percentage", "value"), 130)],
+    "delay percentage is -1": [DESTINATION, changed(FAULTY, (*HTTP, "fault", "delay", "percentage", "value"), -1)],
+    "fixedDelay is '-5s'": [DESTINATION, changed(FAULTY, (*HTTP, "fault", "delay", "fixedDelay"), "-5s")],
+    "timeout is 'soon'": [DESTINATION, changed(FAULTY, (*HTTP, "timeout"), "soon")],
+    "perTryTimeout is ''": [DESTINATION, changed(FAULTY, (*HTTP, "retries", "perTryTimeout"), "")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("says", MISFITS)
+def test_rules_that_do_not_fit_are_refused_before_anything_is_applied(says):
+    kube = FakeMesh()
+    with pytest.raises(InputError) as caught, rules.applied(kube, *MISFITS[says]):
+        raise AssertionError("the block ran")
+    assert says in str(caught.value)
+    assert caught.value.fix
+    assert kube.calls == []
+
+
+def test_rules_that_fit_pass():
+    mesh = rules.inventory(FakeMesh())
+    outside = rules.service_entry("shop", host="shop.example", port=80, address="192.168.98.2")
+    elsewhere = rules.virtual_service("far", rules.route(rules.to("far.other.svc.cluster.local")))
+    whole = rules.virtual_service("reviews.default.svc.cluster.local", rules.route(rules.to("reviews.default", "v1")))
+    shop = rules.virtual_service("shop.example", rules.route(rules.to("shop.example")))
+    rules.check(
+        [DESTINATION, HALVES, FAULTY, outside, elsewhere, whole, shop, rules.sidecar("all", egress=["./*"])], mesh
+    )
+
+
+def test_a_subset_of_a_rule_that_is_already_there_will_do():
+    kube = FakeMesh()
+    kube.apply([DESTINATION])
+    rules.check([HALVES], rules.inventory(kube))
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
+def test_the_rules_found_are_there_again_whatever_the_block_does(error):
+    kube = FakeMesh()
+    kube.apply([DESTINATION])
+    before = rules.found(kube)
+    other = rules.virtual_service("ratings", rules.route(rules.to("ratings")))
+    try:
+        with rules.applied(
+            kube,
+            rules.destination_rule("reviews", versions=["v1"]),
+            rules.virtual_service("reviews", rules.route(rules.to("reviews", "v1"))),
+        ) as waited:
+            assert waited > 0
+            kube.apply([other])
+            kube.delete([DESTINATION])
+            if error:
+                raise error
+    except (RuntimeError, KeyboardInterrupt):
+        assert error
+    assert rules.found(kube) == before
+    assert "uid" not in before[0]["metadata"]
+
+
+def test_a_changed_rule_is_replaced_so_that_what_was_added_goes():
+    kube = FakeMesh()
+    kube.apply([DESTINATION])
+    with rules.applied(kube, changed(DESTINATION, ("spec", "trafficPolicy", "loadBalancer", "simple"), "ROUND_ROBIN")):
+        pass
+    assert ("replace", ["reviews"]) in kube.calls
+
+
+def test_the_block_starts_once_every_proxy_has_acknowledged():
+    kube = FakeMesh()
+    kube.read_after, kube.acked_after = 3, 3
+    with rules.applied(kube, DESTINATION):
+        assert kube.istiod.keys() == kube.rules.keys()
+        assert all(not proxy.pending for proxy in rules.proxies(kube).values())
+
+
+def test_what_changes_nothing_is_not_waited_for():
+    kube = FakeMesh()
+    kube.apply([DESTINATION])
+    kube.read_after = 10**6
+    with rules.applied(kube, DESTINATION) as waited:
+        assert waited == 0
+
+
+def test_a_rejected_rule_has_its_cause_and_is_taken_back():
+    kube = FakeMesh()
+    kube.rejects = "unknown cluster 'outbound|9080|v1|ratings'"
+    with (
+        pytest.raises(CheckFailed, match=r"does not take the rules.*unknown cluster") as caught,
+        rules.applied(kube, DESTINATION),
+    ):
+        raise AssertionError("the block ran")
+    assert caught.value.fix
+    assert kube.rules == {}
+
+
+def test_rules_that_do_not_arrive_are_a_timeout_that_says_who_waits():
+    kube = FakeMesh()
+    kube.read_after = 10**6
+    with pytest.raises(WaitTimeout, match="istiod-1 has not read"):
+        propagation.propagate(kube, lambda: kube.apply([DESTINATION]), [DESTINATION], timeout=0.3)
+    kube = FakeMesh()
+    kube.acked_after = 10**6
+    with pytest.raises(WaitTimeout, match=r"productpage-v1-x: push 8, not acknowledged: RouteConfiguration"):
+        propagation.propagate(kube, lambda: kube.apply([DESTINATION]), [DESTINATION], timeout=0.3)
+
+
+@pytest.mark.parametrize(
+    ("rule", "proxies"),
+    [
+        (HALVES, {"reviews-v1-x.default", "productpage-v1-x.default"}),
+        (rules.gateway("in"), {"ingress-x.istio-system"}),
+        (
+            rules.virtual_service("bookinfo", rules.route(rules.to("reviews")), gateways=["in"]),
+            {"ingress-x.istio-system"},
+        ),
+        (
+            rules.virtual_service("both", rules.route(rules.to("reviews")), gateways=["in", "mesh"]),
+            {"reviews-v1-x.default", "productpage-v1-x.default", "ingress-x.istio-system"},
+        ),
+        (rules.sidecar("narrow", egress=["./*"]), set()),
+    ],
+)
+def test_the_proxies_that_a_rule_concerns(rule, proxies):
+    assert propagation.concerned([rule], rules.proxies(FakeMesh())) == proxies
+
+
+def test_no_istiod_is_said():
+    kube = FakeMesh()
+    kube.pods = lambda *_: []
+    with pytest.raises(CheckFailed, match="no istiod"):
+        rules.proxies(kube)
