@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -147,7 +149,9 @@ class Lab:
         memory = self.state / "images.json"
         if memory.exists():
             return bool(json.loads(memory.read_text(encoding="utf-8"))["preload"])
-        reached = self.local.run(["curl", "-sS", "-o", "/dev/null", "-m", "4", "https://registry.k8s.io/v2/"], check=False)
+        reached = self.local.run(
+            ["curl", "-sS", "-o", "/dev/null", "-m", "4", "https://registry.k8s.io/v2/"], check=False
+        )
         memory.write_text(json.dumps({"preload": not reached.ok}), encoding="utf-8")
         return not reached.ok
 
@@ -221,6 +225,19 @@ class Lab:
             finally:
                 self._observers.remove(current)
 
+    def enter(self, scope: contextlib.AbstractContextManager[Any]) -> contextlib.ExitStack:
+        """Enter a context that lasts over several cells; `leave` ends it, and so does the end of the kernel."""
+        stack = contextlib.ExitStack()
+        stack.enter_context(scope)
+        atexit.register(stack.close)
+        return stack
+
+    def leave(self, stack: contextlib.ExitStack) -> None:
+        """End what `enter` began."""
+        atexit.unregister(stack.close)
+        stack.close()
+        print("✓ what this chapter made is taken away")
+
     def apply(self, host: Host, operation: operations.Operation, step: steps.Step) -> list[operations.Command]:
         """Run what an operation still needs on a machine, as part of a step."""
         return operations.apply(host, operation, step=step)
@@ -245,7 +262,9 @@ class Lab:
                         fix=f"stackbook run --only {needed}",
                     ) from error
         self.record.append("preconditions", chapter=self.chapter.id, holds=True)
-        print(f"✓ what {self.chapter.id} needs is there" if self.chapter.needs else f"✓ {self.chapter.id} needs nothing")
+        print(
+            f"✓ what {self.chapter.id} needs is there" if self.chapter.needs else f"✓ {self.chapter.id} needs nothing"
+        )
 
     def postconditions(self) -> None:
         """Prove what this chapter leaves, and show it as a table.
@@ -261,7 +280,9 @@ class Lab:
                 evidence = check.prove(self)
             except StackbookError as error:
                 self.record.append("postcondition", chapter=self.chapter.id, claim=check.claim, holds=False)
-                raise CheckFailed(f"{self.chapter.id} does not leave what it promises: {check.claim}: {error}") from error
+                raise CheckFailed(
+                    f"{self.chapter.id} does not leave what it promises: {check.claim}: {error}"
+                ) from error
             self.record.append(
                 "postcondition", chapter=self.chapter.id, claim=check.claim, holds=True, evidence=evidence
             )
@@ -284,7 +305,33 @@ class Lab:
         marker = self.state / "instance"
         return marker.read_text(encoding="utf-8").strip() if marker.exists() else ""
 
+    def provision(self) -> int:
+        """Make and start the machines that are missing; returns how many things were changed."""
+        changed = self.provider.provision(say=self._progress)
+        marker = self.state / "instance"
+        if not marker.exists():
+            marker.write_text(f"{uuid.uuid4()}\n", encoding="utf-8")
+        return changed
+
     # pages
+
+    def errata(self) -> None:
+        """Show what the guide says wrongly or no longer rightly, of the ids that this chapter's cells name."""
+        from stackbook.ledger import entries
+
+        known = entries.load()
+        book = json.loads(self.chapter.notebook.read_text(encoding="utf-8"))
+        said = [c["metadata"].get("stackbook", []) for c in book["cells"]]
+        ids = {i for item in said for part in (item if isinstance(item, list) else [item]) for i in part["ids"]}
+        rows = [
+            {"id": e.id, "the guide": e.text, "verdict": e.verdict, "today": e.correction}
+            for e in known.values()
+            if e.id in ids and e.verdict != "ok"
+        ]
+        if rows:
+            display.table(rows)
+        else:
+            print("✓ everything the guide says here still holds")
 
     def show(self, rows: Any, caption: str = "") -> None:
         """Show rows as a table."""

@@ -88,7 +88,9 @@ class Kube:
         from kubernetes import client, config
 
         configuration = client.Configuration()
-        config.load_kube_config(config_file=str(self.kubeconfig), client_configuration=configuration)
+        config.load_kube_config(  # type: ignore[no-untyped-call]
+            config_file=str(self.kubeconfig), client_configuration=configuration
+        )
         configuration.retries = 1
         return client.ApiClient(configuration)
 
@@ -144,10 +146,18 @@ class Kube:
             state = seen()
             return "; ".join(f"{n}: {state.get(n, 'not registered')}" for n in names if state.get(n) != "")
 
-        until(done, what=f"nodes Ready: {', '.join(names)}", timeout=timeout, every=0.5, last=last,
-              tolerate=(CommandFailed,))
+        until(
+            done,
+            what=f"nodes Ready: {', '.join(names)}",
+            timeout=timeout,
+            every=0.5,
+            last=last,
+            tolerate=(CommandFailed,),
+        )
 
-    def wait_pods(self, namespace: str, selector: str = "", *, count: int | None = None, timeout: float = 120.0) -> None:
+    def wait_pods(
+        self, namespace: str, selector: str = "", *, count: int | None = None, timeout: float = 120.0
+    ) -> None:
         """Wait until the pods that match are Ready, and there are `count` of them (at least one when None).
 
         Raises:
@@ -164,8 +174,15 @@ class Kube:
             waiting = [f"{p['metadata']['name']}: {pod_problem(p)}" for p in pods if pod_problem(p)]
             return "; ".join(waiting) or f"{len(pods)} pods Ready"
 
-        until(done, what=f"pods Ready in {namespace}" + (f" ({selector})" if selector else ""), timeout=timeout,
-              every=0.5, last=last, cause=lambda: self.explain(namespace, selector), tolerate=(CommandFailed,))
+        until(
+            done,
+            what=f"pods Ready in {namespace}" + (f" ({selector})" if selector else ""),
+            timeout=timeout,
+            every=0.5,
+            last=last,
+            cause=lambda: self.explain(namespace, selector),
+            tolerate=(CommandFailed,),
+        )
 
     def wait_rollout(self, namespace: str, workload: str, *, timeout: float = 120.0) -> None:
         """Wait until a rollout is complete: `workload` like deployment/reviews-v1.
@@ -174,7 +191,14 @@ class Kube:
             WaitTimeout: with what kubectl said last and the likely cause.
         """
         answer = self.kubectl(
-            "rollout", "status", "-n", namespace, workload, f"--timeout={timeout:.0f}s", check=False, timeout=timeout + 10
+            "rollout",
+            "status",
+            "-n",
+            namespace,
+            workload,
+            f"--timeout={timeout:.0f}s",
+            check=False,
+            timeout=timeout + 10,
         )
         if not answer.ok:
             said = (answer.stdout + answer.stderr).strip().splitlines()
@@ -205,13 +229,22 @@ class Kube:
             return f"{newest['involvedObject']['name']}: {' '.join(str(newest['message']).split())[:300]}"
         return ""
 
-    def exec(self, namespace: str, target: str, *argv: str, container: str = "", timeout: float = 60.0,
-             check: bool = True, stdin: str | None = None) -> Result:
+    def exec(
+        self,
+        namespace: str,
+        target: str,
+        *argv: str,
+        container: str = "",
+        timeout: float = 60.0,
+        check: bool = True,
+        stdin: str | None = None,
+    ) -> Result:
         """Run a command in a container of a pod: `target` like deploy/ratings-v1 or a pod's name."""
         flags = ["-c", container] if container else []
         flags += ["-i"] if stdin is not None else []
-        return self.kubectl("exec", "-n", namespace, target, *flags, "--", *argv, timeout=timeout, check=check,
-                            stdin=stdin)
+        return self.kubectl(
+            "exec", "-n", namespace, target, *flags, "--", *argv, timeout=timeout, check=check, stdin=stdin
+        )
 
     @contextlib.contextmanager
     def port_forward(self, namespace: str, target: str, port: int, *, timeout: float = 20.0) -> Iterator[int]:

@@ -16,6 +16,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 def style_plots() -> None:
     """Plots that a projector can show: text of at least 12 points, the palette above, a quiet grid."""
     import matplotlib as mpl
+    from cycler import cycler
 
     mpl.use("agg", force=False)
     mpl.rcParams.update(
@@ -34,7 +35,7 @@ def style_plots() -> None:
             "axes.axisbelow": True,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "axes.prop_cycle": mpl.cycler(color=list(PALETTE)),
+            "axes.prop_cycle": cycler(color=list(PALETTE)),
         }
     )
 
@@ -63,10 +64,14 @@ class Table:
             for c, a in zip(self.frame.columns, align, strict=True)
         )
         body = "".join(
-            "<tr>" + "".join(f'<td style="{cell}{a}">{_cell(v)}</td>' for v, a in zip(row, align, strict=True)) + "</tr>"
+            "<tr>"
+            + "".join(f'<td style="{cell}{a}">{_cell(v)}</td>' for v, a in zip(row, align, strict=True))
+            + "</tr>"
             for row in self.frame.itertuples(index=False)
         )
-        caption = f'<caption style="text-align:left;font-weight:bold;padding:0.3em 0">{html.escape(self.caption)}</caption>'
+        caption = (
+            f'<caption style="text-align:left;font-weight:bold;padding:0.3em 0">{html.escape(self.caption)}</caption>'
+        )
         return (
             f'<table style="font-size:14px;border-collapse:collapse">{caption if self.caption else ""}'
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -1,4 +1,4 @@
-"""A Fact reads one thing of a machine: a command and a pure parser.
+r"""A Fact reads one thing of a machine: a command and a pure parser.
 
 >>> parse_key_values("a = 1\\nb=2\\n")
 {'a': '1', 'b': '2'}
@@ -134,7 +134,11 @@ def _strip(text: str) -> str:
 HOSTNAME: Fact[str] = Fact("host name", ("hostname",), _strip)
 MACHINE_ID: Fact[str] = Fact("machine-id", ("cat", "/etc/machine-id"), str.strip, absent=(1,), missing="")
 PRODUCT_UUID: Fact[str] = Fact(
-    "product_uuid", ("cat", "/sys/class/dmi/id/product_uuid"), lambda text: text.strip().lower(), absent=(1,), missing=""
+    "product_uuid",
+    ("cat", "/sys/class/dmi/id/product_uuid"),
+    lambda text: text.strip().lower(),
+    absent=(1,),
+    missing="",
 )
 INTERFACES: Fact[tuple[Interface, ...]] = Fact("interfaces", ("ip", "-j", "-d", "address"), parse_interfaces)
 ROUTES: Fact[list[dict[str, Any]]] = Fact("routes", ("ip", "-j", "route"), parse_json)
@@ -171,7 +175,9 @@ def unit_state(unit: str) -> Fact[tuple[str, str]]:
 
 def executable(name: str) -> Fact[str]:
     """The path of a program; empty when it is not installed."""
-    return Fact(f"program {name}", ("sh", "-c", 'command -v "$1"', "which", name), str.strip, absent=(1, 127), missing="")
+    return Fact(
+        f"program {name}", ("sh", "-c", 'command -v "$1"', "which", name), str.strip, absent=(1, 127), missing=""
+    )
 
 
 def gathered(host: Host, **facts: Fact[Any]) -> dict[str, Any]:

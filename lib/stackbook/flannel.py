@@ -38,7 +38,7 @@ def manifest(
     cni_version: str = "",
     preloaded: bool = False,
 ) -> str:
-    """flannel's manifest for this lab.
+    """Flannel's manifest for this lab.
 
     Args:
         text: the release's manifest.
@@ -67,7 +67,7 @@ def manifest(
 
 
 def net_conf(network: str, backend: str) -> dict[str, Any]:
-    """flannel's net-conf.json."""
+    """Flannel's net-conf.json."""
     return {"Network": network, "EnableNFTables": False, "Backend": {"Type": backend}}
 
 
@@ -121,8 +121,9 @@ def leases(kube: Kube) -> list[Lease]:
 
 def running_backend(kube: Kube) -> str:
     """The backend in flannel's configuration; empty where flannel is not installed."""
-    answer = kube.kubectl("-n", NAMESPACE, "get", "cm", "kube-flannel-cfg", "-o", r"jsonpath={.data.net-conf\.json}",
-                          check=False)
+    answer = kube.kubectl(
+        "-n", NAMESPACE, "get", "cm", "kube-flannel-cfg", "-o", r"jsonpath={.data.net-conf\.json}", check=False
+    )
     return str(json.loads(answer.stdout)["Backend"]["Type"]) if answer.ok and answer.stdout else ""
 
 
@@ -175,8 +176,11 @@ def routed(host: Host, backend: str) -> bool:
     With udp the whole pod network is one route to the device; otherwise each other node has a route of its own.
     """
     for route in facts.ROUTES.read(host):
-        if backend == "host-gw" and route.get("gateway") and route.get("dst", "").startswith("10.") and (
-            route.get("dev", "").startswith(("eth", "en"))
+        if (
+            backend == "host-gw"
+            and route.get("gateway")
+            and route.get("dst", "").startswith("10.")
+            and (route.get("dev", "").startswith(("eth", "en")))
         ):
             return True
         if backend != "host-gw" and route.get("dev") == DEVICES[backend]:
@@ -211,7 +215,9 @@ class Packet:
     inner_protocol: str
 
 
-_OUTER = re.compile(r"IP (\d+\.\d+\.\d+\.\d+)\.\d+ > (\d+\.\d+\.\d+\.\d+)\.(\d+): (?:OTV|VXLAN).*?(?:instance|vni) (\d+)")
+_OUTER = re.compile(
+    r"IP (\d+\.\d+\.\d+\.\d+)\.\d+ > (\d+\.\d+\.\d+\.\d+)\.(\d+): (?:OTV|VXLAN).*?(?:instance|vni) (\d+)"
+)
 _INNER = re.compile(r"IP (\d+\.\d+\.\d+\.\d+)(?:\.\d+)? > (\d+\.\d+\.\d+\.\d+)(?:\.\d+)?: (\w+)")
 
 
@@ -230,3 +236,55 @@ def parse_capture(text: str) -> list[Packet]:
                 Packet(outer[1], outer[2], int(outer[3]), int(outer[4]), inner[1], inner[2], inner[3].rstrip(","))
             )
     return found
+
+
+def ready_after_registration(kube: Kube) -> dict[str, bool]:
+    """Whether each node's Ready condition turned True after the node had been registered (K25)."""
+    found = {}
+    for node in kube.nodes():
+        ready = next(c for c in node["status"]["conditions"] if c["type"] == "Ready")
+        found[node["metadata"]["name"]] = bool(
+            ready["status"] == "True" and ready["lastTransitionTime"] >= node["metadata"]["creationTimestamp"]
+        )
+    return found
+
+
+def arguments(kube: Kube) -> list[str]:
+    """The arguments that flanneld runs with."""
+    spec = kube.json("-n", NAMESPACE, "get", DAEMONSET)["spec"]["template"]["spec"]
+    return list(next(c for c in spec["containers"] if c["name"] == "kube-flannel")["args"])
+
+
+def draw_packet(packet: Packet) -> Any:
+    """An encapsulated packet as nested boxes with the addresses that were caught, as a matplotlib figure."""
+    import matplotlib.pyplot as plt
+    from matplotlib.patches import Rectangle
+
+    from stackbook.display import PALETTE
+
+    fig, axes = plt.subplots(figsize=(10, 2.6))
+    parts = [
+        (0, 2.4, "outer Ethernet\n14 bytes", PALETTE[6]),
+        (2.4, 5.4, f"outer IP, 20 bytes\n{packet.outer_source}\n→ {packet.outer_target}", PALETTE[0]),
+        (5.4, 7.6, f"UDP, 8 bytes\nport {packet.outer_port}", PALETTE[5]),
+        (7.6, 9.8, f"VXLAN, 8 bytes\nVNI {packet.vni}", PALETTE[4]),
+        (9.8, 12.2, "inner Ethernet\n14 bytes", PALETTE[2]),
+        (12.2, 15.4, f"inner IP\n{packet.inner_source}\n→ {packet.inner_target}", PALETTE[1]),
+        (15.4, 17.0, packet.inner_protocol, PALETTE[3]),
+    ]
+    for left, right, text, colour in parts:
+        axes.add_patch(Rectangle((left, 0), right - left, 1, facecolor=colour, alpha=0.25, edgecolor="black"))
+        axes.text((left + right) / 2, 0.5, text, ha="center", va="center", fontsize=12)
+    axes.annotate("from machine to machine", (4.9, 1.12), ha="center", fontsize=12)
+    axes.annotate("what the pods sent", (13.4, 1.12), ha="center", fontsize=12)
+    axes.set(xlim=(-0.1, 17.1), ylim=(-0.1, 1.4), title="One packet of the walk, as caught between the machines")
+    axes.axis("off")
+    return fig
+
+
+def packet_text(packet: Packet) -> str:
+    """The same in words."""
+    return (
+        f"Nested boxes: outer IP {packet.outer_source} to {packet.outer_target}, UDP port {packet.outer_port}, VXLAN "
+        f"{packet.vni}, and inside it IP {packet.inner_source} to {packet.inner_target}, {packet.inner_protocol}."
+    )

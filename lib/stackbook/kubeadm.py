@@ -23,6 +23,8 @@ from stackbook.parameters import Profile
 from stackbook.redact import Secret
 
 SOCKET = "unix:///run/containerd/containerd.sock"
+# What kubeadm 1.36 names where nothing else is said; containerd has to be told (K17).
+DEFAULT_PAUSE = "registry.k8s.io/pause:3.10.2"
 CONFIG = "/etc/stackbook/kubeadm.yaml"
 SYSCTLS = {
     "net.ipv4.ip_forward": "1",
@@ -81,7 +83,7 @@ class Images:
 
 
 def containerd_config(pause: str, *, contained: bool) -> str:
-    """containerd's configuration (format 2, which containerd 2.x still reads).
+    """Containerd's configuration (format 2, which containerd 2.x still reads).
 
     Args:
         pause: reference of the sandbox image.
@@ -99,7 +101,7 @@ def containerd_config(pause: str, *, contained: bool) -> str:
 
 
 def runtime(pause: str, *, contained: bool) -> Operation:
-    """containerd runs with the systemd cgroup driver and the lab's sandbox image."""
+    """Containerd runs with the systemd cgroup driver and the lab's sandbox image."""
 
     def operation(host: Host) -> Iterator[Command]:
         text = containerd_config(pause, contained=contained)
@@ -172,7 +174,7 @@ def install(host: Host, binaries: Mapping[str, Path], version: str) -> list[str]
 
 
 def init_config(profile: Profile, images: Images, *, cgroup_v1: bool, contained: bool) -> str:
-    """kubeadm's configuration for `kubeadm init`: the guide's options and what today's versions need besides.
+    """Kubeadm's configuration for `kubeadm init`: the guide's options and what today's versions need besides.
 
     >>> from stackbook.parameters import Profile
     >>> "advertiseAddress: 192.168.98.3" in init_config(Profile(), Images(), cgroup_v1=False, contained=True)
@@ -204,6 +206,8 @@ def init_config(profile: Profile, images: Images, *, cgroup_v1: bool, contained:
     }
     if cgroup_v1:
         kubelet["failCgroupV1"] = False
+    if contained:  # the host may swap, and a machine that is a container cannot and must not change that
+        kubelet["failSwapOn"] = False
     proxy: dict[str, Any] = {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
@@ -225,7 +229,15 @@ def _registration(name: str, images: Images, *, cgroup_v1: bool) -> dict[str, An
 
 def initialised(host: Host) -> bool:
     """Whether kubeadm init has completed on this machine: it writes admin.conf early and the ConfigMap last."""
-    probe = ["kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", "-n", "kube-system", "get", "configmap", "kube-proxy"]
+    probe = [
+        "kubectl",
+        "--kubeconfig=/etc/kubernetes/admin.conf",
+        "-n",
+        "kube-system",
+        "get",
+        "configmap",
+        "kube-proxy",
+    ]
     return host.run(["test", "-s", "/etc/kubernetes/admin.conf"], check=False).ok and host.run(probe, check=False).ok
 
 
@@ -310,3 +322,56 @@ def _explained(host: Host, argv: list[str], timeout: float) -> None:
         last = [line for line in said.splitlines() if re.search(r"^E|[Ff]ailed|[Ee]rror", line)][-3:]
         fix = f"the kubelet said: {' | '.join(last)}" if last else "see `journalctl -u kubelet` on the machine"
         raise CommandFailed(error.result, fix=fix) from None
+
+
+FISHER: list[dict[str, str]] = [
+    {"the guide": "curl https://git.io/fisher …", "today": "git.io is frozen; curl -sL …/jorgebucaran/fisher/main/functions/fisher.fish | source"},
+    {"the guide": "source …/fisher.fish", "today": "not needed: fish loads its functions folder by itself"},
+    {"the guide": "fisher add evanlucas/fish-kubectl-completions", "today": "fisher install …; kubectl completion fish replaces it"},
+]  # fmt: skip
+
+
+def packages(version: str) -> list[dict[str, str]]:
+    """The commands that install the three programs from the project's packages, in order, for a version like 1.36.3."""
+    minor = ".".join(version.split(".")[:2])
+    key = "/etc/apt/keyrings/kubernetes-apt-keyring.gpg"
+    site = f"https://pkgs.k8s.io/core:/stable:/v{minor}/deb/"
+    pins = " ".join(f"{name}='{version}-*'" for name in BINARIES)
+    return [
+        {"for": "the key", "command": f"curl -fsSL {site}Release.key | sudo gpg --dearmor -o {key}"},
+        {"for": "the source", "command": f"deb [signed-by={key}] {site} /"},
+        {"for": "the lists", "command": "sudo apt-get update"},
+        {"for": "the programs, pinned", "command": f"sudo apt-get install -y {pins}"},
+        {"for": "no surprise upgrade", "command": "sudo apt-mark hold kubelet kubeadm kubectl"},
+    ]
+
+
+def image_list(host: Host, version: str, repository: str) -> list[str]:
+    """The images that `kubeadm init` would use, from `kubeadm config images list`."""
+    return host.run(
+        ["kubeadm", "config", "images", "list", "--kubernetes-version", f"v{version}", "--image-repository", repository]
+    ).lines
+
+
+def sandbox_image(host: Host) -> str:
+    """The pause image that containerd starts for each pod, from its effective configuration."""
+    dump = host.run(["containerd", "config", "dump"], timeout=30).stdout
+    found = re.search(r"^\s*sandbox(?:_image)? = [\"'](.+?)[\"']", dump, re.MULTILINE)
+    return found.group(1) if found else ""
+
+
+def cluster_part(config: str) -> str:
+    """The ClusterConfiguration in kubeadm's file: no secret is in it."""
+    parts = [d for d in yaml.safe_load_all(config) if d["kind"] == "ClusterConfiguration"]
+    return yaml.safe_dump(parts[0], sort_keys=False).rstrip()
+
+
+def lease_ages(kube: Any) -> dict[str, float]:
+    """Seconds since each kubelet renewed its lease, by node."""
+    from datetime import datetime, timezone
+
+    ages = {}
+    for lease in kube.json("get", "leases", "-n", "kube-node-lease")["items"]:
+        renewed = datetime.fromisoformat(lease["spec"]["renewTime"].replace("Z", "+00:00"))
+        ages[lease["metadata"]["name"]] = (datetime.now(timezone.utc) - renewed).total_seconds()
+    return ages

@@ -158,6 +158,32 @@ def ready_column(pod: dict[str, Any]) -> str:
 
 
 __all__ = [
-    "COMPONENTS", "ImageSource", "StackbookError", "components", "ingress_url", "operator", "pods_with_sidecar",
-    "proxy_flavour", "proxy_version", "ready_column", "wait_installed",
+    "COMPONENTS",
+    "ImageSource",
+    "StackbookError",
+    "components",
+    "ingress_url",
+    "operator",
+    "pods_with_sidecar",
+    "proxy_flavour",
+    "proxy_version",
+    "ready_column",
+    "wait_installed",
 ]
+
+# For hosts that can pull: Istio's own sample images. https://istio.io/latest/docs/examples/bookinfo/
+OFFICIAL_BOOKINFO = "registry.istio.io/release/examples-bookinfo"
+BOOKINFO_TAG = "1.20.3"
+ADDONS = ("grafana", "jaeger", "kiali", "loki", "prometheus")
+
+
+def installed(kube: Kube, fingerprint: str) -> bool:
+    """Whether Istio was installed with this very configuration, as its namespace remembers."""
+    answer = kube.kubectl("get", "namespace", NAMESPACE, "-o", r"jsonpath={.metadata.annotations.stackbook\.lab/operator}",
+                          check=False)  # fmt: skip
+    return answer.ok and answer.stdout == fingerprint
+
+
+def remember(kube: Kube, fingerprint: str) -> None:
+    """Have Istio's namespace remember with which configuration it was installed."""
+    kube.kubectl("annotate", "namespace", NAMESPACE, f"stackbook.lab/operator={fingerprint}", "--overwrite")

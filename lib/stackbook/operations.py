@@ -143,7 +143,7 @@ def swap_off() -> Operation:
 
 
 def comment_swap(table: str) -> str:
-    """An fstab with its swap lines, and only those, commented out.
+    r"""An fstab with its swap lines, and only those, commented out.
 
     >>> comment_swap("/swapfile none swap sw 0 0\\n/dev/sda1 / ext4 defaults 0 1\\n")
     '#/swapfile none swap sw 0 0\\n/dev/sda1 / ext4 defaults 0 1\\n'

@@ -202,7 +202,8 @@ class Profile(Model):
             raise InputError(f"{path.name} is no set of parameters", fix="write lines like 'target: embedded'")
         data.setdefault("name", path.stem)
         data.update(overrides or {})
-        return validate(cls, data, where=path.name)
+        loaded: Profile = validate(cls, data, where=path.name)
+        return loaded
 
 
 def parameters_folder() -> Path:

@@ -10,7 +10,9 @@ MASK = "***"
 _PATTERNS = (
     re.compile(r"()\b[a-z0-9]{6}\.[a-z0-9]{16}\b"),  # a bootstrap token, kubeadm's own format
     re.compile(r"(--certificate-key[ =])\S+"),
-    re.compile(r"((?:client-key-data|certificate-authority-data|client-certificate-data|token):\s*)[A-Za-z0-9+/=._-]{16,}"),
+    re.compile(
+        r"((?:client-key-data|certificate-authority-data|client-certificate-data|token):\s*)[A-Za-z0-9+/=._-]{16,}"
+    ),
     re.compile(r"()-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL),
     re.compile(r"()\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),  # a JSON web token
     re.compile(r"((?i:password|passwd|secret)[\"']?\s*[:=]\s*[\"']?)[^\s\"',}]{4,}"),

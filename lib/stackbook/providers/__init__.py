@@ -5,9 +5,9 @@ from __future__ import annotations
 from stackbook.parameters import Profile
 from stackbook.providers.base import Provider
 from stackbook.providers.embedded import Embedded
-from stackbook.providers.ssh import Cluster, SSH
+from stackbook.providers.ssh import SSH, Cluster
 
-__all__ = ["Cluster", "Embedded", "Provider", "SSH", "for_profile"]
+__all__ = ["SSH", "Cluster", "Embedded", "Provider", "for_profile"]
 
 
 def for_profile(profile: Profile) -> Provider:

@@ -57,11 +57,13 @@ class Embedded:
 
     @cached_property
     def podman(self) -> tuple[str, ...]:
-        """podman with its global flags for this host."""
+        """Podman with its global flags for this host."""
         result = self.host.run(["podman", "info", "--format", "json"], check=False, timeout=60)
         if not result.ok:
             last = (result.stderr.strip().splitlines() or ["it says nothing"])[-1]
-            raise HostUnfit(f"podman does not work on this host: {last}", fix="run `podman info` and mend what it names")
+            raise HostUnfit(
+                f"podman does not work on this host: {last}", fix="run `podman info` and mend what it names"
+            )
         info = json.loads(result.stdout)["host"]
         flags: list[str] = []
         if info.get("cgroupVersion") == "v1":
@@ -121,7 +123,7 @@ class Embedded:
         say(f"network {self.network} {self.profile.subnet}, gateway {self.profile.gateway}")
         self._podman(
             *("network", "create", "--label", f"{LABEL}={self.profile.lab}", "--subnet", self.profile.subnet),
-            *("--gateway", self.profile.gateway, "--disable-dns", self.network),
+            *("--gateway", self.profile.gateway, self.network),
         )
         return 1
 
@@ -154,7 +156,7 @@ class Embedded:
         flags += ["--network", self.network, "--ip", node.address, "--mac-address", self.mac(node)]
         # podman's own systemd mode mounts the host's systemd hierarchy on cgroup v1, and two machines would share it.
         flags += ["--systemd=false", "--cgroupns=private", "-e", "container=podman", "--stop-signal=SIGRTMIN+3"]
-        flags += ["--stop-timeout", "10", "--tz", "UTC", "--no-hosts", "--dns", self.profile.gateway]
+        flags += ["--stop-timeout", "10", "--tz", "UTC", "--no-hosts", "--dns=none", "--network-alias", node.name]
         for mount in _TMPFS:
             flags += ["--tmpfs", mount]
         for volume in ("containerd", "kubelet"):  # overlay on overlay does not work: these two need a real file system
@@ -180,10 +182,29 @@ class Embedded:
         def cause() -> str:
             return " | ".join(self._podman("logs", "--tail", "3", self.container(node.name), check=False).lines)
 
-        until(booted, what=f"{node.name} has booted", timeout=60, every=0.3, last=last, cause=cause,
-              tolerate=(StackbookError,))
+        until(
+            booted,
+            what=f"{node.name} has booted",
+            timeout=60,
+            every=0.3,
+            last=last,
+            cause=cause,
+            tolerate=(StackbookError,),
+        )
 
     # removing
+
+    def remove_machines(self, *, say: Say) -> int:
+        """Remove the containers and volumes of this profile's nodes, and nothing else of the lab."""
+        removed = 0
+        names = {self.container(n.name) for n in self.profile.nodes}
+        for name in names & set(self.containers()):
+            say(f"removing {name}")
+            self._podman("rm", "-f", "-v", "-t", "2", name, timeout=180)
+            for volume in ("containerd", "kubelet"):
+                self._podman("volume", "rm", "-f", f"{name}-{volume}", check=False)
+            removed += 1
+        return removed
 
     def delete(self, *, say: Say) -> int:
         """Remove the lab's containers, volumes and network. See `Provider.delete`."""
@@ -215,7 +236,7 @@ class Embedded:
 
 
 def _limits() -> list[str]:
-    """ulimits of a machine: what containerd asks for, within what this host can give."""
+    """Ulimits of a machine: what containerd asks for, within what this host can give."""
     import resource
 
     wanted = 1_048_576

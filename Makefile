@@ -1,0 +1,42 @@
+# `make help` lists the targets. A fresh machine needs two of them: `make lab` and `make test`.
+.DEFAULT_GOAL := help
+PROFILE ?= embedded
+BIN := .venv/bin
+RUN_ARGS ?=
+
+.PHONY: help setup lab notebooks test test-fast lint bench fetch reset clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install what is missing: system packages, .venv from the lock
+	@tools/setup.sh
+
+lab: setup ## build the lab and run its chapters (PROFILE=embedded)
+	@$(BIN)/stackbook run --profile $(PROFILE) $(RUN_ARGS)
+
+notebooks: setup ## serve JupyterLab on loopback, with its token
+	@$(BIN)/stackbook notebooks
+
+lint: setup ## style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check lib tests
+	@$(BIN)/mypy
+
+test-fast: setup ## lint and the tests that need no lab
+	@tools/test.sh fast
+
+test: setup ## everything: lint, unit tests, the live lab, its chapters, faults, reset
+	@tools/test.sh all
+
+bench: setup ## the lab against the same steps by bare commands; writes bench/<time>.json and a plot
+	@$(BIN)/python -m stackbook.benchmark
+
+fetch: setup ## obtain every component ahead of a run
+	@$(BIN)/stackbook fetch
+
+reset: setup ## take the lab away and compare this host with how it was
+	@$(BIN)/stackbook reset --profile $(PROFILE)
+
+clean: ## remove .venv and the records of runs; the lab and the cache stay
+	rm -rf .venv runs

@@ -1,0 +1,142 @@
+"""flannel's backends compared: switched for real, measured between pods, and the first one restored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from stackbook import facts, flannel, walk
+from stackbook.display import PALETTE
+from stackbook.hosts import Result
+
+if TYPE_CHECKING:
+    from stackbook.chapter import Lab
+    from stackbook.step import Step
+
+
+def manifest(lab: Lab, backend: str) -> str:
+    """Flannel's manifest for this lab, with a backend."""
+    text = Path(lab.artifacts.path("kube-flannel.yml")).read_text(encoding="utf-8")
+    return flannel.manifest(
+        text,
+        network=lab.profile.pod_cidr,
+        backend=backend,
+        images={name: lab.image(name) for name in ("flannel", "flannel-cni-plugin")},
+        cni_version="0.4.0" if lab.preloads else "",
+        preloaded=lab.preloads,
+    )
+
+
+def usable(lab: Lab) -> list[str]:
+    """The backends that these machines can run: udp needs a TUN device."""
+    tun = all(h.run(["test", "-c", "/dev/net/tun"], check=False).ok for h in lab.machines.values())
+    return [b for b in flannel.BACKENDS if b != "udp" or tun]
+
+
+@contextmanager
+def restored(lab: Lab) -> Iterator[str]:
+    """Whatever happens in the block, the profile's backend runs again afterwards."""
+    wanted = lab.profile.flannel_backend
+    try:
+        yield wanted
+    finally:
+        if flannel.running_backend(lab.kube) != wanted or not all(
+            flannel.routed(h, wanted) for h in lab.machines.values()
+        ):
+            flannel.switch(lab.kube, lab.machines, manifest(lab, wanted), wanted)
+
+
+def compare(lab: Lab, step: Step, *, seconds: int, pings: int) -> pd.DataFrame:
+    """Measure every usable backend between two pods; ends with the profile's own.
+
+    Args:
+        lab: with the walkers running.
+        step: shown what is going on.
+        seconds: length of one throughput measurement.
+        pings: packets of one latency measurement.
+
+    Returns:
+        One row a backend: backend, device, mtu (bytes), gbit_per_s, rtt_ms_median, rtt_ms_p99.
+    """
+    rows = []
+    wanted = lab.profile.flannel_backend
+    order = [wanted, *[b for b in usable(lab) if b != wanted]]
+    with restored(lab):
+        for backend in order:
+            step.progress(f"measuring {backend}")
+            if flannel.running_backend(lab.kube) != backend:
+                flannel.switch(lab.kube, lab.machines, manifest(lab, backend), backend)
+            rows.append(measure(lab, backend, seconds=seconds, pings=pings))
+    walk.renew(lab)
+    return pd.DataFrame(rows)
+
+
+def measure(lab: Lab, backend: str, *, seconds: int, pings: int) -> dict[str, Any]:
+    """Throughput and latency between the pods of the first two machines, by the backend that runs."""
+    ends = list(walk.renew(lab).values())
+    source, target = ends[0], ends[1]
+    here, there = lab.machines[source.node], lab.machines[target.node]
+    walk.inside(here, source, "ping", "-c", "1", "-W", "5", target.address)
+    said = walk.inside(here, source, "ping", "-i", "0.02", "-c", str(pings), target.address, timeout=60).stdout
+    times = pd.Series(walk.rtt_milliseconds(said))
+    walk.inside(there, target, "iperf3", "-s", "-1", "-D")
+    answer = walk.inside(here, source, "iperf3", "-c", target.address, "-t", str(seconds), "-J", timeout=seconds + 30)
+    mtu = json.loads(walk.inside(here, source, "ip", "-j", "link", "show", "eth0").stdout)[0]["mtu"]
+    return {
+        "backend": backend,
+        "device": flannel.DEVICES[backend] or "none: the machines' own",
+        "mtu": int(mtu),
+        "gbit_per_s": _throughput(answer),
+        "rtt_ms_median": float(times.median()),
+        "rtt_ms_p99": float(times.quantile(0.99)),
+    }
+
+
+def _throughput(answer: Result) -> float:
+    """Gigabits a second that arrived, from iperf3's JSON."""
+    return float(json.loads(answer.stdout)["end"]["sum_received"]["bits_per_second"]) / 1e9
+
+
+def plot(frame: pd.DataFrame) -> Any:
+    """Throughput and latency of the backends side by side, as a matplotlib figure."""
+    import matplotlib.pyplot as plt
+
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
+    left.bar(frame["backend"], frame["gbit_per_s"], color=PALETTE[: len(frame)])
+    left.set(title="Throughput, pod to pod", ylabel="Gbit/s", xlabel="backend")
+    spread = frame["rtt_ms_p99"] - frame["rtt_ms_median"]
+    right.bar(
+        frame["backend"],
+        frame["rtt_ms_median"],
+        color=PALETTE[: len(frame)],
+        yerr=[[0] * len(frame), spread],
+        capsize=6,
+    )
+    right.set(title="Round trip, median (bar) and 99 % (line)", ylabel="milliseconds", xlabel="backend")
+    fig.tight_layout()
+    return fig
+
+
+def mtus(lab: Lab) -> list[dict[str, Any]]:
+    """MTU of the machine's interface, of flannel's device and of subnet.env, and the difference (K112)."""
+    rows = []
+    for name, host in lab.machines.items():
+        interfaces = {i.name: i for i in facts.INTERFACES.read(host)}
+        device = flannel.DEVICES[lab.profile.flannel_backend]
+        uplink = next(r["dev"] for r in facts.ROUTES.read(host) if r.get("dst") == "default")
+        env = facts.SUBNET_ENV.read(host)
+        rows.append(
+            {
+                "machine": name,
+                "interface": interfaces[uplink].mtu,
+                "flannel's device": interfaces[device].mtu if device else interfaces[uplink].mtu,
+                "FLANNEL_MTU": int(env.get("FLANNEL_MTU", 0)),
+                "taken by the envelope": interfaces[uplink].mtu - int(env.get("FLANNEL_MTU", 0)),
+            }
+        )
+    return rows

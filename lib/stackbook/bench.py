@@ -1,0 +1,123 @@
+"""The bench of the chapters about traffic: a pod in the mesh and one outside that send requests, and this host."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stackbook import manifests
+from stackbook.errors import CheckFailed, InputError
+from stackbook.traffic import FromHost, FromPod, Source
+
+if TYPE_CHECKING:
+    from stackbook.chapter import Lab
+    from stackbook.cluster import Kube
+
+NAMESPACE = "default"
+REVIEWS = "http://reviews:9080/reviews/0"
+RATINGS = "http://ratings:9080/ratings/0"
+PODS = ("load", "outside")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where requests come from: `inside` the mesh, `outside` of it in a pod without sidecar, and this `host`."""
+
+    kube: Kube
+    ingress: str
+    inside: Source
+    outside: Source
+    host: Source
+
+    @property
+    def outside_address(self) -> str:
+        """Address of the pod outside the mesh; its server listens on port 8080."""
+        return str(self.kube.json("get", "pod", "outside", "-n", NAMESPACE)["status"]["podIP"])
+
+    def access_log(self, pod: str = "load", *, namespace: str = NAMESPACE, seconds: int = 300) -> list[str]:
+        """Lines of a proxy's log of the last seconds: its access log in JSON among them."""
+        flags = ["-c", "istio-proxy", f"--since={seconds}s"]
+        return self.kube.kubectl("logs", "-n", namespace, pod, *flags, timeout=60).lines
+
+    def envoy(self, workload: str, path: str, *, namespace: str = NAMESPACE) -> str:
+        """What the administration interface of a workload's proxy answers to GET."""
+        ask = ("pilot-agent", "request", "GET", path)
+        return self.kube.exec(namespace, workload, *ask, container="istio-proxy", timeout=60).stdout
+
+    def identity(self, workload: str) -> str:
+        """The SPIFFE id in the certificate that a workload's proxy shows to others."""
+        chains = [
+            chain
+            for entry in json.loads(self.envoy(workload, "certs"))["certificates"]
+            for chain in entry["cert_chain"]
+        ]
+        names = {name["uri"] for chain in chains for name in chain.get("subject_alt_names", []) if "uri" in name}
+        if len(names) != 1:
+            raise CheckFailed(f"the proxy of {workload} has {len(names)} identities: {', '.join(sorted(names))}")
+        return str(names.pop())
+
+    def knowledge(self, workload: str) -> dict[str, int]:
+        """How much a workload's proxy knows: size of its configuration in bytes, and its number of clusters."""
+        clusters = json.loads(self.envoy(workload, "clusters?format=json"))["cluster_statuses"]
+        return {"bytes": len(self.envoy(workload, "config_dump").encode()), "clusters": len(clusters)}
+
+    def session(self, user: str) -> dict[str, str]:
+        """The header with which productpage knows a user: the cookie of its own login form, which asks no password.
+
+        Raises:
+            InputError: the user's name is empty, or is no plain text.
+            CheckFailed: the login was refused.
+        """
+        import httpx
+
+        if not user.strip() or not user.isascii() or not user.isprintable():
+            raise InputError(f"user is {user!r}", fix="give a name in printable ASCII")
+        answer = httpx.post(f"{self.ingress}/login", data={"username": user}, timeout=10, trust_env=False)
+        if not answer.cookies:
+            raise CheckFailed(f"productpage let {user} not log in: status {answer.status_code}")
+        return {"cookie": "; ".join(f"{name}={value}" for name, value in answer.cookies.items())}
+
+
+def prepare(lab: Lab) -> Bench:
+    """Start the two pods, wait until they are Ready, and return the bench; what is there already is kept."""
+    kube = lab.kube
+    lab.load_images("apps")
+    images = {f"image_{name}": lab.image(name) for name in ("load", "echo", "tools")}
+    if missing := [name for name, reference in images.items() if not reference]:
+        raise InputError(f"there is no {', '.join(missing)} in a registry", fix="set images: preload in the profile")
+    kube.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=manifests.render("bench.yaml", **images))
+    kube.wait_pods(NAMESPACE, "app in (load, outside)", count=2, timeout=90)
+    return Bench(
+        kube=kube,
+        ingress=lab.ingress,
+        inside=FromPod(kube, NAMESPACE, "load"),
+        outside=FromPod(kube, NAMESPACE, "outside"),
+        host=FromHost(lab.local, str(lab.artifacts.path("app-load"))),
+    )
+
+
+def remove(lab: Lab) -> None:
+    """Take the two pods away."""
+    lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, *PODS, "--ignore-not-found", timeout=60)
+
+
+def unhealthy(kube: Any) -> list[str]:
+    """What of bookinfo and its mesh is not healthy, one line each; empty when all is well."""
+    from stackbook.cluster import pod_problem
+    from stackbook.mesh import pods_with_sidecar
+    from stackbook.mesh_rules import proxies
+
+    pods = kube.pods(NAMESPACE, "app in (productpage, details, reviews, ratings)")
+    found = [f"{p['metadata']['name']}: {pod_problem(p)}" for p in pods if pod_problem(p)]
+    found += [f"{name}: no sidecar" for name, has in pods_with_sidecar(pods).items() if not has]
+    if len(pods) < 6:
+        found.append(f"{len(pods)} of 6 bookinfo pods are there")
+    known = proxies(kube)
+    for pod in pods:
+        proxy = known.get(f"{pod['metadata']['name']}.{NAMESPACE}")
+        if proxy is None:
+            found.append(f"{pod['metadata']['name']}: its proxy is not connected to istiod")
+        elif proxy.rejected:
+            found.append(proxy.state)
+    return found

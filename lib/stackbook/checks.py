@@ -1,0 +1,230 @@
+"""What each chapter leaves, as named checks on the live lab.
+
+The same checks are a chapter's postconditions, the next chapters' preconditions, and the runner's proof that a chapter
+need not be run again. A check returns its evidence, and raises when the claim does not hold.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stackbook import facts, flannel, kubeadm, mesh
+from stackbook.cluster import node_problem, pod_problem
+from stackbook.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from stackbook.chapter import Lab
+
+
+@dataclass(frozen=True)
+class Check:
+    """A claim about the lab and how it is proved."""
+
+    id: str
+    claim: str
+    prove: Callable[[Lab], str]
+
+
+def require(condition: bool, problem: str, *, fix: str = "") -> None:
+    """Raise CheckFailed with `problem` unless the condition holds."""
+    if not condition:
+        raise CheckFailed(problem, fix=fix)
+
+
+def of(chapter: str) -> tuple[Check, ...]:
+    """The checks of a chapter; those about machines are left out by themselves where there are none."""
+    return _CHECKS.get(chapter, ())
+
+
+# 00
+
+
+def _host_fit(lab: Lab) -> str:
+    from stackbook.preflight import unmet
+
+    problems = unmet(lab.profile)
+    require(not problems, "; ".join(f"{p.name}: {p.found}" for p in problems), fix="; ".join(p.fix for p in problems))
+    return "every requirement is met"
+
+
+# 01
+
+
+def _machines_run(lab: Lab) -> str:
+    if lab.profile.target == "cluster":
+        return "an existing cluster: its machines are somebody else's"
+    names = list(lab.machines)
+    for name, host in lab.machines.items():
+        require(facts.HOSTNAME.read(host) == name, f"{name} calls itself {facts.HOSTNAME.read(host)}")
+    return ", ".join(names)
+
+
+def _machines_differ(lab: Lab) -> str:
+    from stackbook.machines import identities, twins
+
+    found = twins(identities(lab.machines))
+    require(not found, "; ".join(found))
+    return "no two machines share a name, a MAC, a product_uuid or a machine-id"
+
+
+def _machines_prepared(lab: Lab) -> str:
+    from stackbook import operations
+
+    for name, host in lab.machines.items():
+        swap = facts.SWAP.read(host) if not lab.contained else ()
+        require(not swap, f"{name} has swap: {', '.join(swap)}", fix="run chapter 01")
+        waiting = operations.pending(host, operations.sysctls(kubeadm.SYSCTLS))
+        require(not waiting, f"{name}: {waiting[0] if waiting else ''} is still to be done", fix="run chapter 01")
+        require(facts.unit_state("containerd").read(host)[0] == "active", f"containerd does not run on {name}")
+    return "swap off, forwarding on, containerd runs"
+
+
+# 02
+
+
+def _control_plane(lab: Lab) -> str:
+    require(lab.kube.ready(), "the API server does not answer /readyz with ok", fix="run chapter 02")
+    if lab.profile.target == "cluster":
+        return "readyz: ok"
+    pods = {p["metadata"]["name"]: p for p in lab.kube.pods("kube-system")}
+    node = lab.profile.control_plane.name
+    for part in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
+        pod = pods.get(f"{part}-{node}")
+        require(pod is not None, f"there is no pod {part}-{node}")
+        require(pod_problem(pod or {"status": {}}) == "", f"{part}-{node}: {pod_problem(pod or {'status': {}})}")
+    return "readyz: ok; four static pods Ready"
+
+
+def _registered(lab: Lab) -> str:
+    names = {n["metadata"]["name"] for n in lab.kube.nodes()}
+    wanted = {n.name for n in lab.profile.nodes} if lab.profile.target != "cluster" else names
+    require(bool(names) and wanted <= names, f"not registered: {', '.join(sorted(wanted - names))}")
+    return ", ".join(sorted(names))
+
+
+# 03
+
+
+def _nodes_ready(lab: Lab) -> str:
+    nodes = lab.kube.nodes()
+    problems = {n["metadata"]["name"]: node_problem(n) for n in nodes if node_problem(n)}
+    require(bool(nodes) and not problems, "; ".join(f"{k}: {v}" for k, v in problems.items()) or "no nodes")
+    return ", ".join(n["metadata"]["name"] for n in nodes)
+
+
+def _dns_answers(lab: Lab) -> str:
+    kube = lab.kube
+    if lab.profile.target == "cluster":
+        pods = kube.pods("kube-system", "k8s-app=kube-dns")
+        require(bool(pods) and all(pod_problem(p) == "" for p in pods), "the DNS pods are not Ready")
+        return f"{len(pods)} DNS pods Ready"
+    name = "kubernetes.default.svc.cluster.local"
+    host = lab.machines[lab.profile.nodes[-1].name]
+    answer = host.run(["busybox", "nslookup", name, lab.profile.dns_address], check=False, timeout=10)
+    require(
+        lab.profile.service_address in answer.stdout,
+        f"{name} is not answered by {lab.profile.dns_address}: {(answer.stdout + answer.stderr).strip()[-200:]}",
+    )
+    return f"{name} → {lab.profile.service_address}"
+
+
+def _backend(lab: Lab) -> str:
+    if lab.profile.target == "cluster":
+        return "the cluster's own pod network"
+    backend = flannel.running_backend(lab.kube)
+    require(
+        backend == lab.profile.flannel_backend,
+        f"flannel runs {backend or 'not at all'}, the profile says {lab.profile.flannel_backend}",
+        fix="run chapter 03",
+    )
+    found = {lease.node: lease.backend for lease in flannel.leases(lab.kube)}
+    require(set(found.values()) == {backend}, f"the leases say {found}, the configuration {backend}")
+    return backend
+
+
+# 05
+
+
+def _istio(lab: Lab) -> str:
+    state = mesh.components(lab.kube)
+    wanted = mesh.COMPONENTS if lab.profile.istio_profile == "demo" else mesh.COMPONENTS[:1]
+    missing = [name for name in wanted if not state.get(name)]
+    require(not missing, f"not available: {', '.join(missing)}", fix="run chapter 05")
+    return ", ".join(sorted(state))
+
+
+def _bookinfo(lab: Lab) -> str:
+    pods = lab.kube.pods("default", "app in (productpage,details,reviews,ratings)")
+    pairs = {(p["metadata"]["labels"]["app"], p["metadata"]["labels"]["version"]) for p in pods}
+    wanted = {
+        ("productpage", "v1"),
+        ("details", "v1"),
+        ("ratings", "v1"),
+        ("reviews", "v1"),
+        ("reviews", "v2"),
+        ("reviews", "v3"),
+    }
+    require(pairs >= wanted, f"no pod of {sorted(wanted - pairs)}", fix="run chapter 05")
+    columns = {p["metadata"]["name"]: mesh.ready_column(p) for p in pods}
+    require(set(columns.values()) == {"2/2"}, f"not 2/2: {[n for n, c in columns.items() if c != '2/2']}")
+    return "six pods, all 2/2"
+
+
+def _page(lab: Lab) -> str:
+    answer = lab.local.run(
+        ["curl", "-sS", "-m", "10", "-w", "\n%{http_code}", f"{lab.ingress}/productpage"], check=False
+    )
+    body, _, status = answer.stdout.rpartition("\n")
+    require(status == "200", f"the ingress answers {status or 'nothing'}: {answer.stderr.strip()[-200:]}")
+    require("Simple Bookstore App" in body, "the ingress answers a page, but not bookinfo's")
+    return "200"
+
+
+# 99
+
+
+def _host_clean(lab: Lab) -> str:
+    from stackbook.reset import leftovers
+
+    found = leftovers(lab.profile)
+    require(not found, "; ".join(found))
+    return "nothing of the lab is left"
+
+
+_CHECKS: dict[str, tuple[Check, ...]] = {
+    "00-preflight": (Check("host", "this host can carry the lab", _host_fit),),
+    "01-machines": (
+        Check("running", "every machine runs under its own name", _machines_run),
+        Check("distinct", "no two machines share a name, a MAC, a product_uuid or a machine-id", _machines_differ),
+        Check("prepared", "swap is off, packets are forwarded, containerd runs", _machines_prepared),
+    ),
+    "02-kubeadm": (
+        Check("control-plane", "the control plane is healthy", _control_plane),
+        Check("registered", "every machine is registered as a node", _registered),
+    ),
+    "03-flannel": (
+        Check("ready", "every node is Ready", _nodes_ready),
+        Check("backend", "the pod network runs the profile's backend", _backend),
+        Check("dns", "the cluster's DNS answers", _dns_answers),
+    ),
+    "05-istio": (
+        Check("istio", "Istio's components are available", _istio),
+        Check("bookinfo", "six bookinfo pods are 2/2", _bookinfo),
+        Check("page", "the product page opens through the ingress gateway", _page),
+    ),
+    "99-reset": (Check("clean", "nothing of the lab is left on this host", _host_clean),),
+}
+
+
+def in_range(address: str, network: str) -> bool:
+    """Whether an IPv4 address lies in a network."""
+    return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
+
+
+def as_json(text: str) -> object:
+    """JSON that a command printed."""
+    return json.loads(text)

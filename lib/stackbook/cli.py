@@ -1,0 +1,335 @@
+"""The command line: each command is thin over one function.
+
+Exit status: 0 passed, 1 a step failed, 2 bad input or a host that cannot carry the lab, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from stackbook import __version__, paths
+from stackbook.errors import EXIT_INPUT, HostUnfit, InputError, StackbookError
+from stackbook.parameters import Profile, did_you_mean, profile_names
+from stackbook.redact import redact
+
+NEEDS_ROOT = ("run", "reset", "shell", "status", "plan", "notebooks")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        options = _parser().parse_args(words)
+        if options.command in NEEDS_ROOT:
+            become_root(options, words)
+        return int(options.function(options))
+    except StackbookError as error:
+        print(f"stackbook: {redact(str(error))}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("stackbook: interrupted; what was done is kept, and the next run goes on from there", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with one-line errors and near misses."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message, fix=f"see `{self.prog} --help`")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        choices = action.choices
+        if choices is not None and value not in choices:
+            known = [str(c) for c in choices]
+            raise InputError(f"unknown {action.dest} {value!r}", fix=did_you_mean(str(value), known, "choices"))
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="stackbook", description="A microservice-stack guide as a lab that really runs.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser, metavar="COMMAND")
+
+    def add(name: str, text: str, function: Callable[[argparse.Namespace], int], *, profile: bool = True) -> _Parser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(function=function)
+        if profile:
+            sub.add_argument("--profile", default="embedded", metavar="P", help="name or file; default: embedded")
+        return sub
+
+    for name, text, function in (
+        ("run", "run chapters in order", _run),
+        ("plan", "say what a run would do, changing nothing", _plan),
+    ):
+        sub = add(name, text, function)
+        sub.add_argument("--from", dest="first", default="", metavar="C", help="first chapter, by number or name")
+        sub.add_argument("--to", dest="last", default="", metavar="C", help="last chapter")
+        sub.add_argument("--only", action="append", default=[], metavar="C", help="just this chapter; may be repeated")
+        sub.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")
+        if name == "run":
+            sub.add_argument("--again", action="store_true", help="execute chapters that are proved as well")
+    add("list", "list the chapters", _list, profile=False)
+    add("parameters", "list the parameters of the lab and of each chapter", _parameters, profile=False)
+    add("status", "what of the lab is there", _status).add_argument("--json", action="store_true")
+    add("kubeconfig", "print the path of the lab's kubeconfig", _kubeconfig)
+    for name, function in (("kubectl", _kubectl), ("istioctl", _istioctl)):
+        sub = add(name, f"the lab's {name}, pointed at the lab", function)
+        sub.add_argument("args", nargs=argparse.REMAINDER, metavar="ARGS")
+    add("shell", "a shell on a machine of the lab", _shell).add_argument("machine")
+    fetch = add("fetch", "obtain components ahead of a run", _fetch)
+    fetch.add_argument("--source", choices=["auto", "release", "registry"], default="auto")
+    fetch.add_argument("names", nargs="*", metavar="NAME", help="components; all when none is named")
+    reset = add("reset", "take the lab away and compare this host with how it was", _reset)
+    reset.add_argument("--cache", action="store_true", help="remove the cache as well")
+    coverage = add(
+        "coverage", "each id of the guide's ledger and where it is shown or proved", _coverage, profile=False
+    )
+    coverage.add_argument("--json", action="store_true")
+    books = add("notebooks", "serve JupyterLab on loopback with a token", _notebooks, profile=False)
+    books.add_argument("--port", type=int, default=8888)
+    return parser
+
+
+def become_root(options: argparse.Namespace, words: Sequence[str]) -> None:
+    """Machines belong to root: start again under sudo when this user is not root and the target is embedded.
+
+    Raises:
+        HostUnfit: not root, and no sudo.
+    """
+    if os.geteuid() == 0 or Profile.load(getattr(options, "profile", "embedded")).target != "embedded":
+        return
+    sudo = shutil.which("sudo")
+    if not sudo:
+        raise HostUnfit(f"user id {os.geteuid()} is not root, and there is no sudo", fix="run as root, or install sudo")
+    keep = {
+        "HOME": str(Path.home()),
+        "PATH": os.environ.get("PATH", ""),
+        "STACKBOOK_CACHE": str(paths.cache()),
+        **{k: v for k, v in os.environ.items() if k.startswith(("STACKBOOK_", "XDG_", "PIP_", "GO", "http", "HTTP"))},
+    }
+    command = [sudo, "env", *(f"{k}={v}" for k, v in keep.items()), sys.executable, "-m", "stackbook", *words]
+    sys.stdout.flush()
+    os.execv(sudo, command)
+
+
+def give_back() -> None:
+    """What a run under sudo wrote belongs to the user who asked for it."""
+    uid, gid = os.environ.get("SUDO_UID"), os.environ.get("SUDO_GID")
+    if os.geteuid() or not uid or not gid:
+        return
+    for folder in (paths.runs(), paths.cache(), paths.state("x").parent):
+        if folder.exists():
+            subprocess.run(["chown", "-R", f"{uid}:{gid}", str(folder)], check=False)
+
+
+def _given(pairs: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """`-p NAME VALUE` pairs; values are typed by YAML except versions, which stay text."""
+    values: dict[str, Any] = {}
+    for name, text in pairs:
+        if name in values:
+            raise InputError(f"parameter {name!r} is given twice", fix="give it once")
+        try:
+            values[name] = text if name.endswith("_version") else yaml.safe_load(text)
+        except yaml.YAMLError:
+            values[name] = text
+    return values
+
+
+def _run(options: argparse.Namespace) -> int:
+    from stackbook import runner
+
+    try:
+        done = runner.run(
+            options.profile,
+            first=options.first,
+            last=options.last,
+            only=tuple(options.only),
+            parameters=_given(options.p),
+            again=options.again,
+            say=lambda text: print(text, flush=True),
+        )
+        report = _write_report(done.folder)
+    finally:
+        give_back()
+    print()
+    print(runner.summary(done))
+    for line in _pointers(done.profile, report):
+        print(line)
+    return runner.exit_status(done)
+
+
+def _write_report(folder: Path) -> Path:
+    from stackbook.report import write
+
+    return write(folder)
+
+
+def _pointers(profile: Profile, report: Path) -> list[str]:
+    from stackbook.chapter import Lab
+
+    lines = ["", "JupyterLab:  make notebooks"]
+    lab = Lab.open("00-preflight", _profile_word(profile))
+    if lab.kubeconfig.exists():
+        try:
+            lines.append(f"ingress:     {lab.ingress}/productpage")
+        except StackbookError:
+            lines.append("ingress:     not there yet (chapter 05)")
+        lines.append(f"kubeconfig:  {lab.kubeconfig}")
+    return [*lines, f"report:      {report}"]
+
+
+def _profile_word(profile: Profile) -> str:
+    return profile.name if profile.name in profile_names() else str(paths.runs() / "latest" / "profile.yaml")
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from stackbook.plan import plan
+
+    for line in plan(
+        options.profile, first=options.first, last=options.last, only=tuple(options.only), parameters=_given(options.p)
+    ):
+        print(line)
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    from stackbook import chapters
+
+    for chapter in chapters.available():
+        print(f"{chapter.id:16} {chapter.title}")
+    return 0
+
+
+def _parameters(options: argparse.Namespace) -> int:
+    from stackbook.chapter_parameters import CHAPTER_PARAMETERS
+
+    print("the lab (parameters/<profile>.yaml, or -p):")
+    for name, info in Profile.model_fields.items():
+        if name not in ("chapters", "name"):
+            print(f"  {name:20} {_default(info)}")
+    for chapter, schema in CHAPTER_PARAMETERS.items():
+        print(f"{chapter}:")
+        for name, info in schema.model_fields.items():
+            print(f"  {name:30} {info.default!r}")
+    return 0
+
+
+def _default(info: Any) -> str:
+    value = info.default
+    return ", ".join(f"{n.name} {n.address}" for n in value) if isinstance(value, tuple) else repr(value)
+
+
+def _lab(options: argparse.Namespace) -> Any:
+    from stackbook.chapter import Lab
+
+    return Lab.open("00-preflight", options.profile)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from stackbook.status import lines, status
+
+    found = status(_lab(options))
+    print(json.dumps(found, indent=1) if options.json else "\n".join(lines(found)))
+    return 0
+
+
+def _kubeconfig(options: argparse.Namespace) -> int:
+    path = _lab(options).kubeconfig
+    if not path.exists():
+        raise InputError(f"there is no kubeconfig yet at {path}", fix="stackbook run --to 02")
+    print(path)
+    return 0
+
+
+def _tool(options: argparse.Namespace, name: str) -> int:
+    lab = _lab(options)
+    if not lab.kubeconfig.exists():
+        raise InputError("there is no cluster yet", fix="stackbook run --to 02")
+    args = options.args[1:] if options.args[:1] == ["--"] else options.args
+    program = str(lab.artifacts.path(name))
+    os.execve(program, [name, *args], {**os.environ, "KUBECONFIG": str(lab.kubeconfig)})
+
+
+def _kubectl(options: argparse.Namespace) -> int:
+    return _tool(options, "kubectl")
+
+
+def _istioctl(options: argparse.Namespace) -> int:
+    return _tool(options, "istioctl")
+
+
+def _shell(options: argparse.Namespace) -> int:
+    from stackbook.hosts import ContainerHost, SSHHost
+
+    lab = _lab(options)
+    known = [n.name for n in lab.profile.nodes]
+    if options.machine not in known:
+        raise InputError(
+            f"there is no machine {options.machine!r}", fix=did_you_mean(options.machine, known, "machines")
+        )
+    host = lab.provider.machines().get(options.machine)
+    if host is None:
+        raise InputError(f"{options.machine} does not run", fix="stackbook run --only 01")
+    terminal = sys.stdin.isatty()
+    if isinstance(host, ContainerHost):
+        argv = [*host.podman, "exec", "-it" if terminal else "-i", host.container, "bash", "-l"]
+    else:
+        assert isinstance(host, SSHHost)
+        argv = ["ssh", *(["-t"] if terminal else []), "-p", str(host.port), f"{host.user}@{host.address}"]
+    os.execvp(argv[0], argv)
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from stackbook.artifacts.resolver import fetch
+
+    fetch(options.names, source=options.source, progress=lambda text: print(text, flush=True))
+    return 0
+
+
+def _reset(options: argparse.Namespace) -> int:
+    from stackbook.reset import reset
+
+    differences = reset(Profile.load(options.profile))
+    for difference in differences:
+        print(f"✗ {difference}")
+    if not differences:
+        print("✓ this host is as it was before the lab")
+    if options.cache:
+        shutil.rmtree(paths.cache(), ignore_errors=True)
+        print(f"✓ the cache {paths.cache()} is removed")
+    return 1 if differences else 0
+
+
+def _coverage(options: argparse.Namespace) -> int:
+    from stackbook.ledger.coverage import coverage, report
+
+    covered = coverage(paths.notebooks())
+    print(report(covered, as_json=options.json))
+    return 0 if not covered.missing else 1
+
+
+def _notebooks(options: argparse.Namespace) -> int:
+    if not 1 <= options.port <= 65535:
+        raise InputError(f"{options.port} is no port", fix="choose one from 1024 to 65535")
+    argv = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--port={options.port}", "--no-browser"]
+    argv += [f"--ServerApp.root_dir={paths.checkout()}", "--LabApp.default_url=/lab/tree/notebooks"]
+    argv += ["--allow-root"] if os.geteuid() == 0 else []
+    os.execv(sys.executable, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
+__all__ = ["EXIT_INPUT", "main"]

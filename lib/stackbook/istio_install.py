@@ -1,0 +1,144 @@
+"""Installing Istio as chapter 05 does: the guide's commands tried, the profile installed, the addons where they can be."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from stackbook import bookinfo, mesh
+from stackbook.errors import CommandFailed, WaitTimeout
+
+if TYPE_CHECKING:
+    from stackbook.chapter import Lab
+    from stackbook.step import Step
+
+DUTIES = {
+    "istiod": "configures every proxy, validates configuration, signs certificates",
+    "istio-ingressgateway": "lets requests in",
+    "istio-egressgateway": "lets requests out, when they are routed to it",
+}
+DOWNLOAD: list[dict[str, str]] = [
+    {"the guide": "curl -L https://istio.io/downloadIstio | sh -",
+     "today": "curl -L https://istio.io/downloadIstio | ISTIO_VERSION=$ISTIO_VERSION TARGET_ARCH=x86_64 sh -"},
+    {"the guide": "cd istio-1.7.0", "today": "cd istio-$ISTIO_VERSION"},
+    {"the guide": "vim ~/.config/fish/config.fish: set -x PATH ~/Code/istio-1.7.0/bin $PATH",
+     "today": "fish_add_path ~/istio-$ISTIO_VERSION/bin"},
+]  # fmt: skip
+ADDON_COMMANDS: list[dict[str, str]] = [
+    {"the guide": "kubectl apply -f samples/addons", "today": "the same: Grafana, Jaeger, Kiali, Loki and Prometheus"},
+    {"the guide": "while ! kubectl wait … deployment/kiali; do sleep 1; done",
+     "today": "kubectl -n istio-system rollout status deploy/kiali --timeout=600s (the loop never ends when nothing comes)"},
+    {"the guide": "kubectl -n istio-system get svc kiali", "today": "ClusterIP, 20001 and 9090: istioctl dashboard kiali"},
+    {"the guide": "kubectl -n istio-system get svc grafana", "today": "ClusterIP, 3000: istioctl dashboard grafana"},
+    {"the guide": "kube get svc productpage", "today": "kubectl -n istio-system get svc tracing: istioctl dashboard jaeger"},
+]  # fmt: skip
+
+
+def commands(lab: Lab) -> list[dict[str, Any]]:
+    """The guide's istioctl commands, tried: which there are today."""
+    wanted = f"{lab.artifacts.version('istio')}"
+    version = lab.istioctl("version", "--remote=false", check=False)
+    profiles = lab.istioctl("profile", "list", check=False)
+    generated = lab.istioctl("manifest", "generate", "--set", f"profile={lab.profile.istio_profile}", check=False)
+    deployments = len(re.findall(r"^kind: Deployment$", generated.stdout, re.MULTILINE))
+    manifest = lab.istioctl("manifest", "--help", check=False).stdout
+    install = lab.istioctl("install", "--help", check=False)
+    count = 3 if lab.profile.istio_profile == "demo" else 1
+    return [
+        {"istioctl …": "version --remote=false", "today": f"client version: {wanted}",
+         "as expected": wanted in version.stdout},
+        {"istioctl …": "profile list", "today": "no such command since 1.24",
+         "as expected": not profiles.ok and "unknown command" in profiles.stderr + profiles.stdout},
+        {"istioctl …": "manifest generate (for profile dump)", "today": f"{count} Deployments",
+         "as expected": deployments >= count},
+        {"istioctl …": "manifest apply", "today": "no such command since 1.7",
+         "as expected": "generate" in manifest and not re.search(r"^\s+apply\b", manifest, re.MULTILINE)},
+        {"istioctl …": "install", "today": "its successor", "as expected": install.ok},
+    ]  # fmt: skip
+
+
+def fish_path(lab: Lab) -> dict[str, bool]:
+    """Put istioctl on fish's path on the control plane's machine, and ask a new shell for it (C37 to C39, F10)."""
+    if lab.profile.target == "cluster":
+        return {"fish finds it": True}
+    host = lab.control_plane
+    folder = "/root/istio/bin"
+    if not host.run(["test", "-x", f"{folder}/istioctl"], check=False).ok:
+        host.put(lab.artifacts.path("istioctl"), f"{folder}/istioctl", mode=0o755)
+    environment = {"HOME": "/root"}
+    added = host.run(["fish", "-c", f"fish_add_path {folder}"], env=environment, check=False)
+    found = host.run(["fish", "-c", "command -s istioctl"], env=environment, check=False)
+    on_path = host.run(["fish", "-c", "contains (dirname (command -s istioctl)) $PATH"], env=environment, check=False)
+    return {
+        "fish_add_path is accepted": added.ok,
+        "fish finds it": found.stdout.strip() == f"{folder}/istioctl",
+        "its folder is in $PATH of a new shell": on_path.ok,
+    }
+
+
+def source(lab: Lab) -> mesh.ImageSource:
+    """Where Istio's images come from in this lab."""
+    if not lab.preloads:
+        return mesh.ImageSource()
+    hub, _, tag = lab.image("pilot").rpartition("/")[0], "", lab.image("pilot").rpartition(":")[2]
+    return mesh.ImageSource(hub=hub, tag=tag, upstream_envoy=True)
+
+
+def install(lab: Lab, step: Step) -> int:
+    """`istioctl install` unless this very configuration is installed; returns the number of changes.
+
+    Raises:
+        WaitTimeout: the pods did not become available; names the pod and the reason.
+        CommandFailed: istioctl refused.
+    """
+    text = mesh.operator(lab.profile.istio_profile, source(lab))
+    mark = bookinfo.fingerprint(text)
+    wanted = mesh.COMPONENTS if lab.profile.istio_profile == "demo" else mesh.COMPONENTS[:1]
+    if mesh.installed(lab.kube, mark):
+        mesh.wait_installed(lab.kube, wanted, timeout=90)
+        return 0
+    path = lab.state / "istio-operator.yaml"
+    path.write_text(text, encoding="utf-8")
+    step.progress("istioctl install: usually 20 s where the images are there")
+    answer = lab.istioctl("install", "-f", str(path), "-y", "--readiness-timeout=180s", check=False, timeout=240)
+    if not answer.ok:
+        cause = lab.kube.explain(mesh.NAMESPACE) if "timed out" in answer.stderr else ""
+        if cause:
+            raise WaitTimeout("istioctl install", answer.seconds, last=answer.stderr.strip()[-200:], cause=cause)
+        raise CommandFailed(answer)
+    mesh.wait_installed(lab.kube, wanted, timeout=120)
+    mesh.remember(lab.kube, mark)
+    return 1
+
+
+def flavour(lab: Lab) -> str:
+    """Which Envoy the proxies are, in one sentence."""
+    answer = lab.kube.exec(
+        mesh.NAMESPACE, "deploy/istio-ingressgateway", "pilot-agent", "request", "GET", "server_info"
+    )
+    version = re.search(r'"version":\s*"([^"]+)"', answer.stdout)
+    number = version.group(1).split("/")[1] if version and version.group(1).count("/") > 1 else "?"
+    if lab.preloads:
+        return (
+            f"The proxy is upstream Envoy {number}, a C++ program, without Istio's own filters: "
+            "istio_requests_total does not exist here, and chapter 10 reads Envoy's own counters."
+        )
+    return f"The proxy is Istio's own build of Envoy {number}, a C++ program: istio_requests_total exists."
+
+
+def label(lab: Lab) -> int:
+    """Label the namespace for injection (C44); returns the number of changes."""
+    answer = lab.kube.kubectl("label", "namespace", "default", "istio-injection=enabled", "--overwrite")
+    return 0 if "not labeled" in answer.stdout else 1
+
+
+def addons(lab: Lab, step: Step) -> list[dict[str, str]]:
+    """Install the addons where their images can be pulled; says for each what was done."""
+    if lab.preloads:
+        return [{"addon": name, "here": "no registry can be reached: see chapters 10 to 12"} for name in mesh.ADDONS]
+    folder = lab.artifacts.path("istio-addons")
+    for name in mesh.ADDONS:
+        step.changed += lab.kube.apply((folder / f"{name}.yaml").read_text(encoding="utf-8"))
+    for name in ("kiali", "grafana", "jaeger", "prometheus"):
+        lab.kube.wait_rollout(mesh.NAMESPACE, f"deployment/{name}", timeout=600)
+    return [{"addon": name, "here": f"istioctl dashboard {name}"} for name in mesh.ADDONS]

@@ -1,0 +1,462 @@
+"""Running chapters in order, with a record on disk.
+
+Papermill executes each notebook; this module decides what has to run, shows the steps while they run, and keeps the
+evidence. Outcomes: passed, unchanged (proved, not run again), failed, blocked (a chapter that it needs failed), interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stackbook import __version__, chapters, checks, paths, preflight, reset
+from stackbook.chapter import Lab
+from stackbook.chapter_parameters import CHAPTER_PARAMETERS
+from stackbook.errors import EXIT_FAILED, InputError, StackbookError
+from stackbook.parameters import ChapterParameters, Profile, did_you_mean, validate
+from stackbook.redact import redact
+from stackbook.step import Record, now
+from stackbook.waiting import pause
+
+PASSED = ("passed", "unchanged")
+# A cell that runs for longer than this is broken: every wait inside has a shorter deadline of its own.
+CELL_TIMEOUT = 2400
+
+
+@dataclass
+class Outcome:
+    """How one chapter went. `seconds` is wall time; `changed` counts what was changed on the lab."""
+
+    chapter: str
+    outcome: str = "failed"
+    seconds: float = 0.0
+    changed: int = 0
+    leaves: str = ""
+    reason: str = ""
+    notebook: str = ""
+    steps: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Run:
+    """One run: what was asked, and what came of it."""
+
+    profile: Profile
+    chosen: list[chapters.Chapter]
+    folder: Path
+    outcomes: list[Outcome] = field(default_factory=list)
+    started: str = field(default_factory=now)
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether every chapter passed or was proved unchanged."""
+        return len(self.outcomes) == len(self.chosen) and all(o.outcome in PASSED for o in self.outcomes)
+
+
+def split_parameters(
+    given: Mapping[str, Any], chosen: Sequence[chapters.Chapter]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Overrides for the profile, and parameters of the chosen chapters.
+
+    Raises:
+        InputError: a name that is neither.
+    """
+    lab_names = set(Profile.model_fields) - {"chapters", "name"}
+    chapter_names = {n for c in chapters.ALL for n in CHAPTER_PARAMETERS.get(c.id, ChapterParameters).model_fields}
+    for name in given:
+        if name not in lab_names | chapter_names:
+            raise InputError(f"unknown parameter {name!r}", fix=did_you_mean(name, sorted(lab_names | chapter_names)))
+    of_chosen = {n for c in chosen for n in CHAPTER_PARAMETERS.get(c.id, ChapterParameters).model_fields}
+    for name in given:
+        if name in chapter_names - of_chosen:
+            owner = next(
+                c.id for c in chapters.ALL if name in CHAPTER_PARAMETERS.get(c.id, ChapterParameters).model_fields
+            )
+            raise InputError(
+                f"parameter {name!r} belongs to {owner}, which is not chosen", fix=f"add {owner} to the run"
+            )
+    return (
+        {k: v for k, v in given.items() if k in lab_names},
+        {k: v for k, v in given.items() if k in chapter_names},
+    )
+
+
+def run(
+    profile: str = "embedded",
+    *,
+    first: str = "",
+    last: str = "",
+    only: tuple[str, ...] = (),
+    parameters: Mapping[str, Any] | None = None,
+    again: bool = False,
+    say: Callable[[str], None] = print,
+) -> Run:
+    """Run chapters; see the module's docstring.
+
+    Args:
+        profile: name or path.
+        first, last, only: the choice of chapters; see `chapters.choose`.
+        parameters: overrides of the profile's and of the chapters' parameters.
+        again: execute chapters that are proved as well.
+        say: takes a line of progress.
+
+    Raises:
+        InputError: bad input or an unfit host; nothing was changed.
+    """
+    chosen = chapters.choose(first=first, last=last, only=only)
+    overrides, of_chapters = split_parameters(parameters or {}, chosen)
+    loaded = Profile.load(profile, overrides=overrides)
+    values = {c.id: _chapter_values(c, loaded, of_chapters) for c in chosen}
+    needs_lab = any(c.number in ("01", "02", "03", "04", "05", "06", "07") for c in chosen)
+    if needs_lab:
+        preflight.demand(loaded)
+    with _only_run(loaded.lab):
+        folder = _folder()
+        current = Run(loaded, chosen, folder)
+        start = time.monotonic()
+        (folder / "profile.yaml").write_text(_effective(loaded, values), encoding="utf-8")
+        if needs_lab:
+            reset.remember(loaded)
+        with _prefetching(loaded, chosen, folder), _following(folder, say):
+            try:
+                for chapter in chosen:
+                    current.outcomes.append(_one(current, chapter, values[chapter.id], again, say))
+                    current.seconds = round(time.monotonic() - start, 3)
+                    save(current)
+            except KeyboardInterrupt:
+                current.seconds = round(time.monotonic() - start, 3)
+                save(current)
+                raise
+        if not current.passed:
+            _keep_evidence(current, say)
+    return current
+
+
+def _chapter_values(chapter: chapters.Chapter, profile: Profile, given: Mapping[str, Any]) -> dict[str, Any]:
+    schema = CHAPTER_PARAMETERS.get(chapter.id, ChapterParameters)
+    mine = {k: v for k, v in given.items() if k in schema.model_fields}
+    values = {**profile.chapters.get(chapter.id, profile.chapters.get(chapter.name, {})), **mine}
+    validate(schema, values, where=f"chapter {chapter.id}")
+    return values
+
+
+def _effective(profile: Profile, values: Mapping[str, Mapping[str, Any]]) -> str:
+    data = profile.model_dump(mode="json")
+    data["chapters"] = {**data["chapters"], **{k: dict(v) for k, v in values.items() if v}}
+    return yaml.safe_dump(data, sort_keys=False)
+
+
+def _folder() -> Path:
+    stamp = now()
+    folder = paths.runs() / stamp
+    number = 1
+    while folder.exists():
+        number += 1
+        folder = paths.runs() / f"{stamp}-{number}"
+    folder.mkdir(parents=True)
+    latest = paths.runs() / "latest"
+    temporary = paths.runs() / f".latest-{os.getpid()}"
+    temporary.symlink_to(folder.name)
+    temporary.replace(latest)
+    return folder
+
+
+@contextlib.contextmanager
+def _only_run(lab: str) -> Iterator[None]:
+    """No two runs change one lab at the same time."""
+    path = paths.state(lab).parent / f"{lab}.lock"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another run works on the lab {lab!r}", fix="wait for it, or end it with Ctrl-C"
+            ) from None
+        yield
+
+
+@contextlib.contextmanager
+def _prefetching(profile: Profile, chosen: Sequence[chapters.Chapter], folder: Path) -> Iterator[None]:
+    """Components are fetched and built ahead of the chapters that need them, by a process of its own."""
+    names = list(dict.fromkeys(name for chapter in chosen for name in chapter.artifacts))
+    if not names:
+        yield
+        return
+    command = [sys.executable, "-m", "stackbook.artifacts.prefetch", "--source", profile.source, *names]
+    with (folder / "prefetch.log").open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield
+        finally:
+            end_group(process)
+
+
+def end_group(process: subprocess.Popen[Any]) -> None:
+    """End a process and all that it started."""
+    import signal
+
+    for number, patience in ((signal.SIGINT, 10), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+            return
+
+
+@contextlib.contextmanager
+def _following(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Show the steps' events while notebooks run in kernels of their own."""
+    stop = threading.Event()
+
+    def follow() -> None:
+        shown = 0
+        while True:
+            ending = stop.is_set()
+            events = Record(folder / "events.jsonl").events()
+            for event in events[shown:]:
+                if line := _line(event):
+                    say(line)
+            shown = len(events)
+            if ending:
+                return
+            stop.wait(0.3)
+
+    thread = threading.Thread(target=follow, name="follow", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(5)
+
+
+def _line(event: Mapping[str, Any]) -> str:
+    if event["event"] == "step-start":
+        return f"  • {event['step']}: {event['title']}"
+    if event["event"] == "progress":
+        return f"    {event['text']}"
+    if event["event"] == "step-end":
+        mark = {"passed": "✓", "interrupted": "–"}.get(str(event["outcome"]), "✗")
+        return f"  {mark} {event['step']} ({event['seconds']:.1f} s)"
+    return ""
+
+
+def _one(
+    current: Run, chapter: chapters.Chapter, values: Mapping[str, Any], again: bool, say: Callable[[str], None]
+) -> Outcome:
+    start = time.monotonic()
+    outcome = Outcome(chapter.id, leaves=chapter.leaves)
+    failed = {o.chapter for o in current.outcomes if o.outcome not in PASSED}
+    say(f"{chapter.id}: {chapter.title}")
+    if blocking := sorted(failed & _all_needs(chapter)):
+        outcome.outcome, outcome.reason = "blocked", f"{blocking[0]} did not pass"
+    elif not again and (evidence := proved(current.profile, chapter, values)) is not None:
+        outcome.outcome, outcome.reason = "unchanged", evidence
+    else:
+        _execute(current, chapter, values, outcome)
+    outcome.seconds = round(time.monotonic() - start, 2)
+    if outcome.outcome == "failed":
+        say(f"  ✗ {outcome.reason}")
+    return outcome
+
+
+def _all_needs(chapter: chapters.Chapter) -> set[str]:
+    direct = {c.id: set(c.needs) for c in chapters.ALL}
+    found, todo = set(), list(chapter.needs)
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += direct.get(name, set())
+    return found
+
+
+def proved(profile: Profile, chapter: chapters.Chapter, values: Mapping[str, Any]) -> str | None:
+    """Why this chapter need not run: it passed on this very lab with these parameters, and what it left still holds.
+
+    None when it has to run. A chapter of which nothing stays is proved by having passed on this very lab.
+    """
+    if chapter.number in ("90", "99"):
+        return None
+    lab = Lab(
+        chapter, profile, validate(CHAPTER_PARAMETERS.get(chapter.id, ChapterParameters), values, where=chapter.id)
+    )
+    if _proofs(profile).get(chapter.id) != lab.key():
+        return None
+    found = []
+    try:
+        for check in checks.of(chapter.id):
+            found.append(f"{check.claim}: {check.prove(lab)}")
+    except StackbookError as error:
+        lab.record.append("proof", chapter=chapter.id, holds=False, reason=str(error))
+        return None
+    return "; ".join(found) or "passed on this lab before"
+
+
+def _proofs(profile: Profile) -> dict[str, str]:
+    path = paths.state(profile.lab) / "proved.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _remember_proof(profile: Profile, chapter: chapters.Chapter, key: str) -> None:
+    path = paths.state(profile.lab) / "proved.json"
+    data = {**_proofs(profile), chapter.id: key}
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _execute(current: Run, chapter: chapters.Chapter, values: Mapping[str, Any], outcome: Outcome) -> None:
+    """Execute one notebook by papermill; the exception and our own record decide, never the cells' marks."""
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+    target = current.folder / f"{chapter.id}.ipynb"
+    outcome.notebook = target.name
+    os.environ["STACKBOOK_RUN"] = str(current.folder.resolve())
+    record = Record(current.folder / "events.jsonl")
+    seen = len(record.events())
+    try:
+        papermill.execute_notebook(
+            str(chapter.notebook),
+            str(target),
+            parameters={"profile": str((current.folder / "profile.yaml").resolve()), **values},
+            kernel_name="python3",
+            progress_bar=False,
+            log_output=False,
+            execution_timeout=CELL_TIMEOUT,
+            cwd=str(paths.checkout()),
+        )
+        outcome.outcome = "passed"
+    except papermill.PapermillExecutionError as error:
+        outcome.reason = redact(f"{error.ename}: {error.evalue}")
+    except (DeadKernelError, CellTimeoutError, RuntimeError) as error:
+        outcome.reason = redact(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+    except KeyboardInterrupt:
+        outcome.outcome = "interrupted"
+        current.outcomes.append(outcome)
+        raise
+    finally:
+        os.environ.pop("STACKBOOK_RUN", None)
+        events = record.events()[seen:]
+        outcome.steps = [e for e in events if e["event"] == "step-end"]
+        outcome.changed = sum(int(s.get("changed", 0)) for s in outcome.steps)
+    if outcome.outcome == "passed" and any(s["outcome"] != "passed" for s in outcome.steps):
+        outcome.outcome, outcome.reason = "failed", "a step failed although the notebook ended"
+    if outcome.outcome == "passed" and chapter.number not in ("90", "99"):
+        lab = Lab(
+            chapter,
+            current.profile,
+            validate(CHAPTER_PARAMETERS.get(chapter.id, ChapterParameters), values, where=chapter.id),
+        )
+        _remember_proof(current.profile, chapter, lab.key())
+
+
+def save(current: Run) -> None:
+    """Write run.json: what a reader needs to believe, compare or repeat this run."""
+    data = {
+        "schema": 1,
+        "started": current.started,
+        "seconds": current.seconds,
+        "passed": current.passed,
+        "stackbook": __version__,
+        "profile": current.profile.model_dump(mode="json"),
+        "versions": _versions(),
+        "host": {
+            "system": platform.platform(),
+            "python": platform.python_version(),
+            "processors": os.cpu_count(),
+            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        },
+        "chapters": [asdict(o) for o in current.outcomes],
+    }
+    text = redact(json.dumps(data, indent=1, default=str, ensure_ascii=False))
+    temporary = current.folder / "run.json.new"
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(current.folder / "run.json")
+
+
+def _versions() -> dict[str, str]:
+    from stackbook.artifacts.catalogue import Catalogue
+
+    return dict(Catalogue.load().versions)
+
+
+def _keep_evidence(current: Run, say: Callable[[str], None]) -> None:
+    """Logs of the machines and of the cluster, beside the run's record."""
+    folder = current.folder / "logs"
+    try:
+        lab = Lab(chapters.find("00"), current.profile, ChapterParameters())
+        lab.provider.collect_logs(folder)
+        if (lab.state / "kubeconfig").exists():
+            for name, args in (
+                ("pods", ["get", "pods", "-A", "-o", "wide"]),
+                ("events", ["get", "events", "-A"]),
+                ("nodes", ["describe", "nodes"]),
+            ):
+                answer = lab.kube.kubectl(*args, check=False, timeout=20)
+                (folder / f"{name}.txt").write_text(redact(answer.stdout + answer.stderr), encoding="utf-8")
+    except (StackbookError, OSError) as error:
+        say(f"  some evidence could not be collected: {error}")
+    say(f"  evidence: {folder}")
+
+
+def summary(current: Run) -> str:
+    """The table at the end of a run: chapter, outcome, seconds, what it left."""
+    rows = [("chapter", "outcome", "seconds", "changed", "left behind")]
+    rows += [
+        (
+            o.chapter,
+            o.outcome,
+            f"{o.seconds:.1f}",
+            str(o.changed),
+            o.leaves if o.outcome in PASSED else o.reason.splitlines()[0][:90] if o.reason else "",
+        )
+        for o in current.outcomes
+    ]
+    done = {o.chapter for o in current.outcomes}
+    rows += [(c.id, "not run", "", "", "") for c in current.chosen if c.id not in done]
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    lines = []
+    for index, row in enumerate(rows):
+        cells = [
+            row[0].ljust(widths[0]),
+            row[1].ljust(widths[1]),
+            row[2].rjust(widths[2]),
+            row[3].rjust(widths[3]),
+            row[4],
+        ]
+        lines.append("  ".join(cells).rstrip())
+        if index == 0:
+            lines.append("  ".join("-" * w for w in widths))
+    changed = sum(o.changed for o in current.outcomes)
+    if current.passed and all(o.outcome == "unchanged" for o in current.outcomes):
+        lines.append(f"Nothing was changed: everything was as it should be ({current.seconds:.1f} s).")
+    else:
+        lines.append(f"{changed} changes in {current.seconds:.1f} s.")
+    return "\n".join(lines)
+
+
+def exit_status(current: Run) -> int:
+    """0 when everything passed, else 1."""
+    return 0 if current.passed else EXIT_FAILED
+
+
+__all__ = ["CELL_TIMEOUT", "Outcome", "Run", "end_group", "exit_status", "pause", "proved", "run", "save", "summary"]

@@ -1,0 +1,40 @@
+"""Drawings of the lab, laid out by a graph library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stackbook.display import PALETTE
+from stackbook.parameters import Profile
+
+
+def machines(profile: Profile) -> Any:
+    """The machines on their network, as a matplotlib figure."""
+    import matplotlib.pyplot as plt
+    import networkx as nx
+
+    graph = nx.Graph()
+    hub = f"bridge\n{profile.subnet}"
+    gateway = f"gateway, DNS\n{profile.gateway}"
+    graph.add_edge(gateway, hub)
+    for node in profile.nodes:
+        graph.add_edge(hub, f"{node.name}\n{node.address}")
+    place = nx.bfs_layout(graph, gateway, align="horizontal")
+    place = {k: (x, -y) for k, (x, y) in place.items()}
+    colours = [PALETTE[4] if n == gateway else PALETTE[5] if n == hub else PALETTE[2] for n in graph]
+    fig, axes = plt.subplots(figsize=(9, 3.6))
+    nx.draw_networkx_edges(graph, place, ax=axes, width=2, edge_color="#666666")
+    nx.draw_networkx_nodes(graph, place, ax=axes, node_color=colours, node_size=5200, node_shape="s", alpha=0.25)
+    nx.draw_networkx_labels(graph, place, ax=axes, font_size=12)
+    axes.set_title(f"The machines of the lab {profile.lab!r}")
+    axes.margins(0.2, 0.35)
+    axes.axis("off")
+    return fig
+
+
+def machines_text(profile: Profile) -> str:
+    """The same in words."""
+    names = ", ".join(f"{n.name} at {n.address}" for n in profile.nodes)
+    return (
+        f"Drawing: {names}, each connected to the bridge {profile.subnet}, which the gateway {profile.gateway} is on."
+    )

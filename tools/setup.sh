@@ -1,0 +1,52 @@
+#!/bin/sh
+# Everything that the lab needs on a fresh Debian 12 or Ubuntu 22.04+ host: system packages and .venv from the lock.
+# Installs only what is missing; run again, it changes nothing.
+set -eu
+cd "$(dirname "$0")/.."
+
+PACKAGES="python3 python3-venv podman runc iptables iproute2 curl openssl openssh-client gcc libc6-dev mmdebstrap debian-archive-keyring"
+# podman's newer network stack, where the release has it (Ubuntu 22.04 has not, and uses CNI plugins instead).
+OPTIONAL="netavark aardvark-dns containernetworking-plugins"
+[ "${STACKBOOK_BROWSER:-}" = 1 ] && OPTIONAL="$OPTIONAL chromium"
+
+say() { printf '%s\n' "$*"; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 2; }
+
+SUDO=
+if [ "$(id -u)" -ne 0 ]; then
+  command -v sudo >/dev/null || die "user $(id -un) is not root, and there is no sudo — run as root, or install sudo"
+  SUDO=sudo
+fi
+
+installed() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }
+
+missing=
+for package in $PACKAGES; do installed "$package" || missing="$missing $package"; done
+for package in $OPTIONAL; do
+  installed "$package" && continue
+  missing_optional="${missing_optional:-} $package"
+done
+if [ -n "$missing${missing_optional:-}" ]; then
+  command -v apt-get >/dev/null || die "this host has no apt-get — install by hand:$missing"
+  say "installing system packages:$missing${missing_optional:-}"
+  $SUDO apt-get update -qq || say "apt-get update had errors; going on with the lists that are there"
+  for package in ${missing_optional:-}; do
+    if apt-cache show "$package" >/dev/null 2>&1; then missing="$missing $package"; fi
+  done
+  # shellcheck disable=SC2086
+  $SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null \
+    || die "apt-get could not install:$missing — run it by hand and see what it says"
+fi
+
+PYTHON="${PYTHON:-python3}"
+"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+  || die "$("$PYTHON" --version) is too old — install Python 3.10 or newer, or set PYTHON"
+
+if ! cmp -s requirements.lock .venv/requirements.installed 2>/dev/null; then
+  say "making .venv from requirements.lock (about a minute)"
+  [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv || die "$PYTHON -m venv failed — install python3-venv"
+  .venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock
+  .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation --editable .
+  cp requirements.lock .venv/requirements.installed
+fi
+say "ready: .venv/bin/stackbook"
