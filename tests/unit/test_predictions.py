@@ -1,0 +1,131 @@
+"""The checks of chapters 06 and 07 pass on what the rules predict, and fail on every mutation of it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from stackbook import predictions
+from stackbook.errors import CheckFailed, InputError
+from stackbook.traffic import COLUMNS
+
+ALPHA = 0.001 / 8
+PREDICTED = {
+    "user": "jason", "abort_percent": 30, "abort_status": 500, "delay_percent": 30, "delay_seconds": 5,
+    "weights": {"v1": 50, "v3": 50},
+}  # fmt: skip
+N = predictions.size_for([30, 30, 50, 50], alpha=ALPHA, power=0.99)
+
+
+def frame(groups, status, seconds, version, error=""):
+    n = len(groups)
+    columns = {"started": np.arange(n) / 100, "status": status, "version": version, "seconds": seconds}
+    columns |= {"request_id": [str(i) for i in range(n)], "flags": "", "error": error, "served_by": "", "group": groups}
+    return pd.DataFrame(columns)[list(COLUMNS)]
+
+
+def batch(seed, *, abort=0.3, delay=0.3, user="jason", v1=0.5, linked=False, status=500, n=N):
+    """One batch of both groups in turns under a fault rule for `user`."""
+    rng = np.random.default_rng(seed)
+    groups = np.array(["jason", "control"] * n)
+    hit = groups == user
+    delayed = hit & (rng.random(2 * n) < delay)
+    aborted = delayed.copy() if linked else hit & (rng.random(2 * n) < abort)
+    version = np.where(aborted, "", np.where(rng.random(2 * n) < v1, "v1", "v3"))
+    return frame(groups, np.where(aborted, status, 200), 0.01 + 5.0 * delayed, version)
+
+
+def failed(table, **changes):
+    checks = predictions.fault_checks(table, **{**PREDICTED, **changes}, alpha=ALPHA, needed=N)
+    return {name for name, check in checks.items() if not check.passed}
+
+
+def test_false_alarms_are_within_alpha_for_the_whole_chapter():
+    alarms = sum(bool(failed(batch(seed))) for seed in range(1000))
+    assert alarms <= 6, "1 in 1000 is stated; 6 of 1000 has a chance below 0.001"
+
+
+@pytest.mark.parametrize(
+    ("mutation", "caught"),
+    [
+        ({"abort": 0.15}, "jason: aborted with 500"),
+        ({"delay": 0.15}, "jason: delayed by 5 s"),
+        ({"abort": 0, "delay": 0}, "jason: aborted with 500"),
+        ({"user": "control"}, "control: delayed"),
+        ({"user": "nobody"}, "jason: delayed by 5 s"),
+        ({"v1": 0.25}, "control: served by v1"),
+        ({"linked": True}, "jason: abort and delay"),
+        ({"status": 503}, "jason: otherwise 200"),
+    ],
+)
+def test_each_mutation_is_caught(mutation, caught):
+    for seed in range(20):
+        assert caught in failed(batch(seed, **mutation))
+
+
+def test_too_small_a_batch_passes_no_check():
+    assert "jason: aborted with 500" in failed(batch(1, n=20))
+
+
+def test_the_generators_own_failures_are_left_out():
+    table = batch(3)
+    table.loc[table.index[:200], ["status", "error"]] = [0, "client: out of ports"]
+    checks = predictions.fault_checks(table, **PREDICTED, alpha=ALPHA)
+    assert all(check.passed for check in checks.values())
+    table.loc[table.index[:200], "error"] = "refused"
+    assert failed(table)
+
+
+def test_swapped_weights_are_caught():
+    rng = np.random.default_rng(5)
+    n = predictions.size_for([90, 10], alpha=ALPHA, power=0.99)
+    table = frame(["all"] * n, 200, 0.01, np.where(rng.random(n) < 0.9, "v1", "v3"))
+    right = predictions.weight_checks(table, {"v1": 90, "v3": 10}, alpha=ALPHA, needed=n)
+    swapped = predictions.weight_checks(table, {"v1": 10, "v3": 90}, alpha=ALPHA, needed=n)
+    predictions.prove(right)
+    with pytest.raises(CheckFailed, match=r"served by v1: differs: predicted 0.1, observed 0.9\d\d of"):
+        predictions.prove(swapped)
+
+
+def page(seed, n, *, abort=0.3, delay=0.3, seconds=5.0, limit=3.0):
+    """A page with two tries of at most `limit` seconds."""
+    rng = np.random.default_rng(seed)
+    took, status = np.full(n, 0.01), np.full(n, 200)
+    for i in range(n):
+        for _ in range(2):
+            cut = rng.random() < delay and seconds > limit
+            took[i] += limit if cut else 0.0
+            bad = cut or rng.random() < abort
+            status[i] = 500 if bad else 200
+            if not bad:
+                break
+    return frame(["jason"] * n, status, took, "v1")
+
+
+def test_the_page_is_predicted_with_its_own_time_limit():
+    shares = predictions.page_shares(abort_percent=30, delay_percent=30, delay_seconds=5)
+    assert sum(value for name, value in shares.items() if name != "error") == pytest.approx(1)
+    assert shares["1 time-outs"] == pytest.approx(0.273)
+    predictions.prove(predictions.page_checks(page(1, 400), shares, alpha=ALPHA, needed=400))
+    naive = {"error": 0.51, "0 time-outs": 0.7, "1 time-outs": 0.3}
+    assert not all(c.passed for c in predictions.page_checks(page(1, 400), naive, alpha=ALPHA).values())
+
+
+def test_a_delay_below_the_limit_is_no_time_out():
+    shares = predictions.page_shares(abort_percent=30, delay_percent=30, delay_seconds=1)
+    assert shares == pytest.approx({"error": 0.09, "0 time-outs": 1, "1 time-outs": 0, "2 time-outs": 0})
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: predictions.share_out(0, 3),
+        lambda: predictions.share_out("x", 3),
+        lambda: predictions.size_for([130], alpha=0.01, power=0.9),
+        lambda: predictions.size_for([30], alpha=0.01, power=1),
+        lambda: predictions.page_shares(abort_percent=30, delay_percent=30, delay_seconds="soon"),
+        lambda: predictions.prove({}),
+    ],
+)
+def test_bad_input_is_refused_with_its_fix(call):
+    with pytest.raises(InputError) as caught:
+        call()
+    assert caught.value.fix
