@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -131,12 +132,12 @@ def _best(work: Callable[[], None]) -> float:
     return shortest
 
 
-def go_speed(rows: Sequence[dict[str, Any]], program: Path, scratch: Path) -> list[dict[str, Any]]:
-    """The same in Go: lessons/wire reads the records from a file in `scratch`."""
-    file = scratch / "access_logs.pb"
-    file.write_bytes(messages(rows).SerializeToString())
-    answer = json.loads(call([str(program), "bench", str(file)]).stdout)
-    return [dict(row) for row in answer]
+def go_speed(rows: Sequence[dict[str, Any]], program: Path) -> list[dict[str, Any]]:
+    """The same in Go, by the program lessons/wire, which gets the records in a file."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "access_logs.pb"
+        file.write_bytes(messages(rows).SerializeToString())
+        return [dict(row) for row in json.loads(call([str(program), "bench", str(file)]).stdout)]
 
 
 def ratios(speeds: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from stackbook import golang
+from stackbook.expect import expect_failure
 from stackbook.golang import Output, ToolFailed
 
 GO_PLUGINS = (
@@ -145,16 +147,66 @@ def _schema(text: str) -> dict[str, Any]:
 
 
 def refuse(body: str, *, header: str = 'syntax = "proto3";') -> str:
-    """What protoc says against a few lines of proto: its first line, without the file's name.
+    """What protoc says against a few lines of proto: its first line, without the file's name and place.
 
     Raises:
         CheckFailed: it accepts them.
     """
-    from stackbook.expect import expect_failure
-
     error = expect_failure(lambda: schema(body, header=header), ToolFailed)
     lines = [line for line in error.output.stderr.splitlines() if "lesson.proto:" in line and "warning" not in line]
-    return lines[0].partition("lesson.proto:")[2].strip()
+    return re.sub(r"^.*?lesson\.proto:(\d+:\d+:)? *", "", lines[0])
+
+
+def warn(body: str, *, header: str = 'syntax = "proto3";') -> str:
+    """What protoc warns of in a few lines of proto that it accepts; empty when it has no objection.
+
+    Raises:
+        ToolFailed: it refuses them.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "lesson.proto").write_text(f"{header}\npackage lesson;\n{body}\n", encoding="utf-8")
+        said = Protoc().run(f"-I{folder}", f"--descriptor_set_out={folder}/set", "lesson.proto").stderr
+    # Two forms: "lesson.proto:1:1: warning: …", and a log line of absl's with a time and a place in the source.
+    return re.sub(r"^.*?(parser\.cc:\d+\]|lesson\.proto:\d+:\d+:) *(warning: *)?", "", " ".join(said.split()))
+
+
+@dataclass(frozen=True)
+class GoCode:
+    """What protoc and its Go plugins wrote: text by path; or the first line of their error."""
+
+    files: Mapping[str, str]
+    error: str
+    command: tuple[str, ...]
+
+
+def go_code(
+    *protos: str, include: Path, options: Sequence[str] = (), module: str = "stackbook.dev/apps", grpc: bool = False
+) -> GoCode:
+    """Go code of some protos, written to a temporary folder; a failure is returned, not raised.
+
+    Args:
+        protos: files, relative to `include`.
+        include: the folder of the protos.
+        options: for --go_opt, and for --go-grpc_opt too.
+        module: the Go module whose path is cut off the output's names; empty for none.
+        grpc: also write the services.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        args = [f"-I{include}"]
+        for plugin in ("go", "go-grpc") if grpc else ("go",):
+            args.append(f"--{plugin}_out={folder}")
+            args += [f"--{plugin}_opt={option}" for option in ([f"module={module}"] if module else []) + list(options)]
+        output = with_go().run(*args, *protos, check=False)
+        root = Path(folder)
+        files = {p.relative_to(root).as_posix(): p.read_text("utf-8") for p in sorted(root.rglob("*.go"))}
+        error = output.stderr.strip().partition("\n")[0] if output.rc else ""
+        return GoCode(files, error, tuple(w.replace(folder, ".") for w in output.argv))
+
+
+def generated_version(module: ModuleType) -> tuple[int, ...]:
+    """The version of the Python library that code imported by `load` was generated for."""
+    found = re.search(r"# Protobuf Python Version: ([\d.]+)", module.SOURCE)
+    return tuple(int(part) for part in found[1].split(".")) if found else ()
 
 
 @contextmanager
@@ -176,4 +228,6 @@ def load(module: str, *, proto: str, include: Path) -> ModuleType:
         return sys.modules[module]
     with generated(proto, include=include):
         importlib.invalidate_caches()
-        return importlib.import_module(module)
+        found = importlib.import_module(module)
+        found.SOURCE = Path(str(found.__file__)).read_text("utf-8")  # type: ignore[attr-defined]
+        return found

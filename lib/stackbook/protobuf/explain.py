@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import textwrap
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,7 +166,7 @@ def picture(data: bytes, message: Any, *, title: str, per_row: int = 24) -> Any:
     import matplotlib.pyplot as plt
     from matplotlib.patches import Patch, Rectangle
 
-    roles, labels = _roles(data, message.DESCRIPTOR if message else None)
+    roles, labels = _roles(data, message.DESCRIPTOR if message else None, per_row)
     lines = -(-len(data) // per_row)
     fig, axes = plt.subplots(figsize=(0.46 * per_row, 0.9 + 1.35 * lines))
     for index, byte in enumerate(data):
@@ -187,19 +186,28 @@ def picture(data: bytes, message: Any, *, title: str, per_row: int = 24) -> Any:
     return fig
 
 
-def _roles(data: bytes, descriptor: Any) -> tuple[list[str], dict[int, str]]:
-    """What each byte is, and a label for the first byte of each field that is not nested."""
-    roles, labels = ["payload"] * len(data), {}
+def _roles(data: bytes, descriptor: Any, per_row: int) -> tuple[list[str], dict[int, str]]:
+    """What each byte is, and for the first byte of each field a label that ends before the next one begins."""
+    roles, texts = ["payload"] * len(data), {}
     for part in explain(data, descriptor):
         at, field = part.offset, part.field
         pieces = {"tag": field.tag, "length": field.length, "payload": field.payload, "end tag": field.end}
         for role, piece in pieces.items():
             roles[at : at + len(piece)] = [role] * len(piece)
             at += len(piece)
-        text = f"{part.name or field.number}" + ("" if part.nested else f" = {part.value}")
-        width = max(6, int(len(field.raw) * 1.9)) if not part.nested else 12
-        labels[part.offset] = textwrap.shorten(text, width, placeholder="…") if len(text) > width else text
+        texts[part.offset] = f"{part.name or field.number}" + ("" if part.nested else f" = {part.value}")
+    labels = {}
+    starts = sorted(texts)
+    for start, following in zip(starts, [*starts[1:], start_of_next_row(len(data), per_row)], strict=True):
+        room = int(5.4 * (min(following, start_of_next_row(start, per_row)) - start))  # characters above a box
+        text = texts[start]
+        labels[start] = text if len(text) <= room else text[: max(room - 1, 1)] + "…"
     return roles, labels
+
+
+def start_of_next_row(index: int, per_row: int) -> int:
+    """The first index of the row after the one that `index` is in."""
+    return (index // per_row + 1) * per_row
 
 
 def varint_steps(data: bytes) -> list[dict[str, Any]]:
@@ -209,9 +217,9 @@ def varint_steps(data: bytes) -> list[dict[str, Any]]:
         {
             "byte": f"{byte:02x}",
             "bits": f"{byte >> 7} {byte & 0x7F:07b}",
-            "more follow": bool(byte >> 7),
+            "more follow": "yes" if byte >> 7 else "no",
             "adds": f"{byte & 0x7F} × 2^{7 * i} = {(byte & 0x7F) << (7 * i)}",
         }
         for i, byte in enumerate(data[:end])
     ]
-    return [*steps, {"byte": "", "bits": "", "more follow": False, "adds": f"sum = {value}"}]
+    return [*steps, {"byte": "", "bits": "", "more follow": "", "adds": f"sum = {value}"}]

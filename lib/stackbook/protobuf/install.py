@@ -68,7 +68,7 @@ def wheel(name: str) -> dict[str, Any]:
 
 
 def setup_py(command: Literal["build", "test"]) -> Output:
-    """`python setup.py COMMAND` of a project of one line, in a scratch folder; never install: that changes Python itself."""
+    """`python setup.py COMMAND` of a project of one line, in a scratch folder; `install` would change this Python."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "setup.py").write_text("from setuptools import setup\nsetup(name='trial', version='1')\n")
         argv = [sys.executable, "-W", "ignore", "setup.py", command]

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
+from stackbook.expect import expect_failure
 from stackbook.golang import call
 from stackbook.protobuf.scalars import types
-from stackbook.protobuf.wire import WireError, walk
+from stackbook.protobuf.wire import WireError, WireType, encode_varint, tag, walk
 
 GO_MALFORMED = 3  # the exit status of lessons/wire for bytes that do not parse
 
@@ -86,6 +88,36 @@ def judge(case: Case, go_program: Path) -> Judgement:
         go_program: lessons/wire, compiled.
     """
     return Judgement(case, _walker(case.data), _python(case.data), _go(case.data, go_program))
+
+
+def parses(kind: Any, data: bytes) -> bool:
+    """Whether Python's library reads `data` as a message of the class `kind`."""
+    try:
+        kind.FromString(data)
+    except DecodeError:
+        return False
+    return True
+
+
+def json_error(kind: Any, text: str) -> str:
+    """What Python's library says against `text` as the JSON of a message of the class `kind`.
+
+    Raises:
+        CheckFailed: it reads it.
+    """
+    return str(expect_failure(lambda: json_format.Parse(text, kind()), json_format.ParseError))
+
+
+def nested(levels: int) -> bytes:
+    """A message of one field, number 1, that holds a message of one field, and so on.
+
+    >>> nested(3).hex(" ")
+    '0a 04 0a 02 0a 00'
+    """
+    data = b""
+    for _ in range(levels):
+        data = tag(1, WireType.LEN) + encode_varint(len(data)) + data
+    return data
 
 
 def _walker(data: bytes) -> str:

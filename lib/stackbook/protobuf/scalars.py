@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,15 +98,44 @@ def table() -> list[dict[str, Any]]:
     return out
 
 
-def payload_size(kind: str, value: int) -> int:
-    """Bytes that the payload of `value` takes in a field of type `kind`, as the official library writes it.
+def payload_sizes(kind: str, values: Sequence[int]) -> list[int]:
+    """Bytes that each value's payload takes in a field of type `kind`, as the official library writes it.
 
-    A value of 0 is counted as if it were written (as in a packed field), for a curve without a hole.
+    Packed fields are measured: there a 0 is written too, which gives a curve without a hole.
     """
-    message = compiler.schema(f"message One {{ repeated {kind} v = 1; }}")["One"](v=[value])
-    (field,) = walk(message.SerializeToString())
-    assert field.wire_type is WireType.LEN
-    return len(field.payload)
+    message = compiler.schema(f"message One {{ repeated {kind} v = 1; }}")["One"]
+    sizes = []
+    for value in values:
+        (field,) = walk(message(v=[value]).SerializeToString())
+        assert field.wire_type is WireType.LEN
+        sizes.append(len(field.payload))
+    return sizes
+
+
+def payload_size(kind: str, value: int) -> int:
+    """Bytes of one value's payload; see `payload_sizes`."""
+    return payload_sizes(kind, [value])[0]
+
+
+def extremes() -> list[Any]:
+    """Messages with every field at its smallest, at its largest, and in between."""
+    limits: dict[str, tuple[Any, Any]] = {
+        "double": (-sys.float_info.max, sys.float_info.max),
+        "float": (-(2.0**127), 2.0**127),
+        "bool": (False, True),
+        "string": ("", "ü€😀" * 50),
+        "bytes": (b"", bytes(range(256))),
+        "enum": (-1, 2),
+        "message": ({"x": -(2**31), "y": 2**31 - 1}, {"x": 1, "y": -1}),
+    }
+    for bits in (32, 64):
+        for name in ("int", "sint", "sfixed"):
+            limits[f"{name}{bits}"] = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        for name in ("uint", "fixed"):
+            limits[f"{name}{bits}"] = (0, 2**bits - 1)
+    chosen = [{row.field: limits[row.proto][end] for row in GUIDE} for end in (0, 1)]
+    chosen.append({row.field: row.sample for row in GUIDE})
+    return [types().Scalars(**(c | {"a_message": types().Point(**c["a_message"])})) for c in chosen]
 
 
 def magnitudes(bits: int, *, negative: bool, most: int) -> list[int]:
