@@ -1,0 +1,131 @@
+"""Rules changed while traffic flows: a canary's shift, and how soon a change takes effect."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from stackbook.mesh_rules import Rule, applied, propagate
+from stackbook.mesh_rules.apply import Cluster
+from stackbook.traffic import Plan, Source, flowing, from_mesh
+from stackbook.waiting import pause
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of rules under traffic: its Unix time, what it changed to, and the seconds until the proxies had it."""
+
+    at: float
+    label: str
+    waited: float
+
+    @property
+    def settled(self) -> float:
+        """Unix time from which each proxy had it."""
+        return self.at + self.waited
+
+
+def shift(
+    kube: Cluster, source: Source, plan: Plan, stages: Mapping[str, Rule], *, app: str, hold: float
+) -> tuple[pd.DataFrame, list[Change]]:
+    """Send traffic, and put one rule after the other in force while it flows; the rules found before come back.
+
+    Args:
+        kube: the cluster.
+        source: where the traffic comes from.
+        plan: the traffic; it is ended after the last stage.
+        stages: the rules by label, in order; the first is in force before the traffic starts.
+        app: the service whose version counts.
+        hold: seconds that each stage lasts once the proxies have it.
+
+    Returns:
+        The table of `traffic.send`, and the changes.
+    """
+    (first_label, first), *rest = stages.items()
+    changes = []
+    with applied(kube, first):
+        with flowing(source, plan, app=app) as flow:
+            changes.append(Change(time.time(), first_label, 0.0))
+            pause(hold)
+            for label, rule in rest:
+                changes.append(change(kube, label, rule))
+                pause(hold)
+        return flow.frame(), changes
+
+
+def change(kube: Cluster, label: str, rule: Rule) -> Change:
+    """Apply a rule, and wait until the proxies have it."""
+    return timed(kube, label, lambda: kube.apply([rule]), rule)
+
+
+def timed(kube: Cluster, label: str, act: Callable[[], int], rule: Rule) -> Change:
+    """Do something to a rule, and wait until the proxies know; the time is that from which it was done on."""
+    began = 0.0
+
+    def act_now() -> int:
+        nonlocal began
+        began = time.time()
+        return act()
+
+    waited = propagate(kube, act_now, [rule])
+    return Change(began, label, waited)
+
+
+def by_stage(frame: pd.DataFrame, changes: Sequence[Change]) -> pd.DataFrame:
+    """The table with a column `stage`: the label in force when a request was started, empty while it was changing."""
+    began = frame.attrs["began"]
+    stage = pd.Series("", index=frame.index)
+    for number, current in enumerate(changes):
+        end = changes[number + 1].at if number + 1 < len(changes) else float("inf")
+        inside = (frame["started"] + began >= current.settled) & (frame["started"] + began < end)
+        stage[inside] = current.label
+    return frame.assign(stage=stage)
+
+
+def effects(frame: pd.DataFrame, changes: Sequence[Change]) -> pd.DataFrame:
+    """How soon each change took effect, for changes that send all requests to the version that their label names.
+
+    A change is effective once no request that is started later is served by another version. Columns: change, to,
+    effective (seconds from before `kubectl apply` on), reported (seconds until istiod reported the proxies in step).
+    The first change, before which there was no traffic, is left out.
+    """
+    counted = from_mesh(frame)
+    times = counted["started"] + frame.attrs["began"]
+    rows = []
+    for number, current in enumerate(changes[1:], 1):
+        end = changes[number + 1].at if number + 1 < len(changes) else float("inf")
+        window = (times >= current.at) & (times < end)
+        late = times[window & (counted["version"] != current.label)]
+        effective = float(late.max() - current.at) if len(late) else 0.0
+        rows.append((number, current.label, effective, current.waited))
+    return pd.DataFrame(rows, columns=["change", "to", "effective", "reported"])
+
+
+def recovery(
+    kube: Cluster, source: Source, plan: Plan, rule: Rule, *, faulty: Callable[[pd.DataFrame], pd.Series], hold: float
+) -> tuple[pd.DataFrame, Change, float]:
+    """Take a fault away under traffic, and measure how long requests go on being hit.
+
+    Args:
+        kube: the cluster.
+        source: where the traffic comes from.
+        plan: the traffic; it is ended `hold` seconds after the proxies have lost the rule.
+        rule: the rule with the fault.
+        faulty: which requests of a table were hit.
+        hold: seconds of traffic with the fault, and again without.
+
+    Returns:
+        The table, the removal, and the seconds from before the removal to the start of the last request that was hit.
+    """
+    with applied(kube, rule):
+        with flowing(source, plan) as flow:
+            pause(hold)
+            removed = timed(kube, "removed", lambda: kube.delete([rule]), rule)
+            pause(hold)
+        frame = from_mesh(flow.frame())
+    times = frame["started"] + frame.attrs["began"]
+    last = times[faulty(frame) & (times >= removed.at)].max()
+    return frame, removed, 0.0 if pd.isna(last) else float(last - removed.at)
