@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from stackbook.parameters import ChapterParameters
+from stackbook.parameters import ChapterParameters, Percent
+
+
+def _sum_to_100(weights: dict[str, int]) -> dict[str, int]:
+    if sum(weights.values()) != 100:
+        raise ValueError(f"the weights {weights} sum to {sum(weights.values())}: let them sum to 100")
+    return weights
+
+
+Weights = Annotated[dict[str, Annotated[int, Field(ge=0, le=100)]], AfterValidator(_sum_to_100)]
+Alpha = Annotated[float, Field(gt=0, lt=0.5)]
+Power = Annotated[float, Field(gt=0.5, lt=1)]
+User = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[!-~]+$")]
 
 
 class Flannel(ChapterParameters):
@@ -29,8 +41,38 @@ class Istio(ChapterParameters):
     restart_requests_per_second: Annotated[int, Field(ge=1, le=100)] = 20
 
 
+class Traffic(ChapterParameters):
+    """06: `weights`: versions of reviews; `canary`: percentages of v3; `alpha`, `power`: of all checks together."""
+
+    user: User = "jason"
+    weights: Weights = Field(default_factory=lambda: {"v1": 50, "v3": 50})
+    canary: Annotated[list[Annotated[int, Field(ge=0, le=100)]], Field(min_length=2, max_length=6)] = Field(
+        default_factory=lambda: [10, 50, 100]
+    )
+    rate: Annotated[int, Field(ge=20, le=1000)] = 300
+    changes: Annotated[int, Field(ge=4, le=40)] = 20
+    alpha: Alpha = 0.001
+    power: Power = 0.99
+
+
+class Faults(ChapterParameters):
+    """07: faults for `user`; `alpha`: chance that any check fails without reason; `power`: of each check."""
+
+    user: User = "jason"
+    abort_percent: Percent = 30
+    abort_status: Annotated[int, Field(ge=400, le=599)] = 500
+    delay_percent: Percent = 30
+    delay_seconds: Annotated[float, Field(ge=0.1, le=10)] = 5
+    weights: Weights = Field(default_factory=lambda: {"v1": 50, "v3": 50})
+    rate: Annotated[int, Field(ge=10, le=500)] = 120
+    alpha: Alpha = 0.001
+    power: Power = 0.99
+
+
 CHAPTER_PARAMETERS: dict[str, type[ChapterParameters]] = {
     "03-flannel": Flannel,
     "04-kubernetes": Kubernetes,
     "05-istio": Istio,
+    "06-traffic": Traffic,
+    "07-faults": Faults,
 }

@@ -98,7 +98,7 @@ def parameters_cell(book: Notebook) -> Iterator[str]:
     if set(values) != set(wanted):
         yield f"cell {number}: parameters {sorted(values)}, the schema has {sorted(wanted)}"
     for name in sorted(set(values) & set(wanted)):
-        if json.dumps(values[name]) != json.dumps(wanted[name]):
+        if values[name] != wanted[name]:
             yield f"cell {number}: {name} is {values[name]!r}, the schema's default is {wanted[name]!r}"
 
 
