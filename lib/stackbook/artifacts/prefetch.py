@@ -1,0 +1,44 @@
+"""Components had ahead of the chapters that need them: `python -m stackbook.artifacts.prefetch [NAME …]`.
+
+A process of its own, at lower priority. A chapter that needs something before it is ready waits on its lock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from stackbook.artifacts.progress import ConsoleReport
+from stackbook.artifacts.resolver import SOURCES, fetch
+from stackbook.errors import StackbookError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Fetch; exit status 0, 1 for a failure, 2 for bad input, 130 when interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m stackbook.artifacts.prefetch", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what to fetch; all that a lab needs when empty")
+    parser.add_argument("--source", choices=SOURCES, default="auto")
+    options = parser.parse_args(argv)
+    os.nice(5)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        fetch(options.names, options.source, ConsoleReport(sys.stderr, every=10.0))
+    except StackbookError as error:
+        print(f"✗ {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("• interrupted; the next one goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

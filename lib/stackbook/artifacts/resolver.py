@@ -1,0 +1,288 @@
+"""Where the lab's components are: asked by name, had from the cache or made, in this process or in another.
+
+artifacts = Resolver.open(source="auto")
+artifacts.path("kubectl")                  # a Path to run
+artifacts.bundle("control-plane").archive  # an OCI archive for `ctr -n k8s.io images import`
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stackbook import paths
+from stackbook.artifacts.catalogue import Artifact, Build, Catalogue, Image
+from stackbook.artifacts.load import load
+from stackbook.artifacts.maker import Maker
+from stackbook.artifacts.process import Cancelled, Spawn, spawn
+from stackbook.artifacts.progress import ConsoleReport, Progress, Report
+from stackbook.artifacts.store import Entry, Store
+from stackbook.errors import InputError, StackbookError
+
+SOURCES = ("auto", "release", "registry")
+_SHOW_EVERY = 5.0
+
+
+@dataclass(frozen=True)
+class ArtifactStatus:
+    """Where one artifact or bundle stands.
+
+    Attributes:
+        name: in the catalogue; a bundle's plain name.
+        version: of the component.
+        state: `cached`, `building` (by some process now) or `missing`.
+        size: in bytes, expected when it is missing.
+        source: where the cached one came from; empty when missing.
+        estimate: seconds that it will probably take; 0 when cached.
+        chapter: the first chapter that needs it.
+    """
+
+    name: str
+    version: str
+    state: str
+    size: int
+    source: str
+    estimate: float
+    chapter: str
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """An image of ours: its full name, an OCI archive that holds it, and its public counterpart."""
+
+    reference: str
+    archive: Path
+    official: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Several images in one OCI archive."""
+
+    name: str
+    archive: Path
+    references: tuple[str, ...]
+
+
+class Resolver:
+    """The catalogue and the cache together; make one with `open`."""
+
+    def __init__(self, maker: Maker) -> None:
+        self._maker = maker
+        self.catalogue: Catalogue = maker.catalogue
+        self.store: Store = maker.store
+
+    @classmethod
+    def open(
+        cls, source: str = "auto", progress: Callable[[Any], object] | None = None, *,
+        versions: Mapping[str, str] | None = None, cache: Path | None = None, verify: bool = False, run: Spawn = spawn,
+    ) -> Resolver:  # fmt: skip
+        """The resolver of this checkout and this user's cache.
+
+        Args:
+            source: `auto` takes the first that works; `release` and `registry` force one for what has both.
+            progress: gets `Progress` objects (`str()` of one is a line), at most one per job every 5 seconds, besides
+                notes and ends.
+            versions: other versions than the catalogue's, by component.
+            cache: another cache folder than the user's.
+            verify: compare full digests, not only sizes and times, of what is cached.
+            run: starts child processes.
+
+        Raises:
+            InputError: an unknown source, component or version.
+        """
+        if source not in SOURCES:
+            raise InputError(f"there is no source {source!r}", fix=f"one of: {', '.join(SOURCES)}")
+        report = _thinned(progress)
+        catalogue = load(versions=versions)
+        store = Store(cache or paths.cache(), say=lambda text: report(Progress("cache", "note", message=text)))
+        return cls(Maker(catalogue, store, source, report, verify, run=run))
+
+    def path(self, name: str) -> Path:
+        """Where the file or folder `name` lies, had if need be; see `Maker.file` for errors."""
+        artifact = self.catalogue.artifact(name)
+        if entry := self._maker.cached(artifact):
+            return self.store.path(entry)
+        self.ensure([f"file:{artifact.name}"])
+        return self.store.path(self._maker.file(artifact.name))
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of the file `name`, had if need be."""
+        self.path(name)
+        return self._maker.file(name).digest
+
+    def version(self, name: str) -> str:
+        """The version of a component, artifact or image, as its project writes it, without a leading v."""
+        if name in self.catalogue.versions:
+            return self.catalogue.versions[name]
+        kind, plain = self.catalogue.resolve(name)
+        if kind == "file":
+            return self.catalogue.artifact(plain).version
+        image = self.catalogue.image(plain if kind == "image" else self.catalogue.bundle(plain)[0])
+        return image.reference.rpartition(":")[2].removeprefix("v")
+
+    def image_reference(self, name: str) -> str:
+        """The full name of our image; makes nothing."""
+        return self.catalogue.image(name).reference
+
+    def image(self, name: str) -> ImageRef:
+        """One image in an archive of its own."""
+        image = self.catalogue.image(name)
+        self.ensure([f"image:{name}"])
+        return ImageRef(image.reference, self.store.path(self._archive("image", name)), image.official)
+
+    def bundle(self, name: str) -> Bundle:
+        """Several images in one archive, with what they share once."""
+        references = tuple(self.catalogue.image(member).reference for member in self.catalogue.bundle(name))
+        self.ensure([f"bundle:{name}"])
+        return Bundle(name, self.store.path(self._archive("bundle", name)), references)
+
+    def status(self) -> list[ArtifactStatus]:
+        """Files, then bundles, in the catalogue's order."""
+        busy = self._busy()
+        found = [self._file_status(artifact, busy) for artifact in self.catalogue.artifacts.values()]
+        return found + [self._bundle_status(name, busy) for name in self.catalogue.bundles]
+
+    def ensure(self, names: Iterable[str]) -> None:
+        """Have all of `names` cached: Go builds in turn, downloads beside them, archives as their parts get ready.
+
+        A name is a file's, a bundle's or an image's; `file:`, `bundle:` or `image:` before it says which.
+
+        Raises:
+            InputError: an unknown name; nothing was begun.
+            StackbookError: the first failure, after all the others are done.
+            Cancelled, KeyboardInterrupt: interrupted; what is done so far is kept and continued the next time.
+        """
+        wanted = [self.catalogue.resolve(name) for name in names]
+        _Round(self, self._maker).run(wanted)
+
+    def _members(self, kind: str, name: str) -> list[Image]:
+        members = self.catalogue.bundle(name) if kind == "bundle" else (name,)
+        return [self.catalogue.image(member) for member in members]
+
+    def _archive(self, kind: str, name: str) -> Entry:
+        return self._maker.archive(f"{kind}:{name}", self._members(kind, name))
+
+    def _busy(self) -> set[str]:
+        """Jobs that some process works on now."""
+        names = ["go-build", *self.catalogue.artifacts, *(f"bundle:{name}" for name in self.catalogue.bundles)]
+        holders = [self.store.lock(name).holder() for name in names]
+        return {str(holder.get("job", "")) for holder in holders if holder}
+
+    def _file_status(self, artifact: Artifact, busy: set[str]) -> ArtifactStatus:
+        entry = self._maker.cached(artifact)
+        jobs = {artifact.name, *(f"go:{source.group}" for source in artifact.sources if isinstance(source, Build))}
+        state = "cached" if entry else "building" if jobs & busy else "missing"
+        size, source = (entry.size, entry.source) if entry else (artifact.size, "")
+        estimate = 0.0 if entry else self._maker.estimate(artifact.name)
+        return ArtifactStatus(artifact.name, artifact.version, state, size, source, estimate, artifact.chapter)
+
+    def _bundle_status(self, name: str, busy: set[str]) -> ArtifactStatus:
+        members = self._members("bundle", name)
+        entry = self._maker.archive_cached(f"bundle:{name}", members)
+        parts = {file: self.catalogue.artifact(file) for image in members for file, _ in image.files}
+        state = "cached" if entry else "building" if f"bundle:{name}" in busy else "missing"
+        size = entry.size if entry else sum(part.size for part in parts.values())
+        estimate = 0.0 if entry else self.store.estimate(f"bundle:{name}", 8.0)
+        chapter = min((part.chapter for part in parts.values()), default="05")
+        version = self.version(f"bundle:{name}")
+        return ArtifactStatus(name, version, state, size, entry.source if entry else "", estimate, chapter)
+
+
+class _Round:
+    """One call of `ensure`: three lanes, since compiling keeps the processors busy and downloading the network."""
+
+    def __init__(self, resolver: Resolver, maker: Maker) -> None:
+        self._resolver, self._maker = resolver, maker
+        self._lanes = {lane: ThreadPoolExecutor(workers, lane) for lane, workers in _LANES.items()}
+        self._futures: dict[tuple[str, str], Future[Entry]] = {}
+
+    def run(self, wanted: Iterable[tuple[str, str]]) -> None:
+        self._maker.cancel.clear()
+        failure: StackbookError | None = None
+        try:
+            for kind, name in wanted:
+                self._want(kind, name)
+            for future in list(self._futures.values()):
+                try:
+                    while not future.done():
+                        threading.Event().wait(0.02)
+                    future.result()
+                except StackbookError as error:
+                    failure = failure or error
+        except BaseException:
+            self._maker.cancel.set()
+            raise
+        finally:
+            for lane in self._lanes.values():
+                lane.shutdown(wait=True, cancel_futures=self._maker.cancel.is_set())
+        if failure:
+            raise failure
+
+    def _want(self, kind: str, name: str) -> Future[Entry]:
+        known = self._futures.get((kind, name))
+        if known is not None:
+            return known
+        if kind == "file":
+            future = self._lanes[self._lane(name)].submit(self._checked, lambda: self._maker.file(name))
+        else:
+            members = self._resolver._members(kind, name)
+            parts = [file for image in members for file, _ in image.files]
+            parts += ["machine-rootfs"] if any(image.base for image in members) else []
+            needed = [self._want("file", part) for part in dict.fromkeys(parts)]
+            future = self._lanes["assemble"].submit(self._checked, lambda: self._assembled(kind, name, needed))
+        self._futures[kind, name] = future
+        return future
+
+    def _assembled(self, kind: str, name: str, needed: list[Future[Entry]]) -> Entry:
+        for future in needed:
+            future.result()
+        return self._resolver._archive(kind, name)
+
+    def _checked(self, work: Callable[[], Entry]) -> Entry:
+        if self._maker.cancel.is_set():
+            raise Cancelled
+        return work()
+
+    def _lane(self, name: str) -> str:
+        recipes = self._maker.recipes(self._maker.catalogue.artifact(name))
+        return "build" if recipes and isinstance(recipes[0][0], Build) else "download"
+
+
+_LANES = {"build": 1, "download": 3, "assemble": 1}
+
+
+def fetch(names: Iterable[str] = (), source: str = "auto", progress: Callable[[Any], object] | None = None) -> None:
+    """Have the named components, or all that a lab needs; the function of `stackbook fetch`.
+
+    Raises:
+        InputError: an unknown name or source.
+        ArtifactError: a component cannot be had.
+    """
+    resolver = Resolver.open(source=source, progress=progress)
+    resolver.ensure(tuple(names) or resolver.catalogue.default_names())
+
+
+def _thinned(progress: Callable[[Any], object] | None) -> Report:
+    """At most one moment per job every few seconds, besides notes and ends."""
+    if progress is None:
+        return lambda _: None
+    if isinstance(progress, ConsoleReport):
+        return progress
+    shown: dict[str, float] = {}
+    guard = threading.Lock()
+
+    def report(moment: Progress) -> None:
+        now = time.monotonic()
+        with guard:
+            if moment.phase not in ("note", "done") and now - shown.get(moment.job, -_SHOW_EVERY) < _SHOW_EVERY:
+                return
+            shown[moment.job] = now
+        progress(moment)
+
+    return report
