@@ -199,7 +199,7 @@ def _roles(data: bytes, descriptor: Any, per_row: int) -> tuple[list[str], dict[
     labels = {}
     starts = sorted(texts)
     for start, following in zip(starts, [*starts[1:], start_of_next_row(len(data), per_row)], strict=True):
-        room = int(5.4 * (min(following, start_of_next_row(start, per_row)) - start))  # characters above a box
+        room = int(3.7 * (min(following, start_of_next_row(start, per_row)) - start))  # characters above a box
         text = texts[start]
         labels[start] = text if len(text) <= room else text[: max(room - 1, 1)] + "…"
     return roles, labels
