@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +46,24 @@ class Bench:
         """What the administration interface of a workload's proxy answers to GET."""
         ask = ("pilot-agent", "request", "GET", path)
         return self.kube.exec(namespace, workload, *ask, container="istio-proxy", timeout=60).stdout
+
+    def ask(self, url: str, **headers: str) -> Any:
+        """The JSON that one request from inside the mesh gets; `_` in a header's name stands for `-`."""
+        flags = [part for name, value in headers.items() for part in ("-H", f"{name.replace('_', '-')}: {value}")]
+        argv = ("curl", "-sSf", "-m", "10", *flags, url)
+        return json.loads(self.kube.exec(NAMESPACE, "load", *argv, container="capture").stdout)
+
+    def clusters(self, workload: str, host: str) -> list[dict[str, Any]]:
+        """What a workload's proxy has for a host: subset, balancing, and whether it speaks TLS; by subset."""
+        dump = json.loads(self.envoy(workload, "config_dump?resource=dynamic_active_clusters"))
+        rows = []
+        for entry in dump["configs"]:
+            cluster = entry["cluster"]
+            direction, _, subset, name = (cluster["name"].split("|") + [""] * 3)[:4]
+            if direction == "outbound" and name == host:
+                tls = "transport_socket" in cluster or "transport_socket_matches" in cluster
+                rows.append({"subset": subset, "balance": cluster.get("lb_policy", "ROUND_ROBIN"), "tls": tls})
+        return sorted(rows, key=lambda row: str(row["subset"]))
 
     def identity(self, workload: str) -> str:
         """The SPIFFE id in the certificate that a workload's proxy shows to others."""
@@ -97,9 +117,41 @@ def prepare(lab: Lab) -> Bench:
     )
 
 
-def remove(lab: Lab) -> None:
-    """Take the two pods away."""
-    lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, *PODS, "--ignore-not-found", timeout=60)
+@contextmanager
+def restored(lab: Lab) -> Iterator[None]:
+    """Afterwards the traffic rules are those that were found, and the bench's pods are gone."""
+    from stackbook.mesh_rules import found, restore
+
+    before = found(lab.kube, NAMESPACE)
+    try:
+        yield
+    finally:
+        restore(lab.kube, before, NAMESPACE)
+        lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, *PODS, "--ignore-not-found", timeout=60)
+
+
+@contextmanager
+def replicas(kube: Kube, workload: str, count: int) -> Iterator[None]:
+    """So many pods of a Deployment while the block runs, and then as many as before."""
+    before = kube.json("get", f"deployment/{workload}", "-n", NAMESPACE)["spec"]["replicas"]
+    try:
+        kube.kubectl("scale", f"deployment/{workload}", "-n", NAMESPACE, f"--replicas={count}")
+        kube.wait_rollout(NAMESPACE, f"deployment/{workload}", timeout=90)
+        yield
+    finally:
+        kube.kubectl("scale", f"deployment/{workload}", "-n", NAMESPACE, f"--replicas={before}")
+
+
+@contextmanager
+def broken_pod(lab: Lab) -> Iterator[None]:
+    """A pod that the service reviews counts as its version v1, and that answers nothing, while the block runs."""
+    text = manifests.render("broken.yaml", image_load=lab.image("load"))
+    try:
+        lab.kube.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=text)
+        lab.kube.wait_pods(NAMESPACE, "broken=yes", count=1, timeout=60)
+        yield
+    finally:
+        lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, "-l", "broken=yes", "--ignore-not-found", timeout=60)
 
 
 def unhealthy(kube: Any) -> list[str]:

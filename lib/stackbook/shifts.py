@@ -56,6 +56,21 @@ def shift(
         return flow.frame(), changes
 
 
+def alternate(
+    kube: Cluster, source: Source, plan: Plan, pair: Mapping[str, Rule], *, app: str, times: int, hold: float = 0.3
+) -> tuple[pd.DataFrame, list[Change]]:
+    """Like `shift`, but two rules take turns, `times` times; each label is the version that its rule sends all to."""
+    labels = list(pair)
+    with applied(kube, pair[labels[0]]):
+        with flowing(source, plan, app=app, lead=1.0) as flow:
+            changes = [Change(time.time(), labels[0], 0.0)]
+            for number in range(times):
+                label = labels[(number + 1) % len(labels)]
+                changes.append(change(kube, label, pair[label]))
+                pause(hold)
+        return flow.frame(), changes
+
+
 def change(kube: Cluster, label: str, rule: Rule) -> Change:
     """Apply a rule, and wait until the proxies have it."""
     return timed(kube, label, lambda: kube.apply([rule]), rule)

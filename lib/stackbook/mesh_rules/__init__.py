@@ -19,6 +19,7 @@ from stackbook.mesh_rules.build import (
     service_entry,
     sidecar,
     split,
+    through_egress,
     to,
     virtual_service,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "service_entry",
     "sidecar",
     "split",
+    "through_egress",
     "to",
     "virtual_service",
 ]

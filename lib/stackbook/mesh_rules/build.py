@@ -220,11 +220,38 @@ def service_entry(
     return _object("ServiceEntry", name, namespace, spec)
 
 
+def through_egress(name: str, *, host: str, port: int, namespace: str = "default") -> list[Rule]:
+    """The rules that take requests for an external host through the egress gateway: it, and both legs of the way."""
+    leg = [
+        route(
+            to("istio-egressgateway.istio-system.svc.cluster.local", port=80),
+            match=[{"gateways": ["mesh"], "port": port}],
+        ),
+        route(to(host, port=port), match=[{"gateways": [f"{name}-egress"], "port": 80}]),
+    ]
+    return [
+        gateway(f"{name}-egress", selector="egressgateway", hosts=[host], namespace=namespace),
+        virtual_service(f"{name}-egress", *leg, hosts=[host], gateways=["mesh", f"{name}-egress"], namespace=namespace),
+    ]
+
+
 def sidecar(
-    name: str, *, egress: Sequence[str], labels: Mapping[str, str] | None = None, namespace: str = "default"
+    name: str,
+    *,
+    egress: Sequence[str],
+    labels: Mapping[str, str] | None = None,
+    registered_only: bool = False,
+    namespace: str = "default",
 ) -> Rule:
-    """What the proxies of a namespace (or of the pods with these labels) know: "./*" is their own namespace."""
-    spec = {"workloadSelector": {"labels": dict(labels)} if labels else None, "egress": [{"hosts": list(egress)}]}
+    """What the proxies of a namespace (or of the pods with these labels) know: "./*" is their own namespace.
+
+    With `registered_only` they refuse what no service and no ServiceEntry names (502), instead of letting it pass.
+    """
+    spec = {
+        "workloadSelector": {"labels": dict(labels)} if labels else None,
+        "egress": [{"hosts": list(egress)}],
+        "outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"} if registered_only else None,
+    }
     return _object("Sidecar", name, namespace, spec)
 
 
