@@ -100,15 +100,17 @@ def page_shares(
     """What a page sees whose own call has a time limit and is tried again.
 
     Envoy draws the delay first, then the abort. A try is cut off after `limit` seconds where the delay is longer, so a
-    request takes a multiple of the limit and not the delay. Keys: "error", and "k time-outs" for each k.
+    request takes a multiple of the limit and not the delay. Keys: "error", and "k time-outs" for each k (not where the
+    delay is within the limit: then no try is cut off).
 
     >>> shares = page_shares(abort_percent=30, delay_percent=30, delay_seconds=5)
     >>> round(shares["error"], 4), round(shares["2 time-outs"], 4)
     (0.2601, 0.09)
     """
     a, d = percent("abort_percent", abort_percent) / 100, percent("delay_percent", delay_percent) / 100
-    cut = d if seconds("delay_seconds", delay_seconds) > limit else 0.0
-    failed = cut + (1 - cut) * a
+    if seconds("delay_seconds", delay_seconds) <= limit:
+        return {"error": a**tries}
+    cut, failed = d, d + (1 - d) * a
     states = {0: 1.0}  # time-outs so far → chance that another try is due
     ended = dict.fromkeys(range(tries + 1), 0.0)
     for _ in range(tries):
@@ -131,7 +133,7 @@ def page_checks(
     found: Checks = {
         "an error on the page": share(frame, frame["status"] >= 500, shares["error"], alpha=alpha, needed=needed)
     }
-    for count in range(len(shares) - 1):
+    for count in range(len(shares) - 1):  # all but "error"
         claim = shares[f"{count} time-outs"]
         found[f"{count * limit:g} s or a little more"] = share(
             frame, limits == count, claim, alpha=alpha, needed=needed

@@ -5,7 +5,7 @@
 [50, 50]
 """
 
-from stackbook.mesh_rules.apply import KINDS, applied, found, parsed, restore
+from stackbook.mesh_rules.apply import KINDS, applied, as_yaml, found, parsed, restore
 from stackbook.mesh_rules.build import (
     Rule,
     destination_rule,
@@ -32,6 +32,7 @@ __all__ = [
     "Proxy",
     "Rule",
     "applied",
+    "as_yaml",
     "check",
     "destination_rule",
     "duration",

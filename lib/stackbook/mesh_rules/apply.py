@@ -124,3 +124,8 @@ def parsed(*rules: Rule | str) -> list[Rule]:
     """Rules as objects, copied: those of a manifest in YAML one by one."""
     texts = [rule if isinstance(rule, str) else json.dumps(rule) for rule in rules]
     return [item for text in texts for item in yaml.safe_load_all(text) if item]
+
+
+def as_yaml(*rules: Rule) -> str:
+    """Rules as a manifest, with the fields in the order in which people write them."""
+    return "---\n".join(yaml.safe_dump(rule, sort_keys=False, default_flow_style=False) for rule in rules)
