@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from stackbook import manifests
 from stackbook.errors import CheckFailed, InputError
-from stackbook.traffic import FromHost, FromPod, Source
+from stackbook.mesh_rules import Rule, applied, destination_rule, found, proxies, restore, route, to, virtual_service
+from stackbook.traffic import FromHost, FromPod, Plan, Source, send, with_flags
 
 if TYPE_CHECKING:
     from stackbook.chapter import Lab
@@ -36,6 +39,31 @@ class Bench:
     def outside_address(self) -> str:
         """Address of the pod outside the mesh; its server listens on port 8080."""
         return str(self.kube.json("get", "pod", "outside", "-n", NAMESPACE)["status"]["podIP"])
+
+    def compare(
+        self,
+        plan: Plan,
+        variants: Mapping[str, Sequence[Rule]],
+        *,
+        source: Source | None = None,
+        checked: bool = True,
+        flags: bool = False,
+    ) -> dict[str, pd.DataFrame]:
+        """The same traffic under one set of rules after the other, by name; the rules found before come back each time.
+
+        Args:
+            plan: the traffic.
+            variants: sets of rules by name; an empty one is the mesh as it is.
+            source: where the traffic comes from; from inside the mesh where none is given.
+            checked: refuse rules that the mesh cannot carry out.
+            flags: add the response flags of the sending proxy's access log.
+        """
+        frames = {}
+        for name, rules in variants.items():
+            with applied(self.kube, *rules, checked=checked):
+                frame = send(source or self.inside, plan, app="reviews")
+                frames[name] = with_flags(frame, self.access_log(seconds=60)) if flags else frame
+        return frames
 
     def access_log(self, pod: str = "load", *, namespace: str = NAMESPACE, seconds: int = 300) -> list[str]:
         """Lines of a proxy's log of the last seconds: its access log in JSON among them."""
@@ -120,8 +148,6 @@ def prepare(lab: Lab) -> Bench:
 @contextmanager
 def restored(lab: Lab) -> Iterator[None]:
     """Afterwards the traffic rules are those that were found, and the bench's pods are gone."""
-    from stackbook.mesh_rules import found, restore
-
     before = found(lab.kube, NAMESPACE)
     try:
         yield
@@ -142,6 +168,17 @@ def replicas(kube: Kube, workload: str, count: int) -> Iterator[None]:
         kube.kubectl("scale", f"deployment/{workload}", "-n", NAMESPACE, f"--replicas={before}")
 
 
+def to_v1(*, retries: Mapping[str, Any] | None = None, **policy: Any) -> list[Rule]:
+    """Rules that send all requests for reviews to its version v1, drawn at random among the pods; TLS as each pod can.
+
+    Args:
+        retries: of the route; Istio's own where none are given, `{"attempts": 0}` for none at all.
+        policy: more of the DestinationRule's trafficPolicy.
+    """
+    subset = destination_rule("reviews", versions=["v1"], balance="RANDOM", tls="", **policy)
+    return [subset, virtual_service("reviews", route(to("reviews", "v1"), retries=retries))]
+
+
 @contextmanager
 def broken_pod(lab: Lab) -> Iterator[None]:
     """A pod that the service reviews counts as its version v1, and that answers nothing, while the block runs."""
@@ -158,18 +195,67 @@ def unhealthy(kube: Any) -> list[str]:
     """What of bookinfo and its mesh is not healthy, one line each; empty when all is well."""
     from stackbook.cluster import pod_problem
     from stackbook.mesh import pods_with_sidecar
-    from stackbook.mesh_rules import proxies
 
     pods = kube.pods(NAMESPACE, "app in (productpage, details, reviews, ratings)")
-    found = [f"{p['metadata']['name']}: {pod_problem(p)}" for p in pods if pod_problem(p)]
-    found += [f"{name}: no sidecar" for name, has in pods_with_sidecar(pods).items() if not has]
+    wrong = [f"{p['metadata']['name']}: {pod_problem(p)}" for p in pods if pod_problem(p)]
+    wrong += [f"{name}: no sidecar" for name, has in pods_with_sidecar(pods).items() if not has]
     if len(pods) < 6:
-        found.append(f"{len(pods)} of 6 bookinfo pods are there")
+        wrong.append(f"{len(pods)} of 6 bookinfo pods are there")
     known = proxies(kube)
     for pod in pods:
         proxy = known.get(f"{pod['metadata']['name']}.{NAMESPACE}")
         if proxy is None:
-            found.append(f"{pod['metadata']['name']}: its proxy is not connected to istiod")
+            wrong.append(f"{pod['metadata']['name']}: its proxy is not connected to istiod")
         elif proxy.rejected:
-            found.append(proxy.state)
-    return found
+            wrong.append(proxy.state)
+    return wrong
+
+
+def statuses(frames: Mapping[str, pd.DataFrame]) -> dict[str, list[int]]:
+    """Which statuses each table has."""
+    return {name: sorted(set(frame["status"])) for name, frame in frames.items()}
+
+
+def claims_of_productpage(kube: Kube) -> dict[str, bool]:
+    """What the guide's Service, ServiceAccount and Deployment of productpage promise, and whether it is so."""
+    service, account = kube.json("get", "svc/productpage"), kube.json("get", "sa/bookinfo-productpage")
+    deployment = kube.json("get", "deploy/productpage-v1")["spec"]
+    slices = kube.json("get", "endpointslices", "-l", "kubernetes.io/service-name=productpage")["items"]
+    addresses = {address for part in slices for entry in part["endpoints"] for address in entry["addresses"]}
+    pods = {pod["status"]["podIP"] for pod in kube.pods(NAMESPACE, "app=productpage")}
+    sets = kube.json("get", "replicasets", "-l", "app=productpage")["items"]
+    identity = f"system:serviceaccount:{NAMESPACE}:{account['metadata']['name']}"
+    may = [kube.kubectl("auth", "can-i", verb, "pods", f"--as={identity}", check=False) for verb in ("get", "list")]
+    return {
+        "the port is named http, which tells Istio the protocol": service["spec"]["ports"][0]["name"] == "http",
+        "the service's endpoints are its pods": addresses == pods,
+        "replicas: 1 means one pod, by one ReplicaSet": deployment["replicas"] == len(pods) == 1
+        and [s["spec"]["replicas"] for s in sets if s["spec"]["replicas"]] == [1],
+        "containers is a list": isinstance(deployment["template"]["spec"]["containers"], list),
+        "the pods carry the account's name": deployment["template"]["spec"]["serviceAccountName"]
+        == account["metadata"]["name"],
+        "the account gives no right to read pods": [answer.stdout.strip() for answer in may] == ["no", "no"],
+        "a pod that names no account has the one called default": kube.json("get", "pod/load")["spec"][
+            "serviceAccountName"
+        ]
+        == "default",
+    }
+
+
+def doors(ingress: str, user: str) -> list[dict[str, Any]]:
+    """What the ingress gateway answers to the paths of the guide's VirtualService and to two others, for two hosts."""
+    import httpx
+
+    paths = ("/productpage", "/static/", "/login", "/logout", "/api/v1/products", "/reviews/0", "/")
+    rows = []
+    for path in paths:
+        verb, form = ("POST", {"username": user}) if path == "/login" else ("GET", None)
+        said = []
+        for host in ("bookinfo.example", "any.other.name"):
+            answer = httpx.request(verb, ingress + path, headers={"host": host}, data=form, timeout=10, trust_env=False)
+            # Envoy answers 404 itself; what a service answered says how long it took.
+            said.append((answer.status_code, "x-envoy-upstream-service-time" in answer.headers))
+        rows.append(
+            {"path": path, "status": said[0][0], "reaches a service": said[0][1], "for any host": said[0] == said[1]}
+        )
+    return rows

@@ -58,6 +58,22 @@ def weight_checks(frame: pd.DataFrame, weights: Mapping[str, float], *, alpha: f
     return found
 
 
+def by_group(
+    frame: pd.DataFrame,
+    predicted: Mapping[str, Mapping[str, float]],
+    *,
+    alpha: float,
+    needed: int = 0,
+    column: str = "group",
+) -> Checks:
+    """`weight_checks` of each group, whose weights are `predicted` by its name; what is in no group is left out."""
+    return {
+        f"{name}: {claim}": check
+        for name, weights in predicted.items()
+        for claim, check in weight_checks(frame[frame[column] == name], weights, alpha=alpha, needed=needed).items()
+    }
+
+
 def fault_checks(
     frame: pd.DataFrame,
     *,

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from stackbook.errors import CheckFailed
 from stackbook.traffic import Executes, Plan, Source, flowing
 
+APPLICATION = "tcp port 9080 or tcp port 15001"
+"""What bookinfo's services speak on: their own port, and the one that a pod's outbound connections are turned to."""
 TLS, PLAIN, OTHER = "TLS record", "plain HTTP", "other"
 _TLS_TYPES = range(20, 25)  # RFC 8446 section 5.1; 24 is heartbeat, RFC 6520
 _METHODS = (b"GET ", b"POST ", b"PUT ", b"HEAD ", b"HTTP/1.", b"PRI * HTTP/2")
