@@ -49,6 +49,7 @@ def restored(lab: Lab) -> Iterator[str]:
             flannel.routed(h, wanted) for h in lab.machines.values()
         ):
             flannel.switch(lab.kube, lab.machines, manifest(lab, wanted), wanted)
+        lab.kube.wait_rollout(flannel.NAMESPACE, flannel.DAEMONSET, timeout=90)
 
 
 def compare(lab: Lab, step: Step, *, seconds: int, pings: int) -> pd.DataFrame:
@@ -72,7 +73,6 @@ def compare(lab: Lab, step: Step, *, seconds: int, pings: int) -> pd.DataFrame:
             if flannel.running_backend(lab.kube) != backend:
                 flannel.switch(lab.kube, lab.machines, manifest(lab, backend), backend)
             rows.append(measure(lab, backend, seconds=seconds, pings=pings))
-    walk.renew(lab)
     return pd.DataFrame(rows)
 
 

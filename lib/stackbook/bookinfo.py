@@ -79,7 +79,7 @@ def restart_under_load(lab: Lab, workload: str, *, rate: float) -> pd.DataFrame:
 
     The load begins two seconds before the restart, and ends two seconds after the old pods are gone.
     """
-    program = str(lab.artifacts.path("load"))
+    program = str(lab.artifacts.path("app-load"))
     plan = Plan([Group("page", f"{lab.ingress}/productpage")], count=20_000, rate=rate, seconds=180, timeout=15)
     with flowing(FromHost(lab.local, program), plan, app="productpage", lead=2.0) as flow:
         old = {p["metadata"]["name"] for p in lab.kube.pods("default", "app=productpage")}

@@ -97,7 +97,8 @@ class Lab:
         if gone := [name for name in wanted if name not in found]:
             raise CheckFailed(f"machines not running: {', '.join(gone)}", fix="run chapter 01: stackbook run --only 01")
         for host in found.values():
-            host.observers.append(self._observe)  # type: ignore[attr-defined]
+            if self._observe not in host.observers:  # type: ignore[attr-defined]
+                host.observers.append(self._observe)  # type: ignore[attr-defined]
         return found
 
     @property
@@ -157,9 +158,8 @@ class Lab:
 
     def image(self, name: str) -> str:
         """The reference of an image: the lab's own build where images are preloaded, else the official one."""
-        from stackbook.artifacts.catalogue import Catalogue
-
-        return self.artifacts.image_reference(name) if self.preloads else Catalogue.load().official(name)
+        image = self.artifacts.catalogue.image(name)
+        return image.reference if self.preloads else image.official
 
     @property
     def images(self) -> kubeadm.Images:
@@ -297,7 +297,8 @@ class Lab:
         book = json.loads(self.chapter.notebook.read_text(encoding="utf-8"))
         sources = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]
         profile = self.profile.model_dump(exclude={"chapters", "name"}, mode="json")
-        parts = [sources, profile, self.parameters.model_dump(mode="json"), self.instance()]
+        instance = self.instance() if self.chapter.needs else ""
+        parts = [sources, profile, self.parameters.model_dump(mode="json"), instance]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def instance(self) -> str:

@@ -64,7 +64,7 @@ ALL: tuple[Chapter, ...] = (
         guide=("1.1.2",),
         needs=("01-machines",),
         leaves="a cluster without a pod network",
-        artifacts=("kubelet", "kubeadm", "kubectl", "control-plane"),
+        artifacts=("kubelet", "kubeadm", "kubectl", "control-plane", "worker"),
     ),
     Chapter(
         "03-flannel",
@@ -72,7 +72,7 @@ ALL: tuple[Chapter, ...] = (
         guide=("1.1.2", "2.3", "2.3.1"),
         needs=("02-kubeadm",),
         leaves="both nodes Ready, DNS answering",
-        artifacts=("node",),
+        artifacts=("node", "kube-flannel.yml", "apps"),
     ),
     Chapter(
         "04-kubernetes",
@@ -88,7 +88,7 @@ ALL: tuple[Chapter, ...] = (
         guide=("1.2", "2.2", "2.2.1", "2.2.2", "2.2.2.1", "2.2.2.2"),
         needs=("03-flannel",),
         leaves="Istio and six bookinfo pods 2/2",
-        artifacts=("istioctl", "istio", "apps"),
+        artifacts=("apps", "app-load", "istioctl", "istio"),
     ),
     Chapter(
         "06-traffic",

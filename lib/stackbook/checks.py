@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from stackbook import facts, flannel, kubeadm, mesh
 from stackbook.cluster import node_problem, pod_problem
+from stackbook.control_plane import components
 from stackbook.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -90,13 +91,12 @@ def _control_plane(lab: Lab) -> str:
     require(lab.kube.ready(), "the API server does not answer /readyz with ok", fix="run chapter 02")
     if lab.profile.target == "cluster":
         return "readyz: ok"
-    pods = {p["metadata"]["name"]: p for p in lab.kube.pods("kube-system")}
-    node = lab.profile.control_plane.name
-    for part in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
-        pod = pods.get(f"{part}-{node}")
-        require(pod is not None, f"there is no pod {part}-{node}")
-        require(pod_problem(pod or {"status": {}}) == "", f"{part}-{node}: {pod_problem(pod or {'status': {}})}")
-    return "readyz: ok; four static pods Ready"
+    for row in components(lab):
+        require(row["healthy"], f"{row['component']} does not say that it is healthy")
+        require(
+            row["started by"] == "the kubelet, from a file", f"{row['component']} was started by {row['started by']}"
+        )
+    return "readyz: ok; four static pods healthy"
 
 
 def _registered(lab: Lab) -> str:

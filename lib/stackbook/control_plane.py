@@ -12,6 +12,7 @@ from stackbook import kubeadm
 from stackbook.cluster import write_kubeconfig
 from stackbook.hosts import Host
 from stackbook.parameters import Profile
+from stackbook.waiting import until
 
 if TYPE_CHECKING:
     from stackbook.chapter import Lab
@@ -21,6 +22,12 @@ GUIDE_INIT = (
     "kubeadm init --pod-network-cidr=10.244.0.0/16 --service-cidr=10.1.0.0/12 --kubernetes-version v1.19.0 "
     "--image-repository registry.aliyuncs.com/google_containers --apiserver-advertise-address=192.168.98.3"
 )
+HEALTH = {
+    "etcd": "http://127.0.0.1:2381/health",
+    "kube-apiserver": "https://127.0.0.1:6443/readyz",
+    "kube-controller-manager": "https://127.0.0.1:10257/healthz",
+    "kube-scheduler": "https://127.0.0.1:10259/healthz",
+}
 STATIC_PODS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
 
@@ -95,20 +102,28 @@ def components(lab: Lab) -> list[dict[str, Any]]:
     }
     pods = {p["metadata"]["name"]: p for p in lab.kube.pods("kube-system", "tier=control-plane")}
     node = lab.profile.control_plane.name
-    rows = []
-    for name in STATIC_PODS:
-        pod = pods.get(f"{name}-{node}", {"metadata": {}, "status": {}})
-        conditions = {c["type"]: c["status"] for c in pod["status"].get("conditions", [])}
-        source = pod["metadata"].get("annotations", {}).get("kubernetes.io/config.source", "")
-        rows.append(
-            {
-                "component": name,
-                "duty": duties[name],
-                "started by": "the kubelet, from a file" if source == "file" else source or "nobody",
-                "healthy": conditions.get("Ready") == "True",
-            }
-        )
-    return rows  # fmt: skip
+    return [
+        {
+            "component": name,
+            "duty": duties[name],
+            "started by": _starter(pods.get(f"{name}-{node}")),
+            "healthy": healthy(lab.control_plane, name),
+        }
+        for name in STATIC_PODS
+    ]
+
+
+def _starter(pod: dict[str, Any] | None) -> str:
+    source = (pod or {"metadata": {}})["metadata"].get("annotations", {}).get("kubernetes.io/config.source", "")
+    return "the kubelet, from a file" if source == "file" else source or "nobody"
+
+
+def healthy(host: Host, component: str) -> bool:
+    """What a component says of itself at its own health endpoint, asked on its machine."""
+    url = HEALTH[component]
+    # -k: these endpoints have certificates of their own making, for 127.0.0.1 only.
+    answer = host.run(["curl", "-sk", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", url], check=False)
+    return answer.stdout == "200"
 
 
 def readyz(lab: Lab) -> list[dict[str, Any]]:
@@ -228,3 +243,23 @@ def completion(host: Host) -> list[dict[str, Any]]:
          "works": host.run(argv, check=False, env={"HOME": "/root"}, timeout=60).ok}
         for name, argv in scripts.items()
     ]  # fmt: skip
+
+
+def settled(lab: Lab, *, timeout: float = 60.0) -> list[dict[str, Any]]:
+    """`components`, once all of them are healthy and the kubelet has told the API server of them.
+
+    Raises:
+        WaitTimeout: one is not; names it.
+    """
+
+    def done() -> list[dict[str, Any]]:
+        rows = components(lab)
+        return rows if all(r["healthy"] and r["started by"] != "nobody" for r in rows) else []
+
+    def last() -> str:
+        return ", ".join(
+            str(r["component"]) for r in components(lab) if not r["healthy"] or r["started by"] == "nobody"
+        )
+
+    return until(done, what="every component of the control plane is healthy", timeout=timeout, every=0.3, last=last,
+                 cause=lambda: lab.kube.explain("kube-system"))  # fmt: skip

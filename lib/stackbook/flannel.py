@@ -146,16 +146,16 @@ def switch(kube: Kube, machines: Mapping[str, Host], text: str, backend: str, *,
     kube.kubectl("-n", NAMESPACE, "delete", "pods", "-l", "app=flannel", "--grace-period=1", "--wait=true", timeout=60)
     for host in machines.values():
         remove_leftovers(host, keep=backend)
-    kube.wait_rollout(NAMESPACE, DAEMONSET, timeout=timeout)
     for host in machines.values():
-        remove_leftovers(host, keep=backend)
         until(
             lambda host=host: routed(host, backend),  # type: ignore[misc]
             what=f"{host.name} routes the pod network by {backend}",
-            timeout=30,
-            every=0.3,
+            timeout=timeout,
+            every=0.2,
             last=lambda host=host: host.run(["ip", "route"]).stdout.replace("\n", "; "),  # type: ignore[misc]
+            cause=lambda: kube.explain(NAMESPACE),
         )
+        remove_leftovers(host, keep=backend)
 
 
 def remove_leftovers(host: Host, *, keep: str) -> None:

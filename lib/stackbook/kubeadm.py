@@ -92,6 +92,8 @@ def containerd_config(pause: str, *, contained: bool) -> str:
     lines = ["version = 2", "", '[plugins."io.containerd.grpc.v1.cri"]', f'  sandbox_image = "{pause}"']
     if contained:
         lines += ["  restrict_oom_score_adj = true", "  disable_apparmor = true"]
+    # containerd 2's defaults: a container that is not root's may use port 80 and ping, in its own network namespace.
+    lines += ["  enable_unprivileged_ports = true", "  enable_unprivileged_icmp = true"]
     cri = 'plugins."io.containerd.grpc.v1.cri"'
     runc = f"{cri}.containerd.runtimes.runc"
     lines += ["", f"[{cri}.cni]", '  bin_dir = "/opt/cni/bin"', '  conf_dir = "/etc/cni/net.d"']

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from stackbook import facts, kubeadm, operations
-from stackbook.hosts import Host
+from stackbook.hosts import Host, LocalHost
 from stackbook.operations import Operation
 from stackbook.parameters import Profile
 
@@ -136,7 +137,17 @@ def _pings(host: Host, target: str) -> bool:
 
 def open_ports(host: Host, target: str, ports: Mapping[str, int]) -> dict[str, bool]:
     """Whether a TCP connection from this machine to each port of the target is accepted."""
+    if isinstance(host, LocalHost):
+        return {name: _accepts(target, port) for name, port in ports.items()}
     return {
         name: host.run(["nc", "-z", "-w", "2", target, str(port)], check=False, timeout=10).ok
         for name, port in ports.items()
     }
+
+
+def _accepts(target: str, port: int) -> bool:
+    try:
+        with socket.create_connection((target, port), timeout=2):
+            return True
+    except OSError:
+        return False

@@ -343,6 +343,7 @@ def _execute(current: Run, chapter: chapters.Chapter, values: Mapping[str, Any],
             log_output=False,
             execution_timeout=CELL_TIMEOUT,
             cwd=str(paths.checkout()),
+            kernel_manager_class="stackbook.kernels.LocalKernelManager",
         )
         outcome.outcome = "passed"
     except papermill.PapermillExecutionError as error:
@@ -394,9 +395,9 @@ def save(current: Run) -> None:
 
 
 def _versions() -> dict[str, str]:
-    from stackbook.artifacts.catalogue import Catalogue
+    from stackbook.artifacts.load import load
 
-    return dict(Catalogue.load().versions)
+    return dict(load().versions)
 
 
 def _keep_evidence(current: Run, say: Callable[[str], None]) -> None:

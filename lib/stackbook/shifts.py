@@ -120,7 +120,7 @@ def effects(frame: pd.DataFrame, changes: Sequence[Change]) -> pd.DataFrame:
 
 
 def recovery(
-    kube: Cluster, source: Source, plan: Plan, rule: Rule, *, faulty: Callable[[pd.DataFrame], pd.Series], hold: float
+    kube: Cluster, source: Source, plan: Plan, rule: Rule, *, slow: float, hold: float
 ) -> tuple[pd.DataFrame, Change, float]:
     """Take a fault away under traffic, and measure how long requests go on being hit.
 
@@ -129,7 +129,7 @@ def recovery(
         source: where the traffic comes from.
         plan: the traffic; it is ended `hold` seconds after the proxies have lost the rule.
         rule: the rule with the fault.
-        faulty: which requests of a table were hit.
+        slow: a request was hit that took so many seconds, or was not answered with 200.
         hold: seconds of traffic with the fault, and again without.
 
     Returns:
@@ -142,5 +142,6 @@ def recovery(
             pause(hold)
         frame = from_mesh(flow.frame())
     times = frame["started"] + frame.attrs["began"]
-    last = times[faulty(frame) & (times >= removed.at)].max()
+    hit = (frame["status"] != 200) | (frame["seconds"] >= slow)
+    last = times[hit & (times >= removed.at)].max()
     return frame, removed, 0.0 if pd.isna(last) else float(last - removed.at)

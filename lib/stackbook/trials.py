@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from stackbook import facts
 from stackbook.hosts import Host
 from stackbook.operations import comment_swap
+from stackbook.waiting import until
 
 if TYPE_CHECKING:
     from stackbook.chapter import Lab
@@ -60,7 +61,7 @@ def fstab(host: Host) -> dict[str, Any]:
 
 
 def cgroup_drivers(lab: Lab) -> list[dict[str, Any]]:
-    """Who manages control groups on each machine: containerd's setting, and a unit that holds several processes (K06)."""
+    """Who manages control groups on each machine: containerd's setting, and how many processes share one group (K06)."""
     rows = []
     for name, host in lab.machines.items():
         dump = host.run(["containerd", "config", "dump"], timeout=30).stdout
@@ -70,20 +71,29 @@ def cgroup_drivers(lab: Lab) -> list[dict[str, Any]]:
                 "machine": name,
                 "hierarchy": "v2" if facts.CGROUP.read(host) == "cgroup2fs" else "v1",
                 "containerd's SystemdCgroup": driver,
-                "unit of pid 1": host.run(
+                "containerd's group": host.run(
                     ["systemctl", "show", "-p", "ControlGroup", "--value", "containerd"]
                 ).stdout.strip(),
-                "a unit with several processes": shared_group(host),
+                "processes in one unit's group": processes_in_a_unit(host),
             }
         )
     return rows
 
 
-def shared_group(host: Host) -> str:
-    """A systemd unit with more than one process, which shows that a group belongs to a unit; empty when none is found."""
-    from collections import Counter
+def processes_in_a_unit(host: Host) -> int:
+    """How many processes one unit's control group holds: a unit of three is started for this, and stopped again (K06)."""
+    unit = "stackbook-trial"
+    host.run(["systemd-run", "--quiet", "--collect", f"--unit={unit}", "sh", "-c", "sleep 20 & sleep 20 & wait"])
+    try:
+        return until(
+            lambda: (count := _members(host, unit)) >= 3 and count,
+            what="the trial unit has three processes",
+            timeout=10,
+            every=0.1,
+        )
+    finally:
+        host.run(["systemctl", "stop", unit], check=False)
 
-    answer = host.run(["ps", "-eo", "unit="])
-    counted = Counter(line.strip() for line in answer.lines if line.strip().endswith(".service"))
-    several = sorted(unit for unit, count in counted.items() if count > 1)
-    return several[0] if several else ""
+
+def _members(host: Host, unit: str) -> int:
+    return sum(line.strip() == f"{unit}.service" for line in host.run(["ps", "-eo", "unit="]).lines)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackbook import facts, flannel
-from stackbook.errors import CheckFailed
+from stackbook.cluster import pod_problem
+from stackbook.errors import CheckFailed, CommandFailed
 from stackbook.hosts import Host, Result
 from stackbook.manifests import render
-from stackbook.waiting import pause
+from stackbook.waiting import pause, until
 
 if TYPE_CHECKING:
     from stackbook.chapter import Lab
@@ -47,19 +48,27 @@ def container_pid(host: Host, pod: Mapping[str, Any]) -> int:
 
 @contextmanager
 def walkers(lab: Lab) -> Iterator[dict[str, End]]:
-    """One pod on each node while the block runs, by node."""
-    text = render("walkers.yaml", image_echo=lab.image("echo"))
-    lab.kube.apply(text)
+    """One pod on each node while the block runs, by node; those left over by a run that was killed are cleared first."""
+    lab.kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true", timeout=90)
+    lab.kube.apply(render("walkers.yaml", image_echo=lab.image("echo")))
     try:
         yield ends(lab)
     finally:
-        lab.kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true", timeout=60)
+        lab.kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
 
 
-def ends(lab: Lab) -> dict[str, End]:
-    """The walkers that are Ready, by node, the control plane first."""
-    lab.kube.wait_pods(NAMESPACE, "app=walker", count=len(lab.profile.nodes), timeout=90)
-    by_node = {p["spec"]["nodeName"]: p for p in lab.kube.pods(NAMESPACE, "app=walker")}
+def ends(lab: Lab, *, other_than: frozenset[str] = frozenset()) -> dict[str, End]:
+    """The walkers that are Ready, by node, the control plane first; none of the pods named in `other_than`."""
+
+    def fresh() -> dict[str, Any]:
+        pods = lab.kube.pods(NAMESPACE, "app=walker")
+        ready = {
+            p["spec"]["nodeName"]: p for p in pods if not pod_problem(p) and p["metadata"]["name"] not in other_than
+        }
+        return ready if len(ready) == len(lab.profile.nodes) else {}
+
+    by_node = until(fresh, what="a walker is Ready on each node", timeout=90, every=0.2,
+                    cause=lambda: lab.kube.explain(NAMESPACE, "app=walker"), tolerate=(CommandFailed,))  # fmt: skip
     return {
         name: End(name, by_node[name]["metadata"]["name"], by_node[name]["status"]["podIP"],
                   container_pid(host, by_node[name]))
@@ -69,8 +78,9 @@ def ends(lab: Lab) -> dict[str, End]:
 
 def renew(lab: Lab) -> dict[str, End]:
     """Make the walkers anew: a pod keeps the MTU that it was born with."""
-    lab.kube.kubectl("delete", "pods", "-n", NAMESPACE, "--all", "--wait=true", timeout=60)
-    return ends(lab)
+    old = frozenset(p["metadata"]["name"] for p in lab.kube.pods(NAMESPACE, "app=walker"))
+    lab.kube.kubectl("delete", "pods", "-n", NAMESPACE, "--all", "--grace-period=0", "--force", "--wait=false")
+    return ends(lab, other_than=old)
 
 
 def inside(host: Host, end: End, *argv: str, check: bool = True, timeout: float = 60.0) -> Result:

@@ -40,6 +40,7 @@ class Embedded:
 
     profile: Profile
     host: Host = field(default_factory=LocalHost)
+    _known: dict[str, ContainerHost] = field(default_factory=dict)
 
     @property
     def network(self) -> str:
@@ -89,8 +90,12 @@ class Embedded:
 
     def machines(self) -> dict[str, Host]:
         """The machines whose containers run, in the profile's order."""
-        running = {name for name, state in self.containers().items() if state == "running"}
-        return {n.name: self.machine(n) for n in self.profile.nodes if self.container(n.name) in running}
+        if not (
+            self._known and len(self._known) == len(self.profile.nodes) and all(h.alive() for h in self._known.values())
+        ):
+            running = {name for name, state in self.containers().items() if state == "running"}
+            self._known = {n.name: self.machine(n) for n in self.profile.nodes if self.container(n.name) in running}
+        return dict(self._known)
 
     def machine(self, node: Node) -> ContainerHost:
         """The host of one node, whether it runs or not."""
@@ -132,7 +137,7 @@ class Embedded:
 
         resolver = Resolver.open(source=self.profile.source)
         rootfs = resolver.path("machine-rootfs")
-        tag = f"localhost/stackbook/machine:{rootfs.name[:16]}"
+        tag = f"localhost/stackbook/machine:{resolver.digest('machine-rootfs')[:16]}"
         if not self._podman("image", "exists", tag, check=False).ok:
             say("importing the machine image into podman (about 15 s, once)")
             self._podman("import", "--change", f"LABEL {LABEL}.image=1", str(rootfs), tag, timeout=600)
@@ -200,7 +205,7 @@ class Embedded:
         names = {self.container(n.name) for n in self.profile.nodes}
         for name in names & set(self.containers()):
             say(f"removing {name}")
-            self._podman("rm", "-f", "-v", "-t", "2", name, timeout=180)
+            self._podman("rm", "-f", "-v", "-t", "0", name, timeout=180)
             for volume in ("containerd", "kubelet"):
                 self._podman("volume", "rm", "-f", f"{name}-{volume}", check=False)
             removed += 1
@@ -211,7 +216,7 @@ class Embedded:
         removed = 0
         for name in self.containers():
             say(f"removing {name}")
-            self._podman("rm", "-f", "-v", "-t", "5", name, timeout=180)
+            self._podman("rm", "-f", "-v", "-t", "0", name, timeout=180)
             removed += 1
         wanted = {f"{self.container(n.name)}-{v}" for n in self.profile.nodes for v in ("containerd", "kubelet")}
         prefix = re.compile(rf"^{re.escape(self.profile.lab)}-.*-(containerd|kubelet)$")

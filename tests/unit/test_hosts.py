@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from stackbook.errors import CommandFailed, TransportError, WaitTimeout
+from stackbook.hosts import ContainerHost, LocalHost, Result, SSHHost
+from stackbook.redact import Secret, redact
+from stackbook.waiting import until
+
+
+def test_a_failing_command_is_not_a_broken_transport() -> None:
+    host = LocalHost()
+    with pytest.raises(CommandFailed, match="status 3") as caught:
+        host.run(["sh", "-c", "echo out; echo err >&2; exit 3"])
+    assert "stderr: err" in str(caught.value)
+    assert "stdout: out" in str(caught.value)
+    assert host.run(["sh", "-c", "exit 3"], check=False).rc == 3
+    with pytest.raises(TransportError, match="could not be started"):
+        host.run(["/no/such/program"])
+
+
+def test_a_deadline_ends_the_command_and_its_children(tmp_path: Path) -> None:
+    marker = tmp_path / "alive"
+    with pytest.raises(WaitTimeout, match="not so after"):
+        LocalHost().run(["sh", "-c", f"echo begun; (sleep 2; touch {marker}) & wait"], timeout=0.3)
+    time.sleep(2.2)
+    assert not marker.exists()
+
+
+def test_environment_and_input() -> None:
+    assert LocalHost().run(["sh", "-c", "echo $A; cat"], env={"A": "1 2"}, stdin="x\n").stdout == "1 2\nx\n"
+
+
+def test_files(tmp_path: Path) -> None:
+    host = LocalHost()
+    host.write(str(tmp_path / "a b" / "c"), "text'\n", mode=0o600)
+    assert host.read(str(tmp_path / "a b" / "c")) == "text'\n"
+    assert (tmp_path / "a b" / "c").stat().st_mode & 0o777 == 0o600
+    assert [p.name for p in (tmp_path / "a b").iterdir()] == ["c"]
+    host.put(tmp_path / "a b" / "c", str(tmp_path / "d" / "e"), mode=0o755)
+    assert (tmp_path / "d" / "e").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_secret_never_shows_itself() -> None:
+    seen: list[Result] = []
+    host = LocalHost(observers=[seen.append])
+    token = Secret("abcdef.0123456789abcdef")
+    assert host.run(["printf", "%s", token]).stdout == "abcdef.0123456789abcdef"
+    assert f"{token} {token!r}" == "*** Secret(***)"
+    assert "abcdef" not in seen[0].command
+    assert redact(seen[0].stdout) == "***"
+    host.run(["echo", "quiet"], secret=True)
+    assert seen[1].stdout == "***"
+
+
+def test_a_failing_secret_command_does_not_tell() -> None:
+    with pytest.raises(CommandFailed) as caught:
+        LocalHost().run(["sh", "-c", "echo $((40 + 2))-hidden; exit 1"], secret=True)
+    assert "42-hidden" not in str(caught.value)
+
+
+def test_container_and_ssh_commands_are_built_without_a_shell_in_between() -> None:
+    container = ContainerHost(name="n", container="lab-n", podman=("podman", "--x"))
+    assert container._argv(["ls", "a b"], {"K": "v"}, True) == [
+        "podman", "--x", "exec", "-i", "--env", "K=v", "lab-n", "ls", "a b"
+    ]  # fmt: skip
+    remote = SSHHost(name="n", address="192.0.2.1", user="ubuntu")._argv(["ls", "a b; rm"], {}, False)
+    assert remote[-1] == "sudo -n env ls 'a b; rm'"
+
+
+def test_a_container_that_does_not_run_is_a_broken_transport(tmp_path: Path) -> None:
+    fake = tmp_path / "podman"
+    fake.write_text("#!/bin/sh\necho 'Error: no container with name lab-n' >&2\nexit 125\n")
+    fake.chmod(0o755)
+    with pytest.raises(TransportError, match="no container with name"):
+        ContainerHost(name="n", container="lab-n", podman=(str(fake),)).run(["true"], check=False)
+
+
+def test_until_says_what_it_last_saw_and_why() -> None:
+    with pytest.raises(WaitTimeout, match=r"the moon.*last seen: a cheese; likely cause: the milk") as caught:
+        until(
+            lambda: False, what="the moon", timeout=0.05, every=0.01, last=lambda: "a cheese", cause=lambda: "the milk"
+        )
+    assert caught.value.seconds >= 0.05
+
+
+def test_until_stops_at_once_at_what_it_does_not_tolerate() -> None:
+    calls = []
+
+    def check() -> bool:
+        calls.append(1)
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        until(check, what="x", timeout=5)
+    assert len(calls) == 1
+    with pytest.raises(WaitTimeout, match="last seen: broken"):
+        until(check, what="x", timeout=0.05, every=0.01, tolerate=(ValueError,))
+
+
+def test_commands_run_side_by_side() -> None:
+    start = time.monotonic()
+    threads = [threading.Thread(target=lambda: LocalHost().run(["sleep", "0.5"])) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - start < 1.4

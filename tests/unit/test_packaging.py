@@ -1,0 +1,54 @@
+"""What a user installs: environment.yml, pyproject.toml and the lock say the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    tomllib = pytest.importorskip("tomli")
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_conda_environment_is_in_step_with_pyproject() -> None:
+    data = yaml.safe_load((ROOT / "environment.yml").read_text())
+    conda = [d for d in data["dependencies"] if isinstance(d, str)]
+    pip = next(d["pip"] for d in data["dependencies"] if isinstance(d, dict))
+    named = {d for d in [*conda, *pip] if d not in ("pip", "--editable .") and not d.startswith("python>")}
+    assert named == set(PROJECT["dependencies"])
+    assert f"python{PROJECT['requires-python']}" in conda
+
+
+def test_packages_fixed_by_the_user_are_there() -> None:
+    fixed = {
+        "jupyterlab",
+        "papermill",
+        "nbclient",
+        "kubernetes",
+        "pandas",
+        "matplotlib",
+        "prometheus-api-client",
+        "nbval",
+    }
+    assert fixed <= {re.split(r"[<>=]", d)[0] for d in PROJECT["dependencies"]}
+
+
+def test_every_requirement_is_locked_with_hashes() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    entries = re.findall(r"^([a-z0-9._-]+)==\S+(.*?)(?=^\S|\Z)", lock, re.MULTILINE | re.DOTALL)
+    locked = {name for name, _ in entries}
+    assert all("--hash=sha256:" in rest for _, rest in entries)
+    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    assert {re.split(r"[<>=]", d)[0].lower() for d in wanted} <= locked
+
+
+@pytest.mark.parametrize("name", ["notebooks", "lib", "parameters", "environment.yml", "README.md", "tests"])
+def test_the_top_level_is_as_fixed(name: str) -> None:
+    assert (ROOT / name).exists()

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stackbook.errors import InputError
+from stackbook.parameters import Profile, profile_names
+
+
+def load(**overrides: Any) -> Profile:
+    return Profile.load("embedded", overrides=overrides)
+
+
+def test_every_published_profile_is_valid() -> None:
+    for name in profile_names():
+        if name != "cluster.example":
+            assert Profile.load(name).nodes
+    assert {"embedded", "document-2020", "vms.example", "cluster.example"} <= set(profile_names())
+
+
+def test_the_file_of_the_default_profile_says_what_the_code_defaults_to() -> None:
+    assert Profile.load("embedded") == Profile()
+
+
+def test_addresses_of_services_come_from_the_range() -> None:
+    assert (Profile().service_address, Profile().dns_address) == ("10.0.0.1", "10.0.0.10")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"pod_cidr": "10.1.0.0/12"}, "write 10.0.0.0/12"),
+        ({"pod_cidr": "pods"}, "write it like 10.244.0.0/16"),
+        ({"pod_cidr": "10.0.0.0/16"}, "overlap"),
+        ({"subnet": "10.244.0.0/24"}, "overlap"),
+        ({"service_cidr": "10.0.0.0/8"}, "overlap"),
+        ({"service_cidr": "32.0.0.0/8"}, "/12 at the most"),
+        ({"pod_cidr": "10.244.0.0/24"}, "too small"),
+        ({"kubernetes_version": 1.36}, "put it in quotes"),
+        ({"kubernetes_version": "newest"}, "no version"),
+        ({"nods": []}, "did you mean 'nodes'"),
+        ({"flannel_backend": "vlan"}, "vxlan"),
+        ({"gateway": "10.9.9.9"}, "outside of the subnet"),
+        ({"gateway": "192.168.98.3"}, "the gateway's address"),
+        ({"gateway": "192.168.98.0"}, "no address for a machine"),
+        ({"nodes": []}, "1 to 8"),
+        ({"lab": "My Lab"}, "no name for a lab"),
+        ({"target": "cloud"}, "embedded"),
+        ({"nodes": [{"name": "a", "address": "192.168.98.3", "mak": ""}]}, "did you mean 'mac'"),
+        ({"nodes": [{"name": "A!", "address": "192.168.98.3"}]}, "no host name"),
+        ({"nodes": [{"name": "a", "address": "192.168.98"}]}, "no IP address"),
+        ({"nodes": [{"name": "a", "address": "192.168.97.3"}]}, "outside of the subnet"),
+        ({"nodes": [{"name": "a", "address": "192.168.98.3", "mac": "01:00:00:00:00:01"}]}, "multicast"),
+        ({"nodes": [{"name": "a", "address": "192.168.98.3", "mac": "1:2"}]}, "no MAC address"),
+        ({"nodes": [{"name": "a", "address": f"192.168.98.{n}"} for n in (3, 4)]}, "two have the name a"),
+        ({"nodes": [{"name": n, "address": "192.168.98.3"} for n in "ab"]}, "two have the address"),
+        ({"nodes": [{"name": f"n{n}", "address": f"192.168.98.{n + 3}"} for n in range(9)]}, "1 to 8"),
+    ],
+)
+def test_what_is_wrong_is_refused_in_one_line(overrides: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load(**overrides)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_status == 2
+
+
+def test_an_unknown_profile_is_refused_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean 'embedded'"):
+        Profile.load("embeded")
+
+
+@pytest.mark.parametrize("text", ["[", "- a\n- b", "just text", "1: 2", "\x00", "target: [embedded"])
+def test_a_file_that_is_no_profile_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        Profile.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def broken_profiles(count: int, seed: int = 7) -> list[dict[str, Any]]:
+    """Profiles with one thing broken, drawn at random: a wrong type, an unknown name, or nonsense in a known place."""
+    draw = random.Random(seed)
+    nonsense = [None, [], {}, 3.5, "", "…", -1, True, "10.0.0.0/33", ["x"], {"a": 1}, "\n", "a" * 300]
+    fields = ["target", "lab", "nodes", "subnet", "gateway", "pod_cidr", "service_cidr", "kubernetes_version",
+              "flannel_backend", "istio_profile", "source", "images"]  # fmt: skip
+    found = []
+    while len(found) < count:
+        data = yaml.safe_load((Path(__file__).parents[2] / "parameters" / "embedded.yaml").read_text())
+        kind = draw.random()
+        if kind < 0.6:
+            field = draw.choice(fields)
+            data[field] = draw.choice(nonsense)
+        elif kind < 0.8:
+            field = draw.choice(fields)
+            data[field + draw.choice("xyz_")] = data.pop(field, "x")
+        else:
+            node = draw.choice(data["nodes"])
+            node[draw.choice(["name", "address", "mac", "colour"])] = draw.choice([v for v in nonsense if v != ""])
+        found.append(data)
+    return found
+
+
+def test_500_broken_profiles_are_each_refused_in_one_line(tmp_path: Path) -> None:
+    for number, data in enumerate(broken_profiles(500)):
+        path = tmp_path / f"p{number}.yaml"
+        path.write_text(yaml.safe_dump(data, allow_unicode=True))
+        with pytest.raises(InputError) as caught:
+            Profile.load(path)
+        assert "\n" not in str(caught.value), data
+        assert caught.value.exit_status == 2
