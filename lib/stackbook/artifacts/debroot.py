@@ -13,7 +13,7 @@ from stackbook.artifacts.oci import Content, Entry, Layer, parents
 # Dependencies of Debian's packaging, not of the programs.
 _PACKAGING = """
 debconf debconf-2.0 dpkg perl perl-base init-system-helpers install-info libcap2-bin libpam0g libpam-modules
-libpam-runtime base-files netbase lsb-base sysvinit-utils openssl adduser gcc-12-base libcrypt1
+libpam-runtime base-files debianutils netbase lsb-base sysvinit-utils openssl adduser gcc-12-base libcrypt1
 """
 _NOT_NEEDED = frozenset(_PACKAGING.split())
 _LEFT_OUT = re.compile(
@@ -103,6 +103,8 @@ class DebianRoot:
             for name in _IPTABLES:
                 tool = name.replace("tables", "tables-nft")
                 entries[f"usr/sbin/{name}"] = Entry(f"usr/sbin/{name}", "link", 0o777, target=tool)
+        if "dash" in mine:  # busybox's own shell runs its applets in place of ip, ping and the like
+            entries["usr/bin/sh"] = Entry("usr/bin/sh", "link", 0o777, target="dash")
         if "busybox-static" in mine:
             for name in _APPLETS.split():
                 path = f"usr/bin/{name}"

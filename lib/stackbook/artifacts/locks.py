@@ -98,7 +98,7 @@ class Lock:
                 raise WaitTimeout(f"{job} from another stackbook process", waited, last=seen, fix=fix)
             if waited > 0.2:
                 remaining = record.get("remaining")
-                report(Progress(job, "wait", seconds=waited, remaining=remaining, message=f"another process: {seen}"))
+                report(Progress(job, "wait", seconds=waited, remaining=remaining, message=seen))
             pause(0.05 if waited < 1 else 0.3)
 
     def _write(self, record: dict[str, Any]) -> None:
@@ -118,4 +118,5 @@ def _words(record: dict[str, Any]) -> str:
     if not record:
         return "just started"
     fields = {key: record[key] for key in Progress.__dataclass_fields__ if key in record}
-    return f"process {record.get('pid', '?')}, {Progress(**fields).line()}"
+    pid = record.get("pid", "?")
+    return f"{'this process' if pid == os.getpid() else f'process {pid}'}, {Progress(**fields).line()}"

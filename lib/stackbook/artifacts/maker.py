@@ -43,6 +43,7 @@ class Maker:
     cancel: threading.Event = field(default_factory=threading.Event)
     run: Spawn = spawn
     probe: release.Probe = field(default_factory=release.Probe)
+    _said: set[str] = field(default_factory=set)
     _digests: dict[Path, str] = field(default_factory=dict)
 
     def recipes(self, artifact: Artifact) -> list[tuple[Source, str]]:
@@ -55,6 +56,18 @@ class Maker:
             if not isinstance(source, Release) and self.source == "release" and has_release:
                 continue
             found.append((source, self._key(source, artifact)))
+        return found
+
+    def usable(self, artifact: Artifact) -> list[tuple[Source, str]]:
+        """The recipes worth trying: `auto` leaves out releases without a checksum, or whose host does not answer."""
+        recipes = self.recipes(artifact)
+        if self.source != "auto":
+            return recipes
+        found = []
+        for source, key in recipes:
+            if isinstance(source, Release) and len(recipes) > 1 and not (source.sha256 and self._answers(source.url)):
+                continue
+            found.append((source, key))
         return found
 
     def cached(self, artifact: Artifact) -> Entry | None:
@@ -72,14 +85,15 @@ class Maker:
         if entry := self.cached(artifact):
             return entry
         reasons: list[ArtifactError] = []
-        for source, key in self.recipes(artifact):
+        usable = self.usable(artifact)
+        for source, key in usable:
             try:
                 return self._from(source, key, artifact)
             except InputError:
                 raise
             except ArtifactError as error:
                 reasons.append(error)
-                if len(self.recipes(artifact)) > 1:
+                if source is not usable[-1][0]:
                     self.report(Progress(name, "note", message=f"{error.message}; trying the next source"))
         if len(reasons) == 1:
             raise reasons[0]
@@ -162,10 +176,6 @@ class Maker:
     def _from(self, source: Source, key: str, artifact: Artifact) -> Entry:
         if isinstance(source, Build):
             return self._build(source, artifact)
-        if isinstance(source, Release) and source.sha256 and self.source == "auto":
-            reason = self.probe.why_not(source.url)
-            if reason:
-                raise ArtifactUnavailable(reason)
         name = artifact.name
         estimate = self.store.estimate(name, artifact.seconds or 30)
         with self.store.lock(name).held(job=name, report=self.report, deadline=4 * estimate + 900) as report:
@@ -254,8 +264,15 @@ class Maker:
     def _to_build(self, item: Artifact) -> bool:
         if self.cached(item):
             return False
-        releases = [source for source, _ in self.recipes(item) if isinstance(source, Release) and source.sha256]
-        return not any(not self.probe.why_not(source.url) for source in releases)
+        return isinstance(self.usable(item)[0][0], Build)
+
+    def _answers(self, url: str) -> bool:
+        """Whether the host of a release answers; if not, that is said once."""
+        reason = self.probe.why_not(url)
+        if reason and reason not in self._said:
+            self._said.add(reason)
+            self.report(Progress("release", "note", message=f"{reason}: package registries are used instead"))
+        return not reason
 
     def _added(self, entry: Entry) -> Entry:
         self.store.record_seconds(entry.name, entry.seconds)

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
+from stackbook import paths
+from stackbook.artifacts.gobuild import trim
 from stackbook.artifacts.progress import ConsoleReport
 from stackbook.artifacts.resolver import SOURCES, fetch
 from stackbook.errors import StackbookError
@@ -22,11 +24,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m stackbook.artifacts.prefetch", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to fetch; all that a lab needs when empty")
     parser.add_argument("--source", choices=SOURCES, default="auto")
+    parser.add_argument(
+        "--trim", type=float, metavar="GB", help="afterwards, make Go's build cache no larger than this"
+    )
     options = parser.parse_args(argv)
     os.nice(5)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         fetch(options.names, options.source, ConsoleReport(sys.stderr, every=10.0))
+        if options.trim is not None:
+            freed = trim(paths.cache(), keep=int(options.trim * 1e9))
+            print(f"• build cache: {freed / 1e9:.1f} GB freed", file=sys.stderr)
     except StackbookError as error:
         print(f"✗ {error}", file=sys.stderr)
         return error.exit_status

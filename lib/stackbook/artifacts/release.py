@@ -14,7 +14,6 @@ from stackbook.artifacts.process import Cancelled
 from stackbook.artifacts.progress import Progress, Report
 from stackbook.errors import ArtifactError, ArtifactUnavailable, CorruptArtifact
 
-_CHUNK = 1 << 18
 _ATTEMPTS = 4
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 _NEVER = threading.Event()
@@ -102,7 +101,7 @@ def _attempt(url: str, partial: Path, job: str, report: Report, cancel: threadin
         begun, first = time.monotonic(), done
         total = done + int(answer.headers.get("Content-Length", 0))
         with partial.open("ab" if resumed else "wb") as sink:
-            for chunk in answer.iter_bytes(_CHUNK):
+            for chunk in answer.iter_raw():  # as it arrives: a cut connection must not cost what it brought
                 if cancel.is_set():
                     raise Cancelled
                 sink.write(chunk)

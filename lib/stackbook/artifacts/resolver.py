@@ -250,7 +250,7 @@ class _Round:
         return work()
 
     def _lane(self, name: str) -> str:
-        recipes = self._maker.recipes(self._maker.catalogue.artifact(name))
+        recipes = self._maker.usable(self._maker.catalogue.artifact(name))
         return "build" if recipes and isinstance(recipes[0][0], Build) else "download"
 
 

