@@ -112,6 +112,13 @@ def test_old_recipes_are_forgotten_with_their_contents(store: Store) -> None:
     assert len(list((store.root / "blobs").rglob("*/*/*"))) == 2
 
 
+def test_what_a_killed_process_left_is_removed(store: Store) -> None:
+    (store.root / "tmp/get-99999999-abc").mkdir()
+    with store.temporary("mine") as folder:
+        Store(store.root)
+        assert list((store.root / "tmp").iterdir()) == [folder]
+
+
 def test_content_that_another_entry_has_is_kept(store: Store) -> None:
     entry = add(store)
     add(store, name="twin", key="t")

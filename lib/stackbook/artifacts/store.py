@@ -75,6 +75,9 @@ class Store:
         self._boot = _boot_id()
         for folder in ("blobs/sha256", "trees", "files", "index", "history", "partial", "locks", "logs", "tmp"):
             (root / folder).mkdir(parents=True, exist_ok=True)
+        for left in (root / "tmp").iterdir():
+            if not _alive(left.name.split("-")[-2:-1]):
+                shutil.rmtree(left, ignore_errors=True)
 
     def lock(self, name: str) -> Lock:
         """The lock of that name among all processes that use this cache."""
@@ -220,6 +223,11 @@ class Store:
 
     def _history(self, job: str) -> Path:
         return self.root / "history" / f"{job.replace(':', '_')}.json"
+
+
+def _alive(pid: list[str]) -> bool:
+    """Whether the process that a temporary folder is named after still runs."""
+    return bool(pid) and Path("/proc", pid[0]).exists()
 
 
 def _boot_id() -> str:
