@@ -28,7 +28,7 @@ class FakeTools:
         self.calls: list[str] = []
 
     def __call__(self, argv, *, env, cwd, log, on_line, on_tick, cancel) -> int:
-        tool = "pip" if "pip" in argv else Path(argv[0]).name
+        tool = next(name for name in ("pip", "mmdebstrap", "go") if name in [Path(word).name for word in argv])
         name = tool if tool != "go" else f"go {cwd.name}"
         self.calls.append(name)
         end = time.monotonic() + self.slow

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from stackbook.artifacts.locks import Lock
 from stackbook.artifacts.progress import Progress
-from stackbook.artifacts.store import Entry, Store
+from stackbook.artifacts.store import Entry, Store, remove_folder
 from stackbook.errors import WaitTimeout
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -117,6 +117,19 @@ def test_what_a_killed_process_left_is_removed(store: Store) -> None:
     with store.temporary("mine") as folder:
         Store(store.root)
         assert list((store.root / "tmp").iterdir()) == [folder]
+
+
+def test_a_folder_with_a_mount_below_it_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "left/proc").mkdir(parents=True)
+    line = f"36 35 98:0 / {tmp_path}/left/proc rw - proc proc rw\n"
+    read = Path.read_text
+    monkeypatch.setattr(
+        Path, "read_text", lambda self, *a, **k: line if self.name == "mountinfo" else read(self, *a, **k)
+    )
+    assert not remove_folder(tmp_path / "left")
+    assert (tmp_path / "left/proc").exists()
+    line = "36 35 98:0 / /proc rw - proc proc rw\n"
+    assert remove_folder(tmp_path / "left")
 
 
 def test_content_that_another_entry_has_is_kept(store: Store) -> None:

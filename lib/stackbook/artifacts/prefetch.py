@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(argv)
     os.nice(5)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background process starts with SIGINT ignored
+        signal.signal(number, _interrupt)
     try:
         fetch(options.names, options.source, ConsoleReport(sys.stderr, every=10.0))
         if options.trim is not None:

@@ -136,8 +136,10 @@ def debian_rootfs(
     hook.write_text(_CUSTOMIZE.replace("MASKED_UNITS", " ".join(MASKED)))
     target = folder / "rootfs.tar"
     mode = "root" if os.geteuid() == 0 else "unshare"
+    # Its mounts of /proc, /sys and /dev end with a mount namespace of their own, however the command ends.
+    private = ["unshare", "--mount", "--propagation", "private", "--"] if mode == "root" else []
     argv = [
-        "mmdebstrap", f"--mode={mode}", "--variant=minbase", "--architectures=amd64", f"--keyring={_KEYRING}",
+        *private, "mmdebstrap", f"--mode={mode}", "--variant=minbase", "--architectures=amd64", f"--keyring={_KEYRING}",
         f"--include={','.join(source.packages)}", '--aptopt=Apt::Install-Recommends "false"',
         *(f"--aptopt={option}" for option in _apt_network_options()),
         *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "info", "groff")),

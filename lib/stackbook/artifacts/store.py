@@ -77,7 +77,7 @@ class Store:
             (root / folder).mkdir(parents=True, exist_ok=True)
         for left in (root / "tmp").iterdir():
             if not _alive(left.name.split("-")[-2:-1]):
-                shutil.rmtree(left, ignore_errors=True)
+                remove_folder(left)
 
     def lock(self, name: str) -> Lock:
         """The lock of that name among all processes that use this cache."""
@@ -90,7 +90,7 @@ class Store:
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(folder)
 
     def find(self, name: str, keys: Sequence[str], *, verify: bool = False) -> Entry | None:
         """The first of `keys` that is there and sound.
@@ -223,6 +223,16 @@ class Store:
 
     def _history(self, job: str) -> Path:
         return self.root / "history" / f"{job.replace(':', '_')}.json"
+
+
+def remove_folder(folder: Path) -> bool:
+    """Remove a folder, unless something is mounted below it: that might be this host's own /proc, /sys or /dev."""
+    inside = f"{folder.resolve()}/"
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    if any(f"{mount}/".startswith(inside) for mount in mounts):
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    return True
 
 
 def _alive(pid: list[str]) -> bool:
