@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -66,6 +67,11 @@ def call(
     if check and output.rc:
         raise ToolFailed(output)
     return output
+
+
+def guarded(argv: list[str]) -> list[str]:
+    """The command under a guard: the kernel ends it when this process dies, however that happens (prctl(2))."""
+    return ["setpriv", "--pdeathsig", "KILL", "--", *argv] if shutil.which("setpriv") else argv
 
 
 def modules() -> Path:

@@ -25,10 +25,10 @@ type observer struct {
 
 func (o *observer) unary(ctx context.Context, in any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	started := time.Now()
-	_ = grpc.SetHeader(ctx, metadata.Pairs("x-served-by", o.id.String()))
-	err := failOnRequest(ctx)
+	err := failOnRequest(ctx) // before any header: a client tries again only what has not begun to answer
 	var out any
 	if err == nil {
+		_ = grpc.SetHeader(ctx, metadata.Pairs("x-served-by", o.id.String()))
 		out, err = next(ctx, in)
 	}
 	o.line(ctx, info.FullMethod, started, err)
@@ -37,9 +37,9 @@ func (o *observer) unary(ctx context.Context, in any, info *grpc.UnaryServerInfo
 
 func (o *observer) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	started := time.Now()
-	_ = s.SetHeader(metadata.Pairs("x-served-by", o.id.String()))
 	err := failOnRequest(s.Context())
 	if err == nil {
+		_ = s.SetHeader(metadata.Pairs("x-served-by", o.id.String()))
 		err = next(srv, s)
 	}
 	o.line(s.Context(), info.FullMethod, started, err)
