@@ -63,3 +63,20 @@ def test_myapp_runs_twice() -> None:
     deployment, service = documents("myapp.yaml", image_myapp="lab/echo:1")
     assert deployment["spec"]["replicas"] == 2
     assert service["spec"]["selector"].items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
+
+
+def test_greeter_has_two_versions_a_plain_and_a_headless_service_and_a_client() -> None:
+    found = documents("greeter.yaml", image_greeter_server="lab/s:1", image_greeter_client="lab/c:1", inject="true")
+    services = {d["metadata"]["name"]: d["spec"] for d in found if d["kind"] == "Service"}
+    assert {name: s.get("clusterIP") for name, s in services.items()} == {"greeter": None, "greeter-headless": "None"}
+    assert all(s["ports"] == [{"port": 50051, "name": "grpc", "appProtocol": "grpc"}] for s in services.values())
+    deployments = {d["metadata"]["name"]: d["spec"] for d in found if d["kind"] == "Deployment"}
+    assert list(deployments) == ["greeter-v1", "greeter-v2", "greeter-client"]
+    accounts = {d["metadata"]["name"] for d in found if d["kind"] == "ServiceAccount"}
+    for spec in deployments.values():
+        labels = spec["template"]["metadata"]["labels"]
+        assert spec["selector"]["matchLabels"].items() <= labels.items()
+        assert labels["sidecar.istio.io/inject"] == "true"
+        assert spec["template"]["spec"]["serviceAccountName"] in accounts
+    server = deployments["greeter-v1"]["template"]["spec"]["containers"][0]
+    assert server["readinessProbe"]["grpc"]["port"] == server["ports"][0]["containerPort"] == 50051
