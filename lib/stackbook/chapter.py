@@ -80,7 +80,8 @@ class Lab:
         """The components of the lab."""
         from stackbook.artifacts.resolver import Resolver
 
-        return Resolver.open(source=self.profile.source, progress=self._progress)
+        versions = {"kubernetes": self.profile.kubernetes_version}
+        return Resolver.open(source=self.profile.source, progress=self._progress, versions=versions)
 
     def _progress(self, text: str) -> None:
         self.record.append("progress", chapter=self.chapter.id, text=str(text))
@@ -187,12 +188,20 @@ class Lab:
             return 0
         from stackbook.images import load
 
-        found = self.artifacts.bundle(bundle)
         wanted = {name: host for name, host in self.machines.items() if on is None or name in on}
-        changed = load(wanted, found.archive, found.references)
+        changed = load(wanted, self.artifacts.bundle(bundle).archive)
         if step:
             step.changed += changed
         return changed
+
+    def preload(self, bundle: str, *, on: Sequence[str] | None = None) -> None:
+        """Begin to import a bundle in the background, if it is in the cache; `load_images` waits for its end."""
+        from stackbook.images import begin
+
+        cached = {entry.name for entry in self.artifacts.status() if entry.state == "cached"}
+        if self.preloads and bundle in cached:
+            wanted = {name: host for name, host in self.machines.items() if on is None or name in on}
+            begin(wanted, self.artifacts.bundle(bundle).archive)
 
     @property
     def cgroup_v1(self) -> bool:

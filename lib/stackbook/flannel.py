@@ -288,3 +288,20 @@ def packet_text(packet: Packet) -> str:
         f"Nested boxes: outer IP {packet.outer_source} to {packet.outer_target}, UDP port {packet.outer_port}, VXLAN "
         f"{packet.vni}, and inside it IP {packet.inner_source} to {packet.inner_target}, {packet.inner_protocol}."
     )
+
+
+def release_early_pods(kube: Kube) -> int:
+    """Have DNS pods made anew that came before flannel was ready; returns how many.
+
+    flannel's manifest writes the CNI configuration, which makes the node Ready, a second before flanneld writes
+    subnet.env, which the CNI plugin reads. A pod that is started in between fails, and the kubelet waits 10 s and more
+    before it tries again; a fresh pod starts at once.
+    """
+    early = [
+        p["metadata"]["name"]
+        for p in kube.pods("kube-system", "k8s-app=kube-dns")
+        if p["spec"].get("nodeName") and not p["status"].get("podIP")
+    ]
+    if early:
+        kube.kubectl("delete", "pods", "-n", "kube-system", *early, "--grace-period=0", "--force", "--wait=false")
+    return len(early)

@@ -9,4 +9,4 @@ class LocalKernelManager(AsyncKernelManager):
     """jupyter_client's manager with the ipc transport."""
 
     def __init__(self, **kwargs: object) -> None:
-        super().__init__(**{"transport": "ipc", **kwargs})  # type: ignore[no-untyped-call]
+        super().__init__(**{"transport": "ipc", **kwargs})

@@ -21,11 +21,23 @@ from stackbook.hosts import Host
 from stackbook.operations import Command, Operation, command
 from stackbook.parameters import Profile
 from stackbook.redact import Secret
+from stackbook.waiting import until
 
 SOCKET = "unix:///run/containerd/containerd.sock"
 # What kubeadm 1.36 names where nothing else is said; containerd has to be told (K17).
 DEFAULT_PAUSE = "registry.k8s.io/pause:3.10.2"
 CONFIG = "/etc/stackbook/kubeadm.yaml"
+PATCHES = "/etc/stackbook/patches"
+# CoreDNS is asked every second whether it is ready, not every ten: a cluster answers names that much sooner.
+_DNS_PATCH = """\
+spec:
+  template:
+    spec:
+      containers:
+      - name: coredns
+        readinessProbe:
+          periodSeconds: 1
+"""
 SYSCTLS = {
     "net.ipv4.ip_forward": "1",
     "net.bridge.bridge-nf-call-iptables": "1",
@@ -200,6 +212,7 @@ def init_config(profile: Profile, images: Images, *, cgroup_v1: bool, contained:
         "kind": "InitConfiguration",
         "localAPIEndpoint": {"advertiseAddress": node.address, "bindPort": 6443},
         "nodeRegistration": _registration(node.name, images, cgroup_v1=cgroup_v1),
+        "patches": {"directory": PATCHES},
     }
     kubelet: dict[str, Any] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -259,6 +272,7 @@ def kubeadm_init(host: Host, config: str, *, timeout: float = 240.0) -> int:
     if host.run(["test", "-e", "/etc/kubernetes/manifests/kube-apiserver.yaml"], check=False).ok:
         host.run(["kubeadm", "reset", "-f", "--cri-socket", SOCKET], timeout=120)
     host.write(CONFIG, config, mode=0o600)
+    host.write(f"{PATCHES}/corednsdeployment+strategic.yaml", _DNS_PATCH)
     # Its output holds the token of the join command, which lives for a day: kept out of every record.
     _explained(host, ["kubeadm", "init", "--config", CONFIG, "--skip-token-print"], timeout)
     return 1
@@ -273,7 +287,24 @@ def join_command(control_plane: Host) -> tuple[Secret, str]:
     digest = re.search(r"--discovery-token-ca-cert-hash (sha256:[0-9a-f]{64})", text)
     if not token or not digest:
         raise StackbookError("kubeadm token create did not print a join command")
-    return Secret(token.group(1)), digest.group(1)
+    found = Secret(token.group(1))
+    _wait_signed(control_plane, found)
+    return found, digest.group(1)
+
+
+def _wait_signed(control_plane: Host, token: Secret) -> None:
+    """Wait until the cluster's public description is signed with a new token.
+
+    kubeadm join asks for that signature every five seconds; asked too soon, it sleeps through it.
+    """
+    name = f"jws-kubeconfig-{token.reveal().partition('.')[0]}"
+    ask = ["kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", "-n", "kube-public", "get", "configmap", "cluster-info"]
+    until(
+        lambda: name in control_plane.run([*ask, "-o", "yaml"], secret=True).stdout,
+        what="the controller manager has signed cluster-info with the new token",
+        timeout=60,
+        every=0.2,
+    )
 
 
 def kubeadm_join(
