@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from stackbook import manifests
-from stackbook.errors import CheckFailed, InputError
+from stackbook.errors import CheckFailed, InputError, WaitTimeout
 from stackbook.mesh_rules import Rule, applied, destination_rule, found, proxies, restore, route, to, virtual_service
 from stackbook.traffic import FromHost, FromPod, Plan, Source, send, with_flags
+from stackbook.waiting import until
 
 if TYPE_CHECKING:
     from stackbook.chapter import Lab
@@ -37,7 +39,7 @@ class Bench:
 
     @property
     def outside_address(self) -> str:
-        """Address of the pod outside the mesh; its server listens on port 8080."""
+        """Address of the pod outside the mesh; its server listens on port 9080."""
         return str(self.kube.json("get", "pod", "outside", "-n", NAMESPACE)["status"]["podIP"])
 
     def compare(
@@ -62,13 +64,46 @@ class Bench:
         for name, rules in variants.items():
             with applied(self.kube, *rules, checked=checked):
                 frame = send(source or self.inside, plan, app="reviews")
-                frames[name] = with_flags(frame, self.access_log(seconds=60)) if flags else frame
+                frames[name] = self.flagged(frame) if flags else frame
         return frames
 
     def access_log(self, pod: str = "load", *, namespace: str = NAMESPACE, seconds: int = 300) -> list[str]:
         """Lines of a proxy's log of the last seconds: its access log in JSON among them."""
         flags = ["-c", "istio-proxy", f"--since={seconds}s"]
         return self.kube.kubectl("logs", "-n", namespace, pod, *flags, timeout=60).lines
+
+    def flagged(self, frame: pd.DataFrame, pod: str = "load", *, namespace: str = NAMESPACE) -> pd.DataFrame:
+        """The table with the response flags of a proxy's access log, which Envoy writes once a second.
+
+        A request that is not in the log after 5 s has no flags: the field stays empty.
+        """
+        found = frame
+
+        def complete() -> bool:
+            nonlocal found
+            found = with_flags(frame, self.access_log(pod, namespace=namespace, seconds=120))
+            return bool((found["flags"] != "").all())
+
+        with contextlib.suppress(WaitTimeout):
+            until(complete, what="each request is in the access log", timeout=5, every=0.3)
+        return found
+
+    def passed(self, paths: Sequence[str], pod: str, *, namespace: str = NAMESPACE, wanted: int = 0) -> dict[str, int]:
+        """How many requests for each path a proxy's access log has; `wanted` for the last one are waited for, 5 s at most.
+
+        By path and not by id: a gateway stands at the edge, and gives each request a new id.
+        """
+        counts = dict.fromkeys(paths, 0)
+
+        def complete() -> bool:
+            entries = [line for line in self.access_log(pod, namespace=namespace) if line.startswith("{")]
+            seen = Counter(json.loads(line).get("path") for line in entries)
+            counts.update({path: seen[path] for path in paths})
+            return counts[paths[-1]] >= wanted
+
+        with contextlib.suppress(WaitTimeout):
+            until(complete, what="the requests are in the access log", timeout=5, every=0.3)
+        return counts
 
     def envoy(self, workload: str, path: str, *, namespace: str = NAMESPACE) -> str:
         """What the administration interface of a workload's proxy answers to GET."""
@@ -145,7 +180,7 @@ def prepare(lab: Lab) -> Bench:
     )
 
 
-@contextmanager
+@contextlib.contextmanager
 def restored(lab: Lab) -> Iterator[None]:
     """Afterwards the traffic rules are those that were found, and the bench's pods are gone."""
     before = found(lab.kube, NAMESPACE)
@@ -156,7 +191,7 @@ def restored(lab: Lab) -> Iterator[None]:
         lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, *PODS, "--ignore-not-found", timeout=60)
 
 
-@contextmanager
+@contextlib.contextmanager
 def replicas(kube: Kube, workload: str, count: int) -> Iterator[None]:
     """So many pods of a Deployment while the block runs, and then as many as before."""
     before = kube.json("get", f"deployment/{workload}", "-n", NAMESPACE)["spec"]["replicas"]
@@ -179,7 +214,7 @@ def to_v1(*, retries: Mapping[str, Any] | None = None, **policy: Any) -> list[Ru
     return [subset, virtual_service("reviews", route(to("reviews", "v1"), retries=retries))]
 
 
-@contextmanager
+@contextlib.contextmanager
 def broken_pod(lab: Lab) -> Iterator[None]:
     """A pod that the service reviews counts as its version v1, and that answers nothing, while the block runs."""
     text = manifests.render("broken.yaml", image_load=lab.image("load"))
@@ -191,7 +226,7 @@ def broken_pod(lab: Lab) -> Iterator[None]:
         lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, "-l", "broken=yes", "--ignore-not-found", timeout=60)
 
 
-def unhealthy(kube: Any) -> list[str]:
+def unhealthy(kube: Kube) -> list[str]:
     """What of bookinfo and its mesh is not healthy, one line each; empty when all is well."""
     from stackbook.cluster import pod_problem
     from stackbook.mesh import pods_with_sidecar

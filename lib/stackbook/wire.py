@@ -106,7 +106,7 @@ def capture(
     Raises:
         CheckFailed: tcpdump could not capture; with what it said.
     """
-    limits = ["timeout", f"{seconds:g}", "tcpdump", "-nn", "-x", "-s", "0", "-c", str(count)]
+    limits = ["timeout", f"{seconds:g}", "tcpdump", "-Z", "root", "-nn", "-x", "-s", "0", "-c", str(count)]
 
     def one(interface: str) -> Capture:
         argv = [*limits, "-i", interface, f"({expression}) and greater 80"]

@@ -1,15 +1,19 @@
 """Rules are refused before anything is applied, waited for by pushes and acknowledgements, and taken back always."""
 
+import contextlib
 import copy
 import json
+import socket
+import threading
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from stackbook import mesh_rules as rules
-from stackbook.errors import CheckFailed, InputError, WaitTimeout
+from stackbook.errors import CheckFailed, InputError, TransportError, WaitTimeout
 from stackbook.hosts import Result
-from stackbook.mesh_rules import propagation
+from stackbook.mesh_rules import istiod, propagation
 
 UUID = "1f0c5e3a-8d1b-4c53-9d42-6a1f0b7c9e11"
 POD = {"app": "reviews", "pod-template-hash": "x"}
@@ -79,14 +83,8 @@ class FakeMesh:
         kinds = {plural.get(name) or singular[name] for name in wanted}
         return {"items": copy.deepcopy([i for i in [*self.fixed, *self.rules.values()] if i["kind"] in kinds])}
 
-    def pods(self, namespace, selector=""):
-        assert (namespace, selector) == ("istio-system", "app=istiod")
-        return [{"metadata": {"name": "istiod-1"}}]
-
-    def exec(self, namespace, target, *argv, container="", timeout=60.0):
-        assert (namespace, target, argv[:3]) == ("istio-system", "istiod-1", ("pilot-discovery", "request", "GET"))
-        text = {"/debug/configz": self._configz, "/debug/syncz": self._syncz}[argv[3]]()
-        return Result(argv, 0, text, "", 0.1)
+    def ask(self, path):
+        return {"/debug/configz": self._configz, "/debug/syncz": self._syncz}[path]()
 
     def _configz(self):
         if self._reads:
@@ -111,7 +109,15 @@ class FakeMesh:
             "productpage-v1-x.default": "sidecar",
             "ingress-x.istio-system": "router",
         }
-        return json.dumps([{"proxy": id, "proxy_type": kind, "resources": {url: status}} for id, kind in ids.items()])
+        query = {"proxy": "test-1.default", "proxy_type": "sidecar", "resources": {url: {}}}
+        return json.dumps(
+            [{"proxy": id, "proxy_type": kind, "resources": {url: status}} for id, kind in ids.items()] + [query]
+        )
+
+
+@pytest.fixture(autouse=True)
+def one_istiod(monkeypatch):
+    monkeypatch.setattr(propagation, "connect", lambda kube: contextlib.nullcontext({"istiod-1": kube.ask}))
 
 
 DESTINATION = rules.destination_rule("reviews", versions=["v1", "v2", "v3"], balance="RANDOM")
@@ -343,8 +349,53 @@ def test_the_proxies_that_a_rule_concerns(rule, proxies):
     assert propagation.concerned([rule], rules.proxies(FakeMesh())) == proxies
 
 
-def test_no_istiod_is_said():
-    kube = FakeMesh()
-    kube.pods = lambda *_: []
-    with pytest.raises(CheckFailed, match="no istiod"):
-        rules.proxies(kube)
+class Api:
+    """The official client, as far as istiod is asked for; no connection is made to pods that do not run."""
+
+    def __init__(self, *phases):
+        self.phases = phases
+
+    def list_namespaced_pod(self, namespace, label_selector):
+        assert (namespace, label_selector) == ("istio-system", "app=istiod")
+        pods = [
+            SimpleNamespace(metadata=SimpleNamespace(name="istiod-1"), status=SimpleNamespace(phase=p))
+            for p in self.phases
+        ]
+        return SimpleNamespace(items=pods)
+
+
+@pytest.mark.parametrize("phases", [(), ("Pending",)])
+def test_no_istiod_is_said(phases):
+    with pytest.raises(CheckFailed, match="no istiod is running"), istiod.connect(SimpleNamespace(api=Api(*phases))):
+        pass
+
+
+def test_istiod_is_asked_over_one_connection(monkeypatch):
+    ours, theirs = socket.socketpair()
+    forward = SimpleNamespace(socket=lambda port: ours)
+    monkeypatch.setattr("kubernetes.stream.portforward", lambda *args, **options: forward)
+    api = Api("Running")
+    api.connect_get_namespaced_pod_portforward = None
+    answers = [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
+        b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno",
+        b"",
+    ]
+    asked = []
+
+    def serve():
+        with theirs:
+            for answer in answers:
+                asked.append(theirs.recv(4096).split()[1].decode())
+                theirs.sendall(answer)
+
+    server = threading.Thread(target=serve)
+    server.start()
+    with istiod.connect(SimpleNamespace(api=api)) as istiods:
+        assert istiods["istiod-1"]("/debug/syncz") == "[]"
+        with pytest.raises(CheckFailed, match="403: no"):
+            istiods["istiod-1"]("/debug/configz")
+        with pytest.raises(TransportError, match="could not be asked"):
+            istiods["istiod-1"]("/debug/syncz")
+    server.join(5)
+    assert asked == ["/debug/syncz", "/debug/configz", "/debug/syncz"]

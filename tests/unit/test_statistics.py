@@ -150,8 +150,18 @@ def test_evenness_alarms_as_stated(n):
 
 
 def test_turns_are_told_from_chance():
-    assert statistics.uniformity({"a": 101, "b": 100, "c": 99}, turns=True, alpha=0.01).passed
-    assert not statistics.uniformity({"a": 90, "b": 112, "c": 98}, turns=True, alpha=0.01).passed
+    rng = np.random.default_rng(25)
+    in_turn = np.tile(np.array(["a", "b", "c"]), 300)
+    assert statistics.turns(in_turn, alpha=1e-5).passed
+    two_workers = np.concatenate([rng.permutation(part) for part in in_turn.reshape(-1, 12)])
+    assert statistics.turns(two_workers, alpha=1e-5).passed
+    assert statistics.turns(in_turn[:60]).verdict == TOO_FEW
+    assert not statistics.turns(np.repeat(["a", "b", "c"], 300), alpha=1e-5).passed
+    taken_for_turns = sum(statistics.turns(rng.choice(["a", "b", "c"], 900), alpha=0.05).passed for _ in range(2000))
+    assert taken_for_turns <= stats.binom.isf(1e-6, 2000, 0.06)
+
+
+def test_a_favourite_is_seen():
     assert not statistics.uniformity({"a": 200, "b": 50, "c": 50}).passed
 
 
@@ -180,6 +190,7 @@ def test_quantile_intervals_cover_as_stated():
         lambda: statistics.test_share(1, 3, 0.3, alpha="0.1"),
         lambda: statistics.independence([[1, 2]]),
         lambda: statistics.uniformity({"a": 3}),
+        lambda: statistics.turns(["a", "a"]),
         lambda: statistics.quantiles([]),
         lambda: Sequential(0.5, difference=0.7),
         lambda: Sequential(0.5, difference=0.2).add(3, 2),

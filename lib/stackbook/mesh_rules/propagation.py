@@ -14,26 +14,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from stackbook.errors import CheckFailed, CommandFailed
-from stackbook.hosts import Result
+from stackbook.errors import CheckFailed
 from stackbook.mesh_rules.build import Rule
+from stackbook.mesh_rules.istiod import Ask, HasApi, connect
 from stackbook.waiting import until
 
-NAMESPACE = "istio-system"
 _UUID = 36
 
 
-class Mesh(Protocol):
+class Mesh(HasApi, Protocol):
     """The part of `cluster.Kube` that is needed here."""
 
     def json(self, *args: str, timeout: float = 60.0) -> Any:
         """The answer of a kubectl command, as JSON."""
-
-    def exec(self, namespace: str, target: str, *argv: str, container: str = "", timeout: float = 60.0) -> Result:
-        """Run a command in a container."""
-
-    def pods(self, namespace: str, selector: str = "") -> list[dict[str, Any]]:
-        """The pods that match a label selector."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +59,17 @@ def push_number(nonce: str) -> int:
 
 
 def parse_syncz(text: str) -> dict[str, Proxy]:
-    """The proxies of an answer of /debug/syncz, by id ("reviews-v1-7d5f-x.default")."""
+    """The proxies of an answer of /debug/syncz, by id ("reviews-v1-7d5f-x.default").
+
+    A client that has been sent nothing is no proxy: istioctl's own queries stand in that list, too.
+    """
     found = {}
     for entry in json.loads(text) or []:
         name, _, namespace = entry["proxy"].rpartition(".")
         resources: Mapping[str, Mapping[str, str]] = entry.get("resources", {})
         sent = {url.rpartition(".")[2]: status for url, status in resources.items() if status.get("sent")}
+        if not sent:
+            continue
         errors = [f"{kind}: {status['lastError']}" for kind, status in sorted(sent.items()) if status.get("lastError")]
         found[entry["proxy"]] = Proxy(
             name=name,
@@ -84,20 +82,14 @@ def parse_syncz(text: str) -> dict[str, Proxy]:
     return found
 
 
-def _istiods(kube: Mesh) -> list[str]:
-    names = [str(pod["metadata"]["name"]) for pod in kube.pods(NAMESPACE, "app=istiod")]
-    if not names:
-        raise CheckFailed("no istiod is running", fix="stackbook run --only 05")
-    return names
+def proxies(kube: HasApi) -> dict[str, Proxy]:
+    """Every proxy that is connected to an istiod, by id."""
+    with connect(kube) as istiods:
+        return _connected(istiods)
 
 
-def _ask(kube: Mesh, istiod: str, path: str) -> str:
-    return kube.exec(NAMESPACE, istiod, "pilot-discovery", "request", "GET", path, timeout=20).stdout
-
-
-def proxies(kube: Mesh) -> dict[str, Proxy]:
-    """Every proxy that is connected to istiod, by id."""
-    return {id: p for istiod in _istiods(kube) for id, p in parse_syncz(_ask(kube, istiod, "/debug/syncz")).items()}
+def _connected(istiods: Mapping[str, Ask]) -> dict[str, Proxy]:
+    return {id: proxy for ask in istiods.values() for id, proxy in parse_syncz(ask("/debug/syncz")).items()}
 
 
 def concerned(rules: Sequence[Rule], known: Mapping[str, Proxy]) -> set[str]:
@@ -161,29 +153,35 @@ def propagate(
         CheckFailed: a proxy rejects what it was sent; with istiod's words.
         WaitTimeout: istiod has not read the rules, or a proxy has not been sent or not acknowledged them: which.
     """
-    before = proxies(kube)
-    newest = max((proxy.push for proxy in before.values()), default=0)
-    start = time.monotonic()
-    if not change():
-        return 0.0
-    wanted_versions = versions(kube, rules)
-    wanted = {id for id in concerned(rules, before) if not only or before[id].name.startswith(tuple(only))}
-    seen: list[str] = []
+    with connect(kube) as istiods:
+        before = _connected(istiods)
+        newest = max((proxy.push for proxy in before.values()), default=0)
+        wanted = {id for id in concerned(rules, before) if not only or before[id].name.startswith(tuple(only))}
+        start = time.monotonic()
+        if not change():
+            return 0.0
+        current = versions(kube, rules)
+        seen: list[str] = []
 
-    def done() -> bool:
-        seen.clear()
-        for istiod in _istiods(kube):
-            if _read_by(_ask(kube, istiod, "/debug/configz"), rules) != wanted_versions:
-                seen.append(f"{istiod} has not read the rules yet")
-                return False
-        now = proxies(kube)
-        for proxy in now.values():
-            if proxy.rejected and proxy.push > newest:
-                raise CheckFailed(f"a proxy does not take the rules: {proxy.state}", fix="see `istioctl analyze`")
-        late = [now[id].state for id in sorted(wanted & set(now)) if now[id].push <= newest or now[id].pending]
-        seen.extend(late)
-        return not late and (bool(wanted) or max((p.push for p in now.values()), default=0) > newest)
+        def done() -> bool:
+            seen[:] = [name for name, ask in istiods.items() if _read_by(ask("/debug/configz"), rules) != current]
+            seen[:] = [f"{name} has not read the rules yet" for name in seen] or _late(
+                _connected(istiods), wanted, newest
+            )
+            return not seen
 
-    until(done, what="the proxies have the changed rules", timeout=timeout, every=0.1,
-          last=lambda: "; ".join(seen) or "no push yet", tolerate=(CommandFailed,))  # fmt: skip
-    return time.monotonic() - start
+        until(
+            done, what="the proxies have the changed rules", timeout=timeout, every=0.03, last=lambda: "; ".join(seen)
+        )
+        return time.monotonic() - start
+
+
+def _late(now: Mapping[str, Proxy], wanted: set[str], newest: int) -> list[str]:
+    """The state of each proxy that has not acknowledged a push after `newest`; CheckFailed where one rejects it."""
+    for proxy in now.values():
+        if proxy.rejected and proxy.push > newest:
+            raise CheckFailed(f"a proxy does not take the rules: {proxy.state}", fix="see `istioctl analyze`")
+    late = [now[id].state for id in sorted(wanted & set(now)) if now[id].push <= newest or now[id].pending]
+    if not wanted and all(proxy.push <= newest or proxy.pending for proxy in now.values()):
+        late.append("no proxy has been sent anything")
+    return late

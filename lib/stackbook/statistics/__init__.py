@@ -36,7 +36,7 @@ from stackbook.statistics.shares import (
     sample_size,
     test_share,
 )
-from stackbook.statistics.tables import TableTest, independence, quantiles, uniformity
+from stackbook.statistics.tables import TableTest, independence, quantiles, turns, uniformity
 
 __all__ = [
     "AGREES",
@@ -54,6 +54,7 @@ __all__ = [
     "rejection_rate",
     "sample_size",
     "test_share",
+    "turns",
     "uniformity",
     "verdicts",
 ]

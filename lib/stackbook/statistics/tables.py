@@ -24,7 +24,7 @@ class TableTest:
     """A test on counts: of independence between two properties, or of evenness over several.
 
     `effect` is φ for independence (0 = none, ±1 = one decides the other) and χ²/df for evenness (about 1 where each
-    request chooses at random, near 0 where they take turns). `p_even` is the chance of counts at least as even.
+    request chooses at random, near 0 where they take turns).
     """
 
     predicted: str
@@ -35,7 +35,6 @@ class TableTest:
     alpha: float
     effect: float
     verdict: str
-    p_even: float = math.nan
 
     @property
     def passed(self) -> bool:
@@ -80,11 +79,10 @@ def independence(table: Sequence[Sequence[int]] | NDArray[Any], *, alpha: float 
     return TableTest("independent", f"φ = {effect:+.3f}", n, method, p_value, alpha, effect, verdict)
 
 
-def uniformity(counts: Mapping[str, int], *, alpha: float = 0.001, turns: bool = False, seed: int = 1) -> TableTest:
+def uniformity(counts: Mapping[str, int], *, alpha: float = 0.001, seed: int = 1) -> TableTest:
     """Whether requests spread evenly over the names, each choosing at random (multinomial with equal shares).
 
-    With `turns` the claim is the contrary of chance: that they are served in turn, so the counts are more even than
-    random choice would make them. χ² where each name expects at least 5, else 20,000 simulated draws (seeded).
+    χ² where each name expects at least 5, else 20,000 simulated draws (seeded).
 
     Raises:
         InputError: fewer than two names.
@@ -94,21 +92,46 @@ def uniformity(counts: Mapping[str, int], *, alpha: float = 0.001, turns: bool =
     if len(values) < 2 or (values < 0).any():
         raise InputError("evenness needs at least two names with counts", fix="name each pod, also one with no request")
     n, df = int(values.sum()), len(values) - 1
-    predicted = "in turn" if turns else "evenly, at random"
     if n == 0:
-        return TableTest(predicted, "nothing", 0, "none", 1.0, alpha, math.nan, TOO_FEW)
+        return TableTest("evenly", "nothing", 0, "none", 1.0, alpha, math.nan, TOO_FEW)
     mean = n / len(values)
     chi2 = float(((values - mean) ** 2 / mean).sum())
     if mean >= LEAST_EXPECTED:
-        method, p_value, p_even = "χ²", float(stats.chi2.sf(chi2, df)), float(stats.chi2.cdf(chi2, df))
+        method, p_value = "χ²", float(stats.chi2.sf(chi2, df))
     else:
         draws = np.random.default_rng(seed).multinomial(n, np.full(len(values), 1 / len(values)), size=20_000)
         other = ((draws - mean) ** 2 / mean).sum(axis=1)
-        method = "20,000 simulated draws"
-        p_value, p_even = (float((1 + hits.sum()) / 20_001) for hits in (other >= chi2 - 1e-9, other <= chi2 + 1e-9))
-    agrees = p_even < alpha if turns else p_value >= alpha
+        method, p_value = "20,000 simulated draws", float((1 + (other >= chi2 - 1e-9).sum()) / 20_001)
+    verdict = DIFFERS if p_value < alpha else AGREES
     observed = " : ".join(str(v) for v in values)
-    return TableTest(predicted, observed, n, method, p_value, alpha, chi2 / df, AGREES if agrees else DIFFERS, p_even)
+    return TableTest("evenly", observed, n, method, p_value, alpha, chi2 / df, verdict)
+
+
+def turns(names: Sequence[str], *, alpha: float = 0.001, each: int = 20) -> TableTest:
+    """Whether requests, in their order, are served by the names in turn: more evenly than chance would have it.
+
+    The order is cut into blocks in which each name expects `each` requests. At random, the blocks' χ² add up to a χ²
+    with (names - 1) degrees of freedom for each block; in turn, to nearly nothing. The p value is the lower tail: the
+    chance of counts so even. "too few" below two blocks.
+
+    Raises:
+        InputError: fewer than two names.
+    """
+    check_chance("alpha", alpha, 0, 0.5)
+    known, places = np.unique(np.asarray(names, dtype=str), return_inverse=True)
+    if len(known) < 2:
+        raise InputError("turns need at least two names", fix="let more than one pod serve")
+    length = each * len(known)
+    blocks = len(places) // length
+    if blocks < 2:
+        return TableTest("in turn", "not testable", len(places), "none", 1.0, alpha, math.nan, TOO_FEW)
+    rows = places[: blocks * length].reshape(blocks, length)
+    counts = np.stack([(rows == place).sum(axis=1) for place in range(len(known))])
+    chi2, df = float(((counts - each) ** 2 / each).sum()), blocks * (len(known) - 1)
+    p_value = float(stats.chi2.cdf(chi2, df))
+    verdict = AGREES if p_value < alpha else DIFFERS
+    observed = " : ".join(str(count) for count in np.bincount(places))
+    return TableTest("in turn", observed, len(places), "χ² of blocks", p_value, alpha, chi2 / df, verdict)
 
 
 def quantiles(seconds: ArrayLike, levels: Iterable[float] = (0.5, 0.9, 0.99), *, alpha: float = 0.05) -> pd.DataFrame:
