@@ -233,7 +233,7 @@ def completion(host: Host) -> list[dict[str, Any]]:
     scripts = {
         "bash: the package's file is there": ["sh", "-c", "dpkg -L bash-completion | grep -x /usr/share/bash-completion/bash_completion"],
         "bash: it loads": ["bash", "-c", bash + "type -t _init_completion | grep -x function"],
-        "bash: kubectl is completed": ["bash", "-c", bash + "source <(kubectl completion bash); complete -p kubectl | grep __start_kubectl"],
+        "bash: kubectl is completed": ["bash", "-c", bash + "source <(kubectl completion bash); complete -p kubectl | grep -F __start_"],
         "fish: kubectl writes its own": ["sh", "-c", "mkdir -p ~/.config/fish/completions && cd ~/.config/fish && "
                                          "kubectl completion fish > completions/kubectl.fish && readlink -e completions/kubectl.fish"],
         "fish: it is completed": ["fish", "-c", "complete -C 'kubectl ver' | string match -q 'version*'"],

@@ -56,7 +56,7 @@ class Table:
         self.frame, self.caption = frame, caption
 
     def _repr_html_(self) -> str:
-        cell = "padding:0.25em 0.8em;vertical-align:top;white-space:pre-wrap;overflow-wrap:anywhere;"
+        cell = "padding:0.25em 0.8em;vertical-align:top;white-space:pre-wrap;overflow-wrap:break-word;"
         numeric = [pd.api.types.is_numeric_dtype(t) and not pd.api.types.is_bool_dtype(t) for t in self.frame.dtypes]
         align = ["text-align:right" if number else "text-align:left" for number in numeric]
         head = "".join(

@@ -165,9 +165,15 @@ def remove_leftovers(host: Host, *, keep: str) -> None:
         if device and backend != keep and device in names:
             host.run(["ip", "link", "delete", device])
     if keep != "host-gw":
-        for route in facts.ROUTES.read(host):
-            if route.get("gateway") and route.get("dst", "").endswith("/24") and route.get("dev") == "eth0":
-                host.run(["ip", "route", "delete", route["dst"], "via", route["gateway"]], check=False)
+        for route in _direct_routes(host):
+            host.run(["ip", "route", "delete", route["dst"], "via", route["gateway"]], check=False)
+
+
+def _direct_routes(host: Host) -> list[dict[str, Any]]:
+    """Routes to other nodes' pods by the machine's own interface: flannel's subnets are /24."""
+    routes = facts.ROUTES.read(host)
+    uplink = next((r.get("dev") for r in routes if r.get("dst") == "default"), "")
+    return [r for r in routes if r.get("gateway") and r["dst"].endswith("/24") and r.get("dev") == uplink]
 
 
 def routed(host: Host, backend: str) -> bool:
@@ -175,17 +181,9 @@ def routed(host: Host, backend: str) -> bool:
 
     With udp the whole pod network is one route to the device; otherwise each other node has a route of its own.
     """
-    for route in facts.ROUTES.read(host):
-        if (
-            backend == "host-gw"
-            and route.get("gateway")
-            and route.get("dst", "").startswith("10.")
-            and (route.get("dev", "").startswith(("eth", "en")))
-        ):
-            return True
-        if backend != "host-gw" and route.get("dev") == DEVICES[backend]:
-            return True
-    return False
+    if backend == "host-gw":
+        return bool(_direct_routes(host))
+    return any(route.get("dev") == DEVICES[backend] for route in facts.ROUTES.read(host))
 
 
 def check_networks(kube: Kube, network: str) -> None:

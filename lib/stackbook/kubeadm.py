@@ -29,7 +29,7 @@ DEFAULT_PAUSE = "registry.k8s.io/pause:3.10.2"
 CONFIG = "/etc/stackbook/kubeadm.yaml"
 PATCHES = "/etc/stackbook/patches"
 # CoreDNS is asked every second whether it is ready, not every ten: a cluster answers names that much sooner.
-_DNS_PATCH = """\
+DNS_PATCH = """\
 spec:
   template:
     spec:
@@ -46,7 +46,7 @@ SYSCTLS = {
 MODULES = ("overlay", "br_netfilter")
 BINARIES = ("kubelet", "kubeadm", "kubectl")
 
-_KUBELET_UNIT = """\
+KUBELET_UNIT = """\
 [Unit]
 Description=kubelet: The Kubernetes Node Agent
 Documentation=https://kubernetes.io/docs/
@@ -63,7 +63,7 @@ RestartSec=1
 WantedBy=multi-user.target
 """
 
-_KUBEADM_DROP_IN = """\
+KUBEADM_DROP_IN = """\
 # Read by kubeadm init and kubeadm join: they write the two files named here.
 [Service]
 Environment="KUBELET_KUBECONFIG_ARGS=--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf \
@@ -147,8 +147,8 @@ def kubelet_service() -> Operation:
 
     def operation(host: Host) -> Iterator[Command]:
         written = [
-            *operations.file("/usr/lib/systemd/system/kubelet.service", _KUBELET_UNIT)(host),
-            *operations.file("/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf", _KUBEADM_DROP_IN)(host),
+            *operations.file("/usr/lib/systemd/system/kubelet.service", KUBELET_UNIT)(host),
+            *operations.file("/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf", KUBEADM_DROP_IN)(host),
         ]
         yield from written
         if written:
@@ -272,7 +272,7 @@ def kubeadm_init(host: Host, config: str, *, timeout: float = 240.0) -> int:
     if host.run(["test", "-e", "/etc/kubernetes/manifests/kube-apiserver.yaml"], check=False).ok:
         host.run(["kubeadm", "reset", "-f", "--cri-socket", SOCKET], timeout=120)
     host.write(CONFIG, config, mode=0o600)
-    host.write(f"{PATCHES}/corednsdeployment+strategic.yaml", _DNS_PATCH)
+    host.write(f"{PATCHES}/corednsdeployment+strategic.yaml", DNS_PATCH)
     # Its output holds the token of the join command, which lives for a day: kept out of every record.
     _explained(host, ["kubeadm", "init", "--config", CONFIG, "--skip-token-print"], timeout)
     return 1
@@ -298,7 +298,15 @@ def _wait_signed(control_plane: Host, token: Secret) -> None:
     kubeadm join asks for that signature every five seconds; asked too soon, it sleeps through it.
     """
     name = f"jws-kubeconfig-{token.reveal().partition('.')[0]}"
-    ask = ["kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", "-n", "kube-public", "get", "configmap", "cluster-info"]
+    ask = [
+        "kubectl",
+        "--kubeconfig=/etc/kubernetes/admin.conf",
+        "-n",
+        "kube-public",
+        "get",
+        "configmap",
+        "cluster-info",
+    ]
     until(
         lambda: name in control_plane.run([*ask, "-o", "yaml"], secret=True).stdout,
         what="the controller manager has signed cluster-info with the new token",
@@ -358,7 +366,7 @@ def _explained(host: Host, argv: list[str], timeout: float) -> None:
 
 
 FISHER: list[dict[str, str]] = [
-    {"the guide": "curl https://git.io/fisher …", "today": "git.io is frozen; curl -sL …/jorgebucaran/fisher/main/functions/fisher.fish | source"},
+    {"the guide": "curl https://git.io/fisher …", "today": "git.io is frozen; curl -sL …/fisher.fish | source"},
     {"the guide": "source …/fisher.fish", "today": "not needed: fish loads its functions folder by itself"},
     {"the guide": "fisher add evanlucas/fish-kubectl-completions", "today": "fisher install …; kubectl completion fish replaces it"},
 ]  # fmt: skip

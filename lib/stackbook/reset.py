@@ -191,3 +191,15 @@ def leftovers(profile: Profile) -> list[str]:
         for name in names[kind]
         if name.startswith(prefix)
     ]
+
+
+# What chapter 99 says of the comparison; the keys are those of `snapshot`.
+SCOPE: list[dict[str, str]] = [
+    {"kind": "containers, volumes, networks", "as seen by": "podman"},
+    {"kind": "interfaces, routes", "as seen by": "ip address, ip route"},
+    {"kind": "network namespaces", "as seen by": "ip netns"},
+    {"kind": "mounts", "as seen by": "/proc/self/mounts"},
+    {"kind": "packet filter rules", "as seen by": "iptables-save, without counters"},
+    {"kind": "kernel parameters of the whole host", "as seen by": "sysctl"},
+    {"kind": "control groups", "as seen by": "/sys/fs/cgroup"},
+]

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 
 from stackbook.errors import CheckFailed, StackbookError
 from stackbook.hosts import Result
-from stackbook.redact import redact
+from stackbook.redact import redact, scrub
 
 _MAX_TEXT = 4000
 
@@ -34,11 +34,13 @@ class Record:
 
     def append(self, event: str, **values: Any) -> None:
         """Add an event with the time in seconds since the epoch."""
-        line = json.dumps({"event": event, "time": round(time.time(), 3), **values}, default=str, ensure_ascii=False)
+        data = {"event": event, "time": round(time.time(), 3), **scrub(values)}
+        # What is no Unicode (a lone surrogate) is written as JSON's own escape of it.
+        line = json.dumps(data, ensure_ascii=False).encode(errors="backslashreplace")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o600)
         try:
-            os.write(descriptor, (redact(line) + "\n").encode())
+            os.write(descriptor, line + b"\n")
         finally:
             os.close(descriptor)
 
@@ -47,8 +49,9 @@ class Record:
         if not self.path.exists():
             return []
         found = []
-        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
+        # Not splitlines: it would also split at U+2028 and others that JSON holds as they are.
+        for line in self.path.read_text(encoding="utf-8", errors="replace").split("\n"):
+            with contextlib.suppress(ValueError, RecursionError):
                 value = json.loads(line)
                 if isinstance(value, dict) and "event" in value:
                     found.append(value)
@@ -133,16 +136,11 @@ def step(id: str, title: str, *, chapter: str, record: Record, quiet: bool = Fal
             changed=current.changed,
             reason=reason[:_MAX_TEXT],
             commands=current.commands[-200:],
-            evidence=_plain(current.evidence),
+            evidence=scrub(current.evidence),
         )
         if not quiet:
             mark = {"passed": "✓", "interrupted": "–"}.get(outcome, "✗")
             print(f"{mark} {id}: {title}")
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The evidence as JSON can hold it."""
-    return json.loads(json.dumps(dict(values), default=str))  # type: ignore[no-any-return]
 
 
 def now() -> str:

@@ -1,0 +1,48 @@
+"""The committed outputs against the live lab: nbval runs every chapter again and compares what it prints."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT  # type: ignore[import-not-found]
+from stackbook import chapters
+from stackbook.chapter import Lab
+
+pytestmark = pytest.mark.live
+COMPARED = [c for c in chapters.available() if c.batch]
+
+
+def nbval(path: Path) -> subprocess.CompletedProcess[str]:
+    """Run nbval over one notebook; it stops at the first cell that differs."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-o", "addopts=", "--nbval",
+         "--nbval-current-env", "--nbval-cell-timeout", "600", "--nbval-sanitize-with", "tests/sanitize.cfg", str(path)],
+        cwd=ROOT, capture_output=True, text=True, timeout=1200, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("chapter", COMPARED, ids=lambda c: c.id)
+def test_a_chapter_prints_what_is_committed(lab: Lab, chapter: chapters.Chapter) -> None:
+    done = nbval(chapter.notebook)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+def test_a_wrong_output_in_a_chapter_fails(lab: Lab, tmp_path: Path) -> None:
+    """In a copy of the first chapter with outputs, one compared table is changed by one character."""
+    book = json.loads(COMPARED[0].notebook.read_text())
+    changed = False
+    for cell in book["cells"]:
+        if cell["cell_type"] == "code" and "nbval-ignore-output" not in cell["metadata"].get("tags", []):
+            for output in cell["outputs"]:
+                if "data" in output and not changed:
+                    text = "".join(output["data"]["text/plain"])
+                    output["data"]["text/plain"] = [text.replace("root", "r00t", 1)]
+                    changed = "root" in text
+    assert changed
+    path = tmp_path / "wrong.ipynb"
+    path.write_text(json.dumps(book))
+    assert nbval(path).returncode == 1

@@ -1,0 +1,274 @@
+"""The pure parts of the lab: configurations that are written, outputs that are read, and what is compared."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+import yaml
+from fakes import FakeHost
+from stackbook import flannel, images, kubeadm, machines, mesh, reset, services, trials
+from stackbook.errors import CheckFailed, CommandFailed, CorruptArtifact, InputError
+from stackbook.machines import Identity
+from stackbook.parameters import Profile
+
+# kubeadm
+
+
+def documents(**kwargs: bool) -> dict[str, dict]:
+    images_ = kubeadm.Images("example.test", preloaded=True, pause="example.test/pause:1", etcd_tag="3.7", dns_tag="v1")
+    text = kubeadm.init_config(Profile(), images_, **{"cgroup_v1": False, "contained": True, **kwargs})
+    return {d["kind"]: d for d in yaml.safe_load_all(text)}
+
+
+def test_init_configuration_has_the_guides_options() -> None:
+    found = documents()
+    cluster, init = found["ClusterConfiguration"], found["InitConfiguration"]
+    assert cluster["networking"] == {"podSubnet": "10.244.0.0/16", "serviceSubnet": "10.0.0.0/12"}
+    assert cluster["kubernetesVersion"] == "v1.36.3"
+    assert cluster["imageRepository"] == "example.test"
+    assert (cluster["etcd"]["local"]["imageTag"], cluster["dns"]["imageTag"]) == ("3.7", "v1")
+    assert init["localAPIEndpoint"]["advertiseAddress"] == "192.168.98.3"
+    assert init["nodeRegistration"]["imagePullPolicy"] == "Never"
+
+
+def test_the_old_cgroup_hierarchy_is_accepted_only_where_it_is() -> None:
+    old, new = documents(cgroup_v1=True), documents(cgroup_v1=False)
+    assert old["KubeletConfiguration"]["failCgroupV1"] is False
+    assert old["InitConfiguration"]["nodeRegistration"]["ignorePreflightErrors"] == ["SystemVerification"]
+    assert "failCgroupV1" not in new["KubeletConfiguration"]
+    assert new["InitConfiguration"]["nodeRegistration"]["ignorePreflightErrors"] == []
+
+
+def test_a_machine_that_is_no_container_keeps_its_defaults() -> None:
+    assert "conntrack" not in documents(contained=False)["KubeProxyConfiguration"]
+    assert "failSwapOn" not in documents(contained=False)["KubeletConfiguration"]
+    assert "disable_apparmor" not in kubeadm.containerd_config("p", contained=False)
+    assert "SystemdCgroup = true" in kubeadm.containerd_config("p", contained=False)
+
+
+def test_the_join_token_goes_by_a_file_that_is_removed() -> None:
+    token, digest = "abcdef.0123456789abcdef", "sha256:" + "a" * 64
+    create = "kubeadm token create --ttl 30m --print-join-command"
+    signed = "kubectl --kubeconfig=/etc/kubernetes/admin.conf -n kube-public get configmap cluster-info -o yaml"
+    master = FakeHost({create: f"kubeadm join x --token {token} --discovery-token-ca-cert-hash {digest}\n",
+                       signed: "data:\n  jws-kubeconfig-abcdef: x\n"})  # fmt: skip
+    worker = FakeHost(
+        {"test -s /etc/kubernetes/kubelet.conf": (1, "", ""), "test -e /etc/kubernetes/bootstrap-kubelet.conf": (1, "", ""),
+         "kubeadm join --config /run/stackbook-join.yaml": "", "rm -f /run/stackbook-join.yaml": ""}, name="k8s-node1",
+    )  # fmt: skip
+    assert kubeadm.kubeadm_join(worker, master, Profile(), kubeadm.Images(), cgroup_v1=False) == 1
+    assert token in worker.files["/run/stackbook-join.yaml"]
+    assert worker.modes["/run/stackbook-join.yaml"] == 0o600
+    assert worker.ran[-1] == "rm -f /run/stackbook-join.yaml"
+    assert not any(token in command for command in worker.ran + master.ran)
+
+
+def test_a_failing_init_says_what_the_kubelet_said() -> None:
+    host = FakeHost(
+        {"test -s /etc/kubernetes/admin.conf": (1, "", ""),
+         "test -e /etc/kubernetes/manifests/kube-apiserver.yaml": (1, "", ""),
+         "kubeadm init --config /etc/stackbook/kubeadm.yaml --skip-token-print": (1, "", "timed out"),
+         "journalctl -u kubelet --no-pager -n 40 -o cat": "E1 failed to run: cgroup missing\nfine\n"}
+    )  # fmt: skip
+    with pytest.raises(CommandFailed, match="cgroup missing"):
+        kubeadm.kubeadm_init(host, "config")
+    assert host.modes["/etc/stackbook/kubeadm.yaml"] == 0o600
+
+
+# flannel
+
+MANIFEST = """
+kind: ConfigMap
+data: {cni-conf.json: '{"cniVersion": "1.0.0"}', net-conf.json: '{}'}
+---
+kind: DaemonSet
+spec:
+  template:
+    spec:
+      initContainers: [{name: install-cni-plugin, image: x/flannel-cni-plugin:1}, {name: install-cni, image: x/flannel:1}]
+      containers:
+      - {name: kube-flannel, image: x/flannel:1, readinessProbe: {}, volumeMounts: [], args: []}
+      volumes: []
+"""
+
+
+def rendered(backend: str) -> tuple[dict, dict]:
+    text = flannel.manifest(MANIFEST, network="10.244.0.0/16", backend=backend, preloaded=True, cni_version="0.4.0",
+                            images={"flannel": "l/flannel:2", "flannel-cni-plugin": "l/plugin:2"})  # fmt: skip
+    config, daemon = yaml.safe_load_all(text)
+    return config, daemon["spec"]["template"]["spec"]
+
+
+def test_manifest_for_the_lab() -> None:
+    config, spec = rendered("vxlan")
+    assert json.loads(config["data"]["net-conf.json"])["Network"] == "10.244.0.0/16"
+    assert json.loads(config["data"]["cni-conf.json"])["cniVersion"] == "0.4.0"
+    assert [c["image"] for c in spec["initContainers"]] == ["l/plugin:2", "l/flannel:2"]
+    assert {c["imagePullPolicy"] for c in [*spec["initContainers"], *spec["containers"]]} == {"Never"}
+
+
+def test_udp_gets_its_device_and_others_do_not() -> None:
+    assert rendered("udp")[1]["containers"][0]["volumeMounts"] == [{"name": "tun", "mountPath": "/dev/net/tun"}]
+    assert rendered("vxlan")[1]["volumes"] == []
+    with pytest.raises(InputError, match="vxlan, host-gw, udp"):
+        rendered("wireguard")
+
+
+CAPTURE = """\
+04:33:01.1 IP 192.168.98.3.51432 > 192.168.98.4.8472: OTV, flags [I] (0x08), overlay 0, instance 1
+IP 10.244.0.5 > 10.244.1.7: ICMP echo request, id 1, seq 1, length 64
+04:33:01.2 IP 192.168.98.4.43211 > 192.168.98.3.8472: OTV, flags [I] (0x08), overlay 0, instance 1
+IP 10.244.1.7 > 10.244.0.5: ICMP echo reply, id 1, seq 1, length 64
+"""
+
+
+def test_captured_packets() -> None:
+    there, back = flannel.parse_capture(CAPTURE)
+    assert (there.outer_source, there.outer_target, there.outer_port, there.vni) == (
+        "192.168.98.3",
+        "192.168.98.4",
+        8472,
+        1,
+    )
+    assert (there.inner_source, there.inner_target, there.inner_protocol) == ("10.244.0.5", "10.244.1.7", "ICMP")
+    assert back.inner_target == "10.244.0.5"
+    assert flannel.parse_capture("nothing\n") == []
+
+
+ROUTES = json.dumps([{"dst": "default", "gateway": "192.168.98.2", "dev": "eth0"},
+                     {"dst": "10.244.1.0/24", "gateway": "10.244.1.0", "dev": "flannel.1"}])  # fmt: skip
+
+
+def test_which_backend_carries_the_pod_network() -> None:
+    host = FakeHost({"ip -j route": ROUTES})
+    assert [b for b in flannel.BACKENDS if flannel.routed(host, b)] == ["vxlan"]
+    direct = FakeHost({"ip -j route": ROUTES.replace("flannel.1", "eth0").replace('10.244.1.0"', '192.168.98.4"')})
+    assert not flannel.routed(direct, "vxlan")
+
+
+# services
+
+NAT = """\
+-A KUBE-SERVICES -d 10.0.0.9/32 -p tcp -m comment --comment "x" -m tcp --dport 80 -j KUBE-SVC-AAA
+-A KUBE-SVC-AAA -m comment --comment "x -> 1" -m statistic --mode random --probability 0.33333333349 -j KUBE-SEP-1
+-A KUBE-SVC-AAA -m comment --comment "x -> 2" -m statistic --mode random --probability 0.50000000000 -j KUBE-SEP-2
+-A KUBE-SVC-AAA -m comment --comment "x -> 3" -j KUBE-SEP-3
+-A KUBE-SEP-1 -p tcp -m tcp -j DNAT --to-destination 10.244.1.1:80
+-A KUBE-SEP-2 -p tcp -m tcp -j DNAT --to-destination 10.244.1.2:80
+-A KUBE-SEP-3 -p tcp -m tcp -j DNAT --to-destination 10.244.1.3:80
+"""
+
+
+def test_a_service_is_followed_to_its_endpoints_with_even_shares() -> None:
+    hops = services.chain_of(NAT, "10.0.0.9", 80)
+    goals = [(h.target, round(h.share, 3)) for h in hops if h.match == "DNAT"]
+    assert goals == [("10.244.1.1:80", 0.333), ("10.244.1.2:80", 0.333), ("10.244.1.3:80", 0.333)]
+    with pytest.raises(CheckFailed, match="no rule"):
+        services.chain_of(NAT, "10.0.0.8", 80)
+    with pytest.raises(CheckFailed, match="leads nowhere"):
+        services.chain_of(NAT.replace("10.244.1.2:80", ""), "10.0.0.9", 80)
+
+
+# machines
+
+
+def test_twins_are_named_and_empty_values_are_nobodys() -> None:
+    a = Identity("a", "n", "m", "u", "i", "10.0.0.1/24")
+    b = Identity("b", "n", "m", "u", "i", "10.0.0.2/24")
+    assert len(machines.twins([a, b])) == 4
+    none = Identity("c", "c", "mc", "", "", "")
+    other = Identity("d", "d", "md", "", "", "")
+    assert machines.twins([none, other]) == []
+
+
+def test_own_identities_are_stable_and_distinct() -> None:
+    names = [f"k8s-node{n}" for n in range(1, 9)]
+    assert len({machines.own_uuid("lab", n) for n in names} | {machines.own_uuid("other", n) for n in names}) == 16
+    assert machines.own_machine_id("lab", "x") == machines.own_machine_id("lab", "x")
+    assert len(machines.own_machine_id("lab", "x")) == 32
+
+
+def test_the_guides_fstab_keeps_its_root() -> None:
+    host = FakeHost(
+        {"findmnt --verify --tab-file /tmp/stackbook-fstab": (1, "0 parse errors, 0 errors, 1 warning\n", ""),
+         "rm -f /tmp/stackbook-fstab": ""}
+    )  # fmt: skip
+    assert trials.fstab(host) == {
+        "swap lines left": 0, "root line kept": True, "parse errors by findmnt --verify": 0
+    }  # fmt: skip
+
+
+# images
+
+
+def archive(path: Path, index: object) -> Path:
+    data = json.dumps(index).encode()
+    with tarfile.open(path, "w") as tar:
+        member = tarfile.TarInfo("index.json")
+        member.size = len(data)
+        tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def test_contents_of_an_archive(tmp_path: Path) -> None:
+    good = {"manifests": [{"annotations": {"io.containerd.image.name": "a:1"}, "digest": "sha256:1"}]}
+    assert images.contents(archive(tmp_path / "good", good)) == {"a:1": "sha256:1"}
+    for broken in (archive(tmp_path / "none", {}), tmp_path / "absent"):
+        with pytest.raises(CorruptArtifact):
+            images.contents(broken)
+    (tmp_path / "text").write_text("no tar")
+    with pytest.raises(CorruptArtifact):
+        images.contents(tmp_path / "text")
+
+
+def test_an_image_of_the_same_name_with_other_content_is_lacking() -> None:
+    listing = "REF TYPE DIGEST SIZE\na:1 manifest sha256:1 4 MiB\n"
+    host = FakeHost({"ctr -n k8s.io images ls": listing})
+    assert images.lacks(host, {"a:1": "sha256:1"}) == []
+    assert images.lacks(host, {"a:1": "sha256:2", "b:1": "sha256:3"}) == ["a:1", "b:1"]
+
+
+# the host as it was
+
+
+def test_differences_are_found_in_both_directions() -> None:
+    before = {"mounts": ["/a ext4", "/b tmpfs", "/b tmpfs"], "rules": []}
+    after = {"mounts": ["/a ext4", "/b tmpfs"], "rules": ["nat -A X"]}
+    found = {str(d) for d in reset.compare(before, after)}
+    assert found == {"mounts: missing: /b tmpfs", "rules: left over: nat -A X"}
+    assert reset.compare(before, before) == []
+
+
+def test_rules_without_counters_and_without_the_kernels_own_chains() -> None:
+    text = "*filter\n:INPUT ACCEPT [10:20]\n:FORWARD DROP [0:0]\n:MINE - [0:0]\n[5:6] -A INPUT -j MINE\nCOMMIT\n"
+    assert reset.parse_rules(text, "filter") == ["filter :FORWARD DROP", "filter :MINE -", "filter -A INPUT -j MINE"]
+
+
+# istio
+
+
+def test_operator_for_upstream_envoy_leaves_out_istios_own_filters() -> None:
+    source = mesh.ImageSource(hub="h", tag="t", upstream_envoy=True)
+    spec = yaml.safe_load(mesh.operator("demo", source))["spec"]
+    assert (spec["hub"], spec["tag"], spec["values"]["telemetry"]["enabled"]) == ("h", "t", False)
+    assert spec["values"]["pilot"]["env"]["PILOT_ENABLE_METADATA_EXCHANGE"] == "false"
+    official = yaml.safe_load(mesh.operator("demo", mesh.ImageSource()))["spec"]
+    assert "hub" not in official and "telemetry" not in official["values"]
+
+
+@pytest.mark.parametrize(
+    ("sidecar_ready", "expected"), [(True, "2/2"), (False, "1/2")]
+)  # fmt: skip
+def test_ready_column_counts_native_sidecars(sidecar_ready: bool, expected: str) -> None:
+    pod = {
+        "spec": {"containers": [{"name": "app"}],
+                 "initContainers": [{"name": "istio-init"}, {"name": "istio-proxy", "restartPolicy": "Always"}]},
+        "status": {"containerStatuses": [{"name": "app", "ready": True}],
+                   "initContainerStatuses": [{"name": "istio-init", "ready": True},
+                                             {"name": "istio-proxy", "ready": sidecar_ready}]},
+    }  # fmt: skip
+    assert mesh.ready_column(pod) == expected
