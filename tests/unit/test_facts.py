@@ -6,7 +6,6 @@ import pytest
 from fakes import FakeHost
 from hypothesis import given
 from hypothesis import strategies as st
-
 from stackbook import facts
 from stackbook.errors import CommandFailed
 

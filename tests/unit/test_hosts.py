@@ -1,13 +1,13 @@
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
 
 import pytest
-
 from stackbook.errors import CommandFailed, TransportError, WaitTimeout
-from stackbook.hosts import ContainerHost, LocalHost, Result, SSHHost
+from stackbook.hosts import ContainerHost, LocalHost, Result, SSHHost, _born
 from stackbook.redact import Secret, redact
 from stackbook.waiting import until
 
@@ -64,12 +64,25 @@ def test_a_failing_secret_command_does_not_tell() -> None:
 
 
 def test_container_and_ssh_commands_are_built_without_a_shell_in_between() -> None:
-    container = ContainerHost(name="n", container="lab-n", podman=("podman", "--x"))
-    assert container._argv(["ls", "a b"], {"K": "v"}, True) == [
-        "podman", "--x", "exec", "-i", "--env", "K=v", "lab-n", "ls", "a b"
-    ]  # fmt: skip
+    container = ContainerHost(name="n", container="lab-n")
+    container._first = (os.getpid(), _born(os.getpid()))
+    argv = container._argv(["ls", "a b"], {"K": "v"}, True)
+    assert argv[:3] == ["nsenter", "-t", str(os.getpid())]
+    assert argv[-3:] == ["K=v", "ls", "a b"]
+    assert "-i" in argv[argv.index("env") :]  # nothing of this host's environment goes along
     remote = SSHHost(name="n", address="192.0.2.1", user="ubuntu")._argv(["ls", "a b; rm"], {}, False)
     assert remote[-1] == "sudo -n env ls 'a b; rm'"
+
+
+def test_a_machine_that_was_started_again_is_looked_up_again(tmp_path: Path) -> None:
+    fake = tmp_path / "podman"
+    fake.write_text(f"#!/bin/sh\necho {os.getpid()}\n")
+    fake.chmod(0o755)
+    container = ContainerHost(name="n", container="lab-n", podman=(str(fake),))
+    container._first = (os.getpid(), "another start")
+    assert not container.alive()
+    assert container._pid() == os.getpid()
+    assert container.alive()
 
 
 def test_a_container_that_does_not_run_is_a_broken_transport(tmp_path: Path) -> None:

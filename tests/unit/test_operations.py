@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fakes import FakeHost
-
 from stackbook import kubeadm, operations
 from stackbook.operations import apply, pending
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from stackbook.errors import InputError
 from stackbook.parameters import Profile, profile_names
 

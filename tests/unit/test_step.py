@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from stackbook.errors import CheckFailed
 from stackbook.hosts import Result
 from stackbook.step import Record, step
