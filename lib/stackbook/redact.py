@@ -30,7 +30,7 @@ _QUOTED = r"(?P<quote>\\*[\"'])[^\n]*?(?=(?<!\\)(?P=quote)|\n|\Z)"
 # A word, but no yes or no, no mask, and not what closes the structure around it.
 _WORDS_END = r"(?=[\s\"'{}\[\],;\\]|\Z)"
 _BARE = (
-    rf"(?!(?:true|false|null|None|none|nil|yes|no|\*\*\*){_WORDS_END})"
+    rf"(?!(?:true|True|false|False|null|None|none|nil|yes|no|\*\*\*){_WORDS_END})"
     rf"(?=[^\s\"'{{}}\[\],;]{{{_SHORTEST}}})[^\s\"'{{}}\[\]]*[^\s\"'{{}}\[\],;\\]"
 )
 _PRIVATE = r"[A-Z0-9 ]*PRIVATE KEY-----"
@@ -111,7 +111,7 @@ def redact(text: str) -> str:
     """
     text = str.__str__(text)
     # The longest first: a secret may be the beginning of another.
-    for value in sorted(tuple(_known), key=len, reverse=True):
+    for value in sorted(_known, key=len, reverse=True):
         text = text.replace(value, MASK)
     for pattern in _PATTERNS:
         text = pattern.sub(_mask, text)

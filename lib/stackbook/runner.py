@@ -27,7 +27,7 @@ from stackbook.chapter import Lab
 from stackbook.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.errors import EXIT_FAILED, InputError, StackbookError
 from stackbook.parameters import ChapterParameters, Profile, did_you_mean, validate
-from stackbook.redact import redact
+from stackbook.redact import redact, scrub
 from stackbook.step import Record, now
 from stackbook.waiting import pause
 
@@ -388,7 +388,7 @@ def save(current: Run) -> None:
         },
         "chapters": [asdict(o) for o in current.outcomes],
     }
-    text = redact(json.dumps(data, indent=1, default=str, ensure_ascii=False))
+    text = json.dumps(scrub(data), indent=1, ensure_ascii=False)
     temporary = current.folder / "run.json.new"
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(current.folder / "run.json")
