@@ -99,6 +99,7 @@ def _parser() -> _Parser:
     coverage.add_argument("--json", action="store_true")
     books = add("notebooks", "serve JupyterLab on loopback with a token", _notebooks, profile=False)
     books.add_argument("--port", type=int, default=8888)
+    books.add_argument("--root", default="", metavar="DIR", help="serve a copy: a folder with notebooks/ in it")
     return parser
 
 
@@ -323,8 +324,11 @@ def _coverage(options: argparse.Namespace) -> int:
 def _notebooks(options: argparse.Namespace) -> int:
     if not 1 <= options.port <= 65535:
         raise InputError(f"{options.port} is no port", fix="choose one from 1024 to 65535")
+    root = Path(options.root or paths.checkout()).resolve()
+    if not (root / "notebooks").is_dir():
+        raise InputError(f"{root} has no folder notebooks", fix="copy notebooks/ of the checkout there")
     argv = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--port={options.port}", "--no-browser"]
-    argv += [f"--ServerApp.root_dir={paths.checkout()}", "--LabApp.default_url=/lab/tree/notebooks"]
+    argv += [f"--ServerApp.root_dir={root}", "--LabApp.default_url=/lab/tree/notebooks"]
     argv += ["--allow-root"] if os.geteuid() == 0 else []
     os.execv(sys.executable, argv)
 
