@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -244,6 +245,11 @@ def unhealthy(kube: Kube) -> list[str]:
         elif proxy.rejected:
             wrong.append(proxy.state)
     return wrong
+
+
+def own_paths(path: str, names: Iterable[str]) -> dict[str, str]:
+    """A path for each name that no request had before: a log that still has earlier runs can be counted by it."""
+    return {name: f"{path}?{name}-{secrets.token_hex(6)}" for name in names}
 
 
 def statuses(frames: Mapping[str, pd.DataFrame]) -> dict[str, list[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,17 @@ def page(lab: Lab, path: str = "/productpage", **headers: str) -> Result:
     """A page of bookinfo through the ingress gateway; fails for an HTTP status of 400 and more."""
     flags = [part for name, value in headers.items() for part in ("-H", f"{name.replace('_', '-')}: {value}")]
     return lab.local.run(["curl", "-sSf", "-m", "10", *flags, f"{lab.ingress}{path}"], check=False)
+
+
+def styled_page(lab: Lab) -> str:
+    """The product page with its style sheets in it, so that it can be shown without the gateway."""
+    text = page(lab).stdout
+
+    def inline(match: re.Match[str]) -> str:
+        sheet = page(lab, match.group(1))
+        return f"<style>{sheet.stdout}</style>" if sheet.ok else ""
+
+    return re.sub(r'<link[^>]*href="(/static/[^"]+\.css)"[^>]*>', inline, text)
 
 
 def restart_under_load(lab: Lab, workload: str, *, rate: float) -> pd.DataFrame:

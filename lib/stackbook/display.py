@@ -109,10 +109,22 @@ def figure(fig: Any, alt: str) -> None:
 
 def page(text: str, *, height: int = 420, title: str = "") -> None:
     """Show an HTML page in a frame of its own, without scripts and without reaching out of it."""
-    from IPython.display import HTML, display
+    from IPython.display import display
 
-    frame = (
-        f'<iframe title="{html.escape(title)}" sandbox srcdoc="{html.escape(text)}" '
-        f'style="width:100%;height:{height}px;border:1px solid #999"></iframe>'
-    )
-    display(HTML(frame))  # type: ignore[no-untyped-call]
+    display(_Page(text, height, title))  # type: ignore[no-untyped-call]
+
+
+class _Page:
+    """An HTML page for the notebook, in a frame."""
+
+    def __init__(self, text: str, height: int, title: str) -> None:
+        self.text, self.height, self.title = text, height, title
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<iframe title="{html.escape(self.title)}" sandbox srcdoc="{html.escape(self.text)}" '
+            f'style="width:100%;height:{self.height}px;border:1px solid #999"></iframe>'
+        )
+
+    def __repr__(self) -> str:
+        return f"{self.title} ({len(self.text)} characters of HTML)"

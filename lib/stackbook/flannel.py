@@ -260,22 +260,22 @@ def draw_packet(packet: Packet) -> Any:
 
     from stackbook.display import PALETTE
 
-    fig, axes = plt.subplots(figsize=(10, 2.6))
+    fig, axes = plt.subplots(figsize=(13, 2.8))
     parts = [
-        (0, 2.4, "outer Ethernet\n14 bytes", PALETTE[6]),
-        (2.4, 5.4, f"outer IP, 20 bytes\n{packet.outer_source}\n→ {packet.outer_target}", PALETTE[0]),
-        (5.4, 7.6, f"UDP, 8 bytes\nport {packet.outer_port}", PALETTE[5]),
-        (7.6, 9.8, f"VXLAN, 8 bytes\nVNI {packet.vni}", PALETTE[4]),
-        (9.8, 12.2, "inner Ethernet\n14 bytes", PALETTE[2]),
-        (12.2, 15.4, f"inner IP\n{packet.inner_source}\n→ {packet.inner_target}", PALETTE[1]),
-        (15.4, 17.0, packet.inner_protocol, PALETTE[3]),
+        (0.0, 2.2, "outer\nEthernet\n14 bytes", PALETTE[6]),
+        (2.2, 5.4, f"outer IP, 20 bytes\n{packet.outer_source}\n→ {packet.outer_target}", PALETTE[0]),
+        (5.4, 7.4, f"UDP\n8 bytes\nport {packet.outer_port}", PALETTE[5]),
+        (7.4, 9.4, f"VXLAN\n8 bytes\nVNI {packet.vni}", PALETTE[4]),
+        (9.4, 11.6, "inner\nEthernet\n14 bytes", PALETTE[2]),
+        (11.6, 14.8, f"inner IP\n{packet.inner_source}\n→ {packet.inner_target}", PALETTE[1]),
+        (14.8, 16.8, packet.inner_protocol, PALETTE[3]),
     ]
     for left, right, text, colour in parts:
         axes.add_patch(Rectangle((left, 0), right - left, 1, facecolor=colour, alpha=0.25, edgecolor="black"))
-        axes.text((left + right) / 2, 0.5, text, ha="center", va="center", fontsize=12)
-    axes.annotate("from machine to machine", (4.9, 1.12), ha="center", fontsize=12)
-    axes.annotate("what the pods sent", (13.4, 1.12), ha="center", fontsize=12)
-    axes.set(xlim=(-0.1, 17.1), ylim=(-0.1, 1.4), title="One packet of the walk, as caught between the machines")
+        axes.text((left + right) / 2, 0.5, text, ha="center", va="center", fontsize=11)
+    axes.annotate("from machine to machine: 50 bytes more", (4.7, 1.12), ha="center", fontsize=12)
+    axes.annotate("what the pods sent", (13.1, 1.12), ha="center", fontsize=12)
+    axes.set(xlim=(-0.1, 16.9), ylim=(-0.1, 1.4), title="One packet of the walk, as caught between the machines")
     axes.axis("off")
     return fig
 
