@@ -22,17 +22,15 @@ installed() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok instal
 
 missing=
 for package in $PACKAGES; do installed "$package" || missing="$missing $package"; done
-for package in $OPTIONAL; do
-  installed "$package" && continue
-  missing_optional="${missing_optional:-} $package"
-done
-if [ -n "$missing${missing_optional:-}" ]; then
+if [ -n "$missing" ]; then
   command -v apt-get >/dev/null || die "this host has no apt-get — install by hand:$missing"
-  say "installing system packages:$missing${missing_optional:-}"
   $SUDO apt-get update -qq || say "apt-get update had errors; going on with the lists that are there"
-  for package in ${missing_optional:-}; do
-    if apt-cache show "$package" >/dev/null 2>&1; then missing="$missing $package"; fi
-  done
+fi
+for package in $OPTIONAL; do
+  installed "$package" || ! apt-cache show "$package" >/dev/null 2>&1 || missing="$missing $package"
+done
+if [ -n "$missing" ]; then
+  say "installing system packages:$missing"
   # shellcheck disable=SC2086
   $SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null \
     || die "apt-get could not install:$missing — run it by hand and see what it says"

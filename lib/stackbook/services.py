@@ -132,3 +132,15 @@ def even_range(requests: int, pods: int, *, alpha: float) -> tuple[float, float]
 
     low, high = binom.ppf([alpha / 2, 1 - alpha / 2], requests, 1 / pods)
     return float(low), float(high)
+
+
+def outline(hops: list[Hop]) -> list[dict[str, object]]:
+    """The way of a connection without what differs from run to run: addresses and the hashes in chain names."""
+    return [
+        {
+            "chain": "-".join(h.chain.split("-")[:2]),
+            "what matches": re.sub(r"to [\d.]+,", "to the ClusterIP,", h.match),
+            "share of connections": round(h.share, 3),
+        }
+        for h in hops
+    ]

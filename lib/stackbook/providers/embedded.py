@@ -135,7 +135,7 @@ class Embedded:
     def _ensure_image(self, say: Say) -> str:
         from stackbook.artifacts.resolver import Resolver
 
-        resolver = Resolver.open(source=self.profile.source)
+        resolver = Resolver.open(source=self.profile.source, progress=lambda moment: say(str(moment)))
         rootfs = resolver.path("machine-rootfs")
         tag = f"localhost/stackbook/machine:{resolver.digest('machine-rootfs')[:16]}"
         if not self._podman("image", "exists", tag, check=False).ok:
