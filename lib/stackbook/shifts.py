@@ -13,6 +13,9 @@ from stackbook.mesh_rules.apply import Cluster
 from stackbook.traffic import Plan, Source, flowing, from_mesh
 from stackbook.waiting import pause
 
+LEAD = 1.5
+"""Seconds that the load program may take to start, in a pod of a busy machine."""
+
 
 @dataclass(frozen=True)
 class Change:
@@ -47,8 +50,8 @@ def shift(
     (first_label, first), *rest = stages.items()
     changes = []
     with applied(kube, first):
-        with flowing(source, plan, app=app) as flow:
-            changes.append(Change(time.time(), first_label, 0.0))
+        with flowing(source, plan, app=app, lead=LEAD) as flow:
+            changes.append(Change(0.0, first_label, 0.0))  # in force before the first request
             pause(hold)
             for label, rule in rest:
                 changes.append(change(kube, label, rule))
@@ -62,8 +65,8 @@ def alternate(
     """Like `shift`, but two rules take turns, `times` times; each label is the version that its rule sends all to."""
     labels = list(pair)
     with applied(kube, pair[labels[0]]):
-        with flowing(source, plan, app=app, lead=1.0) as flow:
-            changes = [Change(time.time(), labels[0], 0.0)]
+        with flowing(source, plan, app=app, lead=LEAD) as flow:
+            changes = [Change(0.0, labels[0], 0.0)]
             for number in range(times):
                 label = labels[(number + 1) % len(labels)]
                 changes.append(change(kube, label, pair[label]))
@@ -136,7 +139,7 @@ def recovery(
         The table, the removal, and the seconds from before the removal to the start of the last request that was hit.
     """
     with applied(kube, rule):
-        with flowing(source, plan) as flow:
+        with flowing(source, plan, lead=LEAD) as flow:
             pause(hold)
             removed = timed(kube, "removed", lambda: kube.delete([rule]), rule)
             pause(hold)
