@@ -144,6 +144,8 @@ def choose(*, first: str = "", last: str = "", only: tuple[str, ...] = ()) -> li
         chosen = [find(word) for word in only]
         return [chapter for chapter in ALL if chapter in chosen]
     batch = [chapter for chapter in available() if chapter.batch]
+    if not batch:
+        raise InputError(f"there is no notebook in {paths.notebooks()}", fix="restore notebooks/ from git")
     start = find(first) if first else batch[0]
     end = find(last) if last else batch[-1]
     picked = [c for c in available() if start.id <= c.id <= end.id and (c.batch or c in (start, end))]

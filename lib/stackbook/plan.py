@@ -31,7 +31,7 @@ def plan(
     loaded = Profile.load(profile, overrides=overrides)
     for chapter in chosen:
         schema = CHAPTER_PARAMETERS.get(chapter.id, ChapterParameters)
-        values = {k: v for k, v in given.items() if k in schema.model_fields}
+        values = runner.chapter_values(chapter, loaded, given)
         lab = Lab(chapter, loaded, validate(schema, values, where=chapter.id))
         if (evidence := runner.proved(loaded, chapter, values)) is not None:
             yield f"{chapter.id}: nothing to do: {evidence}"

@@ -120,7 +120,7 @@ def run(
     chosen = chapters.choose(first=first, last=last, only=only)
     overrides, of_chapters = split_parameters(parameters or {}, chosen)
     loaded = Profile.load(profile, overrides=overrides)
-    values = {c.id: _chapter_values(c, loaded, of_chapters) for c in chosen}
+    values = {c.id: chapter_values(c, loaded, of_chapters) for c in chosen}
     needs_lab = any(c.number in ("01", "02", "03", "04", "05", "06", "07") for c in chosen)
     if needs_lab:
         preflight.demand(loaded)
@@ -146,7 +146,12 @@ def run(
     return current
 
 
-def _chapter_values(chapter: chapters.Chapter, profile: Profile, given: Mapping[str, Any]) -> dict[str, Any]:
+def chapter_values(chapter: chapters.Chapter, profile: Profile, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A chapter's parameters: the profile's, and the given ones over them.
+
+    Raises:
+        InputError: one of them is unknown or wrong.
+    """
     schema = CHAPTER_PARAMETERS.get(chapter.id, ChapterParameters)
     mine = {k: v for k, v in given.items() if k in schema.model_fields}
     values = {**profile.chapters.get(chapter.id, profile.chapters.get(chapter.name, {})), **mine}
@@ -295,7 +300,11 @@ def proved(profile: Profile, chapter: chapters.Chapter, values: Mapping[str, Any
     lab = Lab(
         chapter, profile, validate(CHAPTER_PARAMETERS.get(chapter.id, ChapterParameters), values, where=chapter.id)
     )
-    if _proofs(profile).get(chapter.id) != lab.key():
+    known = _proofs(profile).get(chapter.id)
+    try:
+        if known is None or known != lab.key():
+            return None
+    except (OSError, ValueError, LookupError, TypeError):  # no notebook any more; executing it says so
         return None
     found = []
     try:
@@ -354,6 +363,8 @@ def _execute(current: Run, chapter: chapters.Chapter, values: Mapping[str, Any],
         outcome.outcome = "interrupted"
         current.outcomes.append(outcome)
         raise
+    except Exception as error:  # a notebook that is none, a full disk: the record of the run is kept all the same
+        outcome.reason = redact(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
     finally:
         os.environ.pop("STACKBOOK_RUN", None)
         events = record.events()[seen:]
