@@ -1,0 +1,246 @@
+"""The command line: exit statuses, one-line errors with near misses, and what it hands over."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stackbook import chapters, cli, paths, report, runner
+from stackbook.errors import CheckFailed, HostUnfit, InputError
+from stackbook.parameters import Profile
+
+TOKEN = "abcdef.0123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def _root(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root, without the folders of this user; nothing here asks for more."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+
+@pytest.fixture
+def ran(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+    """What `runner.run` was asked for; it passes."""
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    def run(profile: str, **wishes: Any) -> runner.Run:
+        asked.append((profile, wishes))
+        chosen = [chapters.ALL[0]]
+        folder = paths.runs() / "1"
+        folder.mkdir(parents=True, exist_ok=True)
+        done = runner.Run(Profile(), chosen, folder, [runner.Outcome(chosen[0].id, "passed")])
+        runner.save(done)
+        return done
+
+    monkeypatch.setattr(runner, "run", run)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["rn"], "unknown command 'rn' — did you mean 'run'?"),
+        ([], "the following arguments are required: COMMAND — see `stackbook --help`"),
+        (["run", "--frm", "01"], "unrecognized arguments: --frm 01 — see `stackbook --help`"),
+        (["run", "--profile", "embeded"], "there is no profile 'embeded' — did you mean 'embedded'?"),
+        (["run", "--only", "kubeadmn"], "there is no chapter 'kubeadmn' — did you mean 'kubeadm'?"),
+        (["run", "--only", "03", "-p", "ping", "5"], "unknown parameter 'ping' — did you mean 'pings'?"),
+        (
+            ["run", "--only", "03", "-p", "pings", "5", "-p", "pings", "6"],
+            "parameter 'pings' is given twice — give it once",
+        ),
+        (["run", "-p", "kubernetes_version", "latest"], "embedded.yaml: kubernetes_version: 'latest' is no version"),
+        (["run", "--only", "03", "-p", "pings", "many"], "chapter 03-flannel: pings: "),
+        (["run", "-p", "pings"], "argument -p: expected 2 arguments"),
+        (["plan", "--from", "05", "--to", "02"], "no chapter lies from 05 to 02 — turn the two round"),
+        (["plan", "--profile", "/dev/null/x"], "there is no profile '/dev/null/x'"),
+        (["fetch", "--source", "relase"], "unknown source 'relase' — did you mean 'release'?"),
+        (["shell", "k8s-nod1"], "there is no machine 'k8s-nod1' — did you mean 'k8s-node1'?"),
+        (["kubeconfig"], "there is no kubeconfig yet at "),
+        (["kubectl", "get", "pods"], "there is no cluster yet — stackbook run --to 02"),
+        (["notebooks", "--port", "99999"], "99999 is no port"),
+        (["notebooks", "--root", "/dev"], "/dev has no folder notebooks"),
+        (["notebooks", "--port", "x"], "argument --port: invalid int value: 'x'"),
+    ],
+)
+def test_bad_input_is_one_line_with_status_2(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(f"stackbook: {said}")
+    assert shown.err.count("\n") == 1
+    assert not paths.runs().exists()
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"),
+    [
+        (InputError("bad", fix="do"), 2),
+        (HostUnfit("unfit"), 2),
+        (CheckFailed(f"join --token {TOKEN} failed"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_each_ending_has_its_status(
+    raised: BaseException, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(runner, "run", run)
+    assert cli.main(["run"]) == status
+    said = capsys.readouterr().err
+    assert said.startswith("stackbook: ")
+    assert said.count("\n") == 1
+    assert TOKEN not in said
+
+
+def test_a_run_ends_with_its_table_and_where_things_are(
+    ran: list[tuple[str, dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", "--profile", "document-2020", "--from", "0", "--to", "flannel", "--again"]
+    assert cli.main([*words, "-p", "pings", "9", "-p", "kubernetes_version", "1.30"]) == 0
+    (profile, wishes), *rest = ran
+    assert not rest
+    assert (profile, wishes["first"], wishes["last"], wishes["only"], wishes["again"]) == (
+        "document-2020",
+        "0",
+        "flannel",
+        (),
+        True,
+    )
+    # YAML would make the number 1.3 of the version.
+    assert wishes["parameters"] == {"pings": 9, "kubernetes_version": "1.30"}
+    shown = capsys.readouterr().out
+    assert "00-preflight  passed" in shown
+    assert f"report:      {paths.runs() / '1' / 'report.html'}" in shown
+    assert (paths.runs() / "1" / "report.html").is_file()
+
+
+def test_a_failed_run_has_status_1(ran: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner.Run, "passed", False)
+    assert cli.main(["run"]) == 1
+
+
+def test_a_report_that_breaks_does_not_fail_a_run_but_is_said(
+    ran: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def breaks(*_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report, "_report", breaks)
+    assert cli.main(["run"]) == 0
+    assert "stackbook: report: the report could not be made: OSError: [Errno 28]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("2.5", 2.5),
+        ("true", True),
+        ("{v1: 10, v3: 90}", {"v1": 10, "v3": 90}),
+        ("[1, 2]", [1, 2]),
+        ("a: b: c", "a: b: c"),
+    ],
+)
+def test_values_are_typed_as_yaml_would(text: str, value: Any) -> None:
+    assert cli._given([["x", text]]) == {"x": value}
+
+
+def test_without_root_and_without_sudo_the_host_is_unfit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert cli.main(["run"]) == 2
+    assert (
+        capsys.readouterr().err
+        == "stackbook: user id 1000 is not root, and there is no sudo — run as root, or install sudo\n"
+    )
+    assert not paths.runs().exists()
+
+
+def test_without_root_it_starts_again_under_sudo_with_the_same_words(
+    monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    def execv(path: str, argv: list[str]) -> None:
+        raise CheckFailed(json.dumps([path, *argv]))
+
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(cli.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(os, "execv", execv)
+    words = ["run", "--only", "03", "-p", "pings", "9; rm x"]
+    with pytest.raises(CheckFailed) as error:
+        cli.become_root(cli._parser().parse_args(words), words)
+    path, program, env, *rest = json.loads(error.value.message)
+    assert (path, program, env) == ("/usr/bin/sudo", "/usr/bin/sudo", "env")
+    assert rest[-len(words) - 3 :] == [sys.executable, "-m", "stackbook", *words]
+    assert f"STACKBOOK_CACHE={home / 'cache'}" in rest
+
+
+def test_other_targets_and_harmless_commands_need_no_root(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(cli.shutil, "which", lambda _: None)
+    profile = tmp_path / "existing.yaml"
+    profile.write_text("target: cluster\n", encoding="utf-8")
+    cli.become_root(cli._parser().parse_args(["run", "--profile", str(profile)]), ["run"])
+    assert cli.main(["list"]) == 0
+    assert cli.main(["parameters"]) == 0
+    shown = capsys.readouterr().out
+    assert "00-preflight" in shown
+    assert "  pings                          50" in shown
+
+
+def test_the_notebooks_are_served_on_loopback_with_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def execv(path: str, argv: list[str]) -> None:
+        raise CheckFailed(json.dumps(argv))
+
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.setattr(os, "execv", execv)
+    with pytest.raises(CheckFailed) as error:
+        cli._notebooks(cli._parser().parse_args(["notebooks", "--port", "9999", "--root", str(tmp_path)]))
+    argv = json.loads(error.value.message)
+    assert {"--ip=127.0.0.1", "--port=9999", f"--ServerApp.root_dir={tmp_path}"} <= set(argv)
+    assert not [word for word in argv if "token" in word.lower() or "password" in word.lower()]
+
+
+def test_reset_says_what_differs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from stackbook import reset
+
+    monkeypatch.setattr(reset, "reset", lambda *_, **__: ["a bridge stayed"])
+    assert cli.main(["reset"]) == 1
+    assert capsys.readouterr().out == "✗ a bridge stayed\n"
+    monkeypatch.setattr(reset, "reset", lambda *_, **__: [])
+    assert cli.main(["reset"]) == 0
+
+
+def test_coverage_is_json_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["coverage", "--json"]) in (0, 1)
+    assert json.loads(capsys.readouterr().out)["total"] == 311
+
+
+def test_a_closed_pipe_and_an_interrupt_end_quietly(home: Path) -> None:
+    """In processes of their own, as the shell sees them."""
+    listed = subprocess.Popen(
+        [sys.executable, "-m", "stackbook", "parameters"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert listed.stdout is not None
+    listed.stdout.close()
+    assert listed.wait(30) == 0
+    assert listed.stderr is not None
+    assert listed.stderr.read() == ""
+    listed.stderr.close()
+    code = "import os, signal\nfrom stackbook import cli, runner\n"
+    code += "runner.run = lambda *a, **k: os.kill(os.getpid(), signal.SIGINT)\nraise SystemExit(cli.main(['run']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 128 + signal.SIGINT, done.stderr
+    assert "Traceback" not in done.stderr
