@@ -69,10 +69,21 @@ class Faults(ChapterParameters):
     power: Power = 0.99
 
 
+class Grpc(ChapterParameters):
+    """09: `mesh`: run the part that needs chapter 05; `weights` of the Greeter's versions; `abort_percent` of calls."""
+
+    mesh: bool = True
+    weights: Weights = Field(default_factory=lambda: {"v1": 80, "v2": 20})
+    abort_percent: Annotated[int, Field(ge=20, le=80)] = 50
+    alpha: Alpha = 0.001
+    power: Power = 0.99
+
+
 CHAPTER_PARAMETERS: dict[str, type[ChapterParameters]] = {
     "03-flannel": Flannel,
     "04-kubernetes": Kubernetes,
     "05-istio": Istio,
     "06-traffic": Traffic,
     "07-faults": Faults,
+    "09-grpc": Grpc,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import secrets
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 INSIDE, OUTSIDE = "greeter", "greeter-plain"
 PORT = 50051
 PODS = {"app=greeter": 4, "app=greeter-client": 1}
+LOG_TIMEOUT = 15.0  # seconds; Envoy writes its access log once a second
 IMAGES = ("greeter-server", "greeter-client", "tools")
 
 
@@ -50,14 +52,21 @@ def asked_for(lab: Lab, wanted: bool) -> bool:
 @contextlib.contextmanager
 def namespaces(lab: Lab) -> Iterator[None]:
     """Two empty namespaces while the block runs; what a run that was killed has left in them is cleared first."""
-    names = (INSIDE, OUTSIDE)
-    lab.kube.kubectl("delete", "namespace", *names, "--ignore-not-found", "--wait=true", timeout=120)
+    _delete(lab.kube, "--wait=true")
     try:
-        for name in names:
+        for name in (INSIDE, OUTSIDE):
             lab.kube.kubectl("create", "namespace", name)
         yield
     finally:
-        lab.kube.kubectl("delete", "namespace", *names, "--ignore-not-found", "--wait=false")
+        _delete(lab.kube, "--wait=false")
+
+
+def _delete(kube: Kube, wait: str) -> None:
+    """Delete both namespaces; their pods need not drain, as nobody calls them any more."""
+    kube.kubectl("delete", "namespace", INSIDE, OUTSIDE, "--ignore-not-found", "--wait=false")
+    for name in (INSIDE, OUTSIDE):
+        kube.kubectl("delete", "pods", "--all", "-n", name, "--grace-period=1", "--wait=false", check=False)
+    kube.kubectl("delete", "namespace", INSIDE, OUTSIDE, "--ignore-not-found", wait, timeout=120)
 
 
 def deploy(lab: Lab, *, timeout: float = 120.0) -> tuple[Greeter, Greeter]:
@@ -189,7 +198,7 @@ class Greeter:
             found[:] = [entry for entry in entries if wanted.items() <= entry.items()]
             return len(found) >= least
 
-        until(enough, what=f"{least} lines with {dict(wanted)} in the log of {selector} ({container})", timeout=15,
+        until(enough, what=f"{least} lines with {dict(wanted)} in the log of {selector} ({container})", timeout=LOG_TIMEOUT,
               every=0.2, last=lambda: f"{len(found)} lines")  # fmt: skip
         return sorted(found, key=lambda entry: str(entry.get("time") or entry.get("start_time")))
 
@@ -199,6 +208,11 @@ class Greeter:
         """What the administration interface of a workload's sidecar answers to GET, as JSON."""
         argv = ("pilot-agent", "request", "GET", path)
         return json.loads(self.kube.exec(self.namespace, workload, *argv, container="istio-proxy", timeout=60).stdout)
+
+
+def request_id() -> str:
+    """A new request id. It is no UUID: in those Envoy keeps its decision about tracing, and changes them for that."""
+    return f"lesson-{secrets.token_hex(8)}"
 
 
 def reply(body: str, said: str) -> Reply:

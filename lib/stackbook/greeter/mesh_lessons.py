@@ -10,7 +10,7 @@ from typing import Any
 
 from stackbook.errors import CheckFailed
 from stackbook.greeter.balance import Count
-from stackbook.greeter.deployed import PORT, Greeter
+from stackbook.greeter.deployed import Greeter, request_id
 from stackbook.waiting import until
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -36,7 +36,7 @@ def balance(inside: Greeter, outside: Greeter, calls: int) -> list[Count]:
 
 
 def _letters(greeter: Greeter) -> dict[str, str]:
-    """The pods by a name that is the same on every run: v1 a, v1 b, v2 a …"""
+    """The pods by a name that is the same on every run: v1 a, v1 b, v2 a."""
     names: dict[str, str] = {}
     for version in ("v1", "v2"):
         own = [p["metadata"]["name"] for p in greeter.pods("greeter") if p["metadata"]["labels"]["version"] == version]
@@ -79,7 +79,9 @@ def protocols(greeter: Greeter, ports: Mapping[int, str]) -> list[dict[str, str]
         (cluster,) = [entry["cluster"] for entry in clusters if entry["cluster"]["name"] == name]
         options = str(cluster.get("typed_extension_protocol_options", ""))
         speaks = "HTTP/2" if "http2_protocol_options" in options else "bytes, as they come"
-        rows.append({"service": service, "port": str(port), "taken in by": ", ".join(sorted(taken)), "upstream": speaks})
+        rows.append(
+            {"service": service, "port": str(port), "taken in by": ", ".join(sorted(taken)), "upstream": speaks}
+        )
     return rows
 
 
@@ -94,6 +96,13 @@ def identity(greeter: Greeter, workload: str) -> str:
     if len(names) != 1:
         raise CheckFailed(f"the sidecar of {workload} has {len(names)} identities: {', '.join(sorted(names))}")
     return str(names.pop())
+
+
+def failing(greeter: Greeter, code: str, *flags: str, least: int = 1) -> tuple[str, int]:
+    """One call that servers fail with a code: the client's status, and how many attempts reached a server."""
+    mark = request_id()
+    found = greeter.calls(1, "-header", f"fail-with={code}", "-header", f"x-request-id={mark}", *flags)
+    return next(iter(found["by_code"])), len(greeter.attempts(mark, least=least))
 
 
 # one trace
@@ -122,9 +131,19 @@ class Hop:
         return self.traceparent.endswith("-01")
 
 
+def traced_id() -> str:
+    """A request id that says "sampled" to Envoy, which keeps that in its 15th letter and would change it otherwise.
+
+    https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/headers#x-request-id
+    """
+    letters = list(str(uuid.uuid4()))
+    letters[14] = "a"
+    return "".join(letters)
+
+
 def one_call(greeter: Greeter) -> list[Hop]:
     """One call with a known trace id: the header as the client, both sidecars and the server had it."""
-    sent, mark = f"00-{TRACE}-{SPAN}-01", str(uuid.uuid4())
+    sent, mark = f"00-{TRACE}-{SPAN}-01", traced_id()
     greeter.client("-header", f"traceparent={sent}", "-header", f"x-request-id={mark}")
     (served,) = greeter.attempts(mark)
     hops = [Hop("client", sent)]
@@ -144,12 +163,11 @@ def hop_rows(hops: Sequence[Hop]) -> list[dict[str, Any]]:
 
 
 __all__ = [
-    "KINDS",
-    "PORT",
     "Hop",
     "balance",
     "connected",
     "everybody",
+    "failing",
     "hop_rows",
     "identity",
     "one_call",

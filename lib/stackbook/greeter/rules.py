@@ -96,16 +96,16 @@ def traced() -> Rule:
 
 @contextlib.contextmanager
 def applied(kube: Kube, *rules: Rule) -> Iterator[None]:
-    """Rules of the Greeter's namespace while the block runs, from when the proxies have them: see `mesh_rules.applied`.
+    """Rules of the Greeter's namespace while the block runs, from when its proxies have them until they are without.
 
-    Kinds that steer no traffic (who may call, how a proxy is patched) are deleted at the end.
+    Raises:
+        InputError: the rules do not fit what is deployed; nothing was applied.
+        CheckFailed, WaitTimeout: see `mesh_rules.propagate`; the rules are deleted.
     """
-    steering = [rule for rule in rules if rule["kind"] in mesh_rules.KINDS]
-    others = [rule for rule in rules if rule["kind"] not in mesh_rules.KINDS]
-    with contextlib.ExitStack() as stack:
-        if steering:
-            stack.enter_context(mesh_rules.applied(kube, *steering, namespace=INSIDE))
-        if others:
-            stack.callback(lambda: mesh_rules.propagate(kube, lambda: kube.delete(others), others))
-            mesh_rules.propagate(kube, lambda: kube.apply(others), others)
+    objects = mesh_rules.parsed(*rules)
+    mesh_rules.check(objects, mesh_rules.inventory(kube, INSIDE))
+    try:
+        mesh_rules.propagate(kube, lambda: kube.apply(objects), objects)
         yield
+    finally:
+        mesh_rules.propagate(kube, lambda: kube.delete(objects), objects)

@@ -1,0 +1,89 @@
+"""Chapter 09's own checks notice when the mesh does something else than the page says.
+
+The Greeter is deployed once, by the chapter's own cell. As they stand the steps pass; with one change to what a step
+applies (never to what it predicts) its check must fail.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from stackbook import paths
+from stackbook.chapter import Lab
+from stackbook.errors import CheckFailed
+
+pytestmark = pytest.mark.live
+
+MUTATIONS: dict[str, tuple[str, str, str]] = {
+    "another weight": (
+        "weights",
+        'mesh_rules.split("greeter", lab.parameters.weights)',
+        'mesh_rules.split("greeter", {"v1": 60, "v2": 40})',
+    ),
+    "no route for the user": ("weights", "rules.routes(BY_USER, BY_WEIGHT)", "rules.routes(BY_WEIGHT)"),
+    "fault not applied": ("abort", "mesh_rules.route(to, fault=FAULT)", "mesh_rules.route(to)"),
+    "half the aborts": ("abort", 'rules.abort("UNAVAILABLE", lab.parameters.abort_percent)',
+                        'rules.abort("UNAVAILABLE", lab.parameters.abort_percent / 2)'),
+    "another status": ("abort", 'rules.abort("UNAVAILABLE"', 'rules.abort("ABORTED"'),
+    "mutual TLS off": ("mtls", '("all", mode, namespace', '("all", "PERMISSIVE", namespace'),
+    "everybody may call": ("identity", "rules.only(account)", 'rules.only("greeter-client")'),
+    "retries for all calls": ("retries", "retries=rules.retries(0)", "retries=rules.retries(2)"),
+    "no delay": ("deadlines", "delay_percent=100", "delay_percent=0"),
+    "no sidecar": ("balance", "mesh_lessons.balance(inside, outside, 200)",
+                   "mesh_lessons.balance(outside, outside, 200)"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cells() -> dict[str, str]:
+    """The code of each cell by the id of its step; that of the parameters and that which binds by these names."""
+    found = {}
+    for cell in json.loads((paths.notebooks() / "09-grpc.ipynb").read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        names = ["parameters"] if "parameters" in cell["metadata"].get("tags", []) else []
+        names += ["bind"] if "bind(" in source and cell["cell_type"] == "code" else []
+        names += re.findall(r'lab\.step\("([a-z-]+)"', source)
+        found |= dict.fromkeys(names, source)
+    return found
+
+
+@pytest.fixture(scope="module")
+def deployed(lab: Lab, cells: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """The chapter's names once the Greeter is deployed."""
+    names: dict[str, Any] = {}
+    for name in ("parameters", "bind", "deploy"):
+        exec(cells[name], names)
+    exec("from stackbook.greeter import balance", names)
+    yield names
+    names["lab"].leave(names["scope"])
+
+
+def run(cells: dict[str, str], names: dict[str, Any], step: str, old: str = "", new: str = "") -> None:
+    """Run one step's cell and those that belong to it, with a change that must fit exactly once."""
+    own = dict(names)
+    if step == "abort":
+        exec(next(line.strip() for line in cells["retries"].splitlines() if "MESH, CLIENT =" in line), own)
+    assert not old or cells[step].count(old) == 1, f"{old!r} stands {cells[step].count(old)} times in {step}"
+    exec(cells[step].replace(old, new) if old else cells[step], own)
+    if step == "deadlines":
+        exec(cells["both-sides"], own)
+
+
+@pytest.mark.parametrize("step", sorted({step for step, _, _ in MUTATIONS.values()}))
+def test_the_step_itself_passes(cells: dict[str, str], deployed: dict[str, Any], step: str) -> None:
+    run(cells, deployed, step)
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_its_check_fails(cells: dict[str, str], deployed: dict[str, Any], name: str) -> None:
+    with pytest.raises(CheckFailed):
+        run(cells, deployed, *MUTATIONS[name])
+
+
+def test_nothing_of_it_stays(deployed: dict[str, Any]) -> None:
+    kinds = "virtualservices,destinationrules,peerauthentications,authorizationpolicies,envoyfilters"
+    assert deployed["lab"].kube.json("get", kinds, "-n", "greeter")["items"] == []
