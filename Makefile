@@ -26,7 +26,8 @@ lint: setup ## style and types
 test-fast: setup ## lint and the tests that need no lab
 	@tools/test.sh fast
 
-test: setup ## everything: lint, unit tests, the live lab, its chapters, faults, reset
+test: ## everything: lint, unit tests, the live lab, its chapters, faults, reset
+	@STACKBOOK_BROWSER=1 tools/setup.sh
 	@tools/test.sh all
 
 bench: setup ## the lab against the same steps by bare commands; writes bench/<time>.json and a plot

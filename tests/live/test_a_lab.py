@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import Built, stackbook  # type: ignore[import-not-found]
+from labtools import Built, stackbook
 from stackbook import paths, reset
 from stackbook.chapter import Lab
 

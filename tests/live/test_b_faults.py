@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, stackbook  # type: ignore[import-not-found]
+from labtools import ROOT, stackbook
 from stackbook import checks, kubeadm, paths
 from stackbook.chapter import Lab
 from stackbook.errors import StackbookError

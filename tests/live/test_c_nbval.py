@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT  # type: ignore[import-not-found]
+from labtools import ROOT
 from stackbook import chapters
 from stackbook.chapter import Lab
 
