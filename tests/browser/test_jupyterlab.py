@@ -1,0 +1,183 @@
+"""The chapters in JupyterLab, in a real browser: what a learner sees, and that papermill gives the same."""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lab_page
+import nbformat
+import papermill
+import pytest
+import yaml
+from stackbook import paths
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+SANITIZE = Path(__file__).parents[1] / "sanitize.cfg"
+PREFLIGHT, PROTOBUF = "00-preflight.ipynb", "08-protobuf.ipynb"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the screenshots are kept: $STACKBOOK_DIAGNOSTICS/browser, else pytest's own folder."""
+    kept = os.environ.get("STACKBOOK_DIAGNOSTICS")
+    folder = Path(kept) / "browser" if kept else tmp_path_factory.mktemp("browser")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def committed() -> Iterator[None]:
+    """The committed notebooks are the same afterwards."""
+    before = _digests()
+    yield
+    assert _digests() == before, "the browser changed a committed notebook"
+
+
+def _digests() -> dict[str, str]:
+    return {
+        p.name: hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in (paths.notebooks() / n for n in (PREFLIGHT, PROTOBUF))
+    }
+
+
+def _demand_chromium() -> None:
+    """Without it nothing can be said: CI fails, elsewhere the tests are skipped with the reason."""
+    if lab_page.chromium():
+        return
+    reason = f"chromium is not installed: {lab_page.INSTALL}"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    _demand_chromium()
+    with lab_page.served(tmp_path_factory.mktemp("jupyterlab")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def page(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with lab_page.browser(tmp_path_factory.mktemp("chromium")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def preflight(server: Any, page: Any) -> Any:
+    """Chapter 00 after all of its cells were run."""
+    return lab_page.Chapter(page, server, PREFLIGHT).open().run_all(120)
+
+
+def test_without_chromium_ci_fails_and_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab_page, "chromium", str)
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="STACKBOOK_BROWSER=1"):
+        _demand_chromium()
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception, match="STACKBOOK_BROWSER=1"):
+        _demand_chromium()
+
+
+def test_a_chapter_runs_from_top_to_bottom(committed: None, preflight: Any, pictures: Path) -> None:
+    preflight.screenshot(pictures / "preflight.png")
+    said = preflight.texts()
+    assert preflight.errors() == []
+    assert "00-preflight on embedded machines: k8s-master" in said
+    assert "✓ examine: each requirement is tried out on this host" in said
+    assert "✗" not in re.sub(r"(?m)^.*\b(should|may)\b.*$", "", said)
+    assert preflight.count("table") >= 2
+    preflight.screenshot(pictures / "preflight-table.png", of="table")
+
+
+def test_papermill_gives_the_same(
+    committed: None, preflight: Any, server: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("STACKBOOK_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("STACKBOOK_RUN", str(tmp_path / "run"))
+    batch = tmp_path / PREFLIGHT
+    papermill.execute_notebook(
+        str(paths.notebooks() / PREFLIGHT),
+        str(batch),
+        kernel_name="python3",
+        progress_bar=False,
+        cwd=str(paths.checkout()),
+    )
+    ours, theirs = shown(nbformat.read(batch, as_version=4)), shown(server.saved(PREFLIGHT))
+    assert sum(map(bool, ours)) >= 3
+    assert ours == theirs
+
+
+def test_a_changed_parameter_changes_what_is_shown(
+    committed: None, preflight: Any, server: Any, pictures: Path
+) -> None:
+    profile = server.root / "elsewhere.yaml"
+    nodes = [{"name": "k8s-master", "address": "192.168.77.3"}, {"name": "k8s-node1", "address": "192.168.77.4"}]
+    values = {"lab": "elsewhere", "nodes": nodes, "subnet": "192.168.77.0/24", "gateway": "192.168.77.2"}
+    profile.write_text(yaml.safe_dump(values), encoding="utf-8")
+    again = preflight.set_parameter(f'profile = "{profile}"').run_all(120)
+    again.screenshot(pictures / "preflight-changed.png")
+    assert again.errors() == []
+    assert "00-preflight on embedded machines: k8s-master 192.168.77.3, k8s-node1 192.168.77.4" in again.texts()
+    assert "192.168.98.3" not in again.texts()
+
+
+def test_a_wrong_parameter_is_refused_in_the_page(committed: None, preflight: Any, pictures: Path) -> None:
+    again = preflight.set_parameter('profile = "embeded"').run_all(60)
+    again.screenshot(pictures / "preflight-refused.png")
+    assert "did you mean 'embedded'?" in "".join(again.errors())
+
+
+def test_plots_and_tables_of_a_long_chapter(committed: None, server: Any, page: Any, pictures: Path) -> None:
+    chapter = lab_page.Chapter(page, server, PROTOBUF).open().run_all(300)
+    chapter.screenshot(pictures / "protobuf.png", of="img")
+    assert chapter.errors() == []
+    marks = re.findall(r"(?m)^(✓|✗) [\w-]+: .+", chapter.texts())
+    assert len(marks) >= 20
+    assert set(marks) == {"✓"}
+    assert chapter.count("table") >= 10
+    assert chapter.count("img") >= 3
+    wide = "images => images.map(i => [i.naturalWidth, i.alt])"
+    found = page.locator(".jp-Notebook .jp-OutputArea-output img").evaluate_all(wide)
+    assert all(width > 200 for width, _ in found)
+    assert all(outputs_alt(server.saved(PROTOBUF)))
+
+
+def outputs_alt(book: dict[str, Any]) -> list[str]:
+    """The texts of the pictures, as saved: JupyterLab shows none of them, but keeps them."""
+    return [
+        output["metadata"].get("image/png", {}).get("alt", "")
+        for cell in book["cells"]
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+
+
+def shown(book: Any) -> list[list[str]]:
+    """What each code cell shows, by nbval's rules: texts sanitised, pictures by their text, volatile cells left out."""
+    config = configparser.RawConfigParser()
+    config.read(SANITIZE)
+    rules = [(config.get(name, "regex"), config.get(name, "replace")) for name in config.sections()]
+    found = []
+    for cell in book["cells"]:
+        if cell["cell_type"] != "code":
+            continue
+        volatile = "nbval-ignore-output" in cell["metadata"].get("tags", [])
+        streams, rest = "", []
+        for output in cell["outputs"]:
+            streams += "".join(output.get("text", ""))
+            data = output.get("data", {})
+            rest += ["".join(text) for kind, text in sorted(data.items()) if kind.startswith("text/")]
+            rest += [f"picture: {output['metadata'][kind]}" for kind in sorted(data) if kind.startswith("image/")]
+        texts = [] if volatile else [streams, *rest]
+        for regex, replace in rules:
+            texts = [re.sub(regex, replace, text) for text in texts]
+        found.append([text for text in texts if text])
+    return found
