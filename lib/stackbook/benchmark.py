@@ -270,8 +270,39 @@ def write(floors: list[dict[str, Any]], labs: list[dict[str, Any]]) -> Path:
     path = FOLDER / f"{data['time']}.json"
     path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     _plot(data, path.with_suffix(".png"))
+    publish(data, path.with_suffix(".png"))
     print(f"floor {floor_seconds} s, stackbook {stackbook_seconds} s, ratio {data['ratio']}: {path}")
     return path
+
+
+def block(data: dict[str, Any]) -> str:
+    """The README's figures, from one file of bench/."""
+    machine = data["machine"]
+    lines = ["| from nothing, warm cache | stackbook | bare commands | promised |", "|---|---|---|---|"]
+    for name, seconds in data["marks"].items():
+        floor = data["floor_marks"].get(name)
+        bare = f"{floor:.0f} s" if floor else "–"
+        lines.append(f"| {name} | {seconds:.0f} s | {bare} | {data['targets'][name]:.0f} s |")
+    lines.append("")
+    lines.append(
+        f"The same steps take stackbook {data['stackbook_seconds']:.0f} s and bare commands {data['floor_seconds']:.0f} s: "
+        f"a ratio of {data['ratio']:.2f} (medians of {len(data['floor_phases'])} rounds; {machine['processors']} processors, "
+        f"{machine['memory_gib']:.0f} GiB, {machine['system']}, kernel {machine['kernel'].split('-')[0]}; "
+        f"measured {data['time'][:4]}-{data['time'][4:6]}-{data['time'][6:8]})."
+    )
+    return "\n".join(lines)
+
+
+def publish(data: dict[str, Any], picture: Path) -> None:
+    """Put the figures and the plot into the README."""
+    import shutil
+
+    readme = paths.checkout() / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    head, _, rest = text.partition("<!-- bench:begin -->")
+    _, _, tail = rest.partition("<!-- bench:end -->")
+    readme.write_text(f"{head}<!-- bench:begin -->\n{block(data)}\n<!-- bench:end -->{tail}", encoding="utf-8")
+    shutil.copyfile(picture, paths.checkout() / "docs" / "bench.png")
 
 
 def _plot(data: dict[str, Any], path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -52,3 +53,11 @@ def test_every_requirement_is_locked_with_hashes() -> None:
 @pytest.mark.parametrize("name", ["notebooks", "lib", "parameters", "environment.yml", "README.md", "tests"])
 def test_the_top_level_is_as_fixed(name: str) -> None:
     assert (ROOT / name).exists()
+
+
+def test_the_readme_shows_the_newest_measurement() -> None:
+    from stackbook.benchmark import block
+
+    newest = max((ROOT / "bench").glob("*.json"))
+    assert block(json.loads(newest.read_text())) in (ROOT / "README.md").read_text()
+    assert (ROOT / "docs" / "bench.png").read_bytes() == newest.with_suffix(".png").read_bytes()
