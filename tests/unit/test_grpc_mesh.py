@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -187,9 +188,9 @@ class FakeLab:
     class chapter:
         id = "09-grpc"
 
-    def __init__(self) -> None:
+    def __init__(self, kubeconfig: Path = Path(__file__)) -> None:
         self.events: list[str] = []
-        self.record = self
+        self.record, self.kubeconfig = self, kubeconfig
 
     def append(self, event: str, **values: Any) -> None:
         self.events.append(event)
@@ -210,3 +211,8 @@ def test_a_mesh_that_is_asked_for_and_not_there_is_an_error(monkeypatch: pytest.
     with pytest.raises(CheckFailed, match="istiod") as caught:
         deployed.asked_for(FakeLab(), True)  # type: ignore[arg-type]
     assert "stackbook run --to 05" in str(caught.value.fix)
+
+
+def test_without_a_cluster_nothing_is_asked_of_one(tmp_path: Path) -> None:
+    with pytest.raises(CheckFailed, match="this lab has no cluster"):
+        deployed.asked_for(FakeLab(tmp_path / "kubeconfig"), True)  # type: ignore[arg-type]

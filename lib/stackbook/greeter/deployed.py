@@ -33,18 +33,20 @@ def asked_for(lab: Lab, wanted: bool) -> bool:
     Raises:
         CheckFailed: it is wanted, and what chapter 05 leaves is not there.
     """
+    fix = "stackbook run --to 05; or leave this part out: -p mesh False"
     if not wanted:
         lab.record.append("skipped", chapter=lab.chapter.id, part="mesh", reason="the parameter mesh is false")
-        print("– the part in the mesh is NOT run, as asked for by mesh=False; nothing below is proved by this run")
+        print("– the part in the mesh is NOT run, as mesh=False asks: none of its steps is proved by this run")
+        print("  it needs chapter 05: stackbook run --to 05")
         return False
+    if not lab.kubeconfig.is_file():
+        raise CheckFailed("the part in the mesh cannot start: this lab has no cluster", fix=fix)
     for check in checks.of("05-istio"):
         try:
             check.prove(lab)
         except StackbookError as error:
-            raise CheckFailed(
-                f"the part in the mesh cannot start: not so: {check.claim}: {error.message}",
-                fix="stackbook run --to 05; or leave this part out: -p mesh False",
-            ) from error
+            reason = error.message.strip().splitlines()[-1].strip()
+            raise CheckFailed(f"the part in the mesh cannot start: not so: {check.claim}: {reason}", fix=fix) from error
     print("✓ the mesh of chapter 05 is there")
     return True
 
@@ -52,21 +54,21 @@ def asked_for(lab: Lab, wanted: bool) -> bool:
 @contextlib.contextmanager
 def namespaces(lab: Lab) -> Iterator[None]:
     """Two empty namespaces while the block runs; what a run that was killed has left in them is cleared first."""
-    _delete(lab.kube, "--wait=true")
+    _delete(lab.kube)
+    lab.kube.kubectl("delete", "namespace", INSIDE, OUTSIDE, "--ignore-not-found", "--wait=true", timeout=120)
     try:
         for name in (INSIDE, OUTSIDE):
             lab.kube.kubectl("create", "namespace", name)
         yield
     finally:
-        _delete(lab.kube, "--wait=false")
+        _delete(lab.kube)
 
 
-def _delete(kube: Kube, wait: str) -> None:
-    """Delete both namespaces; their pods need not drain, as nobody calls them any more."""
+def _delete(kube: Kube) -> None:
+    """Begin to delete both namespaces; their pods need not drain, as nobody calls them any more."""
     kube.kubectl("delete", "namespace", INSIDE, OUTSIDE, "--ignore-not-found", "--wait=false")
     for name in (INSIDE, OUTSIDE):
         kube.kubectl("delete", "pods", "--all", "-n", name, "--grace-period=1", "--wait=false", check=False)
-    kube.kubectl("delete", "namespace", INSIDE, OUTSIDE, "--ignore-not-found", wait, timeout=120)
 
 
 def deploy(lab: Lab, *, timeout: float = 120.0) -> tuple[Greeter, Greeter]:
