@@ -72,10 +72,10 @@ def chapters(run: RunRecord, pages: Mapping[str, str], earlier: Sequence[RunReco
             f'<td class="n late">{chapter.changed}<td class="late">{e(said)}<td class="word">{link}</tr>'
         )
     return (
-        '<table><thead><tr><th scope="col">chapter<th scope="col">outcome<th scope="col" class="n">seconds'
+        '<div class="wide"><table><thead><tr><th scope="col">chapter<th scope="col">outcome<th scope="col" class="n">seconds'
         '<th scope="col" class="n late">steps passed<th scope="col" class="n late">changes'
         f'<th scope="col" class="late">left behind, or why not<th scope="col">executed</thead>'
-        f"<tbody>{''.join(rows)}</tbody></table>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
@@ -83,7 +83,7 @@ def _last_page(chapter: ChapterRecord, earlier: Sequence[RunRecord]) -> str:
     """Where a chapter that was not executed now was executed last."""
     for run in earlier:
         if any(c.id == chapter.id and c.outcome == "passed" and c.notebook for c in run.chapters):
-            return f'<a href="../{e(run.name)}/{e(chapter.id)}.html">on {e(run.when[:10])}</a>'
+            return f'<a href="../{e(run.name)}/{e(chapter.id)}.html" title="{e(run.when)}">earlier</a>'
     return "–"
 
 
