@@ -140,7 +140,7 @@ def give_back() -> None:
     uid, gid = os.environ.get("SUDO_UID"), os.environ.get("SUDO_GID")
     if os.geteuid() or not uid or not gid:
         return
-    for folder in (paths.runs(), paths.cache(), paths.state("x").parent):
+    for folder in (paths.runs(), paths.cache(), paths.states()):
         if folder.exists():
             subprocess.run(["chown", "-R", f"{uid}:{gid}", str(folder)], check=False)
 
@@ -172,6 +172,11 @@ def _run(options: argparse.Namespace) -> int:
             say=lambda text: print(text, flush=True),
         )
         report = _write_report(done.folder)
+    except KeyboardInterrupt:
+        latest = paths.runs() / "latest"
+        if (latest / "run.json").exists():
+            print(f"\nreport:      {_write_report(latest.resolve())}")
+        raise
     finally:
         give_back()
     print()

@@ -134,7 +134,10 @@ def label(lab: Lab) -> int:
 def addons(lab: Lab, step: Step) -> list[dict[str, str]]:
     """Install the addons where their images can be pulled; says for each what was done."""
     if lab.preloads:
-        return [{"addon": name, "here": "an image only, and no registry can be reached: not installed"} for name in mesh.ADDONS]
+        return [
+            {"addon": name, "here": "an image only, and no registry can be reached: not installed"}
+            for name in mesh.ADDONS
+        ]
     folder = lab.artifacts.path("istio-addons")
     for name in mesh.ADDONS:
         step.changed += lab.kube.apply((folder / f"{name}.yaml").read_text(encoding="utf-8"))

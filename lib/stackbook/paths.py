@@ -17,12 +17,16 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "stackbook"
 
 
+def states() -> Path:
+    """The folder of the states of all labs."""
+    if chosen := os.environ.get("STACKBOOK_STATE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_STATE_HOME") or _home() / ".local" / "state") / "stackbook"
+
+
 def state(lab: str) -> Path:
     """The state of one lab: kubeconfig and what has been proved. Only its owner may read it."""
-    root = Path(os.environ.get("STACKBOOK_STATE") or "")
-    if not os.environ.get("STACKBOOK_STATE"):
-        root = Path(os.environ.get("XDG_STATE_HOME") or _home() / ".local" / "state") / "stackbook"
-    folder = root / lab
+    folder = states() / lab
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
     return folder

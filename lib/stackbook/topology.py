@@ -21,13 +21,15 @@ def machines(profile: Profile) -> Any:
         graph.add_edge(hub, f"{node.name}\n{node.address}")
     place = nx.bfs_layout(graph, gateway, align="horizontal")
     place = {k: (x, -y) for k, (x, y) in place.items()}
-    colours = [PALETTE[4] if n == gateway else PALETTE[5] if n == hub else PALETTE[2] for n in graph]
-    fig, axes = plt.subplots(figsize=(9, 3.6))
+    fig, axes = plt.subplots(figsize=(10, 4))
     nx.draw_networkx_edges(graph, place, ax=axes, width=2, edge_color="#666666")
-    nx.draw_networkx_nodes(graph, place, ax=axes, node_color=colours, node_size=5200, node_shape="s", alpha=0.25)
-    nx.draw_networkx_labels(graph, place, ax=axes, font_size=12)
+    for name, (x, y) in place.items():
+        colour = PALETTE[4] if name == gateway else PALETTE[5] if name == hub else PALETTE[2]
+        box = {"boxstyle": "round,pad=0.6", "facecolor": f"{colour}55", "edgecolor": colour}
+        axes.text(x, y, name, ha="center", va="center", fontsize=12, bbox={**box, "facecolor": "white"})
+        axes.text(x, y, name, ha="center", va="center", fontsize=12, bbox=box)
     axes.set_title(f"The machines of the lab {profile.lab!r}")
-    axes.margins(0.2, 0.35)
+    axes.margins(0.2, 0.25)
     axes.axis("off")
     return fig
 

@@ -1,0 +1,55 @@
+"""The product page and its door: what the guide's objects promise of them, and what the ingress gateway lets in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stackbook.cluster import Kube
+
+NAMESPACE = "default"
+
+
+def claims(kube: Kube) -> dict[str, bool]:
+    """What the guide's Service, ServiceAccount and Deployment of productpage promise, and whether it is so."""
+    service, account = kube.json("get", "svc/productpage"), kube.json("get", "sa/bookinfo-productpage")
+    deployment = kube.json("get", "deploy/productpage-v1")["spec"]
+    slices = kube.json("get", "endpointslices", "-l", "kubernetes.io/service-name=productpage")["items"]
+    addresses = {address for part in slices for entry in part["endpoints"] for address in entry["addresses"]}
+    pods = {pod["status"]["podIP"] for pod in kube.pods(NAMESPACE, "app=productpage")}
+    sets = kube.json("get", "replicasets", "-l", "app=productpage")["items"]
+    identity = f"system:serviceaccount:{NAMESPACE}:{account['metadata']['name']}"
+    may = [kube.kubectl("auth", "can-i", verb, "pods", f"--as={identity}", check=False) for verb in ("get", "list")]
+    return {
+        "the port is named http, which tells Istio the protocol": service["spec"]["ports"][0]["name"] == "http",
+        "the service's endpoints are its pods": addresses == pods,
+        "replicas: 1 means one pod, by one ReplicaSet": deployment["replicas"] == len(pods) == 1
+        and [s["spec"]["replicas"] for s in sets if s["spec"]["replicas"]] == [1],
+        "containers is a list": isinstance(deployment["template"]["spec"]["containers"], list),
+        "the pods carry the account's name": deployment["template"]["spec"]["serviceAccountName"]
+        == account["metadata"]["name"],
+        "the account gives no right to read pods": [answer.stdout.strip() for answer in may] == ["no", "no"],
+        "a pod that names no account has the one called default": kube.json("get", "pod/load")["spec"][
+            "serviceAccountName"
+        ]
+        == "default",
+    }
+
+
+def doors(ingress: str, user: str) -> list[dict[str, Any]]:
+    """What the ingress gateway answers to the paths of the guide's VirtualService and to two others, for two hosts."""
+    import httpx
+
+    paths = ("/productpage", "/static/", "/login", "/logout", "/api/v1/products", "/reviews/0", "/")
+    rows = []
+    for path in paths:
+        verb, form = ("POST", {"username": user}) if path == "/login" else ("GET", None)
+        said = []
+        for host in ("bookinfo.example", "any.other.name"):
+            answer = httpx.request(verb, ingress + path, headers={"host": host}, data=form, timeout=10, trust_env=False)
+            # Envoy answers 404 itself; what a service answered says how long it took.
+            said.append((answer.status_code, "x-envoy-upstream-service-time" in answer.headers))
+        rows.append(
+            {"path": path, "status": said[0][0], "reaches a service": said[0][1], "for any host": said[0] == said[1]}
+        )
+    return rows
