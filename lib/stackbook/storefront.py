@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from typing import TYPE_CHECKING, Any
+
+from stackbook.errors import WaitTimeout
+from stackbook.waiting import until
 
 if TYPE_CHECKING:
     from stackbook.cluster import Kube
@@ -53,3 +58,37 @@ def doors(ingress: str, user: str) -> list[dict[str, Any]]:
             {"path": path, "status": said[0][0], "reaches a service": said[0][1], "for any host": said[0] == said[1]}
         )
     return rows
+
+
+WORKLOADS = ("productpage-v1", "details-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3")
+CALLS = {("productpage", "details"), ("productpage", "reviews"), ("reviews", "ratings")}
+"""Who calls whom in bookinfo, as the guide says."""
+
+
+def calls(kube: Kube, *, seconds: int = 60) -> set[tuple[str, str]]:
+    """Who called whom in the last seconds, by what the proxies of bookinfo logged of their outbound requests.
+
+    The logs are asked for as long as they have not all of `CALLS`, 5 s at most: Envoy writes them once a second.
+    """
+    found: set[tuple[str, str]] = set()
+
+    def complete() -> bool:
+        for workload in WORKLOADS:
+            flags = ["-n", NAMESPACE, f"deploy/{workload}", "-c", "istio-proxy", f"--since={seconds}s"]
+            for line in kube.kubectl("logs", *flags).lines:
+                direction, _, _, host = (_cluster(line).split("|") + [""] * 3)[:4]
+                if direction == "outbound":
+                    found.add((workload.rpartition("-")[0], host.partition(".")[0]))
+        return found >= CALLS
+
+    with contextlib.suppress(WaitTimeout):
+        until(complete, what="the proxies have logged the calls", timeout=5, every=0.3)
+    return found
+
+
+def _cluster(line: str) -> str:
+    """The upstream cluster of an access log line; empty for any other line."""
+    try:
+        return str(json.loads(line).get("upstream_cluster") or "")
+    except (ValueError, AttributeError):
+        return ""
