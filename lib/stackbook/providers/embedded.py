@@ -222,13 +222,19 @@ class Embedded:
         prefix = re.compile(rf"^{re.escape(self.profile.lab)}-.*-(containerd|kubelet)$")
         for volume in self._podman("volume", "ls", "--format", "{{.Name}}").lines:
             if volume in wanted or prefix.match(volume):
-                self._podman("volume", "rm", "-f", volume)
+                self._remove_volume(volume)
                 removed += 1
         for entry in self._listed("network"):
             say(f"removing network {entry['name']}")
             self._podman("network", "rm", "-f", entry["name"])
             removed += 1
         return removed
+
+    def _remove_volume(self, volume: str) -> None:
+        """Remove a volume; podman may say that its lock is gone already, and has removed it all the same."""
+        answer = self._podman("volume", "rm", "-f", volume, check=False)
+        if not answer.ok and volume in self._podman("volume", "ls", "--format", "{{.Name}}").lines:
+            self._podman("volume", "rm", "-f", volume)
 
     def collect_logs(self, folder: Path) -> None:
         """The journal of each machine, and podman's view."""
