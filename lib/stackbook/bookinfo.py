@@ -86,6 +86,21 @@ def styled_page(lab: Lab) -> str:
     return re.sub(r'<link[^>]*href="(/static/[^"]+\.css)"[^>]*>', inline, text)
 
 
+def callers(lab: Lab, *, pages: int = 30) -> list[dict[str, Any]]:
+    """Which services answered for a page, by the version of reviews that was drawn (K91 to K94).
+
+    Each response names in `x-served-by` every service that had a part in it. Asked until each version was seen.
+    """
+    seen: dict[str, set[str]] = {}
+    for _ in range(pages):
+        answer = lab.local.run(["curl", "-sS", "-m", "10", "-o", "/dev/null", "-D", "-", f"{lab.ingress}/productpage"])
+        served = re.findall(r"^x-served-by: (.*)$", answer.stdout, re.MULTILINE | re.IGNORECASE)
+        parts = dict(p.strip().split()[0].split("/") for p in ",".join(served).split(",") if "/" in p)
+        if "reviews" in parts:
+            seen.setdefault(parts["reviews"], set()).update(parts)
+    return [{"reviews": v, "answered for the page": ", ".join(sorted(seen[v]))} for v in sorted(seen)]
+
+
 def restart_under_load(lab: Lab, workload: str, *, rate: float) -> pd.DataFrame:
     """Restart a Deployment pod by pod while requests come in at `rate` per second; returns one line per request.
 

@@ -107,6 +107,7 @@ def _parser() -> _Parser:
         "coverage", "each id of the guide's ledger and where it is shown or proved", _coverage, profile=False
     )
     coverage.add_argument("--json", action="store_true")
+    coverage.add_argument("--errata", action="store_true", help="print docs/errata.md instead")
     books = add("notebooks", "serve JupyterLab on loopback with a token", _notebooks, profile=False)
     books.add_argument("--port", type=int, default=8888)
     books.add_argument("--root", default="", metavar="DIR", help="serve a copy: a folder with notebooks/ in it")
@@ -329,10 +330,13 @@ def _reset(options: argparse.Namespace) -> int:
 
 
 def _coverage(options: argparse.Namespace) -> int:
-    from stackbook.ledger.coverage import coverage, report
+    from stackbook import ledger
 
-    covered = coverage(paths.notebooks())
-    print(report(covered, as_json=options.json))
+    covered = ledger.coverage(paths.notebooks())
+    if options.errata:
+        print(ledger.errata(covered), end="")
+        return 0
+    print(ledger.report(covered, as_json=options.json))
     return 0 if not covered.missing else 1
 
 

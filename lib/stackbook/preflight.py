@@ -120,7 +120,7 @@ def _disk() -> Requirement:
         "disk",
         "must",
         good,
-        f"{free / GIB:.0f} GiB free below {folder}",
+        f"{free / GIB:.0f} GiB free for the cache",
         "" if good else f"free {DISK_NEEDED / GIB:.0f} GiB, or set STACKBOOK_CACHE to a larger disk",
         "components, images and machines",
     )
