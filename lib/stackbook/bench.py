@@ -117,6 +117,61 @@ class Bench:
         ask = ("pilot-agent", "request", "GET", path)
         return self.kube.exec(namespace, workload, *ask, container="istio-proxy", timeout=60).stdout
 
+    @contextlib.contextmanager
+    def replicas(self, workload: str, count: int) -> Iterator[None]:
+        """So many pods of a Deployment of reviews while the block runs, and then as many as before."""
+        name = f"deployment/{workload}"
+        before = self.kube.json("get", name, "-n", NAMESPACE)["spec"]["replicas"]
+        try:
+            self._scale(name, count)
+            yield
+        finally:
+            self._scale(name, before)
+
+    def _scale(self, name: str, count: int) -> None:
+        self.kube.kubectl("scale", name, "-n", NAMESPACE, f"--replicas={count}")
+        self.kube.wait_rollout(NAMESPACE, name, timeout=90)
+        self.settle()
+
+    @contextlib.contextmanager
+    def broken_pod(self, lab: Lab) -> Iterator[None]:
+        """A pod that the service reviews counts as its version v1, and that answers nothing, while the block runs."""
+        text = manifests.render("broken.yaml", image_load=lab.image("load"))
+        try:
+            self.kube.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=text)
+            self.kube.wait_pods(NAMESPACE, "broken=yes", count=1, timeout=60)
+            self.settle()
+            yield
+        finally:
+            flags = ("-n", NAMESPACE, "-l", "broken=yes", "--ignore-not-found")
+            self.kube.kubectl("delete", "pod", *flags, timeout=60)
+            self.settle()
+
+    def settle(self, *, timeout: float = 30.0) -> None:
+        """Wait until the sending proxy knows just the pods of reviews that there are.
+
+        istiod gathers changes of endpoints before it sends them, for 0.1 s and up to 10 s while more come.
+
+        Raises:
+            WaitTimeout: with the addresses that it knows, and those that there are.
+        """
+        known: set[str] = set()
+        wanted: set[str] = set()
+
+        def same() -> bool:
+            pods = self.kube.pods(NAMESPACE, "app=reviews")
+            wanted.clear()
+            wanted.update(str(pod["status"].get("podIP")) for pod in pods)
+            known.clear()
+            for entry in json.loads(self.envoy("load", "clusters?format=json"))["cluster_statuses"]:
+                if entry["name"] == "outbound|9080||reviews.default.svc.cluster.local":
+                    hosts = entry.get("host_statuses", [])
+                    known.update(host["address"]["socket_address"]["address"] for host in hosts)
+            return known == wanted
+
+        until(same, what="the sending proxy knows the pods of reviews", timeout=timeout, every=0.2,
+              last=lambda: f"it knows {sorted(known)}, there are {sorted(wanted)}")  # fmt: skip
+
     def ask(self, url: str, **headers: str) -> Any:
         """The JSON that one request from inside the mesh gets; `_` in a header's name stands for `-`."""
         flags = [part for name, value in headers.items() for part in ("-H", f"{name.replace('_', '-')}: {value}")]
@@ -198,18 +253,6 @@ def restored(lab: Lab) -> Iterator[None]:
         lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, *PODS, "--ignore-not-found", timeout=60)
 
 
-@contextlib.contextmanager
-def replicas(kube: Kube, workload: str, count: int) -> Iterator[None]:
-    """So many pods of a Deployment while the block runs, and then as many as before."""
-    before = kube.json("get", f"deployment/{workload}", "-n", NAMESPACE)["spec"]["replicas"]
-    try:
-        kube.kubectl("scale", f"deployment/{workload}", "-n", NAMESPACE, f"--replicas={count}")
-        kube.wait_rollout(NAMESPACE, f"deployment/{workload}", timeout=90)
-        yield
-    finally:
-        kube.kubectl("scale", f"deployment/{workload}", "-n", NAMESPACE, f"--replicas={before}")
-
-
 def to_v1(*, retries: Mapping[str, Any] | None = None, **policy: Any) -> list[Rule]:
     """Rules that send all requests for reviews to its version v1, drawn at random among the pods; TLS as each pod can.
 
@@ -219,18 +262,6 @@ def to_v1(*, retries: Mapping[str, Any] | None = None, **policy: Any) -> list[Ru
     """
     subset = destination_rule("reviews", versions=["v1"], balance="RANDOM", tls="", **policy)
     return [subset, virtual_service("reviews", route(to("reviews", "v1"), retries=retries))]
-
-
-@contextlib.contextmanager
-def broken_pod(lab: Lab) -> Iterator[None]:
-    """A pod that the service reviews counts as its version v1, and that answers nothing, while the block runs."""
-    text = manifests.render("broken.yaml", image_load=lab.image("load"))
-    try:
-        lab.kube.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=text)
-        lab.kube.wait_pods(NAMESPACE, "broken=yes", count=1, timeout=60)
-        yield
-    finally:
-        lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, "-l", "broken=yes", "--ignore-not-found", timeout=60)
 
 
 def unhealthy(kube: Kube) -> list[str]:

@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from stackbook import paths
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("lab")]
 SEPARATOR = "\n# next cell\n"
 DELAY = "delay_seconds=delay_seconds)\nSUBSETS"
 

@@ -66,7 +66,13 @@ def test_myapp_runs_twice() -> None:
 
 
 def test_greeter_has_two_versions_a_plain_and_a_headless_service_and_a_client() -> None:
-    found = documents("greeter.yaml", image_greeter_server="lab/s:1", image_greeter_client="lab/c:1", image_tools="lab/t:1", inject="true")
+    found = documents(
+        "greeter.yaml",
+        image_greeter_server="lab/s:1",
+        image_greeter_client="lab/c:1",
+        image_tools="lab/t:1",
+        inject="true",
+    )
     services = {d["metadata"]["name"]: d["spec"] for d in found if d["kind"] == "Service"}
     assert {name: s.get("clusterIP") for name, s in services.items()} == {"greeter": None, "greeter-headless": "None"}
     assert all(s["ports"] == [{"port": 50051, "name": "grpc", "appProtocol": "grpc"}] for s in services.values())

@@ -1,0 +1,92 @@
+"""Traffic and rules on the live lab: the pace, what is refused, and that the rules found are there again."""
+
+import pytest
+from labtools import stackbook
+from stackbook import bench
+from stackbook import mesh_rules as rules
+from stackbook.errors import CheckFailed, InputError, StackbookError
+from stackbook.traffic import Group, Plan, own_errors, send
+
+pytestmark = pytest.mark.live
+SUBSETS = rules.destination_rule("reviews", versions=["v1", "v3"])
+
+
+@pytest.fixture(scope="module")
+def table(lab):
+    with bench.restored(lab):
+        yield bench.prepare(lab)
+
+
+@pytest.mark.parametrize("side", ["inside", "host"])
+def test_500_requests_a_second_beside_the_lab(table, side):
+    url = bench.REVIEWS if side == "inside" else f"{table.ingress}/api/v1/products"
+    frame = send(getattr(table, side), Plan([Group("all", url)], count=2500, rate=500, warmup=300, concurrency=64))
+    assert not own_errors(frame).any()
+    assert (frame["status"] == 200).all()
+    assert frame.attrs["rate"] >= 490, frame.attrs
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_the_rules_found_are_there_again_after_an_error(table, error):
+    before = rules.found(table.kube)
+    with pytest.raises(error), rules.applied(table.kube, SUBSETS, rules.sidecar("narrow", egress=["./*"])):
+        assert len(rules.found(table.kube)) == len(before) + 2
+        raise error
+    assert rules.found(table.kube) == before
+
+
+def test_what_the_api_server_refuses_leaves_nothing(table):
+    before = rules.found(table.kube)
+    empty = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": "empty"},
+        "spec": {},
+    }
+    with pytest.raises(StackbookError, match="validation"), rules.applied(table.kube, SUBSETS, empty):
+        raise AssertionError("the block ran")
+    assert rules.found(table.kube) == before
+
+
+def test_a_rule_that_a_proxy_rejects_is_named_with_its_reason(table):
+    """An EnvoyFilter with a field that no Envoy knows gets past istiod, and is refused by the proxies."""
+    patch = {"operation": "MERGE", "value": {"connect_timeout": "-1s"}}
+    where = {
+        "applyTo": "CLUSTER",
+        "match": {"context": "SIDECAR_OUTBOUND", "cluster": {"service": "reviews.default.svc.cluster.local"}},
+    }
+    filter_ = {
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": {"name": "broken", "namespace": "default"},
+        "spec": {"configPatches": [{**where, "patch": patch}]},
+    }
+    try:
+        with pytest.raises(CheckFailed, match="does not take the rules"):
+            rules.propagate(table.kube, lambda: table.kube.apply(filter_), [filter_])
+    finally:
+        rules.propagate(table.kube, lambda: table.kube.delete(filter_), [filter_])
+    assert not bench.unhealthy(table.kube)
+
+
+@pytest.mark.parametrize(
+    ("chapter", "name", "value"),
+    [
+        ("07", "abort_percent", "130"), ("07", "delay_percent", "-1"), ("07", "delay_seconds", "-5"),
+        ("07", "delay_seconds", "soon"), ("07", "alpha", "1.5"), ("07", "power", "0"), ("07", "user", '""'),
+        ("06", "weights", "{v1: 60, v3: 60}"), ("06", "rate", "1000000"),
+    ],
+)  # fmt: skip
+def test_bad_parameters_end_with_one_line_before_anything_is_changed(table, chapter, name, value):
+    before = rules.found(table.kube)
+    done = stackbook("run", "--only", chapter, "-p", name, value)
+    assert done.status == 2, done.output
+    assert name in done.output
+    assert "Traceback" not in done.output
+    assert rules.found(table.kube) == before
+
+
+def test_a_version_that_no_pod_carries_is_refused_before_it_is_applied(table):
+    wrong = rules.destination_rule("reviews", versions=["v1", "v9"])
+    with pytest.raises(InputError, match="no pod carries subset v9"), rules.applied(table.kube, wrong):
+        raise AssertionError("the block ran")
