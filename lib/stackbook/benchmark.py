@@ -107,8 +107,9 @@ class Floor:
             self._write(node, "/etc/containerd/config.toml", kubeadm.containerd_config(pause_image, contained=True))
             self._write(node, "/usr/lib/systemd/system/kubelet.service", kubeadm.KUBELET_UNIT)
             self._write(node, "/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf", kubeadm.KUBEADM_DROP_IN)
-            self._in(node, "sh", "-c", "mkdir -p /opt/cni/bin && cp /usr/lib/cni/* /opt/cni/bin/")
             self._in(node, "sysctl", "-w", "net.ipv4.ip_forward=1")
+            self._write(node, "/etc/systemd/resolved.conf.d/lab.conf", f"[Resolve]\nDNS={self.lab.profile.gateway}\n")
+            self._in(node, "systemctl", "restart", "systemd-resolved")
             self._in(
                 node, "sh", "-c", "systemctl daemon-reload && systemctl enable kubelet && systemctl restart containerd"
             )
