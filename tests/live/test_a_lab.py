@@ -31,8 +31,12 @@ def test_a_second_run_changes_nothing_and_says_so(lab: Lab) -> None:
     after = lab.kube.json("get", "pods,services,deployments,configmaps", "-A")
 
     def identity(data: dict) -> set[tuple[str, str]]:
-        return {(i["metadata"]["uid"], str(i["metadata"].get("generation"))) for i in data["items"]}
+        """Of what stays: namespaces that the chapters' experiments made are still being deleted meanwhile."""
+        stays = ("default", "kube-system", "kube-flannel", "istio-system")
+        kept = [i["metadata"] for i in data["items"] if i["metadata"]["namespace"] in stays]
+        return {(m["uid"], str(m.get("generation"))) for m in kept}
 
+    assert len(identity(before)) > 30
     assert identity(before) == identity(after)
 
 
@@ -95,15 +99,15 @@ def test_memory_of_the_whole_lab(lab: Lab) -> None:
 
 
 def test_no_secret_in_the_records_of_runs(lab: Lab) -> None:
+    """Neither the lab's own key, planted here as a canary, nor anything that has the shape of a secret."""
     import base64
 
     import yaml
+    from secrets_scan import scan
 
     config = yaml.safe_load(lab.kubeconfig.read_text())
     key = config["users"][0]["user"]["client-key-data"]
-    canaries = [key, key[40:120], base64.b64decode(key).decode().splitlines()[1]]
-    for path in paths.runs().rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            text = path.read_text(errors="replace")
-            assert not any(c in text for c in canaries), path
-            assert not re.search(r"--token [a-z0-9]{6}\.[a-z0-9]{16}", text), path
+    canaries = [key, base64.b64decode(key).decode().splitlines()[1]]
+    files = [p for p in paths.runs().rglob("*") if p.is_file() and not p.is_symlink()]
+    assert len(files) > 10
+    assert scan(files, canaries) == []

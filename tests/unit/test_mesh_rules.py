@@ -318,6 +318,25 @@ def test_a_rejected_rule_has_its_cause_and_is_taken_back():
     assert kube.rules == {}
 
 
+def test_an_old_rejection_does_not_hinder_what_takes_its_cause_away():
+    kube = FakeMesh()
+    kube.apply([DESTINATION])
+    kube.rejects = "Invalid duration"
+    rules.proxies(kube)
+    kube._configz()
+    assert all(proxy.rejected for proxy in rules.proxies(kube).values())
+    looks = iter(range(5))
+    syncz = kube._syncz
+
+    def accepted_later():
+        if next(looks) == 3:
+            kube.rejects = ""
+        return syncz()
+
+    kube._syncz = accepted_later
+    assert propagation.propagate(kube, lambda: kube.delete([DESTINATION]), [DESTINATION], timeout=5) > 0
+
+
 def test_rules_that_do_not_arrive_are_a_timeout_that_says_who_waits():
     kube = FakeMesh()
     kube.read_after = 10**6
