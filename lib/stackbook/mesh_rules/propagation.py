@@ -155,7 +155,6 @@ def propagate(
     """
     with connect(kube) as istiods:
         before = _connected(istiods)
-        newest = max((proxy.push for proxy in before.values()), default=0)
         wanted = {id for id in concerned(rules, before) if not only or before[id].name.startswith(tuple(only))}
         start = time.monotonic()
         if not change():
@@ -166,7 +165,7 @@ def propagate(
         def done() -> bool:
             seen[:] = [name for name, ask in istiods.items() if _read_by(ask("/debug/configz"), rules) != current]
             seen[:] = [f"{name} has not read the rules yet" for name in seen] or _late(
-                _connected(istiods), wanted, newest
+                _connected(istiods), wanted, before
             )
             return not seen
 
@@ -176,10 +175,18 @@ def propagate(
         return time.monotonic() - start
 
 
-def _late(now: Mapping[str, Proxy], wanted: set[str], newest: int) -> list[str]:
-    """The state of each proxy that has not acknowledged a push after `newest`; CheckFailed where one rejects it."""
-    for proxy in now.values():
-        if proxy.rejected and proxy.push > newest:
+def _late(now: Mapping[str, Proxy], wanted: set[str], before: Mapping[str, Proxy]) -> list[str]:
+    """The state of each proxy that has not acknowledged a push after those of `before`.
+
+    istiod keeps a rejection until the proxy accepts something newer: one that was there before says nothing yet.
+
+    Raises:
+        CheckFailed: a proxy rejects what it was sent.
+    """
+    newest = max((proxy.push for proxy in before.values()), default=0)
+    for id, proxy in now.items():
+        known = before[id].rejected if id in before else ""
+        if proxy.rejected not in ("", known) and proxy.push > newest:
             raise CheckFailed(f"a proxy does not take the rules: {proxy.state}", fix="see `istioctl analyze`")
     late = [now[id].state for id in sorted(wanted & set(now)) if now[id].push <= newest or now[id].pending]
     if not wanted and all(proxy.push <= newest or proxy.pending for proxy in now.values()):
