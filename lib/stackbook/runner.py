@@ -123,6 +123,7 @@ def run(
     values = {c.id: chapter_values(c, loaded, of_chapters) for c in chosen}
     needs_lab = any(c.number in ("01", "02", "03", "04", "05", "06", "07") for c in chosen)
     if needs_lab:
+        _known_versions(loaded)
         preflight.demand(loaded)
     with _only_run(loaded.lab):
         folder = _folder()
@@ -144,6 +145,13 @@ def run(
         if not current.passed:
             _keep_evidence(current, say)
     return current
+
+
+def _known_versions(profile: Profile) -> None:
+    """Refuse a version that no source has, before anything is changed."""
+    from stackbook.artifacts.load import load
+
+    load(versions={"kubernetes": profile.kubernetes_version})
 
 
 def chapter_values(chapter: chapters.Chapter, profile: Profile, given: Mapping[str, Any]) -> dict[str, Any]:

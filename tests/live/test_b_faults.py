@@ -155,7 +155,8 @@ def test_an_interrupted_run_keeps_its_record_and_goes_on(small: Path, lab: Lab) 
         rest = process.stdout.read()
         assert process.wait(60) == 130, rest
         assert "interrupted" in rest
-        folder = (paths.runs() / "latest").resolve()
+        mine = [f for f in paths.runs().glob("2*") if "lab: sbtest" in (f / "profile.yaml").read_text()]
+        folder = max(mine)
         assert (folder / "run.json").exists() and (folder / "02-kubeadm.ipynb").exists()
         assert any(e["event"] == "step-end" and e["step"] == "images" for e in Record(folder / "events.jsonl").events())
         children = subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, text=True, check=False)
@@ -168,6 +169,8 @@ def test_an_interrupted_run_keeps_its_record_and_goes_on(small: Path, lab: Lab) 
     finally:
         if process.poll() is None:
             process.kill()
+        if process.stdout:
+            process.stdout.close()
         done = stackbook("reset", "--profile", str(small))
     assert done.status == 0, done.output
     assert "as it was before" in done.output
