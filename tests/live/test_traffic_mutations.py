@@ -12,9 +12,9 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-from stackbook import bench, paths
+from stackbook import paths
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("lab")]
 SEPARATOR = "\n# next cell\n"
 DELAY = "delay_seconds=delay_seconds)\nSUBSETS"
 
@@ -58,14 +58,6 @@ MUTATIONS = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_bench(lab):
-    """The bench for all copies; afterwards it is gone, and the traffic rules are those that were found."""
-    with bench.restored(lab):
-        bench.prepare(lab)
-        yield
-
-
 def copy(chapter: str, step: str, changes: dict[str, str]) -> nbformat.NotebookNode:
     """The chapter's cells that one step needs, with each change made exactly once."""
     kept = []
@@ -81,12 +73,12 @@ def copy(chapter: str, step: str, changes: dict[str, str]) -> nbformat.NotebookN
     for old, new in changes.items():
         assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the cells of {chapter}"
         text = text.replace(old, new)
-    text = text.replace("scope = lab.enter(bench.restored(lab))\n", "")  # the bench stays for the next copy
-    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in text.split(SEPARATOR)])
+    sources = [*text.split(SEPARATOR), "lab.leave(scope)"]
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
 
 
 def run(book: nbformat.NotebookNode, folder: Path) -> None:
-    """Run it in a kernel of its own."""
+    """Run it in a kernel of its own; when that ends, what the chapter made is taken away."""
     NotebookClient(book, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
 
 
