@@ -22,9 +22,13 @@ $bin/stackbook fetch >"${STACKBOOK_DIAGNOSTICS:-${TMPDIR:-/tmp}}/fetch.log" 2>&1
 fetching=$!
 trap 'kill "$fetching" 2>/dev/null; wait "$fetching" 2>/dev/null' EXIT
 
-say "unit tests, notebook shape, the live lab"
 if [ "$(id -u)" -eq 0 ]; then sudo=(); else sudo=(sudo -E env "PATH=$PATH" "HOME=$HOME"); fi
-"${sudo[@]}" $bin/python -m pytest tests -v --durations=15 -p no:cacheprovider
-status=$?
+status=0
+
+say "unit tests, notebook shape, the browser"
+"${sudo[@]}" $bin/python -m pytest tests/unit tests/notebooks tests/browser -q --durations=10 -p no:cacheprovider || status=1
+
+say "the live lab"
+"${sudo[@]}" $bin/python -m pytest tests/live -v --durations=15 -p no:cacheprovider || status=1
 say "done"
 exit "$status"
