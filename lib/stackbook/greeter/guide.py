@@ -17,6 +17,7 @@ from stackbook import golang
 from stackbook.errors import WaitTimeout
 from stackbook.golang import Output
 from stackbook.protobuf import compiler
+from stackbook.waiting import pause
 
 PORT = 50051
 PROGRAMS = ("greeter_server", "greeter_client", "greeter_client_today")
@@ -93,7 +94,7 @@ class Trial:
                     break
                 if time.monotonic() > end:
                     raise WaitTimeout(f"the guide's server on port {self.port}", 5)
-                time.sleep(0.02)
+                pause(0.02)
             yield
         finally:
             process.kill()

@@ -21,6 +21,7 @@ from stackbook.errors import CheckFailed, WaitTimeout
 from stackbook.greeter import grpc
 from stackbook.greeter.client import channel
 from stackbook.greeter.server import serving
+from stackbook.waiting import pause
 
 GO_PROGRAMS = ("./cmd/greeter-server", "./cmd/greeter-client", "./lessons/certs")
 
@@ -78,7 +79,7 @@ class Server:
             if time.monotonic() > end:
                 last = json.dumps(self.lines[-1]) if self.lines else "nothing"
                 raise WaitTimeout(f"a line with {values}", deadline, last=last)
-            time.sleep(0.01)
+            pause(0.01)
 
     def calls(self, count: int = 1, deadline: float = 5.0) -> list[dict[str, Any]]:
         """The lines of its calls so far: at least `count`, which are waited for.
@@ -90,7 +91,7 @@ class Server:
         while len(found := [line for line in list(self.lines) if line["msg"] == "call"]) < count:
             if time.monotonic() > end:
                 raise WaitTimeout(f"{count} calls in the server's log", deadline, last=f"{len(found)} calls")
-            time.sleep(0.01)
+            pause(0.01)
         return found
 
     def _read(self) -> None:
