@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -244,13 +246,53 @@ def prepare(lab: Lab) -> Bench:
 
 @contextlib.contextmanager
 def restored(lab: Lab) -> Iterator[None]:
-    """Afterwards the traffic rules are those that were found, and the bench's pods are gone."""
+    """Afterwards the traffic rules are those that were found, and the bench's pods are gone unless they were there before.
+
+    What was found is noted in the lab's state: where a chapter was killed before it could give the rules back, the next
+    one does that first.
+    """
+    note = lab.state / "rules.json"
+    held = _held(note)
+    if held and not held["alive"]:
+        restore(lab.kube, held["rules"], NAMESPACE)
+        note.unlink()
+        held = None
     before = found(lab.kube, NAMESPACE)
+    there = {str(pod["metadata"]["name"]) for pod in lab.kube.pods(NAMESPACE)}
+    if not held:
+        note.write_text(json.dumps({"process": os.getpid(), "rules": before}), encoding="utf-8")
     try:
         yield
     finally:
         restore(lab.kube, before, NAMESPACE)
-        lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, *PODS, "--ignore-not-found", timeout=60)
+        if mine := [name for name in PODS if name not in there]:
+            lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, *mine, "--ignore-not-found", timeout=60)
+        if not held:
+            note.unlink(missing_ok=True)
+
+
+def _held(note: Path) -> dict[str, Any] | None:
+    """Who holds the traffic rules, `alive` or not, and which were there before; None where nobody does."""
+    try:
+        data = dict(json.loads(note.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    return {**data, "alive": Path(f"/proc/{data.get('process')}").exists()}
+
+
+def given_back(lab: Lab) -> str:
+    """Prove that no chapter was ended before it gave the traffic rules back; returns what there is.
+
+    Raises:
+        CheckFailed: one was.
+    """
+    held = _held(lab.state / "rules.json")
+    if held and not held["alive"]:
+        raise CheckFailed(
+            "a chapter ended before it gave back the traffic rules", fix="run it again: it does that first"
+        )
+    now = [f"{rule['kind']} {rule['metadata']['name']}" for rule in found(lab.kube, NAMESPACE)]
+    return ", ".join(now) or "no traffic rules"
 
 
 def to_v1(*, retries: Mapping[str, Any] | None = None, **policy: Any) -> list[Rule]:

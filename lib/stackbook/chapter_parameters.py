@@ -79,6 +79,36 @@ class Grpc(ChapterParameters):
     power: Power = 0.99
 
 
+class Metrics(ChapterParameters):
+    """10: `requests` in each batch, at `rate` per second; `scrape_seconds` between samples; `retention_hours` they are kept."""
+
+    requests: Annotated[int, Field(ge=100, le=5000)] = 300
+    rate: Annotated[int, Field(ge=5, le=100)] = 30
+    scrape_seconds: Annotated[int, Field(ge=1, le=60)] = 5
+    retention_hours: Annotated[int, Field(ge=1, le=720)] = 24
+
+
+class Tracing(ChapterParameters):
+    """11: `sampling`: percent of requests that the mesh traces afterwards; `rates`: percentages that are counted."""
+
+    sampling: Annotated[float, Field(ge=0.01, le=100)] = 100
+    rates: Annotated[list[Annotated[float, Field(ge=0.5, le=100)]], Field(min_length=1, max_length=6)] = Field(
+        default_factory=lambda: [100, 10, 1]
+    )
+    retention_hours: Annotated[int, Field(ge=1, le=168)] = 24
+    user: User = "jason"
+    alpha: Alpha = 0.001
+    power: Power = 0.99
+
+
+class Logs(ChapterParameters):
+    """12: `retention_days`: how long lines are kept; `lines`: how many must not be lost; `heap_mb`: Elasticsearch's heap."""
+
+    retention_days: Annotated[int, Field(ge=1, le=90)] = 7
+    lines: Annotated[int, Field(ge=2000, le=50_000)] = 20_000
+    heap_mb: Annotated[int, Field(ge=400, le=2048)] = 512
+
+
 CHAPTER_PARAMETERS: dict[str, type[ChapterParameters]] = {
     "03-flannel": Flannel,
     "04-kubernetes": Kubernetes,
@@ -86,4 +116,7 @@ CHAPTER_PARAMETERS: dict[str, type[ChapterParameters]] = {
     "06-traffic": Traffic,
     "07-faults": Faults,
     "09-grpc": Grpc,
+    "10-metrics": Metrics,
+    "11-tracing": Tracing,
+    "12-logs": Logs,
 }

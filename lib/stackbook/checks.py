@@ -184,6 +184,73 @@ def _page(lab: Lab) -> str:
     return "200"
 
 
+# 06 and 07
+
+
+def _rules(lab: Lab) -> str:
+    from stackbook.bench import given_back
+
+    return given_back(lab)
+
+
+# 10
+
+
+def _scraped(lab: Lab) -> str:
+    from stackbook import metrics
+
+    with metrics.opened(lab.kube) as prometheus:
+        wrong = metrics.missing(lab, prometheus)
+        require(not wrong, "; ".join(wrong[:5]), fix="stackbook run --only 10")
+        return f"{len(prometheus.targets())} targets"
+
+
+# 11
+
+
+def _jaeger(lab: Lab) -> str:
+    from stackbook import tracing
+
+    return tracing.readiness(lab.kube)
+
+
+def _traced(lab: Lab) -> str:
+    from stackbook import tracing
+    from stackbook.chapter_parameters import Tracing
+
+    share = tracing.share_in_proxies(lab.kube)
+    wanted = lab.parameters.sampling if isinstance(lab.parameters, Tracing) else share
+    require(share == wanted, f"the proxies trace {share:g} % of requests, not {wanted:g} %", fix="run chapter 11")
+    return f"{share:g} % of requests"
+
+
+# 12
+
+
+def _logs_guarded(lab: Lab) -> str:
+    from stackbook.logs import guard
+
+    problems = guard.unguarded(lab.kube)
+    require(not problems, "; ".join(problems), fix="run chapter 12")
+    return "TLS; without a password 401; the shipper's may only add"
+
+
+def _logs_current(lab: Lab) -> str:
+    from stackbook.logs import client, delivery
+
+    with client.opened(lab.kube, timeout=30) as store:
+        delivery.wait_current(lab.kube, store, timeout=20)
+        return ", ".join(sorted(delivery.newest(store)))
+
+
+def _logs_kept(lab: Lab) -> str:
+    from stackbook.logs import retention
+
+    days = retention.days(lab.kube)
+    require(days > 0, "nothing ends the life of old indices", fix="run chapter 12")
+    return f"{days} days"
+
+
 # 99
 
 
@@ -215,6 +282,18 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
         Check("istio", "Istio's components are available", _istio),
         Check("bookinfo", "six bookinfo pods are 2/2", _bookinfo),
         Check("page", "the product page opens through the ingress gateway", _page),
+    ),
+    "06-traffic": (Check("rules", "the traffic rules are given back", _rules),),
+    "07-faults": (Check("rules", "the traffic rules are given back", _rules),),
+    "10-metrics": (Check("scraped", "Prometheus scrapes every proxy, kubelet and istiod", _scraped),),
+    "11-tracing": (
+        Check("jaeger", "Jaeger answers under the names of Istio's addon", _jaeger),
+        Check("traced", "every proxy of bookinfo sends its spans there", _traced),
+    ),
+    "12-logs": (
+        Check("guarded", "Elasticsearch asks for TLS and a password", _logs_guarded),
+        Check("current", "the newest line of every machine can be found", _logs_current),
+        Check("kept", "old lines have an end", _logs_kept),
     ),
     "99-reset": (Check("clean", "nothing of the lab is left on this host", _host_clean),),
 }

@@ -132,15 +132,21 @@ def label(lab: Lab) -> int:
 
 
 def addons(lab: Lab, step: Step) -> list[dict[str, str]]:
-    """Install the addons where their images can be pulled; says for each what was done."""
+    """Install the addons where their images can be pulled; says for each what was done.
+
+    Prometheus and Jaeger are left to the chapters about them, which install them everywhere under the addons' names.
+    """
+    later = {
+        "prometheus": "comes with chapter 10, under the same name",
+        "jaeger": "comes with chapter 11, under the same name",
+    }
     if lab.preloads:
-        return [
-            {"addon": name, "here": "an image only, and no registry can be reached: not installed"}
-            for name in mesh.ADDONS
-        ]
+        without = "an image only, and no registry can be reached: not installed"
+        return [{"addon": name, "here": later.get(name, without)} for name in mesh.ADDONS]
     folder = lab.artifacts.path("istio-addons")
-    for name in mesh.ADDONS:
+    mine = [name for name in mesh.ADDONS if name not in later]
+    for name in mine:
         step.changed += lab.kube.apply((folder / f"{name}.yaml").read_text(encoding="utf-8"))
-    for name in ("kiali", "grafana", "jaeger", "prometheus"):
+    for name in ("kiali", "grafana"):
         lab.kube.wait_rollout(mesh.NAMESPACE, f"deployment/{name}", timeout=600)
-    return [{"addon": name, "here": f"istioctl dashboard {name}"} for name in mesh.ADDONS]
+    return [{"addon": name, "here": later.get(name, f"istioctl dashboard {name}")} for name in mesh.ADDONS]

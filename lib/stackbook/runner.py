@@ -6,65 +6,28 @@ evidence. Outcomes: passed, unchanged (proved, not run again), failed, blocked (
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
-import platform
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from stackbook import __version__, chapters, checks, paths, preflight, reset
+from stackbook import chapters, checks, paths, preflight, reset
 from stackbook.chapter import Lab
 from stackbook.chapter_parameters import CHAPTER_PARAMETERS
-from stackbook.errors import EXIT_FAILED, InputError, StackbookError
+from stackbook.companions import end_group, following, only_run, prefetching
+from stackbook.errors import InputError, StackbookError
 from stackbook.parameters import ChapterParameters, Profile, did_you_mean, validate
-from stackbook.redact import redact, scrub
+from stackbook.redact import redact
+from stackbook.runs import PASSED, Outcome, Run, exit_status, keep_evidence, save, summary
 from stackbook.step import Record, now
 from stackbook.waiting import pause
 
-PASSED = ("passed", "unchanged")
 # A cell that runs for longer than this is broken: every wait inside has a shorter deadline of its own.
 CELL_TIMEOUT = 2400
-
-
-@dataclass
-class Outcome:
-    """How one chapter went. `seconds` is wall time; `changed` counts what was changed on the lab."""
-
-    chapter: str
-    outcome: str = "failed"
-    seconds: float = 0.0
-    changed: int = 0
-    leaves: str = ""
-    reason: str = ""
-    notebook: str = ""
-    steps: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass
-class Run:
-    """One run: what was asked, and what came of it."""
-
-    profile: Profile
-    chosen: list[chapters.Chapter]
-    folder: Path
-    outcomes: list[Outcome] = field(default_factory=list)
-    started: str = field(default_factory=now)
-    seconds: float = 0.0
-
-    @property
-    def passed(self) -> bool:
-        """Whether every chapter passed or was proved unchanged."""
-        return len(self.outcomes) == len(self.chosen) and all(o.outcome in PASSED for o in self.outcomes)
 
 
 def split_parameters(
@@ -125,14 +88,14 @@ def run(
     if needs_lab:
         _known_versions(loaded)
         preflight.demand(loaded)
-    with _only_run(loaded.lab):
+    with only_run(loaded.lab):
         folder = _folder()
         current = Run(loaded, chosen, folder)
         start = time.monotonic()
         (folder / "profile.yaml").write_text(_effective(loaded, values), encoding="utf-8")
         if needs_lab:
             reset.remember(loaded)
-        with _prefetching(loaded, chosen, folder), _following(folder, say):
+        with prefetching(loaded, chosen, folder), following(folder, say):
             try:
                 for chapter in chosen:
                     current.outcomes.append(_one(current, chapter, values[chapter.id], again, say))
@@ -143,7 +106,7 @@ def run(
                 save(current)
                 raise
         if not current.passed:
-            _keep_evidence(current, say)
+            keep_evidence(current, say)
     return current
 
 
@@ -186,86 +149,6 @@ def _folder() -> Path:
     temporary.symlink_to(folder.name)
     temporary.replace(latest)
     return folder
-
-
-@contextlib.contextmanager
-def _only_run(lab: str) -> Iterator[None]:
-    """No two runs change one lab at the same time."""
-    path = paths.state(lab).parent / f"{lab}.lock"
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"another run works on the lab {lab!r}", fix="wait for it, or end it with Ctrl-C"
-            ) from None
-        yield
-
-
-@contextlib.contextmanager
-def _prefetching(profile: Profile, chosen: Sequence[chapters.Chapter], folder: Path) -> Iterator[None]:
-    """Components are fetched and built ahead of the chapters that need them, by a process of its own."""
-    names = list(dict.fromkeys(name for chapter in chosen for name in chapter.artifacts))
-    if not names:
-        yield
-        return
-    command = [sys.executable, "-m", "stackbook.artifacts.prefetch", "--source", profile.source, *names]
-    with (folder / "prefetch.log").open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        try:
-            yield
-        finally:
-            end_group(process)
-
-
-def end_group(process: subprocess.Popen[Any]) -> None:
-    """End a process and all that it started."""
-    import signal
-
-    for number, patience in ((signal.SIGINT, 10), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
-            return
-
-
-@contextlib.contextmanager
-def _following(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Show the steps' events while notebooks run in kernels of their own."""
-    stop = threading.Event()
-
-    def follow() -> None:
-        shown = 0
-        while True:
-            ending = stop.is_set()
-            events = Record(folder / "events.jsonl").events()
-            for event in events[shown:]:
-                if line := _line(event):
-                    say(line)
-            shown = len(events)
-            if ending:
-                return
-            stop.wait(0.3)
-
-    thread = threading.Thread(target=follow, name="follow", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(5)
-
-
-def _line(event: Mapping[str, Any]) -> str:
-    if event["event"] == "step-start":
-        return f"  • {event['step']}: {event['title']}"
-    if event["event"] == "progress":
-        return f"    {event['text']}"
-    if event["event"] == "step-end":
-        mark = {"passed": "✓", "interrupted": "–"}.get(str(event["outcome"]), "✗")
-        return f"  {mark} {event['step']} ({event['seconds']:.1f} s)"
-    return ""
 
 
 def _one(
@@ -387,96 +270,6 @@ def _execute(current: Run, chapter: chapters.Chapter, values: Mapping[str, Any],
             validate(CHAPTER_PARAMETERS.get(chapter.id, ChapterParameters), values, where=chapter.id),
         )
         _remember_proof(current.profile, chapter, lab.key())
-
-
-def save(current: Run) -> None:
-    """Write run.json: what a reader needs to believe, compare or repeat this run."""
-    data = {
-        "schema": 1,
-        "started": current.started,
-        "seconds": current.seconds,
-        "passed": current.passed,
-        "stackbook": __version__,
-        "profile": current.profile.model_dump(mode="json"),
-        "versions": _versions(),
-        "host": {
-            "system": platform.platform(),
-            "python": platform.python_version(),
-            "processors": os.cpu_count(),
-            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        },
-        "chapters": [asdict(o) for o in current.outcomes],
-    }
-    text = json.dumps(scrub(data), indent=1, ensure_ascii=False)
-    temporary = current.folder / "run.json.new"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(current.folder / "run.json")
-
-
-def _versions() -> dict[str, str]:
-    from stackbook.artifacts.load import load
-
-    return dict(load().versions)
-
-
-def _keep_evidence(current: Run, say: Callable[[str], None]) -> None:
-    """Logs of the machines and of the cluster, beside the run's record."""
-    folder = current.folder / "logs"
-    try:
-        lab = Lab(chapters.find("00"), current.profile, ChapterParameters())
-        lab.provider.collect_logs(folder)
-        if (lab.state / "kubeconfig").exists():
-            for name, args in (
-                ("pods", ["get", "pods", "-A", "-o", "wide"]),
-                ("events", ["get", "events", "-A"]),
-                ("nodes", ["describe", "nodes"]),
-            ):
-                answer = lab.kube.kubectl(*args, check=False, timeout=20)
-                (folder / f"{name}.txt").write_text(redact(answer.stdout + answer.stderr), encoding="utf-8")
-    except (StackbookError, OSError) as error:
-        say(f"  some evidence could not be collected: {error}")
-    say(f"  evidence: {folder}")
-
-
-def summary(current: Run) -> str:
-    """The table at the end of a run: chapter, outcome, seconds, what it left."""
-    rows = [("chapter", "outcome", "seconds", "changed", "left behind")]
-    rows += [
-        (
-            o.chapter,
-            o.outcome,
-            f"{o.seconds:.1f}",
-            str(o.changed),
-            o.leaves if o.outcome in PASSED else o.reason.splitlines()[0][:90] if o.reason else "",
-        )
-        for o in current.outcomes
-    ]
-    done = {o.chapter for o in current.outcomes}
-    rows += [(c.id, "not run", "", "", "") for c in current.chosen if c.id not in done]
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    lines = []
-    for index, row in enumerate(rows):
-        cells = [
-            row[0].ljust(widths[0]),
-            row[1].ljust(widths[1]),
-            row[2].rjust(widths[2]),
-            row[3].rjust(widths[3]),
-            row[4],
-        ]
-        lines.append("  ".join(cells).rstrip())
-        if index == 0:
-            lines.append("  ".join("-" * w for w in widths))
-    changed = sum(o.changed for o in current.outcomes)
-    if current.passed and all(o.outcome == "unchanged" for o in current.outcomes):
-        lines.append(f"Nothing was changed: everything was as it should be ({current.seconds:.1f} s).")
-    else:
-        lines.append(f"{changed} changes in {current.seconds:.1f} s.")
-    return "\n".join(lines)
-
-
-def exit_status(current: Run) -> int:
-    """0 when everything passed, else 1."""
-    return 0 if current.passed else EXIT_FAILED
 
 
 __all__ = ["CELL_TIMEOUT", "Outcome", "Run", "end_group", "exit_status", "pause", "proved", "run", "save", "summary"]

@@ -19,6 +19,7 @@ from typing import Any
 from stackbook.errors import CheckFailed, StackbookError
 from stackbook.hosts import Result
 from stackbook.redact import redact, scrub
+from stackbook.ticker import Ticker, ticking
 
 _MAX_TEXT = 4000
 
@@ -69,6 +70,7 @@ class Step:
     evidence: dict[str, Any] = field(default_factory=dict)
     commands: list[dict[str, Any]] = field(default_factory=list)
     changed: int = 0
+    ticker: Ticker | None = None
 
     def observe(self, result: Result) -> None:
         """Keep what a command did; hosts call this for each command while the step runs."""
@@ -87,7 +89,9 @@ class Step:
         self.evidence.update(evidence)
 
     def progress(self, text: str) -> None:
-        """Say what is going on; shown by the terminal that follows the run."""
+        """Say what is going on; shown by the terminal that follows the run, and below the running cell in JupyterLab."""
+        if self.ticker:
+            self.ticker.text = text
         self.record.append("progress", chapter=self.chapter, step=self.id, text=text)
 
     def check(self, condition: bool, claim: str, *, seen: Any = "") -> None:
@@ -117,7 +121,8 @@ def step(id: str, title: str, *, chapter: str, record: Record, quiet: bool = Fal
     record.append("step-start", chapter=chapter, step=id, title=title)
     outcome, reason = "failed", ""
     try:
-        yield current
+        with ticking(f"{id}: {title}") as current.ticker:
+            yield current
         outcome = "passed"
     except KeyboardInterrupt:
         outcome, reason = "interrupted", "interrupted"

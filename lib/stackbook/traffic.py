@@ -26,6 +26,7 @@ import pandas as pd
 from stackbook.errors import InputError, StackbookError
 from stackbook.hosts import Host, Result
 from stackbook.waiting import pause, until
+from stackbook.witnesses import plain_id
 
 COLUMNS = ("started", "status", "version", "seconds", "request_id", "flags", "error", "served_by", "group")
 BOUNDS: Mapping[str, tuple[float, float]] = {
@@ -288,13 +289,9 @@ def with_flags(frame: pd.DataFrame, access_log: Sequence[str]) -> pd.DataFrame:
     for line in access_log:
         try:
             entry = json.loads(line)
-            key, flags = _plain_id(entry["request_id"]), entry["response_flags"]
+            key, flags = plain_id(entry["request_id"]), entry["response_flags"]
         except (ValueError, LookupError, TypeError):
             continue  # not an access log line: Envoy's own log is in the same stream
         found.setdefault(key, set()).update(str(flags or "-").split(","))
     joined = {key: ",".join(sorted(flags - {"-"})) or "-" for key, flags in found.items()}
-    return frame.assign(flags=[joined.get(_plain_id(key), "") for key in frame["request_id"]])
-
-
-def _plain_id(request_id: str) -> str:
-    return request_id[:14] + "4" + request_id[15:]
+    return frame.assign(flags=[joined.get(plain_id(key), "") for key in frame["request_id"]])

@@ -136,11 +136,19 @@ class Chapter:
 
         A cell that raises stops the run, so cells without a number mean an error.
         """
+        return self.start_all().wait_all(timeout)
+
+    def start_all(self) -> Chapter:
+        """Run > Restart Kernel and Run All Cells; returns when cells wait for their turn."""
         self._menu("Run", "Restart Kernel and Run All Cells…")
         self.page.locator(".jp-Dialog button.jp-mod-accept").click()
         # The prompts of the run before stay until the kernel is there again.
         waits = f"{self.name}: cells wait for their turn"
         until(lambda: "[*]:" in self._prompts(), what=waits, timeout=60, every=0.05, last=self._seen)
+        return self
+
+    def wait_all(self, timeout: float) -> Chapter:
+        """Wait until all cells are done, and save."""
         until(self._ended, what=f"{self.name}: all cells are done", timeout=timeout, last=self._seen)
         self._until_idle(60)
         self._save()

@@ -16,6 +16,7 @@ import papermill
 import pytest
 import yaml
 from stackbook import paths
+from stackbook.waiting import until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -148,6 +149,31 @@ def test_plots_and_tables_of_a_long_chapter(committed: None, server: Any, page: 
     found = page.locator(".jp-Notebook .jp-OutputArea-output img").evaluate_all(wide)
     assert all(width > 200 for width, _ in found)
     assert all(outputs_alt(server.saved(PROTOBUF)))
+
+
+def test_a_long_step_says_what_it_is_doing_while_it_runs(server: Any, page: Any, pictures: Path) -> None:
+    sources = [
+        "from stackbook.chapter import bind\nfrom stackbook.waiting import pause\nlab = bind('00-preflight')",
+        "with lab.step('long', 'a step that takes its time') as step:\n    step.progress('asked twice')\n    pause(6)",
+    ]
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), server.root / "notebooks" / "long.ipynb")
+    chapter = lab_page.Chapter(page, server, "long.ipynb").open()
+    seen: list[str] = []
+
+    def running() -> bool:
+        seen.append(chapter.texts())
+        return "a step that takes its time: " in seen[-1] and "(asked twice)" in seen[-1]
+
+    chapter.start_all()
+    until(running, what="the running step says what it does", timeout=60, every=0.2, last=lambda: seen[-1])
+    chapter.screenshot(pictures / "progress.png")
+    chapter.wait_all(60)
+    assert chapter.errors() == []
+    lines = [line.strip() for line in chapter.texts().splitlines()]
+    assert "✓ long: a step that takes its time" in lines
+    assert not any(line.startswith("…") for line in lines), "the line is gone when the step has ended"
 
 
 def outputs_alt(book: dict[str, Any]) -> list[str]:

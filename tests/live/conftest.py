@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from labtools import Built, keep_evidence, stackbook
-from stackbook import paths, reset
+from stackbook import bench, paths, reset
 from stackbook.chapter import Lab
 from stackbook.parameters import Profile
 
@@ -30,6 +30,13 @@ def built() -> Iterator[Built]:
 @pytest.fixture(scope="session")
 def lab(built: Built) -> Lab:
     return built.lab
+
+
+@pytest.fixture(scope="module")
+def one_bench(lab: Lab) -> Iterator[bench.Bench]:
+    """The bench for all tests of a module; afterwards it is gone, and the traffic rules are those that were found."""
+    with bench.restored(lab):
+        yield bench.prepare(lab)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -4,18 +4,17 @@ A copy of a chapter keeps the cells without a step, the bench, and one step. As 
 what it applies (never to what it predicts) that step must fail.
 """
 
-import json
-import re
-from pathlib import Path
+import subprocess
+import sys
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
+from mutate import copy, run
 from nbclient.exceptions import CellExecutionError
-from stackbook import paths
+from stackbook import bench
+from stackbook import mesh_rules as rules
+from stackbook.errors import CheckFailed
 
-pytestmark = [pytest.mark.live, pytest.mark.usefixtures("lab")]
-SEPARATOR = "\n# next cell\n"
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("one_bench")]
 DELAY = "delay_seconds=delay_seconds)\nSUBSETS"
 
 TO_USER = 'headers={"end-user": user}, fault=FAULT'
@@ -58,38 +57,36 @@ MUTATIONS = {
 }
 
 
-def copy(chapter: str, step: str, changes: dict[str, str]) -> nbformat.NotebookNode:
-    """The chapter's cells that one step needs, with each change made exactly once."""
-    kept = []
-    for cell in json.loads((paths.notebooks() / f"{chapter}.ipynb").read_text(encoding="utf-8"))["cells"]:
-        source = "".join(cell["source"])
-        steps = re.findall(r'lab\.step\("([a-z-]+)"', source)
-        shows = not steps and re.match(r"lab\.(show|figure|errata)\(", source)
-        if cell["cell_type"] == "code" and not shows and set(steps) <= {"bench", step}:
-            kept.append(source)
-        if step in steps:
-            break
-    text = SEPARATOR.join(kept)
-    for old, new in changes.items():
-        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the cells of {chapter}"
-        text = text.replace(old, new)
-    sources = [*text.split(SEPARATOR), "lab.leave(scope)"]
-    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
-
-
-def run(book: nbformat.NotebookNode, folder: Path) -> None:
-    """Run it in a kernel of its own; when that ends, what the chapter made is taken away."""
-    NotebookClient(book, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
-
-
 @pytest.mark.parametrize(("chapter", "step"), sorted({mutation[:2] for mutation in MUTATIONS.values()}))
 def test_the_copy_itself_passes(chapter, step, tmp_path):
-    run(copy(chapter, step, {}), tmp_path)
+    run(copy(chapter, step), tmp_path)
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_the_chapters_check_fails(name, tmp_path):
     chapter, step, changes = MUTATIONS[name]
     with pytest.raises(CellExecutionError) as caught:
-        run(copy(chapter, step, changes), tmp_path)
+        run(copy(chapter, step, changes=changes), tmp_path)
     assert caught.value.ename == "CheckFailed", str(caught.value)[-2000:]
+
+
+def test_a_chapter_that_is_killed_has_its_rules_taken_back_by_the_next(lab):
+    """A process that holds rules ends without a chance to give them back; the check notices, the next chapter repairs."""
+    script = (
+        "import os; from stackbook import bench; from stackbook.chapter import Lab; from stackbook import mesh_rules as rules\n"
+        "lab = Lab.open('07-faults'); lab.enter(bench.restored(lab))\n"
+        "lab.enter(rules.applied(lab.kube, rules.destination_rule('reviews', versions=['v1']))); os._exit(9)"
+    )
+    (lab.state / "rules.json").rename(aside := lab.state / "rules.aside")  # that of this module's own bench
+    try:
+        before = rules.found(lab.kube)
+        assert subprocess.run([sys.executable, "-c", script], timeout=120, check=False).returncode == 9
+        assert len(rules.found(lab.kube)) == len(before) + 1
+        with pytest.raises(CheckFailed, match="before it gave back"):
+            bench.given_back(lab)
+        with bench.restored(lab):
+            assert rules.found(lab.kube) == before
+        bench.given_back(lab)
+    finally:
+        (lab.state / "rules.json").unlink(missing_ok=True)
+        aside.rename(lab.state / "rules.json")

@@ -146,7 +146,7 @@ def test_images_of_a_bundle_share_their_base_once(tmp_path: Path, rootfs: Path) 
     made = [image(name, {name: f"/{name}"}, base="net") for name in ("one", "two")] + [image("tools", {}, base="tools")]
     target = tmp_path / "out.tar"
     files = {name: tmp_path / name for name in ("one", "two")}
-    images.assemble(made, target, bases=bases, files=files, root=lambda: DebianRoot.read(rootfs))
+    images.assemble(made, target, bases=bases, files=files, root=lambda _: DebianRoot.read(rootfs))
     with tarfile.open(target) as tar:
         names = tar.getnames()
     assert len(names) == len(set(names)) == 2 + 3 * 2 + 4  # layout, index; manifest and config each; four layers
@@ -183,3 +183,37 @@ def test_only_installed_packages_count() -> None:
     found = parse_status(STATUS)
     assert "gone" not in found
     assert found["iptables"] == (("libc6",), ("missing-one", "libxtables12"), ("debconf",))
+
+
+def test_a_tree_is_a_layer_with_its_modes_links_and_owner(tmp_path: Path) -> None:
+    folder = tmp_path / "server"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "run").write_text("#!")
+    (folder / "bin" / "run").chmod(0o755)
+    (folder / "notes.json").write_text("{}")
+    (folder / "notes.json").chmod(0o640)
+    (folder / "current").symlink_to("bin/run")
+    made = image("server", {"server": "/usr/share/server"}, folders=("/usr/share/server",), owner=1000)
+    target = tmp_path / "out.tar"
+    images.assemble([made], target, bases={}, files={"server": folder}, root=lambda _: pytest.fail(""))
+    layer = {entry.path: entry for entry in images.tree_layer(folder, "/usr/share/server", owner=1000).entries}
+    assert (layer["usr/share/server/bin/run"].mode, layer["usr/share/server/notes.json"].mode) == (0o755, 0o640)
+    assert layer["usr/share/server/current"].target == "bin/run"
+    assert {entry.owner for path, entry in layer.items() if path.startswith("usr/share/server")} == {1000}
+    assert layer["usr/share"].owner == 0
+    _, contents, _ = unpack(target, "stackbook.local/server:v1")
+    assert contents["usr/share/server/bin/run"] == b"#!"
+
+
+def test_images_may_stand_on_different_roots(tmp_path: Path, rootfs: Path) -> None:
+    bases = {"net": Base(("iptables",)), "java": Base(("curl",), root="other")}
+    asked: list[str] = []
+
+    def root(name: str) -> DebianRoot:
+        asked.append(name)
+        return DebianRoot.read(rootfs)
+
+    images.assemble(
+        [image("a", {}, base="net"), image("b", {}, base="java")], tmp_path / "o.tar", bases=bases, files={}, root=root
+    )
+    assert asked == ["machine-rootfs", "other"]

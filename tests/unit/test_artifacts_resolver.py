@@ -127,7 +127,7 @@ def test_everything_can_be_had_and_the_second_time_nothing_is_done() -> None:
     resolver.ensure(resolver.catalogue.default_names())
     assert {status.state for status in resolver.status()} == {"cached"}
     groups = [call for call in tools.calls if call.startswith("go ")]
-    assert groups == ["go toolchain", "go toolchain", "go cni", "go apps", "go toolchain"]
+    assert groups == ["go toolchain", "go toolchain", "go cni", "go apps", "go toolchain", "go jaeger"]
     before = list(tools.calls)
     seen: list[str] = []
     again = opened(tools, progress=lambda progress: seen.append(str(progress)), verify=True)

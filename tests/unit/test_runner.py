@@ -77,7 +77,7 @@ def arranged(folder: Path, patch: pytest.MonkeyPatch) -> None:
     (books / "86-torn.ipynb").write_text('{"cells": [', encoding="utf-8")
     patch.setattr(paths, "notebooks", lambda: books)
     patch.setattr(chapters, "ALL", ALL)
-    patch.setattr(runner, "_keep_evidence", lambda current, say: say("evidence is kept"))
+    patch.setattr(runner, "keep_evidence", lambda current, say: say("evidence is kept"))
 
 
 @pytest.fixture

@@ -43,18 +43,20 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Maven:
-    """A file of Maven Central, by its path below the repository's root."""
+    """A file of Maven Central, by its path below the repository's root; a zip with `folder` is unpacked to that."""
 
     path: str
     sha256: str
+    folder: str = ""
 
 
 @dataclass(frozen=True)
 class Debian:
-    """A root filesystem made of Debian packages."""
+    """A root filesystem made of Debian packages; `boots` when machines start from it."""
 
     suite: str
     packages: tuple[str, ...]
+    boots: bool = False
 
 
 Source = Release | Build | Wheel | Maven | Debian
@@ -75,12 +77,13 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Group:
-    """One `go build`: a module folder below lib/, its linker variables, and a cold estimate in seconds."""
+    """One `go build`: a module folder below lib/, its linker variables, more build tags, and a cold estimate in seconds."""
 
     name: str
     folder: Path
     seconds: float
     ldflags: Mapping[str, str]
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,10 +105,11 @@ class Image:
 
 @dataclass(frozen=True)
 class Base:
-    """A base layer: Debian packages with what they need, on top of another base if `below` names one."""
+    """A base layer: Debian packages of a root filesystem with what they need, on top of another base if `below` names one."""
 
     packages: tuple[str, ...]
     below: str = ""
+    root: str = "machine-rootfs"
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,10 @@ class Catalogue:
     def image(self, name: str) -> Image:
         """The image of that name; InputError with the nearest names otherwise."""
         return known(name, self.images, "image")
+
+    def roots(self, members: Iterable[Image]) -> tuple[str, ...]:
+        """The root filesystems that the images' base layers are copied out of, each once."""
+        return tuple(dict.fromkeys(self.bases[image.base].root for image in members if image.base))
 
     def official(self, name: str) -> str:
         """The public counterpart of an image, for hosts that can pull; empty when there is none."""

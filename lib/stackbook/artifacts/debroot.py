@@ -99,6 +99,8 @@ class DebianRoot:
                 self._add(self._merged(path), entries)
         if "ca-certificates" in mine:
             self._add("etc/ssl/certs/ca-certificates.crt", entries)
+        if "ca-certificates-java" in mine:
+            self._add("etc/ssl/certs/java/cacerts", entries)
         if "iptables" in mine:
             for name in _IPTABLES:
                 tool = name.replace("tables", "tables-nft")

@@ -57,9 +57,14 @@ def ldflags(group: Group) -> str:
     return " ".join([*_LDFLAGS, *variables, _STATIC])
 
 
+def tags(group: Group) -> str:
+    """The build tags: those of all groups, and the group's own."""
+    return ",".join([TAGS, *group.tags])
+
+
 def recipe_key(group: Group, build: Build, *, go_sha256: str, sources: str) -> str:
     """The key of one output: compiler, module files, flags and package."""
-    flags = [TAGS, ldflags(group), "trimpath"]
+    flags = [tags(group), ldflags(group), "trimpath"]
     return key_of("go-1", go_sha256, sources, flags, [build.package, build.module, build.path])
 
 
@@ -131,7 +136,7 @@ def build(
         report(Progress(job, "build", message="modules", remaining=estimate))
         watch = _Watch(job, report, _count(packages, group, environ), estimate)
         argv = [
-            "go", "build", "-v", "-trimpath", "-tags", TAGS, "-ldflags", ldflags(group), "-o", f"{out}/", *packages,
+            "go", "build", "-v", "-trimpath", "-tags", tags(group), "-ldflags", ldflags(group), "-o", f"{out}/", *packages,
         ]  # fmt: skip
         argv[0] = str(goroot / "bin" / "go")
         status = run(
@@ -169,7 +174,7 @@ def _count(packages: list[str], group: Group, env: Mapping[str, str]) -> int:
     go = f"{env['GOROOT']}/bin/go"
     if not Path(go).exists():
         return 0
-    argv = [go, "list", "-deps", "-tags", TAGS, "-f", "{{.ImportPath}}", *packages]
+    argv = [go, "list", "-deps", "-tags", tags(group), "-f", "{{.ImportPath}}", *packages]
     answer = subprocess.run(argv, cwd=group.folder, env=dict(env), capture_output=True, text=True, check=False)
     return len(answer.stdout.splitlines())
 

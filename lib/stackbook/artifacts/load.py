@@ -55,7 +55,7 @@ def load(*, versions: Mapping[str, str] | None = None, lib: Path = LIB) -> Catal
     groups = {name: _group(name, spec, words, lib) for name, spec in raw["builds"].items()}
     bundles = {name: tuple(members) for name, members in raw["bundles"].items()}
     _add_apps(raw["apps"], lib, chosen["apps"], artifacts, images, bundles)
-    bases = {name: Base(tuple(spec["packages"]), spec.get("below", "")) for name, spec in raw["bases"].items()}
+    bases = {name: _base(spec) for name, spec in raw["bases"].items()}
     for component in sorted(overridden):
         _check_override(component, chosen[component], pinned[component], artifacts.values(), raw)
     return Catalogue(chosen, artifacts, groups, images, bases, bundles, raw["host_packages"], pinned, overridden)
@@ -88,8 +88,9 @@ def _source(spec: Mapping[str, Any], version: str, raw: Mapping[str, Any]) -> So
         file = spec["file"].format(version=version)
         return Wheel(spec["wheel"], file, sums.get(version, ""), spec.get("member", ""), spec.get("folder", ""))
     if "maven" in spec:
-        return Maven(spec["maven"].format(version=version), sums.get(version, ""))
-    return Debian(spec["debian"], tuple(raw["machine_packages"].split()))
+        folder = spec.get("folder", "").format(version=version)
+        return Maven(spec["maven"].format(version=version), sums.get(version, ""), folder)
+    return Debian(spec["debian"], tuple(raw[spec["packages"]].split()), spec.get("boots", False))
 
 
 def _program(package: str) -> str:
@@ -106,7 +107,7 @@ def _program(package: str) -> str:
 
 def _group(name: str, spec: Mapping[str, Any], words: Mapping[str, str], lib: Path) -> Group:
     ldflags = {variable: value.format(**words) for variable, value in spec.get("ldflags", {}).items()}
-    return Group(name, lib / spec["folder"], float(spec["seconds"]), ldflags)
+    return Group(name, lib / spec["folder"], float(spec["seconds"]), ldflags, tuple(spec.get("tags", ())))
 
 
 def _image(name: str, spec: Mapping[str, Any], words: Mapping[str, str]) -> Image:
@@ -124,6 +125,10 @@ def _image(name: str, spec: Mapping[str, Any], words: Mapping[str, str]) -> Imag
         command=tuple(spec.get("command", ())),
         user=spec.get("user", ""),
     )
+
+
+def _base(spec: Mapping[str, Any]) -> Base:
+    return Base(tuple(spec["packages"]), spec.get("below", ""), spec.get("root", "machine-rootfs"))
 
 
 def _add_apps(

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from stackbook.artifacts import debroot, gobuild, images, oci, registry, release
@@ -45,6 +44,7 @@ class Maker:
     probe: release.Probe = field(default_factory=release.Probe)
     _said: set[str] = field(default_factory=set)
     _digests: dict[Path, str] = field(default_factory=dict)
+    _roots: dict[str, DebianRoot] = field(default_factory=dict)
 
     def recipes(self, artifact: Artifact) -> list[tuple[Source, str]]:
         """The sources that may be used, in order, each with its key in the store."""
@@ -111,8 +111,8 @@ class Maker:
     def archive(self, name: str, members: Sequence[Image]) -> Entry:
         """One OCI archive of `members`; `name` is that of the index entry (`bundle:…` or `image:…`)."""
         files = {file: self.file(file) for image in members for file, _ in image.files}
-        root = self.file("machine-rootfs") if any(image.base for image in members) else None
-        key = self.archive_key(members, files, root)
+        roots = {name: self.file(name) for name in self.catalogue.roots(members)}
+        key = self.archive_key(members, files, roots)
         if entry := self.store.find(name, [key], verify=self.verify):
             return entry
         with self.store.lock(name).held(job=name, report=self.report, deadline=900) as report:
@@ -127,7 +127,7 @@ class Maker:
                     target,
                     bases=self.catalogue.bases,
                     files={file: self.store.path(entry) for file, entry in files.items()},
-                    root=lambda: self._root(root),
+                    root=self._root,
                 )
                 seconds = time.monotonic() - start
                 version = members[0].reference.rpartition(":")[2]
@@ -147,19 +147,21 @@ class Maker:
                 if entry is None:
                     return None
                 files[file] = entry
-        root = None
-        if any(image.base for image in members):
-            root = self.cached(self.catalogue.artifact("machine-rootfs"))
-            if root is None:
+        roots: dict[str, Entry] = {}
+        for root in self.catalogue.roots(members):
+            entry = self.cached(self.catalogue.artifact(root))
+            if entry is None:
                 return None
-        return self.store.find(name, [self.archive_key(members, files, root)], verify=self.verify)
+            roots[root] = entry
+        return self.store.find(name, [self.archive_key(members, files, roots)], verify=self.verify)
 
-    def archive_key(self, members: Sequence[Image], files: dict[str, Entry], root: Entry | None) -> str:
+    def archive_key(self, members: Sequence[Image], files: dict[str, Entry], roots: dict[str, Entry]) -> str:
         """Everything that an archive is made of: the images' definitions and the digests of what is in them."""
         code = sorted(self._digest(Path(module.__file__ or "")) for module in (images, oci, debroot))
         parts = {name: entry.digest for name, entry in files.items()}
         bases = {name: repr(base) for name, base in self.catalogue.bases.items()}
-        return key_of(_OCI, [repr(image) for image in members], parts, bases, root.digest if root else "", code)
+        below = {name: entry.digest for name, entry in roots.items()}
+        return key_of(_OCI, [repr(image) for image in members], parts, bases, below, code)
 
     def _key(self, source: Source, artifact: Artifact) -> str:
         if isinstance(source, Release):
@@ -203,7 +205,7 @@ class Maker:
                 source.url, sha256=source.sha256, partial=partial, job=name, report=report, cancel=cancel
             )
         if isinstance(source, Maven):
-            return registry.maven(source, partial=partial, job=name, report=report, cancel=cancel)
+            return registry.maven(source, partial=partial, folder=folder, job=name, report=report, cancel=cancel)
         if isinstance(source, Wheel):
             return registry.wheel(
                 source, version=artifact.version, folder=folder, job=name, report=report, log=log, estimate=estimate,
@@ -280,13 +282,10 @@ class Maker:
         self.report(Progress(entry.name, "done", seconds=entry.seconds, message=message))
         return entry
 
-    def _root(self, entry: Entry | None) -> DebianRoot:
-        assert entry is not None
-        return self._read_root
-
-    @cached_property
-    def _read_root(self) -> DebianRoot:
-        return DebianRoot.read(self.store.path(self.file("machine-rootfs")))
+    def _root(self, name: str) -> DebianRoot:
+        if name not in self._roots:
+            self._roots[name] = DebianRoot.read(self.store.path(self.file(name)))
+        return self._roots[name]
 
     def _sources(self, folder: Path) -> str:
         if folder not in self._digests:

@@ -16,6 +16,7 @@ from stackbook import paths
 from stackbook.artifacts.gobuild import trim
 from stackbook.artifacts.progress import ConsoleReport
 from stackbook.artifacts.resolver import SOURCES, fetch
+from stackbook.artifacts.store import Store
 from stackbook.errors import StackbookError
 
 
@@ -34,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         fetch(options.names, options.source, ConsoleReport(sys.stderr, every=10.0))
         if options.trim is not None:
-            freed = trim(paths.cache(), keep=int(options.trim * 1e9))
+            # Under the lock of the builds: none of them may miss what it has just seen in the cache.
+            with Store(paths.cache()).lock("go-build").held(job="trim", report=lambda _: None, deadline=3600):
+                freed = trim(paths.cache(), keep=int(options.trim * 1e9))
             print(f"• build cache: {freed / 1e9:.1f} GB freed", file=sys.stderr)
     except StackbookError as error:
         print(f"✗ {error}", file=sys.stderr)

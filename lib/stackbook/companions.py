@@ -1,0 +1,102 @@
+"""What goes along with a run: its lock, the fetching ahead of it, and the lines that follow it in the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stackbook import chapters, paths
+from stackbook.errors import InputError
+from stackbook.parameters import Profile
+from stackbook.step import Record
+
+# How much of Go's build cache is kept when everything is built: it only saves time when a component changes.
+GO_CACHE_GB = 2
+
+
+@contextlib.contextmanager
+def only_run(lab: str) -> Iterator[None]:
+    """No two runs change one lab at the same time."""
+    path = paths.state(lab).parent / f"{lab}.lock"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another run works on the lab {lab!r}", fix="wait for it, or end it with Ctrl-C"
+            ) from None
+        yield
+
+
+@contextlib.contextmanager
+def prefetching(profile: Profile, chosen: Sequence[chapters.Chapter], folder: Path) -> Iterator[None]:
+    """Components are fetched and built ahead of the chapters that need them, by a process of its own."""
+    names = list(dict.fromkeys(name for chapter in chosen for name in chapter.artifacts))
+    if not names:
+        yield
+        return
+    command = [sys.executable, "-m", "stackbook.artifacts.prefetch", "--source", profile.source]
+    command += ["--trim", str(GO_CACHE_GB), *names]
+    with (folder / "prefetch.log").open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield
+        finally:
+            end_group(process)
+
+
+def end_group(process: subprocess.Popen[Any]) -> None:
+    """End a process and all that it started."""
+    import signal
+
+    for number, patience in ((signal.SIGINT, 10), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+            return
+
+
+@contextlib.contextmanager
+def following(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Show the steps' events while notebooks run in kernels of their own."""
+    stop = threading.Event()
+
+    def follow() -> None:
+        shown = 0
+        while True:
+            ending = stop.is_set()
+            events = Record(folder / "events.jsonl").events()
+            for event in events[shown:]:
+                if line := _line(event):
+                    say(line)
+            shown = len(events)
+            if ending:
+                return
+            stop.wait(0.3)
+
+    thread = threading.Thread(target=follow, name="follow", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(5)
+
+
+def _line(event: Mapping[str, Any]) -> str:
+    if event["event"] == "step-start":
+        return f"  • {event['step']}: {event['title']}"
+    if event["event"] == "progress":
+        return f"    {event['text']}"
+    if event["event"] == "step-end":
+        mark = {"passed": "✓", "interrupted": "–"}.get(str(event["outcome"]), "✗")
+        return f"  {mark} {event['step']} ({event['seconds']:.1f} s)"
+    return ""

@@ -1,0 +1,37 @@
+"""What is counted: Prometheus in the cluster, its answers as DataFrames, and the panels that Kiali and Grafana would show."""
+
+from stackbook.metrics.client import Prometheus, opened
+from stackbook.metrics.counting import advanced, agree, around, client_counts, service_counts
+from stackbook.metrics.deploy import JOBS, dashboards, install, missing, wait_complete, wait_scraped
+from stackbook.metrics.graph import draw, edges, service_graph
+from stackbook.metrics.observe import firing, gap, killed, latency_of_observation, memory_twice, samples
+from stackbook.metrics.words import Vocabulary, vocabulary
+from stackbook.witnesses import KEYS
+
+__all__ = [
+    "JOBS",
+    "KEYS",
+    "Prometheus",
+    "Vocabulary",
+    "advanced",
+    "agree",
+    "around",
+    "client_counts",
+    "dashboards",
+    "draw",
+    "edges",
+    "firing",
+    "gap",
+    "install",
+    "killed",
+    "latency_of_observation",
+    "memory_twice",
+    "missing",
+    "opened",
+    "samples",
+    "service_counts",
+    "service_graph",
+    "vocabulary",
+    "wait_complete",
+    "wait_scraped",
+]

@@ -1,0 +1,120 @@
+"""Prometheus on the lab: deploying it, and whether everything that should be scraped is."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from stackbook import manifests, mesh
+from stackbook.cluster import pod_problem
+from stackbook.metrics.client import Prometheus
+from stackbook.metrics.words import Vocabulary
+from stackbook.waiting import until
+
+if TYPE_CHECKING:
+    from stackbook.chapter import Lab
+    from stackbook.step import Step
+
+JOBS = ("cadvisor", "coredns", "envoy", "istiod", "kubelet", "prometheus")
+
+
+def install(lab: Lab, words: Vocabulary, *, scrape: int, retention_hours: int, step: Step | None = None) -> int:
+    """Apply Prometheus and wait until it answers; returns how many objects were changed.
+
+    Args:
+        lab: the lab.
+        words: the metrics' names, for the alert.
+        scrape: seconds between two scrapes of a target.
+        retention_hours: how long samples are kept.
+        step: the step that the import of the image counts for.
+
+    Raises:
+        WaitTimeout: its pod is not Ready; says why.
+    """
+    lab.load_images("metrics", step=step)
+    values = {"scrape": str(scrape), "retention": str(retention_hours), "image_prometheus": lab.image("prometheus"),
+              "errors": words.errors, "requests": words.requests}  # fmt: skip
+    mark = hashlib.sha256(manifests.render("prometheus.yaml", mark="", **values).encode()).hexdigest()[:16]
+    changed = lab.kube.apply(manifests.render("prometheus.yaml", mark=mark, **values))
+    lab.kube.wait_rollout(mesh.NAMESPACE, "deployment/prometheus", timeout=180)
+    return changed
+
+
+def expected(lab: Lab) -> set[tuple[str, str]]:
+    """The targets that the cluster's own objects call for: (job, pod or node)."""
+    everywhere = lab.kube.json("get", "pods", "--all-namespaces")["items"]
+    alive = [p for p in everywhere if "deletionTimestamp" not in p["metadata"]]
+    pods = [p for p in alive if p["status"].get("phase") == "Running" and not pod_problem(p)]
+    found = {("prometheus", "localhost:9090")}
+    for pod in pods:
+        name, labels = pod["metadata"]["name"], pod["metadata"].get("labels", {})
+        containers = [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]
+        if any(port.get("name") == "http-envoy-prom" for c in containers for port in c.get("ports", [])):
+            found.add(("envoy", name))
+        if labels.get("app") == "istiod":
+            found.add(("istiod", name))
+        if labels.get("k8s-app") == "kube-dns":
+            found.add(("coredns", name))
+    for node in lab.kube.nodes():
+        found |= {("kubelet", node["metadata"]["name"]), ("cadvisor", node["metadata"]["name"])}
+    return found
+
+
+def missing(lab: Lab, prometheus: Prometheus) -> list[str]:
+    """What should be scraped and is not, one line each with the reason; empty when all is well."""
+    targets = {(str(t["job"]), str(t["instance"])): t for t in prometheus.targets().to_dict("records")}
+    found = []
+    for job, name in sorted(expected(lab)):
+        target = targets.get((job, name))
+        if target is None:
+            found.append(f"{job} {name}: Prometheus does not know it")
+        elif target["health"] != "up":
+            found.append(f"{job} {name}: {target['error'] or 'not scraped yet'}")
+    return found
+
+
+def wait_scraped(
+    prometheus: Prometheus, *, after: float, jobs: tuple[str, ...] = ("envoy",), timeout: float = 30.0
+) -> float:
+    """Wait until each target of the jobs that is up was scraped after `after`; returns the Unix time of the last such scrape.
+
+    Raises:
+        WaitTimeout: with the targets that were not.
+    """
+    late: list[str] = []
+    newest = 0.0
+
+    def done() -> bool:
+        nonlocal newest
+        frame = prometheus.targets()
+        frame = frame[frame["job"].isin(jobs) & (frame["health"] == "up")]
+        late[:] = [str(name) for name in frame[frame["scraped"] <= after]["instance"]]
+        newest = float((frame["scraped"] + frame["seconds"]).max()) if len(frame) else 0.0
+        return len(frame) > 0 and not late
+
+    until(done, what="every proxy was scraped again", timeout=timeout, every=0.25, last=lambda: ", ".join(late[:8]))
+    return newest
+
+
+def dashboards(lab: Lab) -> list[dict[str, str]]:
+    """Kiali and Grafana: how each is opened where it runs, and why it does not where it does not run."""
+    rows = []
+    for name, shows in (("kiali", "the service graph"), ("grafana", "the golden signals")):
+        there = lab.kube.kubectl("get", f"deployment/{name}", "-n", mesh.NAMESPACE, check=False).ok
+        opened = (
+            f"istioctl dashboard {name}"
+            if there
+            else f"an image only, and no registry is reached: {shows} as a plot here"
+        )
+        rows.append({"tool": name.capitalize(), "here": opened})
+    return rows
+
+
+def wait_complete(lab: Lab, prometheus: Prometheus, *, timeout: float = 60.0) -> None:
+    """Wait until everything that should be scraped is.
+
+    Raises:
+        WaitTimeout: with what is not, and why.
+    """
+    until(lambda: not missing(lab, prometheus), what="Prometheus scrapes everything", timeout=timeout, every=0.5,
+          last=lambda: "; ".join(missing(lab, prometheus)[:4]))  # fmt: skip

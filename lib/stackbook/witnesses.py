@@ -1,0 +1,179 @@
+"""Three witnesses: what metrics, access logs and spans say of the same requests, held against each other and the client.
+
+Counts are compared by service, version and status. Where they differ, logs and spans are compared request by request, by
+id: so it is known which witness has missed which request. (A metric knows no requests, only how many.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from stackbook.display import PALETTE
+from stackbook.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+KEYS = ["service", "version", "status"]
+
+
+def plain_id(request_id: str) -> str:
+    """A request's id without the digit in which Envoy notes whether it is traced (the version digit of the UUID).
+
+    >>> plain_id("0f1e2d3c-0000-9000-8000-000000000001")
+    '0f1e2d3c-0000-4000-8000-000000000001'
+    """
+    return f"{request_id[:14]}4{request_id[15:]}" if len(request_id) == 36 else request_id
+
+
+def count(frame: pd.DataFrame) -> pd.DataFrame:
+    """Lines counted by service, version and status."""
+    return frame.groupby(KEYS)["status"].count().rename("count").reset_index()
+
+
+def from_client(frame: pd.DataFrame, service: str) -> pd.DataFrame:
+    """A client's requests (see `traffic.send`) as lines with service, version, status and request_id."""
+    found = frame.assign(service=service, request_id=frame["request_id"].map(plain_id))
+    return found[[*KEYS, "request_id"]]
+
+
+def from_log(entries: pd.DataFrame) -> pd.DataFrame:
+    """Access log entries (see `logs.access_log`): those of requests that came in, once each."""
+    found = entries[entries["direction"] == "inbound"]
+    return found.assign(request_id=found["request_id"].map(plain_id))[[*KEYS, "request_id"]]
+
+
+def from_spans(spans: pd.DataFrame) -> pd.DataFrame:
+    """Spans (see `tracing.spans`): those of the server's side, once each, by the name of the application."""
+    found = spans[spans["kind"] == "server"]
+    return found.assign(service=found["app"], request_id=found["request_id"].map(plain_id))[[*KEYS, "request_id"]]
+
+
+def testimony(witnesses: Mapping[str, pd.DataFrame], *, services: Iterable[str]) -> pd.DataFrame:
+    """What each witness has counted, one line per service, version and status, and whether `all agree`.
+
+    Args:
+        witnesses: by name, their counts: service, version, status, count.
+        services: those that are asked about.
+    """
+    wanted = list(services)
+    table: pd.DataFrame | None = None
+    for name, counts in witnesses.items():
+        mine = counts[counts["service"].isin(wanted)].rename(columns={"count": name})[[*KEYS, name]]
+        table = mine if table is None else table.merge(mine, on=KEYS, how="outer")
+    if table is None:
+        raise CheckFailed("there is no witness")
+    table = table.fillna(dict.fromkeys(witnesses, 0)).astype(dict.fromkeys(witnesses, int))
+    table["all agree"] = table[list(witnesses)].nunique(axis=1) == 1
+    return table.sort_values(KEYS, ignore_index=True)
+
+
+def missed(requests: pd.DataFrame, witnesses: Mapping[str, pd.DataFrame], *, service: str) -> dict[str, list[str]]:
+    """The ids of requests to a service that a witness knows nothing of, or more than once, by witness; empty lists when none.
+
+    Args:
+        requests: those that were sent, with request_id; see `from_client`.
+        witnesses: by name, lines with service and request_id.
+        service: the one that was asked.
+    """
+    sent = set(requests["request_id"].map(plain_id))
+    found = {}
+    for name, lines in witnesses.items():
+        mine = lines[lines["service"] == service]["request_id"].map(plain_id)
+        times = mine.value_counts()
+        found[name] = sorted(sent - set(times.index)) + sorted(set(times[times > 1].index) & sent)
+    return found
+
+
+def prove(table: pd.DataFrame, gone: Mapping[str, list[str]], *, least: int) -> None:
+    """All witnesses agree, about enough requests.
+
+    Raises:
+        CheckFailed: with the witness, its count and the requests that it has missed.
+    """
+    names = [column for column in table if column not in (*KEYS, "all agree")]
+    if table.empty or int(table[names[0]].sum()) < least:
+        raise CheckFailed(
+            f"{0 if table.empty else int(table[names[0]].sum())} requests: at least {least} are needed to compare"
+        )
+    wrong = table[~table["all agree"]]
+    said = [
+        f"{row['service']} {row['version']} {row['status']}: " + ", ".join(f"{name} {row[name]}" for name in names)
+        for row in wrong.to_dict("records")
+    ]
+    said += [f"{name} has missed {len(ids)}: {', '.join(ids[:3])}" for name, ids in gone.items() if ids]
+    if said:
+        raise CheckFailed("the witnesses differ: " + "; ".join(said[:6]))
+
+
+def story(request_id: str, entries: pd.DataFrame, spans: pd.DataFrame) -> pd.DataFrame:
+    """One request as logs and spans tell it, in order: witness, service, what, start (s since the first), seconds, status."""
+    plain = plain_id(request_id)
+    lines = entries[entries["request_id"].map(plain_id) == plain]
+    parts = spans[spans["request_id"].map(plain_id) == plain]
+    traces = set(parts["trace_id"])
+    parts = spans[spans["trace_id"].isin(traces)]
+    rows = [
+        {"witness": "access log", "service": row["service"], "what": f"{row['direction']} {row['path']}",
+         "start": float(row["time"]), "seconds": float(row["seconds"]), "status": int(row["status"])}
+        for row in lines.to_dict("records")
+    ] + [
+        {"witness": "span", "service": row["app"], "what": f"{row['kind']} {row['operation']}",
+         "start": float(row["start"]), "seconds": float(row["seconds"]), "status": int(row["status"])}
+        for row in parts.to_dict("records")
+    ]  # fmt: skip
+    found = pd.DataFrame(rows, columns=["witness", "service", "what", "start", "seconds", "status"])
+    if len(found):
+        found["start"] -= found["start"].min()
+    return found.sort_values(["start", "seconds"], ascending=[True, False], ignore_index=True)
+
+
+def draw(table: pd.DataFrame, *, title: str) -> Any:
+    """The story of one request over time: a bar for each log line and each span, in ms."""
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(figsize=(10, 1.5 + 0.42 * len(table)))
+    colours, hatches = {"access log": PALETTE[4], "span": PALETTE[0]}, {"access log": "//", "span": ""}
+    named: set[str] = set()
+    for place, row in enumerate(table.to_dict("records")):
+        kind = str(row["witness"])
+        axes.barh(place, 1000 * row["seconds"], left=1000 * row["start"], color=colours[kind], hatch=hatches[kind],
+                  edgecolor=PALETTE[6], label=None if kind in named else kind)  # fmt: skip
+        named.add(kind)
+    axes.set_yticks(range(len(table)), [f"{r['service']}: {r['what']}" for r in table.to_dict("records")])
+    axes.invert_yaxis()
+    axes.set(title=title, xlabel="ms since its first trace")
+    axes.grid(axis="y", visible=False)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return fig
+
+
+Lines = Mapping[str, pd.DataFrame]
+
+
+def complete(fetch: Callable[[], Lines], *, service: str, wanted: int, timeout: float = 30.0) -> Lines:
+    """Ask the witnesses until each has `wanted` lines about a service, or the deadline comes; returns what they say then.
+
+    No error at the deadline: what is missing is what the comparison is to find out.
+    """
+    import contextlib
+
+    from stackbook.errors import WaitTimeout
+    from stackbook.waiting import until
+
+    found: Lines = {}
+
+    def have() -> dict[str, int]:
+        return {name: int((lines["service"] == service).sum()) for name, lines in found.items()}
+
+    def enough() -> bool:
+        nonlocal found
+        found = fetch()
+        return all(count >= wanted for count in have().values())
+
+    with contextlib.suppress(WaitTimeout):
+        until(enough, what="every witness has told all", timeout=timeout, every=1.0, last=lambda: str(have()))
+    return found

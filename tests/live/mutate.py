@@ -1,0 +1,42 @@
+"""Copies of a chapter with one thing changed in what it does, never in what it expects."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from stackbook import paths
+
+SEPARATOR = "\n# next cell\n"
+
+
+def copy(
+    chapter: str, *steps: str, changes: dict[str, str] | None = None, leave: str = "lab.leave(scope)"
+) -> nbformat.NotebookNode:
+    """The chapter's cells without a step, and those of the named steps up to the last of them, with each change made exactly once."""
+    kept = []
+    waiting = set(steps)
+    for cell in json.loads((paths.notebooks() / f"{chapter}.ipynb").read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        found = re.findall(r'lab\.step\(\s*"([a-z-]+)"', source)
+        shows = not found and re.match(r"lab\.(show|figure|errata)\(", source)
+        if cell["cell_type"] == "code" and not shows and set(found) <= {"bench", *steps}:
+            kept.append(source)
+        waiting -= set(found)
+        if not waiting:
+            break
+    assert not waiting, f"{chapter} has no step {waiting}"
+    text = SEPARATOR.join(kept)
+    for old, new in (changes or {}).items():
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the cells of {chapter}"
+        text = text.replace(old, new)
+    sources = [*text.split(SEPARATOR), *([leave] if leave else [])]
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+
+
+def run(book: nbformat.NotebookNode, folder: Path) -> None:
+    """Run it in a kernel of its own; when that ends, what the chapter made is taken away."""
+    NotebookClient(book, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()

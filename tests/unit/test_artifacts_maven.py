@@ -1,0 +1,63 @@
+"""Files of Maven Central: checked, and unpacked where the catalogue says so. The repository is a folder behind `release`."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+from stackbook.artifacts import registry
+from stackbook.artifacts.catalogue import Catalogue, Maven
+from stackbook.artifacts.release import download
+from stackbook.errors import ArtifactError
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    path = tmp_path / "server-1.zip"
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.mkdir("server-1/plugins")
+        info = zipfile.ZipInfo("server-1/bin/run")
+        info.external_attr = (stat.S_IFREG | 0o755) << 16
+        packed.writestr(info, "#!")
+        packed.writestr("elsewhere/x", "x")
+    return path
+
+
+def test_a_zip_is_unpacked_with_its_empty_folders_and_execute_bits(archive: Path, tmp_path: Path) -> None:
+    found = registry.unpack(archive, tmp_path / "out", top="server-1")
+    assert (found / "plugins").is_dir() and (found / "bin/run").stat().st_mode & 0o111
+    assert not (tmp_path / "out/elsewhere").exists()
+
+
+def test_a_download_with_another_hash_is_not_unpacked(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fake(url: str, *, sha256: str, partial: Path, **_: object) -> Path:
+        if hashlib.sha256(archive.read_bytes()).hexdigest() != sha256:
+            raise ArtifactError(f"{url} is not what the catalogue says")
+        partial.write_bytes(archive.read_bytes())
+        return partial
+
+    monkeypatch.setattr(registry.release, "download", fake)
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+
+    def get(sha256: str, folder: str) -> Path:
+        return registry.maven(Maven("a/b/server-1.zip", sha256, folder), partial=tmp_path / "partial", folder=tmp_path, job="j",
+                              report=lambda _: None, cancel=threading.Event())  # fmt: skip
+
+    assert get(digest, "server-1") == tmp_path / "unpacked/server-1"
+    assert not (tmp_path / "partial").exists()
+    assert get(digest, "") == tmp_path / "partial"
+    with pytest.raises(ArtifactError, match="not what the catalogue says"):
+        get("0" * 64, "server-1")
+    assert download is not fake
+
+
+def test_the_catalogue_pins_elasticsearch_by_its_hash() -> None:
+    source = Catalogue.load().artifact("elasticsearch").sources[0]
+    assert isinstance(source, Maven)
+    assert len(source.sha256) == 64 and source.folder == f"elasticsearch-{Catalogue.load().versions['elasticsearch']}"
