@@ -50,6 +50,8 @@ def restored(lab: Lab) -> Iterator[str]:
         ):
             flannel.switch(lab.kube, lab.machines, manifest(lab, wanted), wanted)
         lab.kube.wait_rollout(flannel.NAMESPACE, flannel.DAEMONSET, timeout=90)
+        # While pods could not be reached their probes failed, and a service without ready pods refuses everybody.
+        lab.kube.wait_pods("kube-system", "k8s-app=kube-dns", timeout=90)
 
 
 def compare(lab: Lab, step: Step, *, seconds: int, pings: int) -> pd.DataFrame:

@@ -210,10 +210,14 @@ class Lab:
 
         return facts.CGROUP.read(self.control_plane) != "cgroup2fs"
 
-    @property
+    @cached_property
     def contained(self) -> bool:
-        """Whether the machines are containers."""
-        return self.profile.target == "embedded"
+        """Whether the machines are containers: made here, or found to be such (systemd-detect-virt)."""
+        from stackbook import facts
+
+        if self.profile.target != "ssh":
+            return self.profile.target == "embedded"
+        return any(facts.CONTAINER.read(host) for host in self.machines.values())
 
     @property
     def ingress(self) -> str:

@@ -197,7 +197,7 @@ def _pointers(profile: Profile, report: Path) -> list[str]:
     from stackbook.chapter import Lab
 
     lines = ["", "JupyterLab:  make notebooks"]
-    lab = Lab.open("00-preflight", _profile_word(profile))
+    lab = Lab.open("00-preflight", _profile_word(profile, report.parent))
     if lab.kubeconfig.exists():
         try:
             lines.append(f"ingress:     {lab.ingress}/productpage")
@@ -207,8 +207,8 @@ def _pointers(profile: Profile, report: Path) -> list[str]:
     return [*lines, f"report:      {report}"]
 
 
-def _profile_word(profile: Profile) -> str:
-    return profile.name if profile.name in profile_names() else str(paths.runs() / "latest" / "profile.yaml")
+def _profile_word(profile: Profile, run: Path) -> str:
+    return profile.name if profile.name in profile_names() else str(run / "profile.yaml")
 
 
 def _plan(options: argparse.Namespace) -> int:

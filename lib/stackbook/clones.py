@@ -30,14 +30,19 @@ def nodes(lab: Lab) -> list[Node]:
     return [Node(name=f"clone-{letter}", address=a) for letter, a in zip("ab", spare, strict=True)]
 
 
+def copied(lab: Lab) -> bool:
+    """Whether copies of this lab's machines can be made: of those that are made here."""
+    return isinstance(lab.provider, Embedded)
+
+
 @contextlib.contextmanager
 def pair(lab: Lab) -> Iterator[dict[str, Host]]:
     """Two copies of one snapshot, running for as long as the block does: same name, MAC, machine-id, product_uuid.
 
     Raises:
-        CheckFailed: the target is not embedded: real machines are not copied here.
+        CheckFailed: the target is not embedded: machines that are yours are not copied.
     """
-    if not isinstance(lab.provider, Embedded):
+    if not copied(lab):
         raise CheckFailed("copies are made of embedded machines only", fix="use the profile embedded")
     copies = Embedded(lab.profile.model_copy(update={"nodes": tuple(nodes(lab))}))
     try:

@@ -148,6 +148,9 @@ OS_RELEASE: Fact[dict[str, str]] = Fact("operating system", ("cat", "/etc/os-rel
 HOSTS: Fact[dict[str, str]] = Fact("host table", ("cat", "/etc/hosts"), parse_hosts)
 KERNEL: Fact[str] = Fact("kernel release", ("uname", "-r"), _strip)
 CGROUP: Fact[str] = Fact("cgroup file system", ("stat", "-fc", "%T", "/sys/fs/cgroup"), _strip)
+CONTAINER: Fact[str] = Fact(
+    "container manager", ("systemd-detect-virt", "--container"), str.strip, absent=(1, 127), missing=""
+)
 SUBNET_ENV: Fact[dict[str, str]] = Fact(
     "flannel's subnet.env", ("cat", "/run/flannel/subnet.env"), parse_key_values, absent=(1,), missing={}
 )

@@ -65,12 +65,15 @@ def ifquery(host: Host, text: str) -> dict[str, str]:
 
 
 def names(profile: Profile) -> Operation:
-    """The machine resolves every node by its host table, and asks the gateway for everything else."""
+    """The machine resolves every node by its host table, and asks the gateway for everything else.
+
+    Machines that are not made here keep the name servers that they have.
+    """
     resolved = f"# DNS= belongs under [Resolve]\n[Resolve]\nDNS={profile.gateway}\n"
 
     def operation(host: Host) -> Any:
         yield from operations.hosts_table({node.name: node.address for node in profile.nodes})(host)
-        if not facts.executable("resolvectl").read(host):
+        if profile.target == "ssh" or not facts.executable("resolvectl").read(host):
             return
         path = "/etc/systemd/resolved.conf.d/stackbook.conf"
         written = list(operations.file(path, resolved)(host))
@@ -91,8 +94,7 @@ def addressing(lab: Lab) -> list[dict[str, str]]:
         device = str(default.get("dev", ""))
         interfaces = {i.name: i for i in facts.INTERFACES.read(host)}
         addresses = interfaces[device].addresses if device in interfaces else ()
-        answer = host.run(["resolvectl", "dns"], check=False)
-        servers = next((x.split(":", 1)[1].strip() for x in answer.lines if x.startswith("Global")), "")
+        servers = name_servers(host)
         rows.append(
             {
                 "machine": name,
@@ -103,6 +105,19 @@ def addressing(lab: Lab) -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+def name_servers(host: Host) -> str:
+    """The name servers that a machine asks: systemd-resolved's, else those of /etc/resolv.conf; empty where there are none.
+
+    One on the loopback is no answer: a pod that is given it asks itself.
+    """
+    answer = host.run(["resolvectl", "dns"], check=False)
+    lists = [line.split(":", 1)[1].split() for line in answer.lines if ":" in line] if answer.ok else []
+    lines = host.run(["cat", "/etc/resolv.conf"], check=False).lines
+    lists.append([line.split()[1] for line in lines if line.startswith("nameserver ") and len(line.split()) > 1])
+    found = [[server for server in servers if not server.startswith("127.")] for servers in lists]
+    return " ".join(next((servers for servers in found if servers), []))
 
 
 def kernel(lab: Lab) -> list[dict[str, str]]:

@@ -100,6 +100,38 @@ def hosts_table(names: Mapping[str, str]) -> Operation:
     return operation
 
 
+def packages(names: Sequence[str], *, unless: Mapping[str, str] | None = None) -> Operation:
+    """Debian packages are installed.
+
+    Args:
+        names: of the packages.
+        unless: package → program: where the machine has the program from elsewhere, the package is left out.
+    """
+
+    def operation(host: Host) -> Iterator[Command]:
+        query = ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n", *names]
+        lines = [line.split() for line in host.run(query, check=False).lines]
+        there = {line[0] for line in lines if line[1:] == ["installed"]}
+        missing = [name for name in names if name not in there]
+        found = [
+            name for name in missing if name in (unless or {}) and facts.executable((unless or {})[name]).read(host)
+        ]
+        if wanted := [name for name in missing if name not in found]:
+            yield command("apt-get", "update", "-qq")
+            yield command(
+                "env",
+                "DEBIAN_FRONTEND=noninteractive",
+                "apt-get",
+                "install",
+                "-y",
+                "-qq",
+                "--no-install-recommends",
+                *wanted,
+            )
+
+    return operation
+
+
 def sysctls(values: Mapping[str, str], *, path: str = "/etc/sysctl.d/k8s.conf") -> Operation:
     """Kernel parameters, now and after a restart; those that this kernel lacks are left out."""
 

@@ -24,7 +24,7 @@ def newgrp(host: Host) -> dict[str, int]:
     host.run(["useradd", "-M", _USER])
     host.run(["groupadd", _GROUP])
     # newgrp opens a shell; with its input at the end that shell ends at once, and a password cannot be typed.
-    attempt = ["setsid", "su", "-s", "/bin/sh", _USER, "-c", f"newgrp {_GROUP}"]
+    attempt = ["setsid", "--wait", "su", "-s", "/bin/sh", _USER, "-c", f"newgrp {_GROUP}"]
     try:
         before = host.run(attempt, check=False, stdin="exit\n", timeout=20).rc
         member = host.run(["gpasswd", "-a", _USER, _GROUP]).rc

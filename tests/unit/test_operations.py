@@ -89,3 +89,15 @@ def test_containerd_is_restarted_only_when_its_configuration_changed() -> None:
         "write /etc/containerd/config.toml",
         "systemctl restart containerd",
     ]
+
+
+def test_packages_that_are_missing_are_installed_and_foreign_programs_kept() -> None:
+    query = "dpkg-query -W -f ${Package} ${db:Status-Status}\\n socat jq containerd"
+    foreign = {'sh -c command -v "$1" which containerd': "/usr/local/bin/containerd\n"}
+    answers = {query: (1, "socat installed\njq not-installed\n", "no packages found matching containerd"), **foreign}
+    wanted = operations.packages(["socat", "jq", "containerd"], unless={"containerd": "containerd"})
+    found = commands(FakeHost(answers), wanted)
+    assert found[0] == "apt-get update -qq"
+    assert found[1].endswith("--no-install-recommends jq")
+    done = {query: "socat installed\njq installed\ncontainerd installed\n"}
+    assert commands(FakeHost(done), wanted) == []

@@ -5,11 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackbook import paths
+from stackbook import operations, paths
+from stackbook.errors import TransportError
 from stackbook.hosts import Host, SSHHost
 from stackbook.parameters import Profile
 from stackbook.providers.base import Say
 from stackbook.waiting import until
+
+# What kubeadm's preflight asks for, and what the chapters look with. A machine that has containerd from elsewhere keeps it.
+PACKAGES = (
+    "containerd", "runc", "containernetworking-plugins", "conntrack", "ipset", "ethtool", "socat", "ebtables", "iptables",
+    "iproute2", "ifupdown", "kmod", "procps", "curl", "tcpdump", "iperf3", "traceroute", "iputils-ping", "iputils-arping",
+    "netcat-openbsd", "busybox-static", "bind9-host", "bash-completion", "fish", "jq",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -19,7 +27,8 @@ class SSH:
     profile: Profile
 
     def provision(self, *, say: Say) -> int:
-        """Wait until each machine answers; nothing is made."""
+        """Wait until each machine answers, and install what it lacks; returns how many machines were changed."""
+        changed = 0
         for name, host in self.machines().items():
             say(f"waiting for {name}")
             until(
@@ -27,8 +36,14 @@ class SSH:
                 what=f"{name} answers by SSH",
                 timeout=60,
                 every=2,
+                tolerate=(TransportError,),
             )
-        return 0
+            changed += bool(
+                operations.apply(
+                    host, operations.packages(PACKAGES, unless={"containerd": "containerd", "runc": "runc"})
+                )
+            )
+        return changed
 
     def machines(self) -> dict[str, Host]:
         """A host for each node."""
