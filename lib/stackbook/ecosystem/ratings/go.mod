@@ -1,0 +1,3 @@
+module stackbook.dev/ratings
+
+go 1.26.0

@@ -1,0 +1,68 @@
+"""The checks of chapters 13 to 15, each seen to fail when what it is about is broken. They need no lab, but its components."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import mutate
+import pytest
+from nbclient.exceptions import CellExecutionError
+
+pytestmark = pytest.mark.live
+
+GITEA = ("gitea-compose", "first-start", "gitea")
+NPM = (*GITEA, "application", "random", "comma", "dependencies")
+# Chapter, the steps that are run, what is changed in them, and what must not hold then.
+BROKEN = {
+    "redirect on Gitea's host": (
+        "13-delivery", (*GITEA, "application"),
+        {'redirect = f"{host[\'DRONE_SERVER_PROTO\']}://{host[\'DRONE_SERVER_HOST\']}/login"': 'redirect = f"{server.url}/login"'},
+        "a redirect to .* was not refused",
+    ),
+    "an address without its port": (
+        "13-delivery", (*GITEA, "application", "random", "drone-compose"),
+        {"env |= {**host,": 'env |= {**host, "DRONE_SERVER_HOST": "127.0.0.1",'}, "and the redirect URI is the one that Gitea knows",
+    ),
+    "the comma taken away": (
+        "13-delivery", (*GITEA, "comma"),
+        {'("npm config set cache ./.npm-cache --global、",': '("npm config set cache ./.npm-cache --global",'},
+        "user's and global npmrc",
+    ),
+    "no unknown flag": (
+        "13-delivery", (*GITEA, "comma", "dependencies"),
+        {"./demo-cli-1.0.0.tgz --dependencies": "./demo-cli-1.0.0.tgz"}, "npm warns of the flag",
+    ),
+    "another secret in the webhook": (
+        "13-delivery", (*NPM, "push"),
+        {'shop.hook(f"{drone.url}/hook", hook_secret)': 'shop.hook(f"{drone.url}/hook", rpc_secret)'},
+        "the signature is that of the secret",
+    ),
+    "another repository's cache for the second build": (
+        "13-delivery", (*NPM, "drone-yml", "push", "build"),
+        {"repository=shop.path": 'repository=f"trainer/{build}"'}, "the second restores",
+    ),
+    "a newer description": (
+        "14-ecosystem", ("generate",),
+        {"openapi.generate(swagger)": '{**openapi.generate(swagger), "swagger": "3.0"}'}, "`swagger: 2.0`",
+    ),
+    "nobody killed": ("15-design", ("calls", "outages"), {"other.kill(name)": "pass"}, "each takes its own part along"),
+    "a call that is not counted": (
+        "15-design", ("calls",), {'"/api/v1/products/0/ratings"': '"/api/v1/products"'}, "counted and written agree",
+    ),
+    "a submodule that is not fetched": (
+        "15-design", ("calls", "add", "surprises"),
+        {'git.git("clone", "submodule", "--quiet", "update", "--init", files=True)': "pass"}, "`git submodule update --init` fills it",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_broken_is_noticed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chapter, steps, changes, words = BROKEN[name]
+    monkeypatch.setenv("STACKBOOK_RUN", str(tmp_path / "run"))
+    book = mutate.copy(chapter, *steps, changes=changes, leave="")
+    with pytest.raises(CellExecutionError) as failed:
+        mutate.run(book, tmp_path)
+    assert failed.value.ename == "CheckFailed", failed.value.evalue  # the message would hold the cell's own text
+    assert re.search(words, failed.value.evalue)
