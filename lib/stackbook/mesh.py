@@ -57,6 +57,8 @@ def operator(profile: str, images: ImageSource) -> str:
                 # How long a proxy that is being stopped goes on answering: istio.io, "Sidecar lifecycle".
                 "terminationDrainDuration": "5s",
                 "proxyStatsMatcher": {"inclusionRegexps": [".*fault.*", ".*upstream_rq.*", ".*outlier.*"]},
+                # Spans are sent every second and not every five, so that a trace is there when it is looked for.
+                "runtimeValues": {"tracing.opentelemetry.flush_interval_ms": "1000"},
             },
         },
         "components": {"pilot": {"k8s": {"resources": _resources("10m", "100Mi")}}},

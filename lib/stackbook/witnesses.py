@@ -6,7 +6,9 @@ id: so it is known which witness has missed which request. (A metric knows no re
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -17,7 +19,11 @@ from stackbook.errors import CheckFailed
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from stackbook.chapter import Lab
+
 KEYS = ["service", "version", "status"]
+NEIGHBOURS: Mapping[str, tuple[str, ...]] = {"reviews": ("ratings",)}
+"""Services that a service asks in its turn."""
 
 
 def plain_id(request_id: str) -> str:
@@ -177,3 +183,82 @@ def complete(fetch: Callable[[], Lines], *, service: str, wanted: int, timeout: 
     with contextlib.suppress(WaitTimeout):
         until(enough, what="every witness has told all", timeout=timeout, every=1.0, last=lambda: str(have()))
     return found
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was gathered about one batch of requests: the client's own table, and what each witness says.
+
+    Attributes:
+        asked: the client's requests; see `from_client`.
+        counted: the rise of the proxies' counters: service, version, status, count.
+        lines: `logs` and `traces`, with service, version, status, request_id.
+        entries: the access log's lines in full.
+        spans: the spans in full.
+    """
+
+    asked: pd.DataFrame
+    counted: pd.DataFrame
+    lines: Lines
+    entries: pd.DataFrame
+    spans: pd.DataFrame
+
+    def table(self, service: str) -> pd.DataFrame:
+        """What each witness counted about a service; the client too, where it asked that service itself."""
+        said = {"metrics": self.counted, **{name: count(lines) for name, lines in self.lines.items()}}
+        if service in set(self.asked["service"]):
+            said = {"client": count(self.asked), **said}
+        return testimony(said, services=[service])
+
+    def missed(self) -> dict[str, list[str]]:
+        """The requests that a witness knows nothing of, or more than once; see `missed`."""
+        return missed(self.asked, self.lines, service=str(self.asked["service"].iloc[0]))
+
+    def story(self, *, version: str, status: int) -> pd.DataFrame:
+        """The first request that got this answer from this version, as logs and spans tell it; see `story`.
+
+        Raises:
+            CheckFailed: none did.
+        """
+        such = self.asked[(self.asked["version"] == version) & (self.asked["status"] == status)]
+        if such.empty:
+            raise CheckFailed(f"no request was answered with {status} by {version}")
+        return story(str(such["request_id"].iloc[0]), self.entries, self.spans)
+
+
+def gather(lab: Lab, send: Callable[[], pd.DataFrame], *, service: str, timeout: float = 30.0) -> Evidence:
+    """Send requests to one service, every one traced, and gather what Prometheus, Elasticsearch and Jaeger have of them.
+
+    Args:
+        lab: the lab, with the chapters 10, 11 and 12 done.
+        send: sends them and returns the client's table (see `traffic.send`); nobody else should ask the service meanwhile.
+        service: the one that is asked.
+        timeout: how long logs and spans are waited for, in seconds; what is not there then is missing.
+
+    Raises:
+        CheckFailed, WaitTimeout: a witness cannot be asked.
+    """
+    from stackbook import metrics, tracing
+    from stackbook.logs import client as elasticsearch
+    from stackbook.logs.reading import access_log
+
+    words = metrics.vocabulary(lab)
+    parts: dict[str, pd.DataFrame] = {}
+    began = time.time()
+    with (
+        metrics.opened(lab.kube) as prometheus,
+        elasticsearch.opened(lab.kube) as store,
+        tracing.Jaeger(lab.kube) as jaeger,
+        tracing.sampled(lab.kube, 100),
+    ):
+        counted, frame = metrics.around(prometheus, words, send, services=[service, *NEIGHBOURS.get(service, ())])
+        asked = from_client(frame, service)
+
+        def fetch() -> Lines:
+            ids = list(asked["request_id"])
+            parts["entries"] = access_log(store, requests=ids)
+            parts["spans"] = tracing.spans(jaeger, since=began - 1, request_ids=ids)
+            return {"logs": from_log(parts["entries"]), "traces": from_spans(parts["spans"])}
+
+        lines = complete(fetch, service=service, wanted=len(asked), timeout=timeout)
+    return Evidence(asked, counted, lines, parts["entries"], parts["spans"])

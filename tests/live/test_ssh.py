@@ -38,7 +38,12 @@ def remote(lab: Lab, worker: Host, tmp_path_factory: pytest.TempPathFactory) -> 
         until(lambda: host.run(["true"], timeout=15).ok, what="sshd answers", timeout=30, tolerate=(TransportError,))
         yield host
     finally:
-        subprocess.run(["ssh", *host._options(), "-O", "exit", f"root@{node.address}"], capture_output=True, timeout=20, check=False)
+        subprocess.run(
+            ["ssh", *host._options(), "-O", "exit", f"root@{node.address}"],
+            capture_output=True,
+            timeout=20,
+            check=False,
+        )
         worker.run(["systemctl", "stop", "ssh"])
         worker.run(["rm", "-f", KEYS])
 
@@ -58,7 +63,7 @@ def test_words_arrive_as_they_are(remote: SSHHost) -> None:
 
 def test_a_failing_command_a_negative_answer_and_a_broken_transport_differ(remote: SSHHost) -> None:
     assert remote.run(["false"], check=False).rc == 1
-    with pytest.raises(CommandFailed, match="no such file|No such file"):
+    with pytest.raises(CommandFailed, match=r"(?i)no such file"):
         remote.run(["cat", "/nowhere"])
     closed = dataclasses.replace(remote, port=1, name="closed")
     with pytest.raises(TransportError, match="closed"):
@@ -99,11 +104,18 @@ def test_a_machine_with_another_key_is_refused(remote: SSHHost, worker: Host, tm
     kind, blob = other.with_suffix(".pub").read_text().split()[:2]
     known.write_text(f"{remote.address} {kind} {blob}\n")
     stranger = dataclasses.replace(remote, known_hosts=known, port=22, name="stranger", user="root")
-    subprocess.run(["ssh", *remote._options(), "-O", "exit", f"root@{remote.address}"], capture_output=True, timeout=20, check=False)
-    with pytest.raises(TransportError, match="(?i)host key|verification"):
+    subprocess.run(
+        ["ssh", *remote._options(), "-O", "exit", f"root@{remote.address}"],
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    with pytest.raises(TransportError, match=r"(?i)host key|verification"):
         stranger.run(["true"], timeout=20)
 
 
 def test_after_a_restart_of_sshd_the_next_command_goes_through(remote: SSHHost, worker: Host) -> None:
     worker.run(["systemctl", "restart", "ssh"])
-    until(lambda: remote.run(["true"], timeout=15).ok, what="sshd answers again", timeout=30, tolerate=(TransportError,))
+    until(
+        lambda: remote.run(["true"], timeout=15).ok, what="sshd answers again", timeout=30, tolerate=(TransportError,)
+    )

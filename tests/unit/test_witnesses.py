@@ -95,3 +95,27 @@ def test_a_request_is_told_in_order_by_both() -> None:
 def test_waiting_ends_with_what_there_is() -> None:
     found = witnesses.complete(lambda: {"logs": log()}, service="reviews", wanted=7, timeout=0.1)
     assert len(found["logs"]) == 6
+
+
+def evidence() -> witnesses.Evidence:
+    lines = {"logs": witnesses.from_log(log()), "traces": witnesses.from_spans(spans())}
+    return witnesses.Evidence(witnesses.from_client(client(), "reviews"), counted(), lines, log(), spans())
+
+
+def test_evidence_counts_the_client_only_where_it_asked_itself() -> None:
+    assert list(evidence().table("reviews").columns) == [
+        *witnesses.KEYS,
+        "client",
+        "metrics",
+        "logs",
+        "traces",
+        "all agree",
+    ]
+    assert list(evidence().table("ratings").columns) == [*witnesses.KEYS, "metrics", "logs", "traces", "all agree"]
+    assert evidence().missed() == {"logs": [], "traces": []}
+
+
+def test_the_story_is_of_a_request_with_that_answer() -> None:
+    assert set(evidence().story(version="v3", status=404)["status"]) == {404}
+    with pytest.raises(CheckFailed, match="no request was answered with 500 by v1"):
+        evidence().story(version="v1", status=500)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from stackbook.errors import CheckFailed
 from stackbook.mesh_rules.build import Rule
+from stackbook.mesh_rules.istiod import NAMESPACE as ROOT
 from stackbook.mesh_rules.istiod import Ask, HasApi, connect
 from stackbook.waiting import until
 
@@ -97,11 +98,14 @@ def concerned(rules: Sequence[Rule], known: Mapping[str, Proxy]) -> set[str]:
 
     Sidecars of the rules' namespaces, unless a rule is for gateways only; gateways where a rule names one. A `Sidecar`
     object concerns only the pods that it selects, and narrows what others need: for it, none is demanded.
+    A `Telemetry` of Istio's own namespace is for the whole mesh.
     """
     wanted: set[str] = set()
     for rule in rules:
         gateways = rule["spec"].get("gateways", []) if rule["kind"] == "VirtualService" else []
         namespace = rule["metadata"].get("namespace", "default")
+        if rule["kind"] == "Telemetry" and namespace == ROOT:
+            wanted |= set(known)
         if rule["kind"] not in ("Gateway", "Sidecar") and (not gateways or "mesh" in gateways):
             wanted |= {id for id, p in known.items() if p.kind == "sidecar" and p.namespace == namespace}
         if rule["kind"] == "Gateway" or any(name != "mesh" for name in gateways):

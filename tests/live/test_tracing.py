@@ -1,0 +1,196 @@
+"""Chapter 11's own checks notice when tracing does something else than the page says.
+
+Jaeger is deployed once, by the chapter's own cells. As they stand the steps pass; with one change to what a step does
+(never to what it predicts), or with something in the lab broken on purpose, its check must fail.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from stackbook import bench, checks, paths, tracing
+from stackbook.bench import Bench
+from stackbook.chapter import Lab
+from stackbook.errors import CheckFailed, StackbookError, WaitTimeout
+from stackbook.tracing import frames, switches, telemetry
+from stackbook.traffic import Group, Plan, from_mesh, send
+
+pytestmark = pytest.mark.live
+NOTHING = "__import__('contextlib').nullcontext()"
+"""Stands for a context that does nothing."""
+TO = 'rules.virtual_service("reviews", rules.route(rules.to("reviews", "{}")))'
+
+MUTATIONS: dict[str, tuple[str, str, str, str]] = {
+    "the Telemetry stays": ("telemetry", "tracing.untraced(lab.kube)", NOTHING,
+        "without it the proxy has no tracer"),
+    "another parent": ("one", "tracing.send(lab.kube, probe)",
+                       "tracing.send(lab.kube, tracing.Probe(PAGE, probe.trace_id, request_id=probe.request_id))",
+        "are as predicted"),
+    "another id": ("one", "tracing.send(lab.kube, probe)",
+                   "tracing.send(lab.kube, tracing.Probe(PAGE, probe.trace_id, probe.parent_id))",
+        "each span has the id"),
+    "another trace": ("one", "tracing.send(lab.kube, probe)", "tracing.send(lab.kube, tracing.Probe(PAGE))",
+        "eight spans: .* last seen: 0 spans"),
+    "another version": ("one", "SUBSETS, TO_V3", f"SUBSETS, {TO.format('v2')}",
+        "which version it was"),
+    "a service less": ("one", "SUBSETS, TO_V3", f"SUBSETS, {TO.format('v1')}",
+        "eight spans: .* last seen: 6 spans"),
+    "an id of nobody": ("request-id", "probe.request_id, LINES", "tracing.Probe(PAGE).request_id, LINES",
+        "in each log"),
+    "past the gateway": ("gateway", "bookinfo.page(lab, path).ok", 'tracing.send(lab.kube, tracing.Probe(PAGE))',
+        "in the gateway's log"),
+    "the switch does nothing": ("propagation", 'switches.not_forwarding(lab.kube, table, "reviews-v3")', NOTHING,
+        "trace ends at reviews"),
+    "fewer calls": ("graph", "SUBSETS, TO_V3", f"SUBSETS, {TO.format('v1')}",
+        "30 traces are whole"),
+    "another share": ("sampling", "tracing.in_force(lab.kube, rate)", "tracing.in_force(lab.kube, min(60, 3 * rate))",
+        "traced at 10 %: differs"),
+    "another rule for ids": ("foretold", "tracing.sampled(lab.kube, 10)", "tracing.sampled(lab.kube, 30)",
+        "those foretold are traced"),
+    "nothing forbidden": ("foretold", "sampled=False", "sampled=True",
+        "flag 00 are not"),
+    "nothing demanded": ("foretold", "PAGE, request_id=counting.demanded()", "PAGE",
+        "with a 9 in their ids"),
+    "no fault": ("fault", "SUBSETS, FAULTY", "SUBSETS, TO_V3",
+        "one fails"),
+    "a fault for everybody": ("fault", 'headers={"end-user": user}, fault=FAULT', "fault=FAULT",
+        "one fails"),
+    "no delay": ("fault", ", delay_percent=100, delay_seconds=0.4", "",
+        "only the victim is found"),
+    "another format": ("formats", '"Zipkin\'s JSON, port 9411": protocols.by_zipkin',
+                       '"Zipkin\'s JSON, port 9411": protocols.by_otlp_http',
+        "in which format each came"),
+    "istiod stays": ("istiod", "switches.without_istiod(lab.kube)", NOTHING,
+        "by the old rule|is refused"),
+    "spans that wait": ("latency", "set_runtime(lab.kube, LONE)",
+                        'set_runtime(lab.kube, LONE | {telemetry.INTERVAL: "9000"}); pause(1.2)',
+        "within 5 s|each request is found"),
+    "not killed": ("killed", "switches.kill(lab.kube, lab.machines)", "time.time(), time.time()",
+        "sent after the kill"),
+    "its disk is lost with it": ("killed", "switches.kill(lab.kube, lab.machines)",
+        '(time.time(), lab.kube.kubectl("delete", "pod", "-n", "istio-system", "-l", "app=jaeger"), time.time())[::2]',
+        "still there"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cells() -> dict[str, str]:
+    """The code of each cell by the id of its step; that of the parameters and those that only define names."""
+    found: dict[str, str] = {"names": ""}
+    for cell in json.loads((paths.notebooks() / "11-tracing.ipynb").read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] != "code":
+            continue
+        steps = re.findall(r'lab\.step\("([a-z-]+)"', source)
+        found |= dict.fromkeys(steps, source)
+        if "parameters" in cell["metadata"].get("tags", []):
+            found["parameters"] = source
+        elif "bind(" in source:
+            found["bind"] = source
+        elif not steps and not re.search(r"^(lab|print)[.(]", source, re.MULTILINE):
+            found["names"] += source + "\n"
+    return found
+
+
+@pytest.fixture(scope="module")
+def chapter(lab: Lab, one_bench: Bench, cells: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """The chapter's names once Jaeger runs and the mesh traces everything."""
+    names: dict[str, Any] = {}
+    for name in ("parameters", "bind", "bench", "jaeger"):
+        exec(cells[name], names)
+    exec(cells["names"] + 'PAGE = "http://productpage:9080/productpage"', names)
+    exec(
+        "each, needed = alpha / 3, {rate: counting.needed(rate, alpha=alpha / 3, power=power) for rate in rates}", names
+    )
+    tracing.in_force(lab.kube, 100)
+    names["observation"].settled(lab.kube, names["jaeger"], traced=True)
+    try:
+        exec(cells["one"], names)
+        yield names
+    finally:
+        names["scope"].close()
+        tracing.in_force(lab.kube, 100)
+
+
+@pytest.fixture(autouse=True)
+def as_it_was(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test all requests are traced again, and spans are sent at once."""
+    yield
+    if "chapter" in request.fixturenames:
+        names = request.getfixturevalue("chapter")
+        tracing.in_force(names["lab"].kube, 100)
+        telemetry.set_runtime(names["lab"].kube, telemetry.PROMPT)
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_step_notices(name: str, chapter: dict[str, Any], cells: dict[str, str]) -> None:
+    step, old, new, words = MUTATIONS[name]
+    source = cells[step]
+    assert source.count(old) == 1, f"{old!r} stands {source.count(old)} times in step {step}"
+    names = dict(chapter)
+    try:
+        with pytest.raises((CheckFailed, WaitTimeout), match=words):
+            exec(source.replace(old, new), names)
+    finally:
+        if "held" in names:
+            names["held"].close()
+
+
+def test_propagation_off_is_noticed(chapter: dict[str, Any], cells: dict[str, str], lab: Lab) -> None:
+    with (
+        switches.not_forwarding(lab.kube, chapter["table"], "reviews-v3"),
+        pytest.raises((CheckFailed, WaitTimeout), match=r"6 spans|no span"),
+    ):
+        exec(cells["one"], dict(chapter))
+    assert switches.forwarding(lab.kube, "reviews-v3")
+    exec(cells["one"], dict(chapter))  # and is well again
+
+
+@pytest.fixture
+def proved(lab: Lab, chapter: dict[str, Any]) -> dict[str, Any]:
+    """The chapter's postconditions by id; they hold."""
+    found = {check.id: lambda check=check: check.prove(chapter["lab"]) for check in checks.of("11-tracing")}
+    for prove in found.values():
+        prove()
+    return found
+
+
+def test_a_mesh_that_traces_nothing_or_another_share_is_noticed(lab: Lab, proved: dict[str, Any]) -> None:
+    with tracing.untraced(lab.kube), pytest.raises(CheckFailed, match="no tracer"):
+        proved["traced"]()
+    with tracing.sampled(lab.kube, 50), pytest.raises(CheckFailed, match="50 % of requests, not 100 %"):
+        proved["traced"]()
+    proved["traced"]()
+
+
+def test_a_service_without_jaeger_behind_it_is_noticed(lab: Lab, proved: dict[str, Any]) -> None:
+    service = ("patch", "service", "zipkin", "-n", tracing.NAMESPACE, "--type", "merge", "-p")
+    lab.kube.kubectl(*service, '{"spec": {"selector": {"app": "other"}}}')
+    try:
+        with pytest.raises(StackbookError, match="something else"):
+            proved["jaeger"]()
+    finally:
+        lab.kube.kubectl(*service, '{"spec": {"selector": {"app": "jaeger"}}}')
+    proved["jaeger"]()
+
+
+def test_ten_thousand_spans_are_read_and_joined_by_request_id(chapter: dict[str, Any], lab: Lab) -> None:
+    """What the three witnesses need: every request of a batch, none lost, in one table."""
+    began = time.time()
+    plan = Plan([Group("page", "http://productpage:9080/productpage")], count=1700, rate=100)
+    sent = from_mesh(send(chapter["table"].inside, plan))
+    assert (sent["status"] == 200).all()
+    wanted = set(sent["request_id"])
+    deadline = time.monotonic() + 30
+    found = frames.parse([])
+    while time.monotonic() < deadline and not (wanted <= set(found["request_id"]) and len(found) >= 6 * len(wanted)):
+        found = tracing.spans(chapter["jaeger"], since=began - 1, services=["load.default"], request_ids=wanted)
+    assert len(found) >= 10_000
+    own = found[(found["service"] == "load.default") & found["request_id"].isin(wanted)]
+    assert sorted(own["request_id"]) == sorted(wanted)
+    assert bench.NAMESPACE == "default" and found.groupby("trace_id").size().between(6, 8).all()
