@@ -93,7 +93,7 @@ class Tracing(ChapterParameters):
 
     sampling: Annotated[float, Field(ge=0.01, le=100)] = 100
     rates: Annotated[list[Annotated[float, Field(ge=0.5, le=100)]], Field(min_length=1, max_length=6)] = Field(
-        default_factory=lambda: [100, 10, 1]
+        default_factory=lambda: [100.0, 10.0, 1.0]
     )
     retention_hours: Annotated[int, Field(ge=1, le=168)] = 24
     user: User = "jason"
@@ -102,11 +102,12 @@ class Tracing(ChapterParameters):
 
 
 class Logs(ChapterParameters):
-    """12: `retention_days`: how long lines are kept; `lines`: how many must not be lost; `heap_mb`: Elasticsearch's heap."""
+    """12: `retention_days`: how long lines are kept; `lines`: how many must not be lost; `witnessed`: requests compared."""
 
     retention_days: Annotated[int, Field(ge=1, le=90)] = 7
     lines: Annotated[int, Field(ge=2000, le=50_000)] = 20_000
     heap_mb: Annotated[int, Field(ge=400, le=2048)] = 512
+    witnessed: Annotated[int, Field(ge=500, le=5000)] = 600
 
 
 CHAPTER_PARAMETERS: dict[str, type[ChapterParameters]] = {

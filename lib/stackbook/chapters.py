@@ -119,7 +119,7 @@ ALL: tuple[Chapter, ...] = (
         "12-logs",
         "Logs: nothing lost",
         guide=("4.3",),
-        needs=("05-istio",),
+        needs=("05-istio", "10-metrics", "11-tracing"),
         leaves="Elasticsearch, and a shipper on every machine",
         artifacts=("apps", "app-load", "logs", "shipper"),
     ),
@@ -130,9 +130,7 @@ ALL: tuple[Chapter, ...] = (
         artifacts=("node", "compose-config", "gitea", "gitea-templates", "gitea-options", "gitea-docker-setup"),
     ),
     Chapter("14-ecosystem", "What the guide only names", guide=("2.6", "2.7", "3.3"), artifacts=("go", "swagger")),
-    Chapter(
-        "15-design", "Bounded contexts and Conway's law", guide=("3.1", "3.2"), artifacts=("go", "app-bookinfo")
-    ),
+    Chapter("15-design", "Bounded contexts and Conway's law", guide=("3.1", "3.2"), artifacts=("go", "app-bookinfo")),
     Chapter("90-diagnose", "What is wrong, and why", batch=False),
     Chapter("99-reset", "The host as it was", leaves="the host as it was before", batch=False),
 )

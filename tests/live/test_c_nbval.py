@@ -25,15 +25,7 @@ def nbval(path: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-UNSETTLED = ("06-traffic", "07-faults")  # their outputs have not been compared on an idle machine yet
-
-
-def _parameter(chapter: chapters.Chapter) -> object:
-    marks = [pytest.mark.xfail(reason="first comparison on an idle machine is due", strict=False)]
-    return pytest.param(chapter, id=chapter.id, marks=marks if chapter.id in UNSETTLED else [])
-
-
-@pytest.mark.parametrize("chapter", [_parameter(c) for c in COMPARED])
+@pytest.mark.parametrize("chapter", [pytest.param(c, id=c.id) for c in COMPARED])
 def test_a_chapter_prints_what_is_committed(lab: Lab, chapter: chapters.Chapter) -> None:
     done = nbval(chapter.notebook)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -22,7 +22,6 @@ def test_every_entry_of_a_written_chapter_has_its_cell(covered):
     assert not [e.id for e in concerned if not covered.proofs.get(e.id)], "`stackbook coverage` lists all"
 
 
-@pytest.mark.xfail(reason="the guide's chapters 2.6 to 4.3 have no notebook yet", strict=True)
 def test_each_of_the_311_entries_has_its_cell(covered):
     assert not covered.missing
 

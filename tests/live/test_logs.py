@@ -1,0 +1,178 @@
+"""Logs on the live lab: what should be noticed is, and what was broken loses nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from stackbook import checks
+from stackbook.chapter import Lab
+from stackbook.errors import CheckFailed, WaitTimeout
+from stackbook.logs import client, delivery, deploy, faults, guard, reading, rsyslog_config, writers
+from stackbook.logs.secret import NAMESPACE, SERVER
+from stackbook.redact import Secret
+from stackbook.waiting import pause, until
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture(scope="module")
+def logs(lab: Lab) -> Iterator[Lab]:
+    deploy.start(lab, heap_mb=512)
+    deploy.wait_started(lab)
+    with client.opened(lab.kube) as store:
+        deploy.template(store)
+    deploy.ship(lab, retention_days=7)
+    with client.opened(lab.kube) as store:
+        delivery.wait_current(lab.kube, store, timeout=120)
+    yield lab
+
+
+def claim(id: str) -> checks.Check:
+    return next(check for check in checks.of("12-logs") if check.id == id)
+
+
+def wait_behind(lab: Lab, node: str) -> None:
+    """Wait until the newest line of a machine is too old for the claim."""
+    with client.opened(lab.kube) as store:
+        until(lambda: any(row["node"] == node and row["missing since"] for row in delivery.behind(lab.kube, store, limit=6)),
+              what=f"lines of {node} are missing", timeout=30)  # fmt: skip
+
+
+@contextlib.contextmanager
+def elasticsearch(lab: Lab, change: str, back: str) -> Iterator[None]:
+    """A command in Elasticsearch's pod, and another that takes it back."""
+    shell = ("elasticsearch-0", "sh", "-c")
+    lab.kube.exec(NAMESPACE, *shell, change, container="elasticsearch")
+    try:
+        yield
+    finally:
+        lab.kube.exec(NAMESPACE, *shell, back, container="elasticsearch")
+
+
+def test_the_claims_hold(logs: Lab) -> None:
+    assert [check.prove(logs) != "" for check in checks.of("12-logs")] == [True] * 3
+
+
+def test_a_shipper_stopped_on_one_machine_is_noticed_and_loses_nothing(logs: Lab) -> None:
+    row = deploy.shippers(logs.kube)[-1]
+    began = time.time()
+
+    def signal(name: str) -> None:
+        logs.kube.exec(NAMESPACE, row["pod"], "sh", "-c", f"kill -{name} $(pidof rsyslogd)")
+
+    signal("STOP")
+    try:
+        wait_behind(logs, row["node"])
+        with pytest.raises(WaitTimeout, match=rf"{row['node']}: lines missing since \d\d:\d\d:\d\d") as caught:
+            claim("current").prove(logs)
+        others = [r["node"] for r in deploy.shippers(logs.kube) if r["node"] != row["node"]]
+        assert not [name for name in others if f"{name}: lines missing" in str(caught.value)]
+    finally:
+        signal("CONT")
+    with client.opened(logs.kube) as store:
+        delivery.wait_current(logs.kube, store)
+        found = delivery.pulses(store, began - 5, time.time() - 3)
+    assert delivery.skipped(found) == []
+    assert set(found["node"]) == {row["node"], *others}
+
+
+def configured(lab: Lab, old: str, new: str) -> dict[str, Any]:
+    """The shippers' ConfigMap with one change."""
+    text = rsyslog_config.render(server=SERVER, port=9200)
+    assert text.count(old) == 1
+    data = {"rsyslog.conf": text.replace(old, new), "run.sh": rsyslog_config.SCRIPT}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "shipper", "namespace": NAMESPACE},
+        "data": data,
+    }
+
+
+@contextlib.contextmanager
+def shipper_with(lab: Lab, old: str, new: str) -> Iterator[None]:
+    """Shippers with one change of their configuration."""
+    if deploy.flavour(lab) != "rsyslog":
+        pytest.skip("the change is one of rsyslog's configuration")
+    try:
+        lab.kube.apply(configured(lab, old, new))
+        deploy.restart(lab.kube, "daemonset/shipper", "app=shipper")
+        yield
+    finally:
+        same = "set $.open = 0;"
+        lab.kube.apply(configured(lab, same, same))
+        deploy.restart(lab.kube, "daemonset/shipper", "app=shipper")
+
+
+def test_a_line_dropped_on_purpose_is_missed_by_its_number(logs: Lab) -> None:
+    drop = 'if $msg contains " line 77 " then stop\n  set $.path'
+    with shipper_with(logs, "set $.path", drop), writers.numbered(logs, 2000, seconds=4) as pods:
+        with client.opened(logs.kube) as store:
+            found = delivery.wait_arrived(store, pods, timeout=120)
+        assert delivery.problems(found, pods.share) == [f"{node}: 1 of 1000 lines missing: 77" for node in pods.share]
+
+
+def test_torn_stack_traces_are_seen(logs: Lab) -> None:
+    """A shipper that does not know what continues a trace makes a document of each line."""
+    never = rsyslog_config.CONTINUES.replace("\\", "\\\\")
+    with (
+        shipper_with(logs, f"(re_match($.rest, '{never}')", "(re_match($.rest, '^never')"),
+        writers.traces(logs) as pod,
+    ):
+        mine = reading.term("kubernetes.pod", pod)
+        with client.opened(logs.kube) as store:
+            until(lambda: store.count(mine) > 7, what="the lines of the traces can be found", timeout=40)
+            messages = [document["message"] for document in store.documents(mine)]
+    assert writers.JAVA not in messages
+
+
+def test_a_wrong_password_is_said_in_one_line(logs: Lab) -> None:
+    with (
+        pytest.raises(CheckFailed, match="refuses elastic: wrong password"),
+        client.opened(logs.kube, password=Secret("not-this-one")),
+    ):
+        pass
+
+
+def test_shippers_that_are_locked_out_fail_the_claim(logs: Lab) -> None:
+    with faults.locked_out(logs.kube):
+        wait_behind(logs, deploy.shippers(logs.kube)[0]["node"])
+        with pytest.raises(WaitTimeout, match="refuses"):
+            claim("current").prove(logs)
+    with client.opened(logs.kube) as store:
+        delivery.wait_current(logs.kube, store, timeout=120)
+
+
+def test_a_shipper_that_may_read_fails_the_claim(logs: Lab) -> None:
+    with elasticsearch(logs, "sed -i s/create_doc/all/ config/roles.yml", "cp /settings/roles.yml config/"):
+        until(lambda: guard.unguarded(logs.kube), what="the shipper may read", timeout=20)
+        with pytest.raises(CheckFailed, match="the shipper reads"):
+            claim("guarded").prove(logs)
+    until(lambda: not guard.unguarded(logs.kube), what="the shipper may only add", timeout=20)
+
+
+def test_a_retention_that_does_not_run_fails_the_claim(logs: Lab) -> None:
+    def suspended(value: str) -> None:
+        logs.kube.kubectl("patch", "cronjob", "retention", "-n", NAMESPACE, "-p", f'{{"spec":{{"suspend":{value}}}}}')
+
+    suspended("true")
+    try:
+        with pytest.raises(CheckFailed, match="old indices"):
+            claim("kept").prove(logs)
+    finally:
+        suspended("false")
+
+
+def test_a_shipper_killed_outright_loses_nothing(logs: Lab) -> None:
+    with writers.numbered(logs, 4000, seconds=8) as pods:
+        with client.opened(logs.kube) as store:
+            until(lambda: store.count(delivery.lines_of(pods)), what="the first lines are found", timeout=40)
+            logs.kube.kubectl("delete", "pod", "-n", NAMESPACE, "-l", "app=shipper", "--force", "--grace-period=0")
+            pause(1)
+            logs.kube.wait_rollout(NAMESPACE, "daemonset/shipper")
+            found = delivery.wait_arrived(store, pods, timeout=120)
+        assert delivery.problems(found, pods.share) == []

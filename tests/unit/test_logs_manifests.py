@@ -1,0 +1,221 @@
+"""The manifests of chapter 12 and the configuration of its shipper, as they are applied."""
+
+import base64
+import re
+
+import pytest
+import yaml
+from stackbook import manifests
+from stackbook.chapter_parameters import Logs
+from stackbook.errors import InputError
+from stackbook.logs import deploy, guard, rsyslog_config, secret
+from stackbook.parameters import validate
+
+
+def documents(name, **values):
+    return {(d["kind"], d["metadata"]["name"]): d for d in yaml.safe_load_all(manifests.render(name, **values))}
+
+
+def elasticsearch():
+    values = {"image_elasticsearch": "lab/es:8", "node": "k8s-node1", "heap_mb": "512", "limit_mb": "1536"}
+    return documents("elasticsearch.yaml", fingerprint="f", **values)
+
+
+def test_elasticsearch_asks_for_tls_and_a_password_and_keeps_its_data_on_one_machine():
+    found = elasticsearch()
+    settings = yaml.safe_load(found["ConfigMap", "elasticsearch"]["data"]["elasticsearch.yml"])
+    assert settings["xpack.security.enabled"] is True
+    assert settings["xpack.security.http.ssl.enabled"] is True
+    assert settings["transport.host"] == "127.0.0.1"
+    pod = found["StatefulSet", "elasticsearch"]["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"kubernetes.io/hostname": "k8s-node1"}
+    volumes = {v["name"]: v for v in pod["volumes"]}
+    assert volumes["data"]["hostPath"]["path"].startswith("/var/lib/stackbook/")
+    (container,) = pod["containers"]
+    assert {m["name"] for m in container["volumeMounts"]} <= set(volumes)
+    assert "-Xmx512m" in container["env"][0]["value"]
+    assert found["Namespace", "logging"]["metadata"]["labels"]["istio-injection"] == "disabled"
+
+
+def test_no_password_goes_through_the_environment_or_a_command_line_of_elasticsearch():
+    (container,) = elasticsearch()["StatefulSet", "elasticsearch"]["spec"]["template"]["spec"]["containers"]
+    assert [e["name"] for e in container["env"]] == ["ES_JAVA_OPTS"]
+    assert "< /users/elastic" in container["command"][-1]
+
+
+def test_the_shipper_may_only_add():
+    roles = yaml.safe_load(elasticsearch()["ConfigMap", "elasticsearch"]["data"]["roles.yml"])
+    assert roles["shipper"]["indices"] == [{"names": ["logstash-*"], "privileges": ["create_doc", "create_index"]}]
+
+
+@pytest.mark.parametrize("name", ["rsyslog.yaml", "fluentd.yaml"])
+def test_a_shipper_runs_on_every_machine_and_keeps_its_state_there(name):
+    found = documents(name, image_shipper="lab/shipper:1", fingerprint="f")
+    daemon = found["DaemonSet", "shipper"]["spec"]
+    pod = daemon["template"]["spec"]
+    assert pod["tolerations"] == [{"operator": "Exists"}]
+    volumes = {v["name"]: v for v in pod["volumes"]}
+    assert volumes["state"]["hostPath"]["path"] == "/var/lib/stackbook/shipper"
+    (container,) = pod["containers"]
+    mounts = {m["name"]: m for m in container["volumeMounts"]}
+    assert set(mounts) == set(volumes)
+    assert not mounts["state"].get("readOnly")
+    assert mounts["tls"]["readOnly"]
+    password = next(e for e in container["env"] if e["name"] == "SHIPPER_PASSWORD")
+    assert password["valueFrom"]["secretKeyRef"] == {"name": "elasticsearch", "key": "shipper"}
+    rules = found["ClusterRole", "stackbook-shipper"]["rules"]
+    assert rules == [{"apiGroups": [""], "resources": ["pods", "namespaces"], "verbs": ["get", "list", "watch"]}]
+
+
+def test_fluentd_has_the_same_fields_ids_and_indices_as_rsyslog():
+    config = documents("fluentd.yaml", image_shipper="x", fingerprint="f")["ConfigMap", "fluentd"]["data"][
+        "fluent.conf"
+    ]
+    assert len(re.findall(r"^\s*<(?!/)\w+", config, re.MULTILINE)) == len(
+        re.findall(r"^\s*</\w+>", config, re.MULTILINE)
+    )
+    for part in ("use_partial_cri_logtag true", "id_key id", "write_operation create", "logstash_prefix logstash", "retry_forever true",
+                 "scheme https", "ca_file /etc/shipper/tls/ca.crt", "@type kubernetes_metadata"):  # fmt: skip
+        assert part in config
+    wanted = {*deploy.MAPPINGS["properties"], *deploy.MAPPINGS["properties"]["access"]["properties"]}
+    said = set(re.findall(r"\w+", config)) | {"@timestamp", "lines"}
+    assert wanted <= said, wanted - said
+
+
+def test_kibana_speaks_tls_and_gets_its_password_from_the_secret():
+    found = documents("kibana.yaml", image_kibana="lab/kibana:8")
+    (container,) = found["Deployment", "kibana"]["spec"]["template"]["spec"]["containers"]
+    env = {e["name"]: e for e in container["env"]}
+    assert env["ELASTICSEARCH_HOSTS"]["value"] == f"https://{secret.SERVER}:9200"
+    assert env["ELASTICSEARCH_PASSWORD"]["valueFrom"]["secretKeyRef"]["key"] == "kibana"
+
+
+def test_the_job_of_retention_shows_no_password():
+    found = documents("pulse.yaml", image_tools="lab/tools:1", retention_days="7")
+    (container,) = found["CronJob", "retention"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    (script,) = container["args"]
+    assert "-K -" in script and "$(cat /secrets/elastic)" in script
+    assert {"name": "DAYS", "value": "7"} in container["env"]
+
+
+# the configuration of rsyslog
+
+
+def line(text, tag="F", stream="stdout"):
+    return f"2026-11-23T08:00:00.000000001Z {stream} {tag} {text}"
+
+
+COMPLETE = re.compile(rsyslog_config.complete().replace("[:space:]", r"\s"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a word",
+        "x",
+        '{"json": 1}',
+        "[2026] bracket",
+        "42",
+        "ValueError: bad",
+        "INFO: x",
+        "E1123 klog",
+        "e. g. this",
+        "Trip",
+        "end.",
+        "Tr",
+        "key=1",
+    ],
+)
+def test_ordinary_lines_wait_for_no_other(text):
+    assert COMPLETE.search(line(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " indented", "\tat a.b.C(C.java:1)", "Traceback (most recent call last):", "java.lang.Error: x", "Caused by: x", "panic: x",
+     "goroutine 1 [running]:", "main.main()", 'Exception in thread "main" x', "During handling of the above"],
+)  # fmt: skip
+def test_lines_of_stack_traces_are_held_back(text):
+    assert not COMPLETE.search(line(text))
+
+
+def test_a_part_of_a_line_is_held_back_and_its_end_is_not():
+    assert not COMPLETE.search(line("xxx", tag="P"))
+    assert COMPLETE.search(line("xxx", tag="F", stream="stderr"))
+
+
+def test_the_configuration_has_no_placeholder_left_and_no_password():
+    text = rsyslog_config.render(server=secret.SERVER, port=9200)
+    assert not re.search(r"@[a-z-]+@", text)
+    assert text.count("pwd=`echo $SHIPPER_PASSWORD`") == 2
+    assert text.count('writeoperation="create"') == 2
+    assert "mmkubernetes" not in rsyslog_config.render(server="x", port=1, kubernetes=False)
+
+
+# the Secret
+
+
+def test_a_password_is_hashed_as_elasticsearch_holds_it():
+    found = secret.hashed("correct horse", salt=b"s" * 32)
+    method, salt, value = re.fullmatch(r"(\{PBKDF2\}10000)\$([^$]+)\$([^$]+)", found).groups()
+    assert (method, base64.b64decode(salt), len(base64.b64decode(value))) == ("{PBKDF2}10000", b"s" * 32, 32)
+    assert secret.hashed("correct horse") != secret.hashed("correct horse")
+    assert "horse" not in found
+
+
+class Kube:
+    """A cluster without the Secret; remembers what was created, and whether it was kept out of the records."""
+
+    def __init__(self):
+        self.created = []
+
+    def kubectl(self, *args, check=True, stdin=None, secret=False, timeout=60):
+        from stackbook.hosts import Result
+
+        assert args[0] in ("get", "create"), args
+        if args[0] == "create":
+            self.created.append((stdin, secret))
+        return Result(args, int(args[0] == "get"), "", "NotFound", 0.0)
+
+
+def test_the_secret_is_created_once_and_out_of_sight():
+    kube = Kube()
+    assert secret.ensure(kube) == 1
+    ((body, hidden),) = kube.created
+    data = {k: base64.b64decode(v).decode() for k, v in yaml.safe_load(body)["data"].items()}
+    assert hidden
+    assert set(data) == {"tls.crt", "tls.key", "ca.crt", "elastic", "shipper", "kibana", "users"}
+    assert len({data[user] for user in secret.USERS}) == 3
+    assert all(len(data[user]) >= 24 for user in secret.USERS)
+    assert data["shipper"] not in data["users"]
+
+
+def test_without_a_secret_there_is_one_line_with_the_fix():
+    with pytest.raises(Exception, match="stackbook run --only 12"):
+        secret.access(Kube())
+
+
+def test_who_may_come_in_is_asked_in_each_way():
+    assert set(guard.WANTED.values()) == {"no answer", "not trusted", "401", "403", "200"}
+
+
+# parameters
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"retention_days": 0},
+        {"retention_days": 91},
+        {"lines": 10},
+        {"lines": 10**6},
+        {"heap_mb": 64},
+        {"heap_mb": 10_000},
+        {"line": 1},
+    ],
+)
+def test_parameters_out_of_range_are_refused(wrong):
+    with pytest.raises(InputError) as caught:
+        validate(Logs, wrong, where="chapter 12-logs")
+    assert caught.value.exit_status == 2
+    assert "\n" not in str(caught.value)

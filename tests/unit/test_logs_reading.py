@@ -1,0 +1,137 @@
+"""Access logs, numbered lines and pulses: what is made of documents, and what is wrong with them."""
+
+from datetime import datetime, timezone
+
+import pandas as pd
+import pytest
+from stackbook.logs import delivery, figures, reading, retention, writers
+
+ID = "01234567-89ab-{}def-8123-456789abcdef"
+
+
+def entry(service="reviews", direction="inbound", version="9", **more):
+    return {
+        "service": service, "version": "v1", "request_id": ID.format("4"), "kubernetes": {"pod": f"{service}-v1-x"},
+        "access": {"start": "2026-11-23T08:00:00.250Z", "direction": direction, "status": 200, "flags": "-",
+                   "path": "/reviews/0", "milliseconds": 12, **more},
+    }  # fmt: skip
+
+
+class Store:
+    """Answers each search with these documents; remembers the queries."""
+
+    def __init__(self, *documents, buckets=()):
+        self.found, self.queries, self.buckets = list(documents), [], list(buckets)
+
+    def documents(self, query, *, fields=(), most=0):
+        self.queries.append(query)
+        return self.found
+
+    def aggregate(self, query, **aggregations):
+        self.queries.append(aggregations)
+        return {"parts": {"buckets": self.buckets}}
+
+
+def test_access_log_has_the_columns_that_it_promises():
+    frame = reading.access_log(Store(entry()), requests=[ID.format("9")])
+    assert tuple(frame.columns) == reading.COLUMNS
+    row = frame.iloc[0]
+    assert row["time"] == pytest.approx(datetime(2026, 11, 23, 8, tzinfo=timezone.utc).timestamp() + 0.25)
+    assert (row["status"], row["seconds"], row["pod"]) == (200, 0.012, "reviews-v1-x")
+    assert row["request_id"] == ID.format("4")
+
+
+def test_access_log_without_a_line_is_an_empty_table():
+    assert tuple(reading.access_log(Store()).columns) == reading.COLUMNS
+
+
+def test_ids_are_asked_for_without_envoys_note_and_not_too_many_at_once():
+    store = Store()
+    ids = [f"{n:08d}-89ab-9def-8123-456789abcdef" for n in range(10_000)]
+    reading.access_log(store, requests=[*ids, ids[0]])
+    asked = [q["bool"]["filter"][-1]["terms"]["request_id"] for q in store.queries]
+    assert [len(part) for part in asked] == [5000, 5000]
+    assert asked[0][0] == "00000000-89ab-4def-8123-456789abcdef"
+
+
+def test_a_time_window_is_asked_for_in_utc():
+    assert reading.between(0, 60) == {
+        "range": {"@timestamp": {"gte": "1970-01-01T00:00:00+00:00", "lt": "1970-01-01T00:01:00+00:00"}}
+    }
+    assert list(reading.between(None, 60)["range"]["@timestamp"]) == ["lt"]
+
+
+def test_histogram_is_one_row_per_bar():
+    store = Store(
+        buckets=[
+            {"key": "reviews", "time": {"buckets": [{"key": 10_000, "doc_count": 3}, {"key": 20_000, "doc_count": 1}]}}
+        ]
+    )
+    frame = reading.histogram(store, {"match_all": {}}, seconds=10)
+    assert frame.to_dict("list") == {"time": [10.0, 20.0], "value": ["reviews"] * 2, "lines": [3, 1]}
+    assert figures.bars(frame, seconds=10, title="x").axes[0].get_ylabel() == "lines in 10 s"
+
+
+def lines(*pairs):
+    return pd.DataFrame(
+        [(node, number, f"{node}{n}", float(n)) for n, (node, number) in enumerate(pairs)],
+        columns=["node", "number", "id", "time"],
+    )
+
+
+def test_all_lines_once_is_no_problem():
+    assert delivery.problems(lines(("a", 1), ("a", 2), ("b", 1)), {"a": 2, "b": 1}) == []
+
+
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [
+        ((("a", 1), ("b", 1)), "a: 1 of 2 lines missing: 2"),
+        ((("a", 1), ("a", 2)), "b: 1 of 1 lines missing: 1"),
+        ((("a", 1), ("a", 2), ("a", 2), ("b", 1)), "a: 1 lines are there more than once: 2"),
+        ((("a", 1), ("a", 2), ("b", 1), ("c", 1)), "lines from machines that wrote none: c"),
+    ],
+)
+def test_what_is_missing_or_double_is_named(pairs, said):
+    assert delivery.problems(lines(*pairs), {"a": 2, "b": 1}) == [said]
+
+
+def test_many_missing_lines_are_shortened():
+    (said,) = delivery.problems(lines(), {"a": 100})
+    assert said == "a: 100 of 100 lines missing: 1, 2, 3, 4, 5 … 100"
+
+
+def test_only_whole_numbered_lines_of_this_run_count():
+    def document(message, number):
+        return {"message": message, "node": "a", "@timestamp": "2026-11-23T08:00:00Z", "_id": str(number)}
+
+    pods = writers.Writers(None, "abcd", {"a": 2})
+    store = Store(
+        document("run abcd line 1 xxxx", 1),
+        document("run other line 2 xxxx", 2),
+        document("run abcd line 2 xx\nrun abcd", 3),
+    )
+    assert delivery.arrived(store, pods)["number"].tolist() == [1]
+
+
+def test_a_skipped_pulse_is_named():
+    frame = pd.DataFrame([("a", "p", n, float(n)) for n in (3, 4, 6)], columns=["node", "pod", "number", "time"])
+    assert delivery.skipped(frame) == ["a: 1 pulses missing: 5"]
+    assert delivery.skipped(frame[frame["number"] < 5]) == []
+
+
+def test_counters_of_rsyslog_are_read_and_anything_else_is_not():
+    text = 'Mon Nov 23 07:00:00 2026: { "name": "omelasticsearch", "response.duplicate": 7 }'
+    assert delivery._counter(text)["response.duplicate"] == 7
+    assert delivery._counter("half a line: { ") == {}
+    assert delivery._counter("no counter") == {}
+
+
+def test_an_index_is_named_by_its_day():
+    assert retention.index_of(2, now=datetime(2026, 3, 1, tzinfo=timezone.utc)) == "logstash-2026.02.27"
+
+
+def test_the_traces_are_what_a_reader_knows():
+    assert writers.PYTHON.startswith("Traceback (most recent call last):")
+    assert "\tat " in writers.JAVA and "Caused by: " in writers.JAVA
+    assert writers.GO.startswith("panic: ") and "\n\ngoroutine 1 [running]:" in writers.GO
