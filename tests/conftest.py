@@ -1,11 +1,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(autouse=True)
+def own_secrets() -> Iterator[None]:
+    """The secrets that a test makes are its own: the next one's texts are not searched for them."""
+    from stackbook import redact
+
+    before = dict(redact._known)
+    yield
+    redact._known.clear()
+    redact._known.update(before)
 
 
 @pytest.fixture
