@@ -133,7 +133,9 @@ def capture(lab: Lab, source: End, target: End, *, packets: int = 4) -> list[fla
     here = lab.machines[source.node]
     device = next(r["dev"] for r in facts.ROUTES.read(here) if r.get("dst") == "default")
     caught: list[Result] = []
-    command = ["timeout", "10", "tcpdump", "-l", "-nn", "-i", device, "-c", str(packets), "udp", "port", "8472"]
+    # Only pings: behind the headers of UDP (8 bytes), VXLAN (8) and Ethernet (14) the inner IP header names its protocol.
+    pings = "udp port 8472 and udp[39] = 1"
+    command = ["timeout", "10", "tcpdump", "-l", "-nn", "-i", device, "-c", str(packets), pings]
     watch = threading.Thread(target=lambda: caught.append(here.run(command, check=False, timeout=20)))
     watch.start()
     pause(0.7)  # tcpdump opens its socket; a packet missed is sent again below

@@ -19,7 +19,7 @@ MUTATIONS = {
     "one request less in the client's table": (("prometheus", "count"), {"client_counts(frame,": "client_counts(frame.iloc[1:],"}),
     "a request that the table does not have": (
         ("prometheus", "count"), {"lambda: send(table.inside, plan": "lambda: table.ask(bench.REVIEWS) and send(table.inside, plan"}),
-    "nothing is broken": (("prometheus", "batch"), {"with table.broken_pod(lab):": "if True:"}),
+    "nothing is broken": (("prometheus", "batch"), {", table.broken_pod(lab):": ":"}),
     "a slower scrape than the page says": (
         ("prometheus", "late"), {"scrape=scrape_seconds, retention": "scrape=20, retention"}),
 }  # fmt: skip

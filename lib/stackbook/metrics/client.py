@@ -94,7 +94,7 @@ class Prometheus:
     def down(self, *, window: str = "1h") -> pd.DataFrame:
         """The targets that cannot be scraped: job, instance, error, and `since`, the Unix time of their last good scrape (0: none)."""
         found = self.targets()
-        rows = found[found["health"] != "up"].copy()
+        rows = found[found["health"] == "down"].copy()
         seen = self.query(f"max by (job, pod, node, instance) (max_over_time(timestamp(up == 1)[{window}:5s]))")
         last: dict[tuple[str, str], float] = {}
         for line in seen.to_dict("records"):

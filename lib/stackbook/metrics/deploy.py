@@ -111,10 +111,15 @@ def dashboards(lab: Lab) -> list[dict[str, str]]:
 
 
 def wait_complete(lab: Lab, prometheus: Prometheus, *, timeout: float = 60.0) -> None:
-    """Wait until everything that should be scraped is.
+    """Wait until everything that should be scraped is, and what is gone is no longer asked.
 
     Raises:
         WaitTimeout: with what is not, and why.
     """
-    until(lambda: not missing(lab, prometheus), what="Prometheus scrapes everything", timeout=timeout, every=0.5,
-          last=lambda: "; ".join(missing(lab, prometheus)[:4]))  # fmt: skip
+
+    def wrong() -> list[str]:
+        gone = [f"{row['job']} {row['instance']}: {row['error']}" for row in prometheus.down().to_dict("records")]
+        return [*missing(lab, prometheus), *gone]
+
+    until(lambda: not wrong(), what="Prometheus scrapes everything", timeout=timeout, every=0.5,
+          last=lambda: "; ".join(wrong()[:4]))  # fmt: skip

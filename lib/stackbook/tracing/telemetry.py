@@ -164,8 +164,9 @@ def _tracers(node: Any) -> Iterator[Tracer]:
             cluster = typed.get("grpc_service", {}).get("envoy_grpc", {}).get("cluster_name", "")
             share = float(tracing.get("random_sampling", {}).get("value", 0.0))
             yield Tracer(tracing["provider"]["name"], cluster, share)
-        for value in node.values():
-            yield from _tracers(value)
+        for name, value in node.items():
+            if name != "draining_state":  # a listener that takes no new connections any more
+                yield from _tracers(value)
     elif isinstance(node, list):
         for value in node:
             yield from _tracers(value)
