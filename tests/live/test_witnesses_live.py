@@ -34,7 +34,7 @@ MUTATIONS = {
 def test_the_chapters_check_fails(name: str, tmp_path: Path) -> None:
     old, new, message = MUTATIONS[name]
     with pytest.raises(CellExecutionError) as caught:
-        run(copy("12-logs", "witnesses", changes={old: new}), tmp_path)
+        run(copy("12-logs", "elasticsearch", "witnesses", changes={old: new}), tmp_path)
     assert caught.value.ename == "CheckFailed" and message in str(caught.value), str(caught.value)[-2000:]
 
 
@@ -48,5 +48,5 @@ def test_without_sampling_the_traces_miss_every_request(tmp_path: Path) -> None:
         "    tracing.sampled = lambda kube, share: tracing.untraced(kube)\n    evidence = witnesses.gather("
     }
     with pytest.raises(CellExecutionError) as caught:
-        run(copy("12-logs", "witnesses", changes=changes), tmp_path)
+        run(copy("12-logs", "elasticsearch", "witnesses", changes=changes), tmp_path)
     assert caught.value.ename == "CheckFailed" and "traces has missed" in str(caught.value), str(caught.value)[-2000:]
