@@ -106,11 +106,11 @@ def prove(table: pd.DataFrame, gone: Mapping[str, list[str]], *, least: int) -> 
             f"{0 if table.empty else int(table[names[0]].sum())} requests: at least {least} are needed to compare"
         )
     wrong = table[~table["all agree"]]
-    said = [
+    said = [f"{name} has missed {len(ids)}: {', '.join(ids[:3])}" for name, ids in gone.items() if ids]
+    said += [
         f"{row['service']} {row['version']} {row['status']}: " + ", ".join(f"{name} {row[name]}" for name in names)
         for row in wrong.to_dict("records")
     ]
-    said += [f"{name} has missed {len(ids)}: {', '.join(ids[:3])}" for name, ids in gone.items() if ids]
     if said:
         raise CheckFailed("the witnesses differ: " + "; ".join(said[:6]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from pathlib import Path
@@ -145,3 +146,22 @@ def test_an_interrupt_ends_the_child(tmp_path: Path) -> None:
     cancel = threading.Event()
     with pytest.raises(Cancelled):
         run(tmp_path, "import time; time.sleep(60)", cancel, on_tick=lambda _: cancel.set())
+
+
+def test_unpacked_modules_are_removed_oldest_first_and_their_zips_stay(tmp_path: Path) -> None:
+    root = tmp_path / "build" / "gomod"
+    for age, name in enumerate(
+        ["example.org/new@v2.0.0", "example.org/deep/old@v1.0.0", "cache/download/example.org/x@v1"]
+    ):
+        folder = root / name / "sub"
+        folder.mkdir(parents=True)
+        (folder / "file.go").write_bytes(b"x" * 100)
+        folder.chmod(0o555)
+        (root / name).chmod(0o555)
+        os.utime(root / name, (1000 - age, 1000 - age))
+    assert gobuild.trim_modules(tmp_path, keep=150) == 100
+    assert not (root / "example.org/deep/old@v1.0.0").exists()
+    assert (root / "example.org/new@v2.0.0/sub/file.go").exists()
+    assert (root / "cache/download/example.org/x@v1/sub/file.go").exists()
+    assert gobuild.trim_modules(tmp_path, keep=150) == 0
+    assert gobuild.trim_modules(tmp_path / "empty", keep=0) == 0

@@ -215,3 +215,34 @@ def trim(cache: Path, *, keep: int) -> int:
         path.unlink(missing_ok=True)
         excess -= size
     return max(freed - excess, 0)
+
+
+def trim_modules(cache: Path, *, keep: int) -> int:
+    """Remove unpacked modules until they take no more than `keep` bytes, oldest first; returns the bytes freed.
+
+    Their zips stay, so that Go unpacks again what a later build needs, without the network.
+    """
+    root = cache / "build" / "gomod"
+    found = []
+    for top, folders, _ in os.walk(root):
+        here = Path(top)
+        if here == root and "cache" in folders:
+            folders.remove("cache")
+        for name in [name for name in folders if "@" in name]:
+            folders.remove(name)
+            found.append((*_size(here / name), here / name))
+    excess = freed = sum(size for _, size, _ in found) - keep
+    for _, size, path in sorted(found):
+        if excess <= 0:
+            break
+        for top, _, _ in os.walk(path):  # Go makes them read-only
+            Path(top).chmod(0o755)
+        shutil.rmtree(path)
+        excess -= size
+    return max(freed - excess, 0)
+
+
+def _size(folder: Path) -> tuple[float, int]:
+    """When a folder was made, and how many bytes its files have."""
+    files = (Path(top) / name for top, _, names in os.walk(folder) for name in names)
+    return folder.stat().st_mtime, sum(path.lstat().st_size for path in files)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from stackbook import paths
-from stackbook.artifacts.gobuild import trim
+from stackbook.artifacts.gobuild import trim, trim_modules
 from stackbook.artifacts.progress import ConsoleReport
 from stackbook.artifacts.resolver import SOURCES, fetch
 from stackbook.artifacts.store import Store
@@ -26,7 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to fetch; all that a lab needs when empty")
     parser.add_argument("--source", choices=SOURCES, default="auto")
     parser.add_argument(
-        "--trim", type=float, metavar="GB", help="afterwards, make Go's build cache no larger than this"
+        "--trim",
+        type=float,
+        metavar="GB",
+        help="afterwards, make Go's build cache no larger than this, its unpacked modules half of it",
     )
     options = parser.parse_args(argv)
     os.nice(5)
@@ -37,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.trim is not None:
             # Under the lock of the builds: none of them may miss what it has just seen in the cache.
             with Store(paths.cache()).lock("go-build").held(job="trim", report=lambda _: None, deadline=3600):
-                freed = trim(paths.cache(), keep=int(options.trim * 1e9))
+                keep = int(options.trim * 1e9)
+                freed = trim(paths.cache(), keep=keep) + trim_modules(paths.cache(), keep=keep // 2)
             print(f"• build cache: {freed / 1e9:.1f} GB freed", file=sys.stderr)
     except StackbookError as error:
         print(f"✗ {error}", file=sys.stderr)
