@@ -90,12 +90,15 @@ def test_bad_input_is_refused_in_one_line_with_status_2(lab: Lab, args: list[str
 
 
 def test_memory_of_the_whole_lab(lab: Lab) -> None:
-    """At most 3.5 GiB: what the machines' control groups or, without those, their processes hold."""
+    """At most 3.5 GiB, and 2.5 GiB more once the chapters 10 to 12 have left Prometheus, Jaeger and Elasticsearch."""
+    known = {"prometheus", "jaeger", "elasticsearch"}
+    items = lab.kube.json("get", "deployments,statefulsets", "--all-namespaces")["items"]
+    limit = 6.0 if known & {item["metadata"]["name"] for item in items} else 3.5
     total = 0
     for host in lab.machines.values():
         sizes = host.run(["ps", "-eo", "pss="], check=False)
         total += sum(int(line) for line in sizes.lines if line.strip().isdigit()) * 1024
-    assert 0.5 * (1 << 30) < total < 3.5 * (1 << 30)
+    assert 0.5 < total / (1 << 30) < limit
 
 
 def test_no_secret_in_the_records_of_runs(lab: Lab) -> None:
