@@ -136,7 +136,7 @@ def test_edges_are_calls_between_services():
 def test_a_gap_is_counted_and_dated():
     sent = pd.DataFrame({"started": [0.0, 1.0, 2.0, 3.0], "request_id": [f"{n}" * 36 for n in "5678"]})
     sent.attrs["began"] = 100.0
-    there = pd.DataFrame({"request_id": [frames.as_uuid4(f"{n}" * 36) for n in "58"]})
+    there = pd.DataFrame({"request_id": [frames.plain_id(f"{n}" * 36) for n in "58"]})
     gap, marked = observation.gap(sent, there)
     assert (gap.requests, gap.missing, gap.since, gap.until) == (4, 2, 101.0, 102.0)
     assert marked["traced"].tolist() == [True, False, False, True]

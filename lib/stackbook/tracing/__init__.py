@@ -9,7 +9,7 @@ The parts: frames (one row per span), trees (what a trace must look like), telem
 """
 
 from stackbook.tracing.deploy import install, ports, readiness
-from stackbook.tracing.frames import COLUMNS, as_uuid4, parse, spans
+from stackbook.tracing.frames import COLUMNS, parse, spans
 from stackbook.tracing.jaeger import NAMESPACE, Jaeger
 from stackbook.tracing.sending import Probe, flood, send
 from stackbook.tracing.telemetry import (
@@ -37,7 +37,6 @@ __all__ = [
     "Jaeger",
     "Probe",
     "Tracer",
-    "as_uuid4",
     "built_in",
     "edges",
     "ensure_provider",
@@ -49,6 +48,7 @@ __all__ = [
     "outline",
     "page",
     "parse",
+    "plain_id",
     "ports",
     "problems",
     "prompt",

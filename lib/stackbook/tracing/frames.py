@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from stackbook.errors import StackbookError
+from stackbook.witnesses import plain_id
 
 if TYPE_CHECKING:
     from stackbook.tracing.jaeger import Jaeger
@@ -27,15 +28,6 @@ DECISIONS: Mapping[str, str] = {
     "b": "asked for by the client",
 }
 """What Envoy notes in the version digit of a request's id (source/extensions/request_id/uuid/config.cc)."""
-
-
-def as_uuid4(request_id: str) -> str:
-    """A request id as it was made: Envoy notes its decision to trace in the digit that says "version 4".
-
-    >>> as_uuid4("3f1c5e3a-8d1b-9c53-9d42-6a1f0b7c9e11")
-    '3f1c5e3a-8d1b-4c53-9d42-6a1f0b7c9e11'
-    """
-    return f"{request_id[:14]}4{request_id[15:]}" if len(request_id) == 36 else request_id
 
 
 def parse(traces: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -72,7 +64,7 @@ def _row(span: Mapping[str, Any], process: Mapping[str, Any]) -> tuple[Any, ...]
         own, _id(span["spanID"], 16), parents[0] if parents else "", str(process["serviceName"]), app,
         str(span["operationName"]), str(tags.get("span.kind", "")), span["startTime"] / 1e6, span["duration"] / 1e6,
         int(tags.get("http.status_code") or 0), str(tags.get("response_flags", "-")), _true(tags.get("error")),
-        as_uuid4(request_id), DECISIONS.get(request_id[14:15], ""), version, pod, str(tags.get("http.url", "")),
+        plain_id(request_id), DECISIONS.get(request_id[14:15], ""), version, pod, str(tags.get("http.url", "")),
         str(tags.get("internal.span.format", "")),
     )  # fmt: skip
 
@@ -124,6 +116,6 @@ def spans(
     found = found.drop_duplicates(["trace_id", "span_id"], ignore_index=True)
     if request_ids is None:
         return found
-    wanted = {as_uuid4(id) for id in request_ids}
+    wanted = {plain_id(id) for id in request_ids}
     kept = set(found.loc[found["request_id"].isin(wanted), "trace_id"])
     return found[found["trace_id"].isin(kept)].reset_index(drop=True)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from stackbook.errors import CheckFailed
-from stackbook.tracing.frames import as_uuid4
 from stackbook.tracing.jaeger import Jaeger
-from stackbook.tracing.sending import Executes, Probe, request, send
+from stackbook.tracing.sending import Probe, request, send
+from stackbook.traffic import Executes
 from stackbook.waiting import until
+from stackbook.witnesses import plain_id
 
 if TYPE_CHECKING:
     from stackbook.bench import Bench
@@ -56,7 +57,7 @@ def logged(bench: Bench, request_id: str, wanted: Mapping[str, int]) -> dict[str
     def complete() -> bool:
         for name in wanted:
             lines = bench.access_log(name, seconds=60)
-            found[name] = entries(lines, lambda entry: as_uuid4(str(entry["request_id"])) == request_id)
+            found[name] = entries(lines, lambda entry: plain_id(str(entry["request_id"])) == request_id)
         return all(len(found[name]) == count for name, count in wanted.items())
 
     until(complete, what="the request is in each log", timeout=6, every=0.4,

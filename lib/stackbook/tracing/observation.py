@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from stackbook.errors import CheckFailed, StackbookError
-from stackbook.tracing.frames import as_uuid4
 from stackbook.tracing.jaeger import Jaeger
-from stackbook.tracing.sending import Executes, Probe, send
+from stackbook.tracing.sending import Probe, send
+from stackbook.traffic import Executes
 from stackbook.waiting import pause, until
+from stackbook.witnesses import plain_id
 
 RATINGS, PAGE = "http://ratings:9080/ratings/0", "http://productpage:9080/productpage"
 SPANS = {"v1": 6, "v2": 8, "v3": 8}
@@ -141,7 +142,7 @@ class Gap:
 def gap(sent: pd.DataFrame, found: pd.DataFrame) -> tuple[Gap, pd.DataFrame]:
     """Which requests of a table of `traffic.send` have no span; the table comes back with a column `traced`."""
     known = set(found["request_id"])
-    traced = sent["request_id"].map(lambda id: as_uuid4(id) in known).astype(bool)
+    traced = sent["request_id"].map(lambda id: plain_id(id) in known).astype(bool)
     times = sent["started"] + sent.attrs["began"]
     lost = times[~traced]
     since, last = (float(lost.min()), float(lost.max())) if len(lost) else (0.0, 0.0)

@@ -18,10 +18,11 @@ from stackbook import statistics
 from stackbook.errors import CheckFailed, WaitTimeout
 from stackbook.mesh_rules import percent
 from stackbook.statistics import ShareTest
-from stackbook.tracing.frames import as_uuid4
 from stackbook.tracing.jaeger import Jaeger
-from stackbook.tracing.sending import Executes, decisions, flood, request
+from stackbook.tracing.sending import decisions, flood, request
+from stackbook.traffic import Executes
 from stackbook.waiting import until
+from stackbook.witnesses import plain_id
 
 CALLER = "load.default"
 RATINGS = "http://ratings:9080/ratings/0"
@@ -106,7 +107,7 @@ def count(kube: Executes, jaeger: Jaeger, log: Callable[[], Sequence[str]], shar
         logged, what="each request is in the access log", timeout=10, every=0.5,
         last=lambda: f"{len(said)} of {requests}",
     )  # fmt: skip
-    decided = frozenset(as_uuid4(id) for id, decision in said.items() if decision == "sampled")
+    decided = frozenset(plain_id(id) for id, decision in said.items() if decision == "sampled")
 
     def arrived() -> bool:
         nonlocal traced

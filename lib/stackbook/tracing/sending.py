@@ -11,29 +11,12 @@ import secrets
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from stackbook.errors import CheckFailed, InputError
-from stackbook.hosts import Result
 from stackbook.tracing.frames import DECISIONS
+from stackbook.traffic import Executes
 
 _BLOCK = 'silent\nshow-error\noutput = "/dev/null"\nwrite-out = "%{http_code}\\n"\nmax-time = 20\n'
-
-
-class Executes(Protocol):
-    """The part of `cluster.Kube` that runs a program in a pod."""
-
-    def exec(
-        self,
-        namespace: str,
-        target: str,
-        *argv: str,
-        container: str = "",
-        timeout: float = 60.0,
-        check: bool = True,
-        stdin: str | None = None,
-    ) -> Result:
-        """Run a command in a container."""
 
 
 @dataclass(frozen=True)
