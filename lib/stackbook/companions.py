@@ -42,14 +42,22 @@ def prefetching(profile: Profile, chosen: Sequence[chapters.Chapter], folder: Pa
     if not names:
         yield
         return
-    command = [sys.executable, "-m", "stackbook.artifacts.prefetch", "--source", profile.source]
-    command += ["--trim", str(GO_CACHE_GB), *names]
+    command = [sys.executable, "-m", "stackbook.artifacts.prefetch", "--source", profile.source, *names]
     with (folder / "prefetch.log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         try:
             yield
         finally:
             end_group(process)
+    _trim_after_builds(folder / "prefetch.log")
+
+
+def _trim_after_builds(log: Path) -> None:
+    """Bound Go's caches where something was built; after the chapters, as those of protobuf and gRPC compile with them too."""
+    if " built in " in log.read_text(encoding="utf-8", errors="replace"):
+        command = [sys.executable, "-m", "stackbook.artifacts.prefetch", "--trim", str(GO_CACHE_GB), "go"]
+        with contextlib.suppress(subprocess.TimeoutExpired), log.open("a", encoding="utf-8") as sink:
+            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, timeout=180, check=False)
 
 
 def end_group(process: subprocess.Popen[Any]) -> None:

@@ -18,7 +18,6 @@ from typing import Any
 import httpx
 
 from stackbook import golang
-from stackbook.errors import CheckFailed
 from stackbook.waiting import until
 
 SERVICES = ("productpage", "details", "reviews", "ratings")
@@ -194,10 +193,3 @@ def words(answer: Any) -> set[str]:
     if isinstance(answer, list):
         return set().union(*(words(value) for value in answer))
     return set()
-
-
-def check_alive(shop: Shop) -> None:
-    """Raise CheckFailed when a service has ended that nobody killed."""
-    gone = [name for name, process in shop.processes.items() if process.poll() not in (None, -9)]
-    if gone:
-        raise CheckFailed(f"ended by itself: {', '.join(gone)}")

@@ -1,0 +1,20 @@
+"""What goes along with a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from stackbook import companions
+
+
+@pytest.mark.parametrize(("log", "trims"), [("go:apps: 7 built in 31 s\n", 1), ("bundle:apps: 0.1.0, 90 MB, 1 s\n", 0)])
+def test_gos_caches_are_bounded_only_after_a_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: str, trims: int
+) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(companions.subprocess, "run", lambda command, **_: ran.append(command))
+    (tmp_path / "prefetch.log").write_text(log)
+    companions._trim_after_builds(tmp_path / "prefetch.log")
+    assert len(ran) == trims
+    assert all("--trim" in command for command in ran)
