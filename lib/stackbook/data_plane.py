@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from stackbook import mesh
+from stackbook import bookinfo, mesh
 from stackbook.errors import CheckFailed
 from stackbook.waiting import until
 
 if TYPE_CHECKING:
     from stackbook.chapter import Lab
 
+_IN_STEP = ("SYNCED", "NOT_SENT", "UNKNOWN", "–")
 _FQDN = "reviews.default.svc.cluster.local"
 
 
@@ -242,16 +243,24 @@ def upstream_of_page(lab: Lab) -> tuple[str, int]:
 
 
 def synced(lab: Lab) -> list[dict[str, Any]]:
-    """`proxy_status`, once no proxy is behind.
+    """`proxy_status` of bookinfo's and the gateways' proxies, once none of them is missing or behind.
+
+    A pod that is being replaced may be connected beside its successor; each workload has one row.
 
     Raises:
-        WaitTimeout: a proxy does not have what istiod sent; names it.
+        WaitTimeout: a proxy does not have what istiod sent, or is not connected; names it.
     """
+    wanted = {f"{name}.default" for name in bookinfo.WORKLOADS}
+    wanted |= {f"{name}.{mesh.NAMESPACE}" for name in mesh.COMPONENTS if name != "istiod"}
+    rows: dict[str, dict[str, Any]] = {}
 
     def behind() -> list[str]:
-        return [str(r["proxy"]) for r in proxy_status(lab) for k in ("CDS", "LDS", "EDS", "RDS")
-                if r[k] not in ("SYNCED", "NOT_SENT", "UNKNOWN", "–")]  # fmt: skip
+        found = [row for row in proxy_status(lab) if row["proxy"] in wanted]
+        rows.clear()
+        rows.update((str(row["proxy"]), row) for row in found)
+        late = {str(r["proxy"]) for r in found for k in ("CDS", "LDS", "EDS", "RDS") if r[k] not in _IN_STEP}
+        return sorted(late | (wanted - set(rows)))
 
     until(lambda: not behind(), what="every proxy has its configuration", timeout=30, every=0.5,
           last=lambda: ", ".join(behind()))  # fmt: skip
-    return proxy_status(lab)
+    return list(rows.values())

@@ -6,7 +6,7 @@ import json
 import secrets
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -80,20 +80,25 @@ def made_by_gateway(bench: Bench, path: str) -> str:
     return until(found, what="the request is in the gateway's log", timeout=6, every=0.3)
 
 
-def from_gateway(jaeger: Jaeger, request_id: str, *, since: float, least: int) -> pd.DataFrame:
-    """The trace of the request to which the gateway gave this id, once it has so many spans.
+def from_gateway(jaeger: Jaeger, request_id: str, *, since: float, apps: Iterable[str]) -> pd.DataFrame:
+    """The trace of the request to which the gateway gave this id, once all of these have a span in it and one alone has no parent there.
+
+    The number of spans is no sign that it is whole: reviews v1 does not ask ratings, v2 and v3 do.
 
     Raises:
-        WaitTimeout: with the number of spans that are there.
+        WaitTimeout: with the services whose spans are there.
     """
-    found = pd.DataFrame()
+    wanted = set(apps)
+    found = pd.DataFrame({"app": [], "span_id": [], "parent_id": []})
 
     def whole() -> bool:
         nonlocal found
-        found = jaeger.find(GATEWAY, since=since, tags={"guid:x-request-id": request_id})
-        return len(found) >= least
+        answer = jaeger.find(GATEWAY, since=since, tags={"guid:x-request-id": request_id})
+        found = answer if len(answer) else found
+        return wanted <= set(found["app"]) and list(found["parent_id"].isin(found["span_id"])).count(False) == 1
 
-    until(whole, what="the request's trace is whole", timeout=15, every=0.2, last=lambda: f"{len(found)} spans")
+    until(whole, what="the request's trace is whole", timeout=15, every=0.2,
+          last=lambda: f"{len(found)} spans, of {sorted(set(found['app']))}")  # fmt: skip
     return found
 
 
