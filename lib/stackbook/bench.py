@@ -233,6 +233,7 @@ def prepare(lab: Lab) -> Bench:
     images = {f"image_{name}": lab.image(name) for name in ("load", "echo", "tools")}
     if missing := [name for name, reference in images.items() if not reference]:
         raise InputError(f"there is no {', '.join(missing)} in a registry", fix="set images: preload in the profile")
+    _wait_gone(kube)
     kube.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=manifests.render("bench.yaml", **images))
     kube.wait_pods(NAMESPACE, "app in (load, outside)", count=2, timeout=90)
     return Bench(
@@ -242,6 +243,17 @@ def prepare(lab: Lab) -> Bench:
         outside=FromPod(kube, NAMESPACE, "outside"),
         host=FromHost(lab.local, str(lab.artifacts.path("app-load"))),
     )
+
+
+def _wait_gone(kube: Kube) -> None:
+    """Wait until pods of an earlier bench that are being deleted are gone: applying them again would change nothing."""
+
+    def going() -> list[str]:
+        items = kube.json("get", "pods", "-n", NAMESPACE, "-l", "app in (load, outside)")["items"]
+        return [item["metadata"]["name"] for item in items if "deletionTimestamp" in item["metadata"]]
+
+    until(lambda: not going(), what="the pods of an earlier bench are gone", timeout=60, every=0.2,
+          last=lambda: ", ".join(going()))  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -266,7 +278,8 @@ def restored(lab: Lab) -> Iterator[None]:
     finally:
         restore(lab.kube, before, NAMESPACE)
         if mine := [name for name in PODS if name not in there]:
-            lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, *mine, "--ignore-not-found", timeout=60)
+            flags = ("--ignore-not-found", "--wait=false")  # `prepare` waits, where somebody needs their names again
+            lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, *mine, *flags, timeout=60)
         if not held:
             note.unlink(missing_ok=True)
 
@@ -329,6 +342,16 @@ def unhealthy(kube: Kube) -> list[str]:
 def own_paths(path: str, names: Iterable[str]) -> dict[str, str]:
     """A path for each name that no request had before: by it, a log with earlier runs can be counted."""
     return {name: f"{path}?{name}-{secrets.token_hex(6)}" for name in names}
+
+
+def failures(table: Bench, frame: pd.DataFrame) -> list[str]:
+    """What was not answered with 200, for an error's text: status, error, and the flags that the sending proxy noted."""
+    failed = frame[frame["status"] != 200]
+    if failed.empty:
+        return []
+    told = table.flagged(failed)
+    kinds = Counter(zip(told["status"], told["error"], told["flags"], strict=True))
+    return [f"{count} × {status} {error} {flags}" for (status, error, flags), count in sorted(kinds.items())]
 
 
 def statuses(frames: Mapping[str, pd.DataFrame]) -> dict[str, list[int]]:

@@ -49,7 +49,7 @@ class Traffic(ChapterParameters):
     canary: Annotated[list[Annotated[int, Field(ge=0, le=100)]], Field(min_length=2, max_length=6)] = Field(
         default_factory=lambda: [10, 50, 100]
     )
-    rate: Annotated[int, Field(ge=20, le=1000)] = 300
+    rate: Annotated[int, Field(ge=20, le=1000)] = 400
     changes: Annotated[int, Field(ge=4, le=40)] = 20
     alpha: Alpha = 0.001
     power: Power = 0.99
@@ -64,7 +64,7 @@ class Faults(ChapterParameters):
     delay_percent: Percent = 30
     delay_seconds: Annotated[float, Field(ge=0.1, le=10)] = 5
     weights: Weights = Field(default_factory=lambda: {"v1": 50, "v3": 50})
-    rate: Annotated[int, Field(ge=10, le=500)] = 120
+    rate: Annotated[int, Field(ge=10, le=500)] = 240
     alpha: Alpha = 0.001
     power: Power = 0.99
 
@@ -83,7 +83,7 @@ class Metrics(ChapterParameters):
     """10: `requests` in each batch, at `rate` per second; `scrape_seconds` between samples; `retention_hours` they are kept."""
 
     requests: Annotated[int, Field(ge=100, le=5000)] = 300
-    rate: Annotated[int, Field(ge=5, le=100)] = 30
+    rate: Annotated[int, Field(ge=5, le=100)] = 40
     scrape_seconds: Annotated[int, Field(ge=1, le=60)] = 5
     retention_hours: Annotated[int, Field(ge=1, le=720)] = 24
 

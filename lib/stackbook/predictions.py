@@ -73,14 +73,20 @@ def by_group(
     predicted: Mapping[str, Mapping[str, float]],
     *,
     alpha: float,
-    needed: int = 0,
+    needed: int | Mapping[str, int] = 0,
     column: str = "group",
 ) -> Checks:
-    """`weight_checks` of each group, whose weights are `predicted` by its name; what is in no group is left out."""
+    """`weight_checks` of each group, whose weights are `predicted` by its name; what is in no group is left out.
+
+    `needed` may be given by the group's name, too.
+    """
+    sizes = needed if isinstance(needed, Mapping) else dict.fromkeys(predicted, needed)
     return {
         f"{name}: {claim}": check
         for name, weights in predicted.items()
-        for claim, check in weight_checks(frame[frame[column] == name], weights, alpha=alpha, needed=needed).items()
+        for claim, check in weight_checks(
+            frame[frame[column] == name], weights, alpha=alpha, needed=sizes[name]
+        ).items()
     }
 
 

@@ -32,7 +32,13 @@ class Change:
 
 
 def shift(
-    kube: Cluster, source: Source, plan: Plan, stages: Mapping[str, Rule], *, app: str, hold: float
+    kube: Cluster,
+    source: Source,
+    plan: Plan,
+    stages: Mapping[str, Rule],
+    *,
+    app: str,
+    hold: float | Mapping[str, float],
 ) -> tuple[pd.DataFrame, list[Change]]:
     """Send traffic, and put one rule after the other in force while it flows; the rules found before come back.
 
@@ -42,20 +48,21 @@ def shift(
         plan: the traffic; it is ended after the last stage.
         stages: the rules by label, in order; the first is in force before the traffic starts.
         app: the service whose version counts.
-        hold: seconds that each stage lasts once the proxies have it.
+        hold: seconds that each stage lasts once the proxies have it; or by the stage's label.
 
     Returns:
         The table of `traffic.send`, and the changes.
     """
     (first_label, first), *rest = stages.items()
+    lasting = hold if isinstance(hold, Mapping) else dict.fromkeys(stages, hold)
     changes = []
     with applied(kube, first):
         with flowing(source, plan, app=app, lead=LEAD) as flow:
             changes.append(Change(0.0, first_label, 0.0))  # in force before the first request
-            pause(hold)
+            pause(lasting[first_label])
             for label, rule in rest:
                 changes.append(change(kube, label, rule))
-                pause(hold)
+                pause(lasting[label])
         return flow.frame(), changes
 
 

@@ -205,7 +205,7 @@ def test_waiting_has_a_deadline_and_says_for_whom(tmp_path: Path) -> None:
 
 def _add_many(root: str, number: int) -> None:
     store = Store(Path(root))
-    for turn in range(20):
+    for turn in range(60):
         add(store, key=f"k{turn % 3}", text=f"content {turn % 3}")
         store.find("tool", [f"k{turn % 3}"], verify=True)
 

@@ -240,7 +240,7 @@ def test_an_alert_that_does_not_fire_is_an_error_that_says_what_there_is(server:
 
 def test_a_counter_that_stands_still_is_an_error(server: Server) -> None:
     server.answers[ENVOY.served] = vector(({"pod": "p", "app": "ratings", "version": "v1", "response_code": "200"}, 3))
-    with pytest.raises(WaitTimeout, match="the counter is 3, and was 3"):
+    with pytest.raises(WaitTimeout, match="the counter was 3, and is 3 after 1 requests"):
         metrics.latency_of_observation(server.client, ENVOY, lambda: None, service="ratings", tries=1, timeout=0.3)
 
 

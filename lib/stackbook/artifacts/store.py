@@ -72,6 +72,7 @@ class Store:
         self.root = root
         self._say = say
         self._checked: set[tuple[str, str]] = set()
+        self._threads, self._depth = threading.RLock(), 0
         self._boot = _boot_id()
         for folder in ("blobs/sha256", "trees", "files", "index", "history", "partial", "locks", "logs", "tmp"):
             (root / folder).mkdir(parents=True, exist_ok=True)
@@ -104,6 +105,19 @@ class Store:
                 continue
             try:
                 return self._sound(entry, verify=verify)
+            except (CorruptArtifact, FileNotFoundError):
+                if found := self._sound_or_dropped(name, key):
+                    return found
+        return None
+
+    def _sound_or_dropped(self, name: str, key: str) -> Entry | None:
+        """Look again while nobody else changes the cache: what was half there for a moment is whole now, or broken."""
+        with self._alone():
+            entry = self._load(name, key)
+            if entry is None:
+                return None
+            try:
+                return self._sound(entry, verify=True)
             except CorruptArtifact as error:
                 self.drop(entry)
                 self._say(f"{error.message}; dropped from the cache, to be had anew")
@@ -128,39 +142,43 @@ class Store:
         path.chmod(0o644 if kind == "archive" else 0o755)
         with path.open("rb+") as written:
             os.fsync(written.fileno())
-        path.replace(blob)
-        stat = blob.stat()
-        entry = Entry(
-            name, key, source, version, kind, digest, stat.st_size, stat.st_mtime_ns, self._boot, time.time(), seconds
-        )
-        if kind == "file":
-            self._link(entry)
-        return self._save(entry)
+        with self._alone():
+            path.replace(blob)
+            stat = blob.stat()
+            entry = Entry(
+                name, key, source, version, kind, digest, stat.st_size, stat.st_mtime_ns, self._boot, time.time(),
+                seconds,
+            )  # fmt: skip
+            if kind == "file":
+                self._link(entry)
+            return self._save(entry)
 
     def add_tree(self, folder: Path, *, name: str, key: str, source: str, version: str, seconds: float) -> Entry:
         """Move a whole folder into the cache."""
         digest, size = tree_digest(folder)
         target = self.root / "trees" / digest[:32]
-        if target.exists() and tree_digest(target)[0] != digest:
-            shutil.rmtree(target)
-        if not target.exists():
-            folder.replace(target)
-        stat = target.stat()
-        entry = Entry(
-            name, key, source, version, "tree", digest, size, stat.st_mtime_ns, self._boot, time.time(), seconds
-        )
-        return self._save(entry)
+        with self._alone():
+            if target.exists() and tree_digest(target)[0] != digest:
+                shutil.rmtree(target)
+            if not target.exists():
+                folder.replace(target)
+            stat = target.stat()
+            entry = Entry(
+                name, key, source, version, "tree", digest, size, stat.st_mtime_ns, self._boot, time.time(), seconds
+            )
+            return self._save(entry)
 
     def drop(self, entry: Entry) -> None:
         """Forget the entry and delete its content, unless another entry has it too."""
-        self._index(entry.name, entry.key).unlink(missing_ok=True)
-        if any(other.digest == entry.digest for other in self.entries()):
-            return
-        if entry.kind == "tree":
-            shutil.rmtree(self.path(entry), ignore_errors=True)
-        else:
-            shutil.rmtree(self.root / "files" / entry.digest[:16], ignore_errors=True)
-            self._blob(entry.digest).unlink(missing_ok=True)
+        with self._alone():
+            self._index(entry.name, entry.key).unlink(missing_ok=True)
+            if any(other.digest == entry.digest for other in self.entries()):
+                return
+            if entry.kind == "tree":
+                shutil.rmtree(self.path(entry), ignore_errors=True)
+            else:
+                shutil.rmtree(self.root / "files" / entry.digest[:16], ignore_errors=True)
+                self._blob(entry.digest).unlink(missing_ok=True)
 
     def entries(self, name: str = "*") -> list[Entry]:
         """All entries, or those of one name, newest first."""
@@ -179,8 +197,10 @@ class Store:
 
     def _sound(self, entry: Entry, *, verify: bool) -> Entry:
         path = self.path(entry)
-        if entry.kind == "file" and not path.exists() and self._blob(entry.digest).exists():
-            self._link(entry)
+        if entry.kind == "file" and not path.exists():
+            with self._alone():
+                if not path.exists() and self._blob(entry.digest).exists():
+                    self._link(entry)
         if not path.exists():
             raise CorruptArtifact(f"{entry.name}: its content is missing from the cache")
         stat = path.stat()
@@ -205,12 +225,26 @@ class Store:
         temporary.unlink(missing_ok=True)  # rename(2) does nothing when both names are links to one file
 
     def _save(self, entry: Entry) -> Entry:
-        _write_json(self._index(entry.name, entry.key), asdict(entry))
-        with (self.root / "locks" / "index.lock").open("w") as guard:
-            fcntl.flock(guard, fcntl.LOCK_EX)
+        with self._alone():
+            _write_json(self._index(entry.name, entry.key), asdict(entry))
             for old in self.entries(entry.name)[_KEEP:]:
                 self.drop(old)
         return entry
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other thread or process adds to the cache or drops from it meanwhile; may be nested."""
+        with self._threads:
+            if self._depth:
+                yield
+                return
+            with (self.root / "locks" / "index.lock").open("w") as guard:
+                fcntl.flock(guard, fcntl.LOCK_EX)
+                self._depth += 1
+                try:
+                    yield
+                finally:
+                    self._depth -= 1
 
     def _load(self, name: str, key: str) -> Entry | None:
         return _read_entry(self._index(name, key))

@@ -25,35 +25,46 @@ def latency_of_observation(
     request: Callable[[], object],
     *,
     service: str,
-    tries: int = 4,
+    tries: int = 5,
+    every: float = 1.0,
     timeout: float = 20.0,
 ) -> list[float]:
     """Seconds from the end of a request to the first answer of Prometheus that counts it, once per try.
 
+    The requests are spread over time, so that they meet the scrape interval at different points.
+
     Args:
         prometheus: the server.
         words: the metrics' names.
-        request: sends one request to the service.
+        request: sends one request to the service; nobody else sends any meanwhile.
         service: whose counter is watched.
         tries: how often.
-        timeout: deadline for each, in seconds.
+        every: seconds from one request to the next, at least.
+        timeout: deadline in seconds, after the last request.
 
     Raises:
-        WaitTimeout: the counter did not move; says what it was.
+        WaitTimeout: a request is not counted; says what the counter was.
     """
 
     def count() -> int:
         found = service_counts(prometheus, words)
         return int(found[found["service"] == service]["count"].sum())
 
-    found = []
-    for _ in range(tries):
-        before = count()
-        request()
-        sent = time.monotonic()
-        until(lambda: count() > before, what=f"Prometheus counts the request to {service}", timeout=timeout, every=0.1,  # noqa: B023
-              last=lambda: f"the counter is {count()}, and was {before}")  # noqa: B023  # fmt: skip
-        found.append(time.monotonic() - sent)
+    first = count()
+    sent: list[float] = []
+    found: list[float] = []
+    start = time.monotonic()
+
+    def all_counted() -> bool:
+        if len(sent) < tries and time.monotonic() - start >= len(sent) * every:
+            request()
+            sent.append(time.monotonic())
+        counted, now = count() - first, time.monotonic()
+        found.extend(now - moment for moment in sent[len(found) : counted])
+        return len(found) >= tries
+
+    until(all_counted, what=f"Prometheus counts the requests to {service}", timeout=tries * every + timeout, every=0.1,
+          last=lambda: f"the counter was {first}, and is {count()} after {len(sent)} requests")  # fmt: skip
     return found
 
 
