@@ -200,7 +200,7 @@ def _scraped(lab: Lab) -> str:
     from stackbook import metrics
 
     with metrics.opened(lab.kube) as prometheus:
-        wrong = metrics.missing(lab, prometheus)
+        wrong = metrics.missing_in_the_end(lab, prometheus)
         require(not wrong, "; ".join(wrong[:5]), fix="stackbook run --only 10")
         return f"{len(prometheus.targets())} targets"
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import matplotlib
+import matplotlib.pyplot as plt
 import nbformat
 from nbclient import NotebookClient
 from stackbook import paths
+from stackbook.chapter import Lab
 
 SEPARATOR = "\n# next cell\n"
 
@@ -41,3 +45,22 @@ def copy(
 def run(book: nbformat.NotebookNode, folder: Path) -> None:
     """Run it in a kernel of its own; when that ends, what the chapter made is taken away."""
     NotebookClient(book, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+
+
+def run_here(book: nbformat.NotebookNode) -> dict[str, Any]:
+    """Run it in this process, which spares a kernel's start; what the chapter made is taken away in any case.
+
+    Raises:
+        Exception: that of the first cell that fails, as it is.
+    """
+    matplotlib.use("Agg")
+    names: dict[str, Any] = {}
+    try:
+        for number, cell in enumerate(book.cells):
+            exec(compile(cell.source, f"<cell {number}>", "exec"), names)
+    finally:
+        lab = names.get("lab")
+        if isinstance(lab, Lab) and "scope" in names:
+            lab.leave(names["scope"])
+        plt.close("all")
+    return names

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from mutate import copy, run
-from nbclient.exceptions import CellExecutionError
+from mutate import copy, run_here
 from stackbook import checks, metrics
 from stackbook.chapter import Lab
-from stackbook.errors import CheckFailed
+from stackbook.errors import CheckFailed, WaitTimeout
 from stackbook.waiting import until
 
-pytestmark = [pytest.mark.live, pytest.mark.usefixtures("one_bench")]
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("untraced", "one_bench"), pytest.mark.xdist_group("mesh")]
 MUTATIONS = {
-    "one request less in the client's table": (("prometheus", "count"), {"client_counts(frame,": "client_counts(frame.iloc[1:],"}),
+    "one request less in the client's table": (
+        ("prometheus", "count"), {"client_counts(frame,": "client_counts(frame.iloc[1:],"}, "service by service"),
     "a request that the table does not have": (
-        ("prometheus", "count"), {"lambda: send(table.inside, plan": "lambda: table.ask(bench.REVIEWS) and send(table.inside, plan"}),
-    "nothing is broken": (("prometheus", "batch"), {", table.broken_pod(lab):": ":"}),
+        ("prometheus", "count"),
+        {"lambda: send(table.inside, plan": "lambda: table.ask(bench.REVIEWS) and send(table.inside, plan"},
+        "service by service"),
+    "nothing is broken": (("prometheus", "batch"), {", table.broken_pod(lab):": ":"}, "the alert RequestsFail fires"),
     "a slower scrape than the page says": (
-        ("prometheus", "late"), {"scrape=scrape_seconds, retention": "scrape=20, retention"}),
+        ("prometheus", "late"), {"scrape=scrape_seconds, retention": "scrape=20, retention"}, "within one scrape|counts the requests"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_the_chapters_check_fails(name: str, tmp_path: Path) -> None:
-    steps, changes = MUTATIONS[name]
-    with pytest.raises(CellExecutionError) as caught:
-        run(copy("10-metrics", "vocabulary", *steps, changes=changes), tmp_path)
-    assert caught.value.ename in ("CheckFailed", "WaitTimeout"), str(caught.value)[-2000:]
+def test_the_chapters_check_fails(name: str) -> None:
+    steps, changes, words = MUTATIONS[name]
+    with pytest.raises((CheckFailed, WaitTimeout), match=words):
+        run_here(copy("10-metrics", "vocabulary", *steps, changes=changes, leave=""))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_killed_twice_it_still_has_what_it_had(installed: Lab) -> None:
         metrics.killed(installed, "prometheus")
     with metrics.opened(installed.kube) as prometheus:
         metrics.wait_complete(installed, prometheus)
-        assert before > 0 and metrics.samples(prometheus, at=moment)[1] == before
+        assert metrics.samples(prometheus, at=moment)[1] >= before > 0  # one more, where a scrape had just begun
 
 
 def test_applied_again_nothing_is_changed(installed: Lab) -> None:

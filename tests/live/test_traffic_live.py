@@ -12,7 +12,7 @@ SUBSETS = rules.destination_rule("reviews", versions=["v1", "v3"])
 
 
 @pytest.fixture(scope="module")
-def table(lab):
+def table(lab, untraced):
     with bench.restored(lab):
         yield bench.prepare(lab)
 

@@ -163,10 +163,11 @@ def propagate(
         start = time.monotonic()
         if not change():
             return 0.0
-        current = versions(kube, rules)
         seen: list[str] = []
 
         def done() -> bool:
+            # Asked each time: istiod itself writes into an object's status (a ServiceEntry's addresses), a new version.
+            current = versions(kube, rules)
             seen[:] = [name for name, ask in istiods.items() if _read_by(ask("/debug/configz"), rules) != current]
             seen[:] = [f"{name} has not read the rules yet" for name in seen] or _late(
                 _connected(istiods), wanted, before

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from typing import TYPE_CHECKING
 
 from stackbook import manifests, mesh
 from stackbook.cluster import pod_problem
+from stackbook.errors import WaitTimeout
 from stackbook.metrics.client import Prometheus
 from stackbook.metrics.words import Vocabulary
 from stackbook.waiting import until
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from stackbook.step import Step
 
 JOBS = ("cadvisor", "coredns", "envoy", "istiod", "kubelet", "prometheus")
+_UNKNOWN, _NOT_YET = "Prometheus does not know it", "not scraped yet"
 
 
 def install(lab: Lab, words: Vocabulary, *, scrape: int, retention_hours: int, step: Step | None = None) -> int:
@@ -67,9 +70,22 @@ def missing(lab: Lab, prometheus: Prometheus) -> list[str]:
     for job, name in sorted(expected(lab)):
         target = targets.get((job, name))
         if target is None:
-            found.append(f"{job} {name}: Prometheus does not know it")
+            found.append(f"{job} {name}: {_UNKNOWN}")
         elif target["health"] != "up":
-            found.append(f"{job} {name}: {target['error'] or 'not scraped yet'}")
+            found.append(f"{job} {name}: {target['error'] or _NOT_YET}")
+    return found
+
+
+def missing_in_the_end(lab: Lab, prometheus: Prometheus, *, timeout: float = 20.0) -> list[str]:
+    """`missing`, once no target is so new that Prometheus has not come to it yet, or after `timeout` seconds."""
+    found: list[str] = []
+
+    def settled() -> bool:
+        found[:] = missing(lab, prometheus)
+        return not any(line.endswith((_UNKNOWN, _NOT_YET)) for line in found)
+
+    with contextlib.suppress(WaitTimeout):
+        until(settled, what="Prometheus has come to each target", timeout=timeout, every=0.5)
     return found
 
 
