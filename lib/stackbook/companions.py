@@ -73,30 +73,41 @@ def end_group(process: subprocess.Popen[Any]) -> None:
 
 
 @contextlib.contextmanager
-def following(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Show the steps' events while notebooks run in kernels of their own."""
-    stop = threading.Event()
+def following(folder: Path, say: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
+    """Show the steps' events while notebooks run in kernels of their own.
 
-    def follow() -> None:
-        shown = 0
-        while True:
-            ending = stop.is_set()
+    Yields a way to say something else in its place: after all events that came before it.
+    """
+    stop = threading.Event()
+    one_at_a_time = threading.RLock()
+    shown = 0
+
+    def catch_up() -> None:
+        nonlocal shown
+        with one_at_a_time:
             events = Record(folder / "events.jsonl").events()
             for event in events[shown:]:
                 if line := _line(event):
                     say(line)
             shown = len(events)
-            if ending:
-                return
-            stop.wait(0.3)
+
+    def follow() -> None:
+        while not stop.wait(0.3):
+            catch_up()
+
+    def tell(text: str) -> None:
+        with one_at_a_time:
+            catch_up()
+            say(text)
 
     thread = threading.Thread(target=follow, name="follow", daemon=True)
     thread.start()
     try:
-        yield
+        yield tell
     finally:
         stop.set()
         thread.join(5)
+        catch_up()
 
 
 def _line(event: Mapping[str, Any]) -> str:

@@ -95,10 +95,10 @@ def run(
         (folder / "profile.yaml").write_text(_effective(loaded, values), encoding="utf-8")
         if needs_lab:
             reset.remember(loaded)
-        with prefetching(loaded, chosen, folder), following(folder, say):
+        with prefetching(loaded, chosen, folder), following(folder, say) as tell:
             try:
                 for chapter in chosen:
-                    current.outcomes.append(_one(current, chapter, values[chapter.id], again, say))
+                    current.outcomes.append(_one(current, chapter, values[chapter.id], again, tell))
                     current.seconds = round(time.monotonic() - start, 3)
                     save(current)
             except KeyboardInterrupt:

@@ -38,11 +38,12 @@ def timeline(staged: pd.DataFrame, changes: Sequence[Change], *, width: float = 
     """Requests per second by version over time, failures, and when each stage was set."""
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots()
+    fig, axes = plt.subplots(figsize=(10, 4.5))
     slot = (staged["started"] // width) * width
+    whole = sorted(s for s in slot.unique() if s + width <= staged["started"].max())  # the last one is cut short
     versions = sorted(v for v in staged["version"].unique() if v)
     for number, version in enumerate(versions):
-        counts = staged[staged["version"] == version].groupby(slot).size().reindex(sorted(slot.unique()), fill_value=0)
+        counts = staged[staged["version"] == version].groupby(slot).size().reindex(whole, fill_value=0)
         style: dict[str, Any] = {"marker": _MARKS[number % len(_MARKS)], "color": PALETTE[number % len(PALETTE)]}
         axes.plot(counts.index.to_numpy(), counts.to_numpy() / width, label=version, **style)
     failed = staged[staged["status"] != 200]
@@ -58,7 +59,7 @@ def timeline(staged: pd.DataFrame, changes: Sequence[Change], *, width: float = 
         ylabel="requests per s",
         ylim=(None, top),
     )
-    axes.legend(loc="center right")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return fig
 
 

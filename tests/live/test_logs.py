@@ -16,7 +16,7 @@ from stackbook.logs.secret import NAMESPACE, SERVER
 from stackbook.redact import Secret
 from stackbook.waiting import pause, until
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("beside")]
+pytestmark = pytest.mark.live
 
 
 @pytest.fixture(scope="module")

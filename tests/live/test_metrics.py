@@ -12,7 +12,7 @@ from stackbook.chapter import Lab
 from stackbook.errors import CheckFailed, WaitTimeout
 from stackbook.waiting import until
 
-pytestmark = [pytest.mark.live, pytest.mark.usefixtures("untraced", "one_bench"), pytest.mark.xdist_group("mesh")]
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("untraced", "one_bench")]
 MUTATIONS = {
     "one request less in the client's table": (
         ("prometheus", "count"), {"client_counts(frame,": "client_counts(frame.iloc[1:],"}, "service by service"),

@@ -20,7 +20,7 @@ from stackbook.errors import CheckFailed, StackbookError, WaitTimeout
 from stackbook.tracing import frames, switches, telemetry
 from stackbook.traffic import Group, Plan, from_mesh, send
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("mesh")]
+pytestmark = pytest.mark.live
 NOTHING = "__import__('contextlib').nullcontext()"
 """Stands for a context that does nothing."""
 TO = 'rules.virtual_service("reviews", rules.route(rules.to("reviews", "{}")))'

@@ -13,7 +13,7 @@ from stackbook import bench
 from stackbook import mesh_rules as rules
 from stackbook.errors import CheckFailed
 
-pytestmark = [pytest.mark.live, pytest.mark.usefixtures("untraced", "one_bench"), pytest.mark.xdist_group("mesh")]
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("untraced", "one_bench")]
 DELAY = "delay_seconds=delay_seconds)\nSUBSETS"
 SHORT = {"delay_seconds = 5": "delay_seconds = 1", "rate = 240": "rate = 400"}
 """Parameters of 07 with which a run is over sooner."""

@@ -49,4 +49,5 @@ def test_without_sampling_the_traces_miss_every_request(monkeypatch: pytest.Monk
     """
     monkeypatch.setattr(tracing, "sampled", lambda kube, share: tracing.untraced(kube))
     with pytest.raises(CheckFailed, match="traces has missed"):
-        run_here(copy("12-logs", "elasticsearch", "witnesses", leave=""))
+        changes = {'app="reviews"), service="reviews")': 'app="reviews"), service="reviews", timeout=5)'}
+        run_here(copy("12-logs", "elasticsearch", "witnesses", changes=changes, leave=""))

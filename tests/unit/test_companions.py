@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from stackbook import companions
+from stackbook.step import Record
 
 
 @pytest.mark.parametrize(("log", "trims"), [("go:apps: 7 built in 31 s\n", 1), ("bundle:apps: 0.1.0, 90 MB, 1 s\n", 0)])
@@ -18,3 +19,13 @@ def test_gos_caches_are_bounded_only_after_a_build(
     companions._trim_after_builds(tmp_path / "prefetch.log")
     assert len(ran) == trims
     assert all("--trim" in command for command in ran)
+
+
+def test_a_chapters_steps_are_said_before_the_next_chapter(tmp_path: Path) -> None:
+    said: list[str] = []
+    record = Record(tmp_path / "events.jsonl")
+    with companions.following(tmp_path, said.append) as tell:
+        for number in range(30):
+            tell(f"chapter {number}")
+            record.append("progress", text=f"step of {number}")
+    assert said == [line for n in range(30) for line in (f"chapter {n}", f"    step of {n}")]
