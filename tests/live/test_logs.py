@@ -176,3 +176,15 @@ def test_a_shipper_killed_outright_loses_nothing(logs: Lab) -> None:
             logs.kube.wait_rollout(NAMESPACE, "daemonset/shipper")
             found = delivery.wait_arrived(store, pods, timeout=120)
         assert delivery.problems(found, pods.share) == []
+
+
+def test_the_witnesses_together_take_at_most_2_5_gib(logs: Lab) -> None:
+    """What the chapters 10 to 12 add to the lab: Prometheus, Jaeger, Elasticsearch and the shippers."""
+    added = {"prometheus": 0, "jaeger": 0, "java": 0, "rsyslogd": 0}
+    for host in logs.machines.values():
+        for line in host.run(["ps", "-eo", "pss=,comm="]).lines:
+            size, _, name = line.strip().partition(" ")
+            if name.strip() in added:
+                added[name.strip()] += int(size) * 1024
+    assert added["java"] > 200 * 2**20 and added["rsyslogd"] > 0, added
+    assert sum(added.values()) < 2.5 * 2**30, added

@@ -20,9 +20,14 @@ MUTATIONS = {
         ("prometheus", "count"),
         {"lambda: send(table.inside, plan": "lambda: table.ask(bench.REVIEWS) and send(table.inside, plan"},
         "service by service"),
-    "nothing is broken": (("prometheus", "batch"), {", table.broken_pod(lab):": ":"}, "the alert RequestsFail fires"),
-    "a slower scrape than the page says": (
-        ("prometheus", "late"), {"scrape=scrape_seconds, retention": "scrape=20, retention"}, "within one scrape|counts the requests"),
+    "nothing is broken": (
+        ("prometheus", "batch"),
+        {", table.broken_pod(lab):": ":", '"RequestsFail", timeout=30': '"RequestsFail", timeout=8'},
+        "the alert RequestsFail fires"),
+    "a slower scrape than the page says": (  # eight requests: one of them meets the beginning of an interval of 12 s
+        ("prometheus", "late"),
+        {"scrape=scrape_seconds, retention": "scrape=12, retention", 'service="ratings")': 'service="ratings", tries=8)'},
+        "within one scrape|counts the requests"),
 }  # fmt: skip
 
 

@@ -216,3 +216,12 @@ def test_a_mesh_that_is_asked_for_and_not_there_is_an_error(monkeypatch: pytest.
 def test_without_a_cluster_nothing_is_asked_of_one(tmp_path: Path) -> None:
     with pytest.raises(CheckFailed, match="this lab has no cluster"):
         deployed.asked_for(FakeLab(tmp_path / "kubeconfig"), True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("first", ["Unavailable", "Canceled"])
+def test_a_deadline_that_the_server_notices_first_is_asked_again(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [first, first, "DeadlineExceeded", "never asked"]
+    monkeypatch.setattr(Greeter, "calls", lambda self, count, *flags: {"by_code": {answers.pop(0): count}})
+    assert greeter().too_late("-timeout", "300ms") == {"by_code": {"DeadlineExceeded": 1}}
+    answers[:] = [first] * 9
+    assert greeter().too_late(tries=3) == {"by_code": {first: 1}} and len(answers) == 6
