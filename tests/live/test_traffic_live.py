@@ -1,11 +1,14 @@
 """Traffic and rules on the live lab: the pace, what is refused, and that the rules found are there again."""
 
+import time
+
 import pytest
 from labtools import stackbook
 from stackbook import bench
 from stackbook import mesh_rules as rules
 from stackbook.errors import CheckFailed, InputError, StackbookError
 from stackbook.traffic import Group, Plan, own_errors, send
+from stackbook.waiting import until
 
 pytestmark = pytest.mark.live
 SUBSETS = rules.destination_rule("reviews", versions=["v1", "v3"])
@@ -48,6 +51,20 @@ def test_what_the_api_server_refuses_leaves_nothing(table):
     assert rules.found(table.kube) == before
 
 
+def wait_quiet(kube):
+    """Wait until istiod has sent nothing for a second: a push about something else, in the same moment, is no sign of a rule."""
+    last, since = {}, time.monotonic()
+
+    def quiet():
+        nonlocal last, since
+        now = {id: proxy.push for id, proxy in rules.proxies(kube).items()}
+        if now != last:
+            last, since = now, time.monotonic()
+        return time.monotonic() - since >= 1
+
+    until(quiet, what="istiod sends nothing", timeout=30, every=0.1)
+
+
 def test_a_rule_that_a_proxy_rejects_is_named_with_its_reason(table):
     """An EnvoyFilter with a field that no Envoy knows gets past istiod, and is refused by the proxies."""
     patch = {"operation": "MERGE", "value": {"connect_timeout": "-1s"}}
@@ -61,6 +78,7 @@ def test_a_rule_that_a_proxy_rejects_is_named_with_its_reason(table):
         "metadata": {"name": "broken", "namespace": "default"},
         "spec": {"configPatches": [{**where, "patch": patch}]},
     }
+    wait_quiet(table.kube)
     try:
         with pytest.raises(CheckFailed, match="does not take the rules"):
             rules.propagate(table.kube, lambda: table.kube.apply(filter_), [filter_])
