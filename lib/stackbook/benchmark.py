@@ -17,13 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stackbook import backends, bookinfo, istio_install, kubeadm, mesh, paths, reset
+from stackbook import backends, bench, bookinfo, istio_install, kubeadm, mesh, paths, reset
 from stackbook.chapter import Lab
 from stackbook.errors import InputError, StackbookError
 from stackbook.hosts import LocalHost
 from stackbook.parameters import Profile
 from stackbook.providers.embedded import Embedded
 from stackbook.step import Record, now
+from stackbook.traffic import Group, Plan, send
 from stackbook.waiting import pause
 
 FOLDER = paths.checkout() / "bench"
@@ -209,6 +210,26 @@ def measured(profile: str) -> dict[str, Any]:
     }
 
 
+RATE = 500
+"""Requests a second that the traffic generator is asked for beside the lab."""
+
+
+def pace(profile: str, *, count: int = 2500) -> dict[str, float]:
+    """Requests a second that the traffic generator reaches of `RATE`, inside the mesh and from this host by the gateway."""
+    lab = Lab.open("06-traffic", profile)
+    with bench.restored(lab):
+        table = bench.prepare(lab)
+        ways = {"inside": (table.inside, bench.REVIEWS), "host": (table.host, f"{table.ingress}/api/v1/products")}
+        reached = {}
+        for name, (source, url) in ways.items():
+            plan = Plan([Group("all", url)], count=count, rate=RATE, warmup=300, concurrency=64)
+            frame = send(source, plan)
+            if wrong := bench.failures(table, frame):
+                raise StackbookError(f"requests from {name} failed: {'; '.join(wrong)}")
+            reached[name] = round(float(frame.attrs["rate"]), 1)
+    return reached
+
+
 def _no_lab(profile: Profile) -> None:
     if Embedded(profile).containers():
         raise InputError(f"the lab {profile.lab!r} is there: a benchmark begins without one", fix="stackbook reset")
@@ -228,7 +249,7 @@ def main(argv: list[str] | None = None) -> int:
     _no_lab(loaded)
     Lab.open("05-istio", profile).artifacts.ensure(["machine-rootfs", "control-plane", "worker", "node", "apps", "istio",
                                                     "kubelet", "kubeadm", "kubectl", "istioctl", "app-load"])  # fmt: skip
-    floors, labs = [], []
+    floors, labs, paces = [], [], []
     for number in range(rounds):
         print(f"round {number + 1} of {rounds}: floor", flush=True)
         reset.remember(loaded)
@@ -238,9 +259,10 @@ def main(argv: list[str] | None = None) -> int:
         reset.reset(loaded, say=lambda text: None)
         print(f"  {marks}\nround {number + 1} of {rounds}: stackbook", flush=True)
         labs.append(measured(profile))
-        print(f"  {labs[-1]['marks']}", flush=True)
+        paces.append(pace(profile))
+        print(f"  {labs[-1]['marks']}, of {RATE} requests/s {paces[-1]}", flush=True)
         reset.reset(loaded, say=lambda text: None)
-    write(floors, labs)
+    write(floors, labs, paces)
     return 0
 
 
@@ -250,7 +272,7 @@ def _median(values: list[float]) -> float:
     return round(statistics.median(values), 2)
 
 
-def write(floors: list[dict[str, Any]], labs: list[dict[str, Any]]) -> Path:
+def write(floors: list[dict[str, Any]], labs: list[dict[str, Any]], paces: list[dict[str, float]]) -> Path:
     """Keep the figures: medians over the rounds, every round, versions and the machine."""
     from stackbook.artifacts.load import load
     from stackbook.facts import MEMORY, OS_RELEASE
@@ -267,6 +289,7 @@ def write(floors: list[dict[str, Any]], labs: list[dict[str, Any]]) -> Path:
         "marks": {name: _median([r["marks"][name] for r in labs]) for name in labs[0]["marks"]},
         "floor_marks": {name: _median([f["marks"][name] for f in floors]) for name in floors[0]["marks"]},
         "targets": TARGETS,
+        "requests_a_second": {name: _median([p[name] for p in paces]) for name in paces[0]},
         "floor_phases": [f["phases"] for f in floors],
         "stackbook_steps": [r["steps"] for r in labs],
         "versions": dict(load().versions),
@@ -312,6 +335,12 @@ def block(data: dict[str, Any]) -> str:
         f"{machine['memory_gib']:.0f} GiB, {machine['system']}, kernel {machine['kernel'].split('-')[0]}; "
         f"measured {data['time'][:4]}-{data['time'][4:6]}-{data['time'][6:8]})."
     )
+    if reached := data.get("requests_a_second"):
+        lines.append("")
+        lines.append(
+            f"Beside the lab, the traffic generator asked for {RATE} requests/s starts {reached['inside']:.0f} inside the mesh, "
+            f"and {reached['host']:.0f} through the ingress gateway."
+        )
     return "\n".join(lines)
 
 

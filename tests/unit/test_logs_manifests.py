@@ -1,7 +1,11 @@
 """The manifests of chapter 12 and the configuration of its shipper, as they are applied."""
 
 import base64
+import contextlib
+import gzip
+import os
 import re
+import subprocess
 
 import pytest
 import yaml
@@ -10,6 +14,7 @@ from stackbook.chapter_parameters import Logs
 from stackbook.errors import InputError
 from stackbook.logs import deploy, guard, rsyslog_config, secret
 from stackbook.parameters import validate
+from stackbook.waiting import until
 
 
 def documents(name, **values):
@@ -150,6 +155,71 @@ def test_the_configuration_has_no_placeholder_left_and_no_password():
     assert text.count("pwd=`echo $SHIPPER_PASSWORD`") == 2
     assert text.count('writeoperation="create"') == 2
     assert "mmkubernetes" not in rsyslog_config.render(server="x", port=1, kubernetes=False)
+
+
+# its script
+
+
+@contextlib.contextmanager
+def running(folder):
+    """The script with a stand-in for rsyslogd, in `folder`/state, over the files of `folder`/pods; ended in good order."""
+    (folder / "bin").mkdir(exist_ok=True)
+    stand_in = folder / "bin" / "rsyslogd"
+    stand_in.write_text('#!/bin/sh\necho started >> "$SHIPPER_FOLDER/starts"\nexec sleep 60\n')
+    stand_in.chmod(0o755)
+    state = folder / "state"
+    state.mkdir(exist_ok=True)
+    starts = state / "starts"
+    before = starts.stat().st_size if starts.exists() else 0
+    env = {"PATH": f"{folder / 'bin'}:/usr/bin:/bin", "SHIPPER_FOLDER": str(state), "SHIPPER_CONFIG": "none",
+           "SHIPPER_PODS": str(folder / "pods")}  # fmt: skip
+    process = subprocess.Popen(["sh", "-c", rsyslog_config.SCRIPT], env=env, stdout=subprocess.PIPE, text=True)
+    try:
+        until(lambda: starts.exists() and starts.stat().st_size > before, what="it has started", timeout=20, every=0.02)
+        yield state
+    finally:
+        process.terminate()
+        said, _ = process.communicate(timeout=20)
+    assert process.returncode == 0 and "stopped" in said, said
+
+
+def rotated(folder, number, text, *, packed):
+    """A file of a pod's log that the kubelet has renamed, and compressed or not."""
+    path = folder / "pods" / "shop_web_1" / "web" / f"0.log.2026112{number}-080000"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if packed:
+        path = path.with_name(path.name + ".gz")
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path.write_text(text)
+    return path
+
+
+def test_what_was_compressed_while_nobody_read_is_read_from_a_copy(tmp_path):
+    old = rotated(tmp_path, 1, "before the shipper came", packed=True)
+    os.utime(old, (1, 1))
+    with running(tmp_path) as state:
+        assert not list((state / "packed").rglob("*.log.*"))
+    rotated(tmp_path, 2, "while it was away\n", packed=True)
+    rotated(tmp_path, 3, "can be read as it is\n", packed=False)
+    with running(tmp_path) as state:
+        (copy,) = (state / "packed").rglob("*.log.*")
+        assert copy == state / "packed/shop_web_1/web/0.log.20261122-080000"
+        assert copy.read_text() == "while it was away\n"
+        os.utime(copy, (1, 1))
+    with running(tmp_path):  # a copy that is over an hour old goes
+        assert not copy.exists()
+
+
+def test_the_place_to_go_on_from_says_what_was_compressed_since(tmp_path):
+    (tmp_path / "state" / "older").mkdir(parents=True)
+    path = rotated(tmp_path, 1, "x\n", packed=True)
+    os.utime(path, (1, 1))
+    with running(tmp_path) as state:
+        assert not list((state / "packed").rglob("*.log.*"))
+    os.utime(state / "older", (0, 0))
+    with running(tmp_path) as state:
+        assert len(list((state / "packed").rglob("*.log.*"))) == 1
 
 
 # the Secret

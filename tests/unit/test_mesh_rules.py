@@ -5,6 +5,7 @@ import copy
 import json
 import socket
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -39,6 +40,8 @@ class FakeMesh:
         self.accepts_after = 0  # looks at the proxies until they have accepted what is without the rules
         self._reads = self._acks = 0
         self.istiod = {}
+        self.gathers = 0.1  # seconds from what istiod has read to its push
+        self._due = 0.0
         self.fixed = [service("reviews"), service("ratings")]
         self.fixed += [pod("reviews", v) for v in ("v1", "v2", "v3")] + [pod("ratings", "v1")]
 
@@ -53,7 +56,7 @@ class FakeMesh:
                 self.version += 1
                 changed += 1
                 self.rules[rule["kind"], rule["metadata"]["name"]] = copy.deepcopy(rule) | {
-                    "metadata": {**rule["metadata"], "resourceVersion": str(self.version), "uid": "u", "generation": 1}
+                    "metadata": {**rule["metadata"], "uid": "u", "generation": self.version}
                 }
         self.calls.append(("apply", [r["metadata"]["name"] for r in manifest], changed))
         if changed:
@@ -72,7 +75,7 @@ class FakeMesh:
         for rule in items:
             self.version += 1
             self.rules[rule["kind"], rule["metadata"]["name"]] = rule
-            rule["metadata"]["resourceVersion"] = str(self.version)
+            rule["metadata"] |= {"uid": "u", "generation": self.version}
         self._changed()
         return Result(args, 0, "", "", 0)
 
@@ -92,11 +95,13 @@ class FakeMesh:
             self._reads -= 1
         if not self._reads and self.istiod != self.rules:
             self.istiod = copy.deepcopy(self.rules)
-            self.push += 1
+            self._due = time.monotonic() + self.gathers
         return json.dumps(list(self.istiod.values()))
 
     def _syncz(self):
-        behind = self.istiod != self.rules
+        if self._due and time.monotonic() >= self._due:
+            self.push, self._due = self.push + 1, 0.0
+        behind = self._due or self.istiod != self.rules
         if not behind and self._acks:
             self._acks -= 1
         sent = f"2026-11-23T03:45:00Z/{self.push}{UUID}"
@@ -324,22 +329,91 @@ def test_a_rejected_rule_has_its_cause_and_is_taken_back():
 
 def test_an_old_rejection_does_not_hinder_what_takes_its_cause_away():
     kube = FakeMesh()
+    kube.gathers = 0
     kube.apply([DESTINATION])
     kube._configz()
+    kube._syncz()
+    kube.gathers = 0.1
     kube.rejects, kube.accepts_after = "Invalid duration", 3
     assert all(proxy.rejected for proxy in rules.proxies(kube).values())
     assert propagation.propagate(kube, lambda: kube.delete([DESTINATION]), [DESTINATION], timeout=5) > 0
+
+
+def look(at, generation, pushes, *, istiod="a", pending=(), rejected=""):
+    """A look that took 10 ms: the generation of the one rule that was read, and the newest push of each proxy."""
+    known = {
+        id: propagation.Proxy(id, "default", "sidecar", push, tuple(pending), rejected, istiod)
+        for id, push in pushes.items()
+    }
+    return propagation.Look(at, at + 0.01, {istiod: {RULE: f"u/{generation}"}}, known)
+
+
+RULE = ("VirtualService", "default", "reviews")
+NOW = {RULE: "u/2"}
+
+
+def test_a_push_under_way_for_an_earlier_change_is_not_taken_for_the_rules():
+    looks = [look(0, 1, {"x": 7}), look(0.04, 1, {"x": 7}), look(0.08, 2, {"x": 8})]
+    assert propagation.missing(looks, NOW, {"x"}) == ["x: push 8, not acknowledged: nothing"]
+    looks.append(look(0.2, 2, {"x": 9}, pending=["Cluster"]))
+    assert propagation.missing(looks, NOW, {"x"}) == ["x: push 9, not acknowledged: Cluster"]
+    assert propagation.missing([*looks, look(0.3, 2, {"x": 9})], NOW, {"x"}) == []
+
+
+def test_a_push_that_is_seen_late_is_taken():
+    """Nobody looked for half a second: the push may be that of the rules, and no other will come."""
+    looks = [look(0, 1, {"x": 7}), look(0.5, 2, {"x": 8})]
+    assert propagation.missing(looks, NOW, {"x"}) == []
+
+
+def test_a_rejection_of_an_earlier_push_is_not_one_of_the_rules():
+    looks = [look(0, 1, {"x": 7}), look(0.05, 2, {"x": 8}, rejected="other")]
+    assert propagation.missing(looks, NOW, {"x"})
+    with pytest.raises(CheckFailed, match="other"):
+        propagation.missing([*looks, look(0.3, 2, {"x": 9}, rejected="other")], NOW, {"x"})
+
+
+def test_what_was_no_change_of_a_spec_is_not_waited_for():
+    assert propagation.missing([look(0, 2, {"x": 7}), look(0.1, 2, {"x": 7})], NOW, {"x"}) == []
+
+
+def test_each_istiod_counts_its_own_pushes():
+    def both(at, generation, first, second):
+        one, two = look(at, generation, {"x": first}), look(at, generation, {"y": second}, istiod="b")
+        return propagation.Look(at, at + 0.01, {**one.read, **two.read}, {**one.proxies, **two.proxies})
+
+    looks = [both(0, 1, 7, 300), both(0.05, 1, 7, 300), both(0.2, 2, 8, 300)]
+    assert propagation.missing(looks, NOW, {"x", "y"}) == ["y: push 300, not acknowledged: nothing"]
+    assert propagation.missing([*looks, both(0.3, 2, 8, 301)], NOW, {"x", "y"}) == []
+
+
+def test_an_istiod_that_ends_meanwhile_is_an_error_and_no_timeout():
+    kube = FakeMesh()
+
+    def change():
+        kube.ask = broken
+        return kube.apply([DESTINATION])
+
+    def broken(path):
+        raise TransportError("istiod istiod-1 could not be asked")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            propagation, "connect", lambda kube: contextlib.nullcontext({"istiod-1": lambda path: kube.ask(path)})
+        )
+        with pytest.raises(TransportError, match="could not be asked"):
+            propagation.propagate(kube, change, [DESTINATION], timeout=5)
 
 
 def test_rules_that_do_not_arrive_are_a_timeout_that_says_who_waits():
     kube = FakeMesh()
     kube.read_after = 10**6
     with pytest.raises(WaitTimeout, match="istiod-1 has not read"):
-        propagation.propagate(kube, lambda: kube.apply([DESTINATION]), [DESTINATION], timeout=0.3)
+        propagation.propagate(kube, lambda: kube.apply([DESTINATION]), [DESTINATION], timeout=0.4)
     kube = FakeMesh()
     kube.acked_after = 10**6
     with pytest.raises(WaitTimeout, match=r"productpage-v1-x: push 8, not acknowledged: RouteConfiguration"):
-        propagation.propagate(kube, lambda: kube.apply([DESTINATION]), [DESTINATION], timeout=0.3)
+        propagation.propagate(kube, lambda: kube.apply([DESTINATION]), [DESTINATION], timeout=0.4)
 
 
 @pytest.mark.parametrize(

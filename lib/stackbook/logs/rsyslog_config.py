@@ -8,6 +8,9 @@ From a line of the container runtime ("time stream tag text", tag P for a part a
 3. omelasticsearch creates a document under an id made of pod, container, time in ns and stream. A line sent twice has the
    same id: Elasticsearch refuses the second (409), and so duplicates are told apart.
 
+The kubelet compresses a file at its second rotation. Who was away that long finds its lines in *.gz only, which imfile does
+not read: the script unpacks what was compressed since the place to go on from, for an input of its own (`packed`).
+
 What Elasticsearch refuses for a reason of its own (a disk that is full) comes again, slowly. Where it refuses whole
 requests (a wrong password) rsyslog gives them up: then the script starts it anew, from a place before the refusal.
 
@@ -194,7 +197,7 @@ ruleset(name="fields") {
 
 ruleset(name="pods" queue.type="LinkedList" queue.filename="pods" queue.size="20000" queue.dequeueBatchSize="200"
   queue.saveOnShutdown="on" queue.maxDiskSpace="1g" queue.timeoutShutdown="2000") {
-  set $.path = replace($!metadata!filename, "@pods@/", "");
+  set $.path = replace(replace($!metadata!filename, "@pods@/", ""), "@folder@/packed/", "");
   set $.owner = field($.path, "/", 1);
   set $.namespace = field($.owner, "_", 1);
   set $.pod = field($.owner, "_", 2);
@@ -240,6 +243,9 @@ input(type="imfile" file="@pods@/*/*/*.log" tag="pods" ruleset="pods" addMetadat
 # What was renamed: 0.log.20261123-081500, but not what the kubelet has compressed.
 input(type="imfile" file="@pods@/*/*/*.log.*[0-9]" tag="pods" ruleset="pods" addMetadata="on" endmsg.regex="@complete@" readTimeout="1"
   escapeLF="on" escapeLF.replacement="@separator@" persistStateInterval="200")
+# Copies of what the kubelet has compressed meanwhile: see the script.
+input(type="imfile" file="@folder@/packed/*/*/*.log.*[0-9]" tag="pods" ruleset="pods" addMetadata="on" endmsg.regex="@complete@"
+  readTimeout="1" escapeLF="on" escapeLF.replacement="@separator@" persistStateInterval="200")
 
 *.* call own
 """
@@ -267,6 +273,20 @@ keep() {
   if [ -d kept ]; then rm -rf older; mv kept older; fi
   mkdir kept && cp imfile-state:* kept/ 2>/dev/null
 }
+# Files that were compressed since a place before which all has arrived, or since the beginning, may hold lines that were never
+# read. What had arrived of them is refused by its id. A copy is kept for an hour.
+unpack() {
+  mkdir -p packed
+  since=older
+  [ -d older ] || since=begun
+  find "$SHIPPER_PODS" -name '*.log.*.gz' -newer "$since" | while read -r file; do
+    copy="packed/${file#"$SHIPPER_PODS"/}"
+    copy="${copy%.gz}"
+    [ ! -e "$copy" ] && mkdir -p "${copy%/*}" && gzip -dc "$file" > "$copy.new" && mv "$copy.new" "$copy"
+    say "compressed while nobody read it: $file"
+  done
+  find packed -type f -mmin +60 -delete
+}
 stop() {
   kill -TERM "$child" 2>/dev/null
   wait "$child"
@@ -275,6 +295,7 @@ stop() {
   exit 0
 }
 trap stop TERM INT
+[ -e begun ] || : > begun
 while :; do
   if [ -s refused.json ]; then mv refused.json refused.last; fi
   if [ ! -e orderly ]; then
@@ -283,6 +304,7 @@ while :; do
   fi
   rm -f orderly
   rewind
+  unpack
   rsyslogd -n -i NONE -f "$SHIPPER_CONFIG" &
   child=$!
   seconds=0

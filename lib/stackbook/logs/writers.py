@@ -19,6 +19,8 @@ ROTATED_AT = 10 * 2**20
 """The kubelet's containerLogMaxSize, where its configuration names none."""
 LOOKED_AT = 10.0
 """Seconds between two looks of the kubelet at the size (containerLogMonitorInterval)."""
+_ROTATED_AFTER = 0.52
+"""The part of the lines after which a log has that size: over half, or the rest would fill another file."""
 _HEAD = 64  # bytes of a line besides its padding: time, stream, tag, run and number
 
 _NUMBERED = """
@@ -108,8 +110,8 @@ class Writers:
 def numbered(lab: Lab, lines: int, *, seconds: float = 22.0) -> Iterator[Writers]:
     """Have a pod on each machine write its share of `lines` numbered lines; the pods are gone after the block.
 
-    The lines are so long that each log passes the size at which the kubelet rotates it halfway, and is being written
-    to when the kubelet does so.
+    The lines are so long that each log passes the size at which the kubelet rotates it a little after half of them, and is
+    being written to when the kubelet does so; what is left then is too little for a second rotation.
 
     Args:
         lab: the lab.
@@ -125,7 +127,7 @@ def numbered(lab: Lab, lines: int, *, seconds: float = 22.0) -> Iterator[Writers
             "RUN": writers.run,
             "LINES": str(count),
             "STEP": str(max(1, round(count * 0.2 / seconds))),
-            "PADDING": str(max(1, round(ROTATED_AT / (0.45 * count)) - _HEAD)),
+            "PADDING": str(max(1, round(ROTATED_AT / (_ROTATED_AFTER * count)) - _HEAD)),
         }
         pods.append(_pod(lab, f"lines-{writers.run}-{name}", "lines", _NUMBERED, values, run=writers.run, node=name))
     try:

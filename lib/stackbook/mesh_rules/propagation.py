@@ -2,25 +2,36 @@
 
 istiod's /debug/configz says which objects it has read; /debug/syncz says for each proxy what was sent and what was
 acknowledged, and with which error it was rejected. A nonce there is the number of the push and a UUID
-(istio.io/istio pilot/pkg/xds, `NextVersion` and `nonce`), so a push after the change can be told from one before it.
+(istio.io/istio pilot/pkg/xds, `NextVersion` and `nonce`), so one push can be told from another.
 (`istioctl experimental wait` and its distribution tracking are no longer part of Istio.)
+
+Not every push after a change has it: one for an earlier change may still be under way. istiod gathers changes for 0.1 s
+before it makes a push (PILOT_DEBOUNCE_AFTER). So istiod is asked again and again from before the change on, and a push
+that was there within 0.1 s after istiod had still not read the change is one without it.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from stackbook.errors import CheckFailed
+from stackbook.errors import CheckFailed, StackbookError
 from stackbook.mesh_rules.build import Rule
 from stackbook.mesh_rules.istiod import NAMESPACE as ROOT
 from stackbook.mesh_rules.istiod import Ask, HasApi, connect
 from stackbook.waiting import until
 
 _UUID = 36
+_GATHERED = 0.1
+"""Seconds for which istiod gathers changes before it makes a push, at least."""
+_EVERY = 0.03
+Key = tuple[str, str, str]
+"""Kind, namespace and name of a rule."""
 
 
 class Mesh(HasApi, Protocol):
@@ -32,7 +43,7 @@ class Mesh(HasApi, Protocol):
 
 @dataclass(frozen=True)
 class Proxy:
-    """What istiod says of one proxy: `push` is the newest push sent to it, `pending` the types not acknowledged."""
+    """What an istiod says of one proxy: `push` is the newest push sent to it, `pending` the types not acknowledged."""
 
     name: str
     namespace: str
@@ -40,6 +51,7 @@ class Proxy:
     push: int
     pending: tuple[str, ...]
     rejected: str
+    istiod: str = ""
 
     @property
     def state(self) -> str:
@@ -90,7 +102,11 @@ def proxies(kube: HasApi) -> dict[str, Proxy]:
 
 
 def _connected(istiods: Mapping[str, Ask]) -> dict[str, Proxy]:
-    return {id: proxy for ask in istiods.values() for id, proxy in parse_syncz(ask("/debug/syncz")).items()}
+    return {
+        id: replace(proxy, istiod=name)
+        for name, ask in istiods.items()
+        for id, proxy in parse_syncz(ask("/debug/syncz")).items()
+    }
 
 
 def concerned(rules: Sequence[Rule], known: Mapping[str, Proxy]) -> set[str]:
@@ -113,16 +129,23 @@ def concerned(rules: Sequence[Rule], known: Mapping[str, Proxy]) -> set[str]:
     return wanted
 
 
-def versions(kube: Mesh, rules: Sequence[Rule]) -> dict[tuple[str, str, str], str]:
-    """The resourceVersion of each rule that exists, by kind, namespace and name."""
-    found: dict[tuple[str, str, str], str] = {}
+def identities(kube: Mesh, rules: Sequence[Rule]) -> dict[Key, str]:
+    """Which of these rules exist, and in which form: uid and generation, that is a number for each change of the spec.
+
+    Not the resourceVersion: istiod itself writes into an object's status, which is no reason for a push.
+    """
+    found: dict[Key, str] = {}
     for kind, namespace in sorted({(r["kind"], r["metadata"].get("namespace", "default")) for r in rules}):
         names = {r["metadata"]["name"] for r in rules if r["kind"] == kind}
         resource = f"{kind.lower()}.{rules_group(rules, kind)}"
         for item in kube.json("get", resource, "-n", namespace)["items"]:
             if item["metadata"]["name"] in names:
-                found[kind, namespace, item["metadata"]["name"]] = item["metadata"]["resourceVersion"]
+                found[kind, namespace, item["metadata"]["name"]] = _identity(item)
     return found
+
+
+def _identity(item: Mapping[str, Any]) -> str:
+    return f"{item['metadata'].get('uid', '')}/{item['metadata'].get('generation', 0)}"
 
 
 def rules_group(rules: Sequence[Rule], kind: str) -> str:
@@ -130,15 +153,63 @@ def rules_group(rules: Sequence[Rule], kind: str) -> str:
     return str(next(r["apiVersion"] for r in rules if r["kind"] == kind).partition("/")[0])
 
 
-def _read_by(istiod_config: str, rules: Sequence[Rule]) -> dict[tuple[str, str, str], str]:
-    """The resourceVersion of each of these rules that istiod has read."""
-    keys = {(r["kind"], r["metadata"].get("namespace", "default"), r["metadata"]["name"]) for r in rules}
+@dataclass(frozen=True)
+class Look:
+    """What each istiod said when it was asked once, from `began` to `ended` (monotonic time)."""
+
+    began: float
+    ended: float
+    read: Mapping[str, Mapping[Key, str]]
+    """By istiod: the rules that it has read, as `identities` has them."""
+    proxies: Mapping[str, Proxy]
+
+    def newest(self, istiod: str) -> int:
+        """The newest push that an istiod has sent."""
+        return max((proxy.push for proxy in self.proxies.values() if proxy.istiod == istiod), default=0)
+
+
+def _look(istiods: Mapping[str, Ask], keys: set[Key]) -> Look:
+    began = time.monotonic()
+    read = {name: _read_by(ask("/debug/configz"), keys) for name, ask in istiods.items()}
+    known = _connected(istiods)
+    return Look(began, time.monotonic(), read, known)
+
+
+def _read_by(configz: str, keys: set[Key]) -> dict[Key, str]:
     found = {}
-    for item in json.loads(istiod_config) or []:
+    for item in json.loads(configz) or []:
         key = (item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"])
         if key in keys:
-            found[key] = item["metadata"].get("resourceVersion", "")
+            found[key] = _identity(item)
     return found
+
+
+@contextmanager
+def _looking(istiods: Mapping[str, Ask], keys: set[Key]) -> Iterator[Callable[[], list[Look]]]:
+    """Ask the istiods again and again while the block runs; the value returns the looks so far, the first one from before it."""
+    looks = [_look(istiods, keys)]
+    errors: list[StackbookError] = []
+    ended = threading.Event()
+
+    def work() -> None:
+        try:
+            while not ended.wait(_EVERY):
+                looks.append(_look(istiods, keys))
+        except StackbookError as error:
+            errors.append(error)
+
+    def so_far() -> list[Look]:
+        if errors:
+            raise errors[0]
+        return list(looks)
+
+    thread = threading.Thread(target=work, name="propagation", daemon=True)
+    thread.start()
+    try:
+        yield so_far
+    finally:
+        ended.set()
+        thread.join()
 
 
 def propagate(
@@ -157,43 +228,58 @@ def propagate(
         CheckFailed: a proxy rejects what it was sent; with istiod's words.
         WaitTimeout: istiod has not read the rules, or a proxy has not been sent or not acknowledged them: which.
     """
-    with connect(kube) as istiods:
-        before = _connected(istiods)
-        wanted = {id for id in concerned(rules, before) if not only or before[id].name.startswith(tuple(only))}
+    keys = {(r["kind"], r["metadata"].get("namespace", "default"), r["metadata"]["name"]) for r in rules}
+    with connect(kube) as istiods, _looking(istiods, keys) as so_far:
+        first = so_far()[0]
+        wanted = {
+            id for id in concerned(rules, first.proxies) if not only or first.proxies[id].name.startswith(tuple(only))
+        }
         start = time.monotonic()
         if not change():
             return 0.0
         seen: list[str] = []
 
         def done() -> bool:
-            # Asked each time: istiod itself writes into an object's status (a ServiceEntry's addresses), a new version.
-            current = versions(kube, rules)
-            seen[:] = [name for name, ask in istiods.items() if _read_by(ask("/debug/configz"), rules) != current]
-            seen[:] = [f"{name} has not read the rules yet" for name in seen] or _late(
-                _connected(istiods), wanted, before
-            )
+            seen[:] = missing(so_far(), identities(kube, rules), wanted)
             return not seen
 
         until(
-            done, what="the proxies have the changed rules", timeout=timeout, every=0.03, last=lambda: "; ".join(seen)
+            done, what="the proxies have the changed rules", timeout=timeout, every=_EVERY, last=lambda: "; ".join(seen)
         )
         return time.monotonic() - start
 
 
-def _late(now: Mapping[str, Proxy], wanted: set[str], before: Mapping[str, Proxy]) -> list[str]:
-    """The state of each proxy that has not acknowledged a push after those of `before`.
+def missing(looks: Sequence[Look], rules: Mapping[Key, str], wanted: set[str]) -> list[str]:
+    """What still lacks between a change and the proxies, one line each; empty when they have it.
 
-    istiod keeps a rejection until the proxy accepts something newer: one that was there before says nothing yet.
+    Args:
+        looks: at the istiods, in the order of time, the first one before the change.
+        rules: those that were changed, as they are now; see `identities`.
+        wanted: ids of the proxies that are to have them; where there are none, any one will do.
 
     Raises:
-        CheckFailed: a proxy rejects what it was sent.
+        CheckFailed: a proxy rejects what it was sent. istiod keeps a rejection until the proxy accepts something newer:
+            one that was there before says nothing yet.
     """
-    newest = max((proxy.push for proxy in before.values()), default=0)
-    for id, proxy in now.items():
-        known = before[id].rejected if id in before else ""
-        if proxy.rejected not in ("", known) and proxy.push > newest:
+    first, now = looks[0], looks[-1]
+    unread = [name for name, read in now.read.items() if read != rules]
+    if unread:
+        return [f"{name} has not read the rules yet" for name in unread]
+    if all(look.read == now.read for look in looks):
+        return []  # nothing of it was new to istiod
+    without = {name: _without(looks, name, rules) for name in now.read}
+    for id, proxy in now.proxies.items():
+        known = first.proxies[id].rejected if id in first.proxies else ""
+        if proxy.rejected not in ("", known) and proxy.push > without[proxy.istiod]:
             raise CheckFailed(f"a proxy does not take the rules: {proxy.state}", fix="see `istioctl analyze`")
-    late = [now[id].state for id in sorted(wanted & set(now)) if now[id].push <= newest or now[id].pending]
-    if not wanted and all(proxy.push <= newest or proxy.pending for proxy in now.values()):
-        late.append("no proxy has been sent anything")
-    return late
+    late = {id: p.state for id, p in now.proxies.items() if p.push <= without[p.istiod] or p.pending}
+    if not wanted:
+        return ["no proxy has been sent anything"] if len(late) == len(now.proxies) else []
+    return [late[id] for id in sorted(wanted & set(late))]
+
+
+def _without(looks: Sequence[Look], istiod: str, rules: Mapping[Key, str]) -> int:
+    """The newest push of an istiod of which is known that it was made before the change was read."""
+    unread = max((look.began for look in looks if look.read[istiod] != rules), default=looks[0].began)
+    early = [look for look in looks if look.ended <= unread + _GATHERED]
+    return max(look.newest(istiod) for look in early or looks[:1])
