@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 from mutate import copy, run_here
-from stackbook import tracing
+from stackbook import bench, tracing, witnesses
 from stackbook.errors import CheckFailed
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("one_bench")]
 SPOILT = "    asked, told = evidence.table("
 # What is changed in the step, and what the check says then.
-MUTATIONS = {
-    "a request that the client forgets": (
-        {
-            'lambda: send(table.inside, plan, app="reviews")': 'lambda: send(table.inside, plan, app="reviews").iloc[1:]',
-            "count=witnessed, rate": "count=witnessed + 1, rate",
-        },
-        r"the witnesses differ: reviews v\d (200|404): client \d+, metrics \d+",
-    ),
+FORGETFUL = {
+    'lambda: send(table.inside, plan, app="reviews")': 'lambda: send(table.inside, plan, app="reviews").iloc[1:]',
+    "count=witnessed, rate": "count=witnessed + 1, rate",
+}
+SPOILED = {
     "a log line dropped": (
         {
             SPOILT: '    lines = evidence.lines["logs"]\n'
@@ -35,11 +34,27 @@ MUTATIONS = {
 }
 
 
-@pytest.mark.parametrize("name", MUTATIONS)
-def test_the_chapters_check_fails(name: str) -> None:
-    changes, message = MUTATIONS[name]
+@pytest.fixture(scope="module")
+def evidence(one_bench: bench.Bench) -> witnesses.Evidence:
+    """What the witnesses say of one batch, of which they agree as the chapter has it."""
+    found = run_here(copy("12-logs", "elasticsearch", "witnesses", leave=""))["evidence"]
+    assert isinstance(found, witnesses.Evidence)
+    return found
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_the_check_fails_on_spoiled_evidence(
+    evidence: witnesses.Evidence, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(witnesses, "gather", lambda *args, **kwargs: deepcopy(evidence))
+    changes, message = SPOILED[name]
     with pytest.raises(CheckFailed, match=message):
         run_here(copy("12-logs", "elasticsearch", "witnesses", changes=changes, leave=""))
+
+
+def test_a_request_that_the_client_forgets_is_missed() -> None:
+    with pytest.raises(CheckFailed, match=r"the witnesses differ: reviews v\d (200|404): client \d+, metrics \d+"):
+        run_here(copy("12-logs", "elasticsearch", "witnesses", changes=FORGETFUL, leave=""))
 
 
 def test_without_sampling_the_traces_miss_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
