@@ -16,11 +16,12 @@ _GROUPS = {
     "batch/v1": ("job", "cronjob"),
     "discovery.k8s.io/v1": ("endpointslice",),
 }
-_OF_ISTIO = {
+OF_ISTIO = {
     "networking.istio.io/v1": ("virtualservice", "destinationrule", "gateway", "serviceentry", "sidecar"),
     "security.istio.io/v1": ("peerauthentication",),
     "telemetry.istio.io/v1": ("telemetry",),
 }
+"""Istio's rules: the singular names of each group and version."""
 _KINDS = {
     **{name: name.capitalize() for name in _CORE},
     "endpoint": "Endpoints", "configmap": "ConfigMap", "serviceaccount": "ServiceAccount", "daemonset": "DaemonSet",
@@ -31,18 +32,23 @@ _CLUSTER_WIDE = ("node", "namespace")
 _IRREGULAR = {"serviceentry": "serviceentries", "telemetry": "telemetries", "svc": "services"}
 
 
+def plural(name: str) -> str:
+    """The plural of a resource's singular name, as it stands in a path."""
+    return _IRREGULAR.get(name, f"{name}s")
+
+
 def _resources() -> dict[str, tuple[str, str, str, str]]:
     """What a resource may be called: singular name, group and version, plural name, kind."""
     found: dict[str, tuple[str, str, str, str]] = {}
-    groups = {"v1": _CORE, **_GROUPS, **_OF_ISTIO}
+    groups = {"v1": _CORE, **_GROUPS, **OF_ISTIO}
     for version, names in groups.items():
         for name in names:
-            plural = _IRREGULAR.get(name, f"{name}s")
-            entry = (name, version, plural, _KINDS.get(name, ""))
-            spellings = [name, plural]
-            if version in _OF_ISTIO:  # by its full name only, as everywhere in this library
+            several = plural(name)
+            entry = (name, version, several, _KINDS.get(name, ""))
+            spellings = [name, several]
+            if version in OF_ISTIO:  # by its full name only, as everywhere in this library
                 group = version.partition("/")[0]
-                spellings = [f"{name}.{group}", f"{plural}.{group}"]
+                spellings = [f"{name}.{group}", f"{several}.{group}"]
             found |= dict.fromkeys(spellings, entry)
     return {**found, "svc": found["services"]}
 
@@ -86,10 +92,10 @@ def paths(args: tuple[str, ...]) -> list[tuple[str, str, str]] | None:
     for word in words[0].split(","):
         if word not in _KNOWN:
             return None
-        name, version, plural, kind = _KNOWN[word]
+        name, version, several, kind = _KNOWN[word]
         scope = "" if name in _CLUSTER_WIDE or namespace is None else f"/namespaces/{namespace}"
         one = f"/{words[1]}" if len(words) == 2 else ""
-        path = f"/{'api' if version == 'v1' else 'apis'}/{version}{scope}/{plural}{one}"
+        path = f"/{'api' if version == 'v1' else 'apis'}/{version}{scope}/{several}{one}"
         found.append((path + (f"?{urlencode(query)}" if query else ""), version, kind))
     return found
 

@@ -15,11 +15,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stackbook import api_reading
+from stackbook import api_reading, api_writing
 from stackbook.errors import CommandFailed, InputError, StackbookError, WaitTimeout
 from stackbook.hosts import LocalHost, Observer, Result
 from stackbook.redact import redact
 from stackbook.waiting import until
+
+
+def _as_list(manifest: str | dict[str, Any] | Sequence[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
+    """A manifest as text for kubectl, and its objects; of a text they are not looked at."""
+    if isinstance(manifest, str):
+        return manifest, []
+    items = [manifest] if isinstance(manifest, dict) else list(manifest)
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": items}), items
 
 
 @dataclass
@@ -69,34 +77,47 @@ class Kube:
         return json.loads(self.kubectl(*args, "-o", "json", timeout=timeout).stdout)
 
     def _asked(self, args: tuple[str, ...], timeout: float) -> dict[str, Any] | None:
-        if api_reading.paths(args) is None or not Path(self.kubeconfig).is_file():
-            return None
-        try:
-            client = self.client
-        except Exception:  # a kubeconfig that the client cannot read: kubectl says what is wrong with it
+        if api_reading.paths(args) is None or (client := self._reached()) is None:
             return None
         return api_reading.answer(client, args, timeout=timeout)
 
+    def _reached(self) -> Any:
+        """The client; None where there is no kubeconfig that it can read: kubectl says what is wrong with it."""
+        if not Path(self.kubeconfig).is_file():
+            return None
+        try:
+            return self.client
+        except Exception:
+            return None
+
+    def _written(self, verb: str, items: Sequence[dict[str, Any]], timeout: float) -> list[str] | None:
+        """The lines of `kubectl VERB` for rules of Istio, written without it; None where it has to do it itself."""
+        start = time.monotonic()
+        if api_writing.paths(items) is None or (client := self._reached()) is None:
+            return None
+        write = api_writing.apply if verb == "apply" else api_writing.delete
+        lines = write(client, items, timeout=timeout)
+        for observe in self.observers if lines is not None else ():
+            shown = ("kubectl", verb, "-f", "-")
+            observe(Result(shown, 0, "\n".join(lines or ()), "", time.monotonic() - start, "this host"))
+        return lines
+
     def apply(self, manifest: str | dict[str, Any] | Sequence[dict[str, Any]], *, server_side: bool = False) -> int:
         """Apply a manifest (YAML text or objects); returns how many objects were changed."""
-        if isinstance(manifest, str):
-            text = manifest
-        else:
-            items = [manifest] if isinstance(manifest, dict) else list(manifest)
-            text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
-        flags = ["--server-side", "--force-conflicts"] if server_side else []
-        answer = self.kubectl("apply", *flags, "-f", "-", stdin=text, timeout=120)
-        return sum(not line.endswith(" unchanged") for line in answer.lines)
+        text, items = _as_list(manifest)
+        lines = None if server_side else self._written("apply", items, 30)
+        if lines is None:
+            flags = ["--server-side", "--force-conflicts"] if server_side else []
+            lines = self.kubectl("apply", *flags, "-f", "-", stdin=text, timeout=120).lines
+        return sum(not line.endswith(" unchanged") for line in lines)
 
     def delete(self, manifest: str | dict[str, Any] | Sequence[dict[str, Any]], *, timeout: float = 120.0) -> int:
         """Delete the objects of a manifest; those that do not exist are no error. Returns how many were deleted."""
-        if isinstance(manifest, str):
-            text = manifest
-        else:
-            items = [manifest] if isinstance(manifest, dict) else list(manifest)
-            text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
-        answer = self.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=text, timeout=timeout)
-        return len(answer.lines)
+        text, items = _as_list(manifest)
+        lines = self._written("delete", items, 30)
+        if lines is None:
+            lines = self.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=text, timeout=timeout).lines
+        return len(lines)
 
     @cached_property
     def client(self) -> Any:

@@ -114,7 +114,7 @@ def effects(frame: pd.DataFrame, changes: Sequence[Change]) -> pd.DataFrame:
     """How soon each change took effect, for changes that send all requests to the version that their label names.
 
     A change is effective once no request that is started later is served by another version. Columns: change, to,
-    effective (seconds from before `kubectl apply` on), reported (seconds until istiod reported the proxies in step).
+    effective (seconds from before it was applied on), reported (seconds until istiod reported the proxies in step).
     The first change, before which there was no traffic, is left out.
     """
     counted = from_mesh(frame)
