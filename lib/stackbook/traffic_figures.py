@@ -130,7 +130,7 @@ def effect(table: pd.DataFrame, *, limit: float) -> Any:
     axes.axhline(limit, color=PALETTE[6], linewidth=2)
     axes.annotate(f"promised: {limit:g} s", (1, limit), textcoords="offset points", xytext=(0, 5), fontsize=12)
     axes.set(
-        title="From kubectl apply to its effect; lines are medians",
+        title="From a change to its effect; lines are medians",
         xlabel="number of the change",
         ylabel="time in s",
         ylim=(0, None),

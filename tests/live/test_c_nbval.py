@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 from labtools import ROOT
 from stackbook import chapters
 from stackbook.chapter import Lab
 
 pytestmark = pytest.mark.live
 COMPARED = [c for c in chapters.available() if c.batch]
-QUIET = [c for c in COMPARED if c.number in ("00", "02", "04", "08", "13", "14", "15")]
-ALONE = [c for c in COMPARED if c not in QUIET]
+BESIDE = ("14", "15", "08", "00", "02", "13", "04", "09")
+"""Chapters for the second lane, in this order: they neither send through bookinfo nor disturb the network or the machines."""
+
+
+def ordered() -> list[ParameterSet]:
+    """The chapters: first those of the first lane, in the order of the guide, then those of the second."""
+    first = [pytest.param(c, id=c.id) for c in COMPARED if c.number not in BESIDE]
+    second = sorted((c for c in COMPARED if c.number in BESIDE), key=lambda c: BESIDE.index(c.number))
+    return first + [pytest.param(c, id=c.id, marks=pytest.mark.beside) for c in second]
 
 
 def nbval(path: Path) -> subprocess.CompletedProcess[str]:
@@ -29,39 +35,9 @@ def nbval(path: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-class Beside:
-    """Chapters that neither send through the mesh nor disturb the lab, compared one by one while another one waits."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1)
-        self._results: dict[str, Future[subprocess.CompletedProcess[str]]] = {}
-
-    def start(self) -> None:
-        """Begin, unless it has begun."""
-        for chapter in QUIET if not self._results else ():
-            self._results[chapter.id] = self._pool.submit(nbval, chapter.notebook)
-
-    def result(self, chapter: chapters.Chapter) -> subprocess.CompletedProcess[str]:
-        """What came of one of them."""
-        self.start()
-        return self._results[chapter.id].result()
-
-    def end(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-
-@pytest.fixture(scope="module")
-def beside() -> Iterator[Beside]:
-    runs = Beside()
-    yield runs
-    runs.end()
-
-
-@pytest.mark.parametrize("chapter", [pytest.param(c, id=c.id) for c in [*ALONE, *QUIET]])
-def test_a_chapter_prints_what_is_committed(lab: Lab, beside: Beside, chapter: chapters.Chapter) -> None:
-    if chapter.id == "12-logs":
-        beside.start()
-    done = beside.result(chapter) if chapter in QUIET else nbval(chapter.notebook)
+@pytest.mark.parametrize("chapter", ordered())
+def test_a_chapter_prints_what_is_committed(lab: Lab, chapter: chapters.Chapter) -> None:
+    done = nbval(chapter.notebook)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 

@@ -19,18 +19,20 @@ SHORT = {"delay_seconds = 5": "delay_seconds = 2"}
 """Parameter of 07 with which a run is over sooner; still longer than any call takes on a machine with other work."""
 
 TO_USER = 'headers={"end-user": user}, fault=FAULT'
+SURE = SHORT | {"power = 0.99": "power = 0.9999"}
+"""With enough calls that half the share is not only noticed in 99 of 100 runs."""
 # Chapter, step, what is changed in it, and what the check says then.
 MUTATIONS = {
     "half the aborts": (
         "07-faults",
         "faults",
-        SHORT | {"rules.fault(\n    abort_percent=abort_percent": "rules.fault(\n    abort_percent=15"},
+        SURE | {"rules.fault(\n    abort_percent=abort_percent": "rules.fault(\n    abort_percent=15"},
         "jason: aborted with 500",
     ),
     "half the delays": (
         "07-faults",
         "faults",
-        SHORT | {f"delay_percent=delay_percent, {DELAY}": f"delay_percent=15, {DELAY}"},
+        SURE | {f"delay_percent=delay_percent, {DELAY}": f"delay_percent=15, {DELAY}"},
         "jason: delayed by 2 s",
     ),
     "a shorter delay": (
