@@ -43,7 +43,7 @@ PYTHON="${PYTHON:-python3}"
 # The lock's own uv installs the rest, ten times as fast as pip; where it cannot (a registry that only pip knows of), pip does.
 install() {
   if .venv/bin/uv --version >/dev/null 2>&1; then
-    VIRTUAL_ENV="$PWD/.venv" .venv/bin/uv pip install -q "$@" && return
+    VIRTUAL_ENV="$PWD/.venv" .venv/bin/uv pip install -q --compile-bytecode "$@" && return
     say "uv could not install them; trying again with pip"
   fi
   .venv/bin/python -m pip install -q --disable-pip-version-check "$@"

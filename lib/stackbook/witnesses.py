@@ -160,8 +160,10 @@ def draw(table: pd.DataFrame, *, title: str) -> Any:
 Lines = Mapping[str, pd.DataFrame]
 
 
-def complete(fetch: Callable[[], Lines], *, service: str, wanted: int, timeout: float = 30.0) -> Lines:
-    """Ask the witnesses until each has `wanted` lines about a service, or the deadline comes; returns what they say then.
+def complete(fetch: Callable[[], Lines], *, wanted: Mapping[str, int], timeout: float = 30.0) -> Lines:
+    """Ask the witnesses until each has as many lines about each service as are `wanted`, or the deadline comes.
+
+    Returns what they say then. The services that a service asks count, too: their proxies send their spans in their own time.
 
     No error at the deadline: what is missing is what the comparison is to find out.
     """
@@ -172,13 +174,13 @@ def complete(fetch: Callable[[], Lines], *, service: str, wanted: int, timeout: 
 
     found: Lines = {}
 
-    def have() -> dict[str, int]:
-        return {name: int((lines["service"] == service).sum()) for name, lines in found.items()}
+    def have() -> dict[str, dict[str, int]]:
+        return {name: {s: int((lines["service"] == s).sum()) for s in wanted} for name, lines in found.items()}
 
     def enough() -> bool:
         nonlocal found
         found = fetch()
-        return all(count >= wanted for count in have().values())
+        return all(count >= wanted[s] for counts in have().values() for s, count in counts.items())
 
     with contextlib.suppress(WaitTimeout):
         until(enough, what="every witness has told all", timeout=timeout, every=1.0, last=lambda: str(have()))
@@ -260,5 +262,7 @@ def gather(lab: Lab, send: Callable[[], pd.DataFrame], *, service: str, timeout:
             parts["spans"] = tracing.spans(jaeger, since=began - 1, request_ids=ids)
             return {"logs": from_log(parts["entries"]), "traces": from_spans(parts["spans"])}
 
-        lines = complete(fetch, service=service, wanted=len(asked), timeout=timeout)
+        rises = counted.groupby("service")["count"].sum()
+        neighbours = {name: int(rises.get(name, 0)) for name in NEIGHBOURS.get(service, ())}
+        lines = complete(fetch, wanted={service: len(asked), **neighbours}, timeout=timeout)
     return Evidence(asked, counted, lines, parts["entries"], parts["spans"])

@@ -93,8 +93,18 @@ def test_a_request_is_told_in_order_by_both() -> None:
 
 
 def test_waiting_ends_with_what_there_is() -> None:
-    found = witnesses.complete(lambda: {"logs": log()}, service="reviews", wanted=7, timeout=0.1)
+    found = witnesses.complete(lambda: {"logs": log()}, wanted={"reviews": 7}, timeout=0.1)
     assert len(found["logs"]) == 6
+
+
+def test_what_a_neighbour_was_asked_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxies send their spans each in its own time: reviews may be complete before ratings is."""
+    monkeypatch.setattr("stackbook.waiting.pause", lambda seconds: None)
+    lines = pd.DataFrame({"service": ["reviews", "reviews", "ratings", "ratings"]})
+    told = iter([lines[:2], lines[:3], lines, lines])
+    found = witnesses.complete(lambda: {"traces": next(told)}, wanted={"reviews": 2, "ratings": 2}, timeout=5)
+    assert len(found["traces"]) == 4
+    assert len(list(told)) == 1
 
 
 def evidence() -> witnesses.Evidence:
