@@ -16,6 +16,7 @@ from stackbook import chapters, paths
 from stackbook.errors import InputError
 from stackbook.parameters import Profile
 from stackbook.step import Record
+from stackbook.waiting import beside
 
 # How much of Go's build cache is kept when everything is built: it only saves time when a component changes.
 GO_CACHE_GB = 2
@@ -78,7 +79,6 @@ def following(folder: Path, say: Callable[[str], None]) -> Iterator[Callable[[st
 
     Yields a way to say something else in its place: after all events that came before it.
     """
-    stop = threading.Event()
     one_at_a_time = threading.RLock()
     shown = 0
 
@@ -91,7 +91,7 @@ def following(folder: Path, say: Callable[[str], None]) -> Iterator[Callable[[st
                     say(line)
             shown = len(events)
 
-    def follow() -> None:
+    def follow(stop: threading.Event) -> None:
         while not stop.wait(0.3):
             catch_up()
 
@@ -100,13 +100,10 @@ def following(folder: Path, say: Callable[[str], None]) -> Iterator[Callable[[st
             catch_up()
             say(text)
 
-    thread = threading.Thread(target=follow, name="follow", daemon=True)
-    thread.start()
     try:
-        yield tell
+        with beside(follow, name="follow", timeout=5):
+            yield tell
     finally:
-        stop.set()
-        thread.join(5)
         catch_up()
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from stackbook.errors import StackbookError, WaitTimeout
@@ -15,6 +16,25 @@ T = TypeVar("T")
 def pause(seconds: float) -> None:
     """Wait for `seconds`; an interrupt ends it at once."""
     threading.Event().wait(seconds)
+
+
+@contextmanager
+def beside(work: Callable[[threading.Event], None], *, name: str, timeout: float = 20.0) -> Iterator[None]:
+    """Have `work` run in a thread of its own while the block runs; the event that it is given says when to end.
+
+    Args:
+        work: looks at the event (`event.wait(seconds)` to pause) and returns soon after it is set.
+        name: the thread's.
+        timeout: seconds that its end is waited for.
+    """
+    ended = threading.Event()
+    thread = threading.Thread(target=work, args=(ended,), name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(timeout)
 
 
 def until(

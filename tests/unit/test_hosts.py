@@ -9,7 +9,7 @@ import pytest
 from stackbook.errors import CommandFailed, TransportError, WaitTimeout
 from stackbook.hosts import ContainerHost, LocalHost, Result, SSHHost, _born
 from stackbook.redact import Secret, redact
-from stackbook.waiting import until
+from stackbook.waiting import beside, until
 
 
 def test_a_failing_command_is_not_a_broken_transport() -> None:
@@ -123,3 +123,21 @@ def test_commands_run_side_by_side() -> None:
     for thread in threads:
         thread.join()
     assert time.monotonic() - start < 1.4
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
+def test_what_runs_beside_a_block_has_ended_with_it(error: type[BaseException] | None) -> None:
+    looks: list[int] = []
+
+    def work(ended: threading.Event) -> None:
+        while not ended.wait(0.001):
+            looks.append(1)
+
+    try:
+        with beside(work, name="looking"):
+            until(lambda: len(looks) > 2, what="it has looked", timeout=5, every=0.01)
+            if error:
+                raise error
+    except (RuntimeError, KeyboardInterrupt) as caught:
+        assert type(caught) is error
+    assert "looking" not in {thread.name for thread in threading.enumerate()}

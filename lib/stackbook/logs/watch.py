@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from stackbook.errors import StackbookError
 from stackbook.logs.client import opened
 from stackbook.logs.delivery import lines_of
+from stackbook.waiting import beside
 
 if TYPE_CHECKING:
     from stackbook.cluster import Kube
@@ -21,19 +22,13 @@ if TYPE_CHECKING:
 def watched(kube: Kube, writers: Writers, *, every: float = 1.0) -> Iterator[list[tuple[float, int]]]:
     """A growing list of (Unix time, lines that can be found) while the block runs; nothing is added while nobody answers."""
     seen: list[tuple[float, int]] = []
-    ended = threading.Event()
 
-    def follow() -> None:
+    def follow(ended: threading.Event) -> None:
         while not ended.is_set():
             with contextlib.suppress(StackbookError), opened(kube, timeout=5) as store:
                 while not ended.wait(every):
                     seen.append((time.time(), store.count(lines_of(writers))))
             ended.wait(every)
 
-    thread = threading.Thread(target=follow, name="watch-lines", daemon=True)
-    thread.start()
-    try:
+    with beside(follow, name="watch-lines"):
         yield seen
-    finally:
-        ended.set()
-        thread.join(20)

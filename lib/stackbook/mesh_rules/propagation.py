@@ -24,7 +24,7 @@ from stackbook.errors import CheckFailed, StackbookError
 from stackbook.mesh_rules.build import Rule
 from stackbook.mesh_rules.istiod import NAMESPACE as ROOT
 from stackbook.mesh_rules.istiod import Ask, HasApi, connect
-from stackbook.waiting import until
+from stackbook.waiting import beside, until
 
 _UUID = 36
 _GATHERED = 0.1
@@ -189,9 +189,8 @@ def _looking(istiods: Mapping[str, Ask], keys: set[Key]) -> Iterator[Callable[[]
     """Ask the istiods again and again while the block runs; the value returns the looks so far, the first one from before it."""
     looks = [_look(istiods, keys)]
     errors: list[StackbookError] = []
-    ended = threading.Event()
 
-    def work() -> None:
+    def work(ended: threading.Event) -> None:
         try:
             while not ended.wait(_EVERY):
                 looks.append(_look(istiods, keys))
@@ -203,13 +202,8 @@ def _looking(istiods: Mapping[str, Ask], keys: set[Key]) -> Iterator[Callable[[]
             raise errors[0]
         return list(looks)
 
-    thread = threading.Thread(target=work, name="propagation", daemon=True)
-    thread.start()
-    try:
+    with beside(work, name="propagation", timeout=60):
         yield so_far
-    finally:
-        ended.set()
-        thread.join()
 
 
 def propagate(
