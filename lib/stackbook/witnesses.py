@@ -243,6 +243,7 @@ def gather(lab: Lab, send: Callable[[], pd.DataFrame], *, service: str, timeout:
     from stackbook import metrics, tracing
     from stackbook.logs import client as elasticsearch
     from stackbook.logs.reading import access_log
+    from stackbook.tracing import observation
 
     words = metrics.vocabulary(lab)
     parts: dict[str, pd.DataFrame] = {}
@@ -253,6 +254,9 @@ def gather(lab: Lab, send: Callable[[], pd.DataFrame], *, service: str, timeout:
         tracing.Jaeger(lab.kube) as jaeger,
         tracing.sampled(lab.kube, 100),
     ):
+        observation.settled(
+            lab.kube, jaeger, traced=True
+        )  # connections from before go by the old listeners for a while
         counted, frame = metrics.around(prometheus, words, send, services=[service, *NEIGHBOURS.get(service, ())])
         asked = from_client(frame, service)
 

@@ -8,6 +8,7 @@ import pytest
 from mutate import copy, run_here
 from stackbook import bench, tracing, witnesses
 from stackbook.errors import CheckFailed
+from stackbook.tracing import observation
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("one_bench")]
 SPOILT = "    asked, told = evidence.table("
@@ -63,6 +64,8 @@ def test_without_sampling_the_traces_miss_every_request(monkeypatch: pytest.Monk
     (The ids of one run of the load program begin alike, and Envoy draws by that beginning: with 50 % it would be all or none.)
     """
     monkeypatch.setattr(tracing, "sampled", lambda kube, share: tracing.untraced(kube))
+    settled = observation.settled
+    monkeypatch.setattr(observation, "settled", lambda kube, jaeger, traced: settled(kube, jaeger, traced=False))
     with pytest.raises(CheckFailed, match="traces has missed"):
         changes = {'app="reviews"), service="reviews")': 'app="reviews"), service="reviews", timeout=5)'}
         run_here(copy("12-logs", "elasticsearch", "witnesses", changes=changes, leave=""))
