@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from stackbook.errors import CheckFailed, StackbookError
+from stackbook.errors import CheckFailed
 from stackbook.mesh_rules.build import Rule
 from stackbook.mesh_rules.istiod import NAMESPACE as ROOT
 from stackbook.mesh_rules.istiod import Ask, HasApi, connect
@@ -188,13 +188,13 @@ def _read_by(configz: str, keys: set[Key]) -> dict[Key, str]:
 def _looking(istiods: Mapping[str, Ask], keys: set[Key]) -> Iterator[Callable[[], list[Look]]]:
     """Ask the istiods again and again while the block runs; the value returns the looks so far, the first one from before it."""
     looks = [_look(istiods, keys)]
-    errors: list[StackbookError] = []
+    errors: list[Exception] = []
 
     def work(ended: threading.Event) -> None:
         try:
             while not ended.wait(_EVERY):
                 looks.append(_look(istiods, keys))
-        except StackbookError as error:
+        except Exception as error:  # raised where the looks are asked for
             errors.append(error)
 
     def so_far() -> list[Look]:
