@@ -1,10 +1,14 @@
 """Access logs, numbered lines and pulses: what is made of documents, and what is wrong with them."""
 
+import time
 from datetime import datetime, timezone
+from types import SimpleNamespace
 
+import elasticsearch
 import pandas as pd
 import pytest
-from stackbook.logs import delivery, figures, reading, retention, writers
+from stackbook.errors import CheckFailed
+from stackbook.logs import client, delivery, figures, reading, retention, writers
 
 ID = "01234567-89ab-{}def-8123-456789abcdef"
 
@@ -135,3 +139,29 @@ def test_the_traces_are_what_a_reader_knows():
     assert writers.PYTHON.startswith("Traceback (most recent call last):")
     assert "\tat " in writers.JAVA and "Caused by: " in writers.JAVA
     assert writers.GO.startswith("panic: ") and "\n\ngoroutine 1 [running]:" in writers.GO
+
+
+class Starting:
+    """The official client of a server whose newest index has no shard yet, for the first `times` searches."""
+
+    def __init__(self, times, status=503):
+        self.times, self.status = times, status
+
+    def search(self, **asked):
+        self.times -= 1
+        if self.times >= 0:
+            raise elasticsearch.ApiError("search_phase_execution_exception", SimpleNamespace(status=self.status), {})
+        return {"aggregations": {"parts": {"buckets": []}}}
+
+
+def test_a_search_waits_for_the_shard_of_a_new_index(monkeypatch):
+    monkeypatch.setattr(client, "pause", lambda seconds: None)
+    assert client.Store(Starting(2)).aggregate({}, parts={}) == {"parts": {"buckets": []}}
+
+
+@pytest.mark.parametrize(("times", "status"), [(10**9, 503), (1, 400)])
+def test_a_shard_that_does_not_start_and_a_refusal_are_said(monkeypatch, times, status):
+    monkeypatch.setattr(client, "_STARTING", 0.05)
+    monkeypatch.setattr(client, "pause", time.sleep)
+    with pytest.raises(CheckFailed, match=f"does not answer as it should: .*{status}"):
+        client.Store(Starting(times, status)).aggregate({}, parts={})

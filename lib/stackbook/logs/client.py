@@ -10,26 +10,30 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stackbook.errors import CheckFailed, WaitTimeout
 from stackbook.logs import secret
 from stackbook.redact import Secret, redact
-from stackbook.waiting import until
+from stackbook.waiting import pause, until
 
 if TYPE_CHECKING:
     import elasticsearch
 
     from stackbook.cluster import Kube
 
+T = TypeVar("T")
 # The pod and not the service: who looks for a fault of the service must get past it.
 TARGET, PORT = "pod/elasticsearch-0", 9200
 INDICES = "logstash-*"
 NEWEST_FIRST = ({"@timestamp": "desc"},)
 _PAGE = 5000
 _MOST = 200_000
+_STARTING = 15.0
+"""Seconds that the shard of a new index may take to start."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,8 @@ class Store:
 
     def count(self, query: Mapping[str, Any] | None = None) -> int:
         """How many documents match a query; all when None."""
-        with _said():
-            return int(self.client.count(index=INDICES, query=dict(query or {"match_all": {}}))["count"])
+        found = _started(lambda: self.client.count(index=INDICES, query=dict(query or {"match_all": {}})))
+        return int(found["count"])
 
     def documents(
         self, query: Mapping[str, Any], *, fields: Sequence[str] = (), most: int = _MOST
@@ -73,27 +77,51 @@ class Store:
         from elasticsearch import helpers
 
         body: dict[str, Any] = {"query": dict(query), "sort": [{"@timestamp": "asc"}], "_source": list(fields) or True}
-        found: list[dict[str, Any]] = []
-        with _said():
+
+        def ask() -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = []
             for hit in helpers.scan(
                 self.client, query=body, index=INDICES, size=_PAGE, preserve_order=True, scroll="1m"
             ):
                 found.append({**hit["_source"], "_id": hit["_id"], "_index": hit["_index"]})
                 if len(found) > most:
                     raise CheckFailed(f"more than {most} documents match", fix="ask for a shorter time")
-        return found
+            return found
+
+        return _started(ask)
 
     def aggregate(self, query: Mapping[str, Any], **aggregations: Mapping[str, Any]) -> dict[str, Any]:
         """The answers of aggregations over the documents that match, by name."""
-        with _said():
-            answer = self.client.search(index=INDICES, query=dict(query), size=0, aggregations=dict(aggregations))
+        answer = _started(
+            lambda: self.client.search(index=INDICES, query=dict(query), size=0, aggregations=dict(aggregations))
+        )
         return dict(answer["aggregations"])
 
     def newest(self, query: Mapping[str, Any], count: int = 10) -> list[dict[str, Any]]:
         """The newest documents that match, newest first."""
-        with _said():
-            answer = self.client.search(index=INDICES, query=dict(query), size=count, sort=list(NEWEST_FIRST))
+        answer = _started(
+            lambda: self.client.search(index=INDICES, query=dict(query), size=count, sort=list(NEWEST_FIRST))
+        )
         return [{**hit["_source"], "_id": hit["_id"]} for hit in answer["hits"]["hits"]]
+
+
+def _started(ask: Callable[[], T]) -> T:
+    """The answer to a search, which is 503 while a shard of it starts: a day's first line makes a new index.
+
+    Raises:
+        CheckFailed: Elasticsearch refuses the search, or the shard has not started in time.
+    """
+    import elasticsearch
+
+    deadline = time.monotonic() + _STARTING
+    with _said():
+        while True:
+            try:
+                return ask()
+            except elasticsearch.ApiError as error:
+                if error.status_code != 503 or time.monotonic() > deadline:
+                    raise
+                pause(0.3)
 
 
 @contextlib.contextmanager
