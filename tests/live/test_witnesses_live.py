@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.live, pytest.mark.usefixtures("one_bench")]
 SPOILT = "    asked, told = evidence.table("
 # What is changed in the step, and what the check says then.
 FORGETFUL = {
-    'lambda: send(table.inside, plan, app="reviews")': 'lambda: send(table.inside, plan, app="reviews").iloc[1:]',
+    'app="reviews"), service="reviews")': 'app="reviews").iloc[1:], service="reviews", timeout=5)',
     "count=witnessed, rate": "count=witnessed + 1, rate",
 }
 SPOILED = {

@@ -16,6 +16,8 @@ from stackbook.waiting import pause, until
 from stackbook.witnesses import plain_id
 
 RATINGS, PAGE = "http://ratings:9080/ratings/0", "http://productpage:9080/productpage"
+_SENT = 3.0
+"""Seconds after which each proxy has sent its spans, also where it gathers them for one."""
 SPANS = {"v1": 6, "v2": 8, "v3": 8}
 """Spans of a product page, by the version of reviews: v1 does not ask ratings."""
 
@@ -82,7 +84,11 @@ def settled(kube: Executes, jaeger: Jaeger, *, traced: bool, timeout: float = 75
         send(kube, *probes, parallel=4)
         sent += len(probes) + (0 if well else len(burst))
         pause(0.5)
-        frame = jaeger.traces(probe.trace_id for probe in probes)
+        ids = [probe.trace_id for probe in probes]
+        frame, deadline = jaeger.traces(ids), time.monotonic() + _SENT
+        while traced and not _whole(frame, len(probes)) and time.monotonic() < deadline:
+            pause(0.3)
+            frame = jaeger.traces(ids)
         spans = len(frame)
         well = well + 1 if (_whole(frame, len(probes)) if traced else spans == 0) else 0
         return well >= 2
