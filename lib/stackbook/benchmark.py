@@ -214,20 +214,31 @@ RATE = 500
 """Requests a second that the traffic generator is asked for beside the lab."""
 
 
-def pace(profile: str, *, count: int = 2500) -> dict[str, float]:
-    """Requests a second that the traffic generator reaches of `RATE`, inside the mesh and from this host by the gateway."""
+def pace(table: bench.Bench, side: str) -> float:
+    """Requests a second that the traffic generator reaches of `RATE`.
+
+    Args:
+        table: the bench.
+        side: "inside" the mesh, or "host": from this host through the ingress gateway.
+
+    Raises:
+        StackbookError: a request was not answered with 200.
+    """
+    source, url = {"inside": (table.inside, bench.REVIEWS), "host": (table.host, f"{table.ingress}/api/v1/products")}[
+        side
+    ]
+    frame = send(source, Plan([Group("all", url)], count=5 * RATE, rate=RATE, warmup=300, concurrency=64))
+    if wrong := bench.failures(table, frame):
+        raise StackbookError(f"requests from {side} failed: {'; '.join(wrong)}")
+    return round(float(frame.attrs["rate"]), 1)
+
+
+def paces(profile: str) -> dict[str, float]:
+    """`pace` of each side, on the lab that is there."""
     lab = Lab.open("06-traffic", profile)
     with bench.restored(lab):
         table = bench.prepare(lab)
-        ways = {"inside": (table.inside, bench.REVIEWS), "host": (table.host, f"{table.ingress}/api/v1/products")}
-        reached = {}
-        for name, (source, url) in ways.items():
-            plan = Plan([Group("all", url)], count=count, rate=RATE, warmup=300, concurrency=64)
-            frame = send(source, plan)
-            if wrong := bench.failures(table, frame):
-                raise StackbookError(f"requests from {name} failed: {'; '.join(wrong)}")
-            reached[name] = round(float(frame.attrs["rate"]), 1)
-    return reached
+        return {side: pace(table, side) for side in ("inside", "host")}
 
 
 def _no_lab(profile: Profile) -> None:
@@ -249,7 +260,7 @@ def main(argv: list[str] | None = None) -> int:
     _no_lab(loaded)
     Lab.open("05-istio", profile).artifacts.ensure(["machine-rootfs", "control-plane", "worker", "node", "apps", "istio",
                                                     "kubelet", "kubeadm", "kubectl", "istioctl", "app-load"])  # fmt: skip
-    floors, labs, paces = [], [], []
+    floors, labs, reached = [], [], []
     for number in range(rounds):
         print(f"round {number + 1} of {rounds}: floor", flush=True)
         reset.remember(loaded)
@@ -259,10 +270,10 @@ def main(argv: list[str] | None = None) -> int:
         reset.reset(loaded, say=lambda text: None)
         print(f"  {marks}\nround {number + 1} of {rounds}: stackbook", flush=True)
         labs.append(measured(profile))
-        paces.append(pace(profile))
-        print(f"  {labs[-1]['marks']}, of {RATE} requests/s {paces[-1]}", flush=True)
+        reached.append(paces(profile))
+        print(f"  {labs[-1]['marks']}, of {RATE} requests/s {reached[-1]}", flush=True)
         reset.reset(loaded, say=lambda text: None)
-    write(floors, labs, paces)
+    write(floors, labs, reached)
     return 0
 
 
@@ -272,7 +283,7 @@ def _median(values: list[float]) -> float:
     return round(statistics.median(values), 2)
 
 
-def write(floors: list[dict[str, Any]], labs: list[dict[str, Any]], paces: list[dict[str, float]]) -> Path:
+def write(floors: list[dict[str, Any]], labs: list[dict[str, Any]], reached: list[dict[str, float]]) -> Path:
     """Keep the figures: medians over the rounds, every round, versions and the machine."""
     from stackbook.artifacts.load import load
     from stackbook.facts import MEMORY, OS_RELEASE
@@ -289,7 +300,7 @@ def write(floors: list[dict[str, Any]], labs: list[dict[str, Any]], paces: list[
         "marks": {name: _median([r["marks"][name] for r in labs]) for name in labs[0]["marks"]},
         "floor_marks": {name: _median([f["marks"][name] for f in floors]) for name in floors[0]["marks"]},
         "targets": TARGETS,
-        "requests_a_second": {name: _median([p[name] for p in paces]) for name in paces[0]},
+        "requests_a_second": {side: _median([r[side] for r in reached]) for side in reached[0]},
         "floor_phases": [f["phases"] for f in floors],
         "stackbook_steps": [r["steps"] for r in labs],
         "versions": dict(load().versions),

@@ -65,3 +65,11 @@ def test_the_readme_shows_the_newest_measurement() -> None:
         return
     assert block(json.loads(measured[-1].read_text())) in readme
     assert (ROOT / "docs" / "bench.png").read_bytes() == measured[-1].with_suffix(".png").read_bytes()
+
+
+def test_a_measurement_of_the_pace_of_traffic_is_published() -> None:
+    from stackbook.benchmark import block
+
+    newest = json.loads(sorted((ROOT / "bench").glob("*.json"))[-1].read_text())
+    text = block(newest | {"requests_a_second": {"inside": 497.6, "host": 499.2}})
+    assert "asked for 500 requests/s starts 498 inside the mesh, and 499 through the ingress gateway" in text

@@ -68,7 +68,8 @@ def settled(kube: Executes, jaeger: Jaeger, *, traced: bool, timeout: float = 75
     Args:
         kube: where requests are sent from.
         jaeger: an open handle.
-        traced: whether the new listeners trace.
+        traced: whether the new listeners trace. Where they do not, spans have to be sent at once (`telemetry.PROMPT`): a
+            proxy that gathers them for a second is not found out.
         timeout: deadline in seconds.
 
     Raises:
