@@ -196,10 +196,10 @@ def no_shipper(lab: Lab) -> Iterator[None]:
 
 
 def test_a_shipper_away_until_the_kubelet_compresses_a_log_loses_nothing(logs: Lab) -> None:
-    """What the kubelet does at a log's second rotation is done here by hand, which spares half a minute of writing."""
+    """What the kubelet does at a log's second rotation is done here by hand; the logs are too small for it to rotate them too."""
     with contextlib.ExitStack() as stack:
         with no_shipper(logs):
-            pods = stack.enter_context(writers.numbered(logs, 2000, seconds=2))
+            pods = stack.enter_context(writers.numbered(logs, 2000, seconds=2, filled=0.5))
             for node, count in pods.share.items():
                 until(lambda: pods.pod(node)["status"]["phase"] == "Running", what="it writes", timeout=40)  # noqa: B023
                 pod = pods.pod(node)["metadata"]

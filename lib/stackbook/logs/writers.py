@@ -19,8 +19,8 @@ ROTATED_AT = 10 * 2**20
 """The kubelet's containerLogMaxSize, where its configuration names none."""
 LOOKED_AT = 10.0
 """Seconds between two looks of the kubelet at the size (containerLogMonitorInterval)."""
-_ROTATED_AFTER = 0.52
-"""The part of the lines after which a log has that size: over half, or the rest would fill another file."""
+ONE_ROTATION = 1.92
+"""How many times that size a log becomes: over once, to be rotated, and under twice, or the rest would fill another file."""
 _HEAD = 64  # bytes of a line besides its padding: time, stream, tag, run and number
 
 _NUMBERED = """
@@ -107,7 +107,7 @@ class Writers:
 
 
 @contextlib.contextmanager
-def numbered(lab: Lab, lines: int, *, seconds: float = 22.0) -> Iterator[Writers]:
+def numbered(lab: Lab, lines: int, *, seconds: float = 22.0, filled: float = ONE_ROTATION) -> Iterator[Writers]:
     """Have a pod on each machine write its share of `lines` numbered lines; the pods are gone after the block.
 
     The lines are so long that each log passes the size at which the kubelet rotates it a little after half of them, and is
@@ -117,6 +117,7 @@ def numbered(lab: Lab, lines: int, *, seconds: float = 22.0) -> Iterator[Writers
         lab: the lab.
         lines: in all.
         seconds: how long they write, about.
+        filled: how large each log becomes, as a multiple of the size at which the kubelet rotates it; below 1 it never does.
     """
     nodes = [str(n["metadata"]["name"]) for n in lab.kube.nodes()]
     share = {name: lines // len(nodes) + (number < lines % len(nodes)) for number, name in enumerate(nodes)}
@@ -127,7 +128,7 @@ def numbered(lab: Lab, lines: int, *, seconds: float = 22.0) -> Iterator[Writers
             "RUN": writers.run,
             "LINES": str(count),
             "STEP": str(max(1, round(count * 0.2 / seconds))),
-            "PADDING": str(max(1, round(ROTATED_AT / (_ROTATED_AFTER * count)) - _HEAD)),
+            "PADDING": str(max(1, round(ROTATED_AT * filled / count) - _HEAD)),
         }
         pods.append(_pod(lab, f"lines-{writers.run}-{name}", "lines", _NUMBERED, values, run=writers.run, node=name))
     try:
