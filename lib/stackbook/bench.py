@@ -16,7 +16,7 @@ import pandas as pd
 
 from stackbook import manifests
 from stackbook.errors import CheckFailed, InputError, WaitTimeout
-from stackbook.mesh_rules import Rule, applied, destination_rule, found, proxies, restore, route, to, virtual_service
+from stackbook.mesh_rules import Rule, destination_rule, found, in_turn, proxies, restore, route, to, virtual_service
 from stackbook.traffic import FromHost, FromPod, Plan, Source, send, with_flags
 from stackbook.waiting import until
 
@@ -54,43 +54,62 @@ class Bench:
         checked: bool = True,
         flags: bool = False,
     ) -> dict[str, pd.DataFrame]:
-        """The same traffic under one set of rules after the other, by name; the rules found before come back each time.
+        """The same traffic under one set of rules after the other, by name; afterwards the rules found before come back.
 
         Args:
             plan: the traffic.
             variants: sets of rules by name; an empty one is the mesh as it is.
             source: where the traffic comes from; from inside the mesh where none is given.
             checked: refuse rules that the mesh cannot carry out.
-            flags: add the response flags of the sending proxy's access log.
+            flags: add the response flags of the access log: of the sending proxy, or of the receiving one where only that has any.
         """
 
         def batch() -> pd.DataFrame:
             frame = send(source or self.inside, plan, app="reviews")
-            return self.flagged(frame) if flags else frame
+            return self.flagged(frame, receivers="app=reviews") if flags else frame
 
         frames = {}
-        for name, rules in variants.items():
-            with applied(self.kube, *rules, checked=checked):
+        with in_turn(self.kube, checked=checked) as use:
+            for name, rules in variants.items():
+                use(*rules)
                 frame = batch()
                 # Where the kubelet has rotated the log meanwhile, it shows the new file only: once more.
                 frames[name] = batch() if flags and (frame["flags"] == "").any() else frame
         return frames
 
-    def access_log(self, pod: str = "load", *, namespace: str = NAMESPACE, seconds: int = 300) -> list[str]:
-        """Lines of a proxy's log of the last seconds: its access log in JSON among them."""
-        flags = ["-c", "istio-proxy", f"--since={seconds}s"]
-        return self.kube.kubectl("logs", "-n", namespace, pod, *flags, timeout=60).lines
+    def access_log(self, *pods: str, namespace: str = NAMESPACE, seconds: int = 300) -> list[str]:
+        """Lines of the log of the last seconds of a pod's proxy (`load` if none is named), its access log in JSON among them.
 
-    def flagged(self, frame: pd.DataFrame, pod: str = "load", *, namespace: str = NAMESPACE) -> pd.DataFrame:
+        Several pods are named as `kubectl logs` takes them: "-l", a label selector, "--tail=-1".
+        """
+        flags = ["-c", "istio-proxy", f"--since={seconds}s"]
+        return self.kube.kubectl("logs", "-n", namespace, *(pods or ("load",)), *flags, timeout=60).lines
+
+    def flagged(
+        self, frame: pd.DataFrame, pod: str = "load", *, namespace: str = NAMESPACE, receivers: str = ""
+    ) -> pd.DataFrame:
         """The table with the response flags of a proxy's access log, which Envoy writes once a second.
 
         A request that is not in the log after 8 s has no flags: the field stays empty.
+
+        Args:
+            frame: the requests.
+            pod: the one that sent them.
+            namespace: the namespace of all of them.
+            receivers: label selector of the pods that they reach. Where the sending proxy only passed on an error (status
+                500 and above, flags "-"), the flags are those that a receiver's proxy noted; they are waited for as long.
         """
         found = frame
 
         def complete() -> bool:
             nonlocal found
             found = with_flags(frame, self.access_log(pod, namespace=namespace, seconds=120))
+            passed_on = (found["status"] >= 500) & (found["flags"] == "-")
+            if receivers and passed_on.any():
+                log = self.access_log("-l", receivers, "--tail=-1", namespace=namespace, seconds=120)
+                theirs = with_flags(found[passed_on], log)["flags"].replace("", "-")
+                found.loc[passed_on, "flags"] = theirs
+                return bool((found["flags"] != "").all() and (theirs != "-").all())
             return bool((found["flags"] != "").all())
 
         with contextlib.suppress(WaitTimeout):

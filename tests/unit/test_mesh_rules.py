@@ -486,3 +486,23 @@ def test_istiod_is_asked_over_one_connection(monkeypatch):
             istiods["istiod-1"]("/debug/syncz")
     server.join(5)
     assert asked == ["/debug/syncz", "/debug/configz", "/debug/syncz"]
+
+
+def test_sets_in_turn_replace_each_other_and_what_was_there_comes_back():
+    mesh = FakeMesh()
+    mesh.apply([found := rules.gateway("own", hosts=["*"])])
+    only = {v: rules.virtual_service("reviews", rules.route(rules.to("reviews", v))) for v in ("v1", "v3")}
+    names = lambda: sorted(name for _, name in mesh.rules)  # noqa: E731
+    with rules.in_turn(mesh) as use:
+        assert use(DESTINATION, only["v1"]) == 2
+        mesh.calls.clear()
+        assert use(DESTINATION, only["v3"]) == 1
+        assert mesh.calls == [("apply", ["reviews"], 1)]
+        assert mesh.rules["VirtualService", "reviews"]["spec"] == only["v3"]["spec"]
+        assert use() == 2
+        assert names() == ["own"]
+        with pytest.raises(InputError):  # what the set before brought is no help
+            use(only["v1"])
+        assert names() == ["own"]
+        use(DESTINATION)
+    assert names() == ["own"] and mesh.rules["Gateway", "own"]["spec"] == found["spec"]

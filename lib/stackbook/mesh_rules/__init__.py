@@ -5,7 +5,7 @@
 [50, 50]
 """
 
-from stackbook.mesh_rules.apply import KINDS, applied, as_yaml, found, parsed, restore
+from stackbook.mesh_rules.apply import KINDS, applied, as_yaml, found, in_turn, parsed, restore
 from stackbook.mesh_rules.build import (
     Rule,
     destination_rule,
@@ -39,6 +39,7 @@ __all__ = [
     "fault",
     "found",
     "gateway",
+    "in_turn",
     "inventory",
     "parsed",
     "peer_authentication",

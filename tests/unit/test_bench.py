@@ -1,0 +1,49 @@
+"""What the bench makes of the proxies' access logs."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pandas as pd
+from stackbook.bench import Bench
+
+
+def entry(number: int, flags: str) -> str:
+    return json.dumps({"request_id": f"01234567-89ab-4cde-8f01-00000000000{number}", "response_flags": flags})
+
+
+class Logs:
+    """kubectl logs: that of the sending proxy, and those of the receivers, of which the last one comes with the second look."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, ...]] = []
+
+    def kubectl(self, *argv: str, timeout: float) -> SimpleNamespace:
+        del timeout
+        self.asked.append(argv)
+        if "load" in argv:
+            return SimpleNamespace(lines=[entry(1, "-"), entry(2, "UO"), entry(3, "-"), entry(4, "-")])
+        looks = sum("-l" in asked for asked in self.asked)
+        return SimpleNamespace(lines=[entry(1, "-"), entry(3, "UO"), entry(4, "UC")][: 1 + looks])
+
+
+def bench(logs: Logs) -> Bench:
+    return Bench(logs, "", inside=None, outside=None, host=None)
+
+
+def frame() -> pd.DataFrame:
+    ids = [f"01234567-89ab-4cde-8f01-00000000000{number}" for number in (1, 2, 3, 4)]
+    return pd.DataFrame({"status": [200, 503, 503, 503], "request_id": ids})
+
+
+def test_a_request_that_the_receiver_refused_has_the_receivers_flags():
+    logs = Logs()
+    assert list(bench(logs).flagged(frame(), receivers="app=reviews")["flags"]) == ["-", "UO", "UO", "UC"]
+    assert len(logs.asked) == 4
+
+
+def test_without_receivers_the_sending_proxys_word_stands():
+    logs = Logs()
+    assert list(bench(logs).flagged(frame())["flags"]) == ["-", "UO", "-", "-"]
+    assert len(logs.asked) == 1
