@@ -45,9 +45,17 @@ def untraced(lab: Lab) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def standing_bench(lab: Lab) -> Iterator[None]:
+    """The bench's two pods, from the first who asks to the end: what sets the bench up finds it, and leaves it."""
+    with bench.restored(lab):
+        bench.prepare(lab)
+        yield
+
+
 @pytest.fixture(scope="module")
-def one_bench(lab: Lab) -> Iterator[bench.Bench]:
-    """The bench for all tests of a module; afterwards it is gone, and the traffic rules are those that were found."""
+def one_bench(lab: Lab, standing_bench: None) -> Iterator[bench.Bench]:
+    """The bench for all tests of a module; afterwards the traffic rules are those that were found."""
     with bench.restored(lab):
         yield bench.prepare(lab)
 

@@ -3,8 +3,10 @@
 import base64
 import contextlib
 import gzip
+import json
 import os
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -38,13 +40,13 @@ def test_elasticsearch_asks_for_tls_and_a_password_and_keeps_its_data_on_one_mac
     assert volumes["data"]["hostPath"]["path"].startswith("/var/lib/stackbook/")
     (container,) = pod["containers"]
     assert {m["name"] for m in container["volumeMounts"]} <= set(volumes)
-    assert "-Xmx512m" in container["env"][0]["value"]
+    assert "-Xmx512m" in {e["name"]: e["value"] for e in container["env"]}["ES_JAVA_OPTS"]
     assert found["Namespace", "logging"]["metadata"]["labels"]["istio-injection"] == "disabled"
 
 
 def test_no_password_goes_through_the_environment_or_a_command_line_of_elasticsearch():
     (container,) = elasticsearch()["StatefulSet", "elasticsearch"]["spec"]["template"]["spec"]["containers"]
-    assert [e["name"] for e in container["env"]] == ["ES_JAVA_OPTS"]
+    assert [e["name"] for e in container["env"]] == ["CLI_JAVA_OPTS", "ES_JAVA_OPTS"]
     assert "< /users/elastic" in container["command"][-1]
 
 
@@ -220,6 +222,24 @@ def test_the_place_to_go_on_from_says_what_was_compressed_since(tmp_path):
     os.utime(state / "older", (0, 0))
     with running(tmp_path) as state:
         assert len(list((state / "packed").rglob("*.log.*"))) == 1
+
+
+def test_after_any_end_it_goes_back_to_a_place_before_which_all_has_arrived(tmp_path):
+    """Also after one in good order: rsyslogd had up to a whole request in hand, however long its lines are."""
+
+    def place(folder, at):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "imfile-state:1").write_text(json.dumps({"filename": "x", "curr_offs": at, "strt_offs": at}))
+
+    with running(tmp_path) as state:
+        place(state / "older", 3_000_000)
+        place(state, 9_000_000)
+    with running(tmp_path) as state:
+        found = json.loads((state / "imfile-state:1").read_text())
+        assert found["curr_offs"] == found["strt_offs"] == 3_000_000 - 400_000
+        shutil.rmtree(state / "older")
+    with running(tmp_path) as state:
+        assert not (state / "imfile-state:1").exists()
 
 
 # the Secret

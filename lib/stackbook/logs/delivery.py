@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from stackbook.errors import CheckFailed, CommandFailed
+from stackbook.errors import CheckFailed, CommandFailed, WaitTimeout
 from stackbook.logs.client import Store
 from stackbook.logs.deploy import NAMESPACE, shippers
 from stackbook.logs.reading import between, both, term
@@ -32,8 +33,10 @@ def arrived(store: Store, writers: Writers) -> pd.DataFrame:
     for document in found:
         match = _LINE.match(document["message"])
         if match and match[1] == writers.run:
-            rows.append((document["node"], int(match[2]), document["_id"], _seconds(document["@timestamp"])))
-    return pd.DataFrame(rows, columns=["node", "number", "id", "time"])
+            rows.append((document["node"], int(match[2]), document["_id"], document["@timestamp"]))
+    table = pd.DataFrame(rows, columns=["node", "number", "id", "time"])
+    written = pd.to_datetime(table["time"], utc=True, format="ISO8601")
+    return table.assign(time=(written - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1))
 
 
 def lines_of(writers: Writers) -> dict[str, Any]:
@@ -158,8 +161,8 @@ def complaint(kube: Kube, pod: str) -> str:
     return " ".join(said[-1].split())[:300] if said else ""
 
 
-def wait_current(kube: Kube, store: Store, *, limit: float = 5.0, timeout: float = 90.0) -> None:
-    """Wait until the newest line of each machine is at most `limit` seconds old.
+def wait_current(kube: Kube, store: Store, *, limit: float = 5.0, after: float = 0.0, timeout: float = 90.0) -> None:
+    """Wait until the newest line of each machine is at most `limit` seconds old, and was written after the Unix time `after`.
 
     Raises:
         WaitTimeout: with the machines that are behind, since when, and what their shippers say.
@@ -168,7 +171,7 @@ def wait_current(kube: Kube, store: Store, *, limit: float = 5.0, timeout: float
 
     def current() -> bool:
         last, now = newest(store), time.time()
-        return all(now - last.get(node, 0) <= limit for node in nodes)
+        return all(last.get(node, 0) >= max(now - limit, after) for node in nodes)
 
     def last() -> str:
         rows = [row for row in behind(kube, store, limit=limit) if row["missing since"]]
@@ -178,6 +181,27 @@ def wait_current(kube: Kube, store: Store, *, limit: float = 5.0, timeout: float
         return "; ".join(row["said"] for row in behind(kube, store, limit=limit) if row["said"])
 
     until(current, what="each machine's newest line can be found", timeout=timeout, every=0.5, last=last, cause=cause)
+
+
+def wait_whole(kube: Kube, store: Store, since: float, *, timeout: float = 90.0) -> list[str]:
+    """Wait until all pulses from the Unix time `since` to now are there; returns those missing at the deadline, as `skipped`.
+
+    Lines that were refused come again later than newer ones: that these are there does not say that those are.
+
+    Raises:
+        WaitTimeout: nothing at all comes from a machine; see `wait_current`.
+    """
+    now = time.time()
+    wait_current(kube, store, after=now, timeout=timeout)
+    gaps: list[str] = []
+
+    def whole() -> bool:
+        gaps[:] = skipped(pulses(store, since, now))
+        return not gaps
+
+    with contextlib.suppress(WaitTimeout):
+        until(whole, what="no pulse is missing", timeout=timeout, every=0.5)
+    return gaps
 
 
 def observation(store: Store, *, seconds: float, every: float = 0.1) -> pd.DataFrame:

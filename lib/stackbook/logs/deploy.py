@@ -60,14 +60,19 @@ def node(kube: Kube) -> str:
 
 
 def start(lab: Lab, *, heap_mb: int, step: Step | None = None) -> int:
-    """Apply Elasticsearch without waiting for it; returns how many objects were changed. See `wait_started`."""
+    """Apply Elasticsearch without waiting for it; returns how many objects were changed. See `wait_started`.
+
+    While it starts, the machines get the shippers' images.
+    """
     place = node(lab.kube)
     lab.load_images("logs", on=[place] if lab.profile.target != "cluster" else None, step=step)
     values = {"image_elasticsearch": lab.image("elasticsearch"), "node": place, "heap_mb": str(heap_mb),
               "limit_mb": str(2 * heap_mb + 512)}  # fmt: skip
     text = manifests.render("elasticsearch.yaml", fingerprint=_mark("elasticsearch.yaml", values), **values)
     lab.kube.kubectl("create", "namespace", NAMESPACE, check=False)
-    return secret.ensure(lab.kube) + lab.kube.apply(text)
+    changed = secret.ensure(lab.kube) + lab.kube.apply(text)
+    lab.load_images("shipper", step=step)
+    return changed
 
 
 def wait_started(lab: Lab, *, timeout: float = 150.0) -> None:
@@ -182,8 +187,9 @@ def shippers(kube: Kube) -> list[dict[str, Any]]:
     return rows
 
 
-def restart(kube: Kube, workload: str, selector: str, *, timeout: float = 120.0) -> None:
-    """Delete the pods of a workload, and wait until as many new ones are Ready."""
+def restart(kube: Kube, *apps: str, timeout: float = 120.0) -> None:
+    """Delete the pods with these labels `app`, and wait until as many new ones are Ready."""
+    selector = f"app in ({','.join(apps)})"
     old = {p["metadata"]["uid"] for p in kube.pods(NAMESPACE, selector)}
     kube.kubectl("delete", "pod", "-n", NAMESPACE, "-l", selector, "--wait=false")
 
@@ -192,7 +198,7 @@ def restart(kube: Kube, workload: str, selector: str, *, timeout: float = 120.0)
         fresh = [p for p in pods if p["metadata"]["uid"] not in old and not pod_problem(p)]
         return len(fresh) == len(pods) >= len(old)
 
-    until(anew, what=f"new pods of {workload} are Ready", timeout=timeout, every=0.5, tolerate=(CommandFailed,),
+    until(anew, what=f"new pods of {' and '.join(apps)} are Ready", timeout=timeout, every=0.5, tolerate=(CommandFailed,),
           cause=lambda: kube.explain(NAMESPACE, selector))  # fmt: skip
 
 

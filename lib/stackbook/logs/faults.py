@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _DISK = "cluster.routing.allocation.disk.watermark"
 _FULL: Mapping[str, str | None] = {f"{_DISK}.{name}": "1000tb" for name in ("low", "high", "flood_stage")}
+_BLOCK = "index.blocks.read_only_allow_delete"
 _AS_BEFORE: Mapping[str, str | None] = dict.fromkeys(_FULL)
 
 
@@ -22,7 +23,8 @@ _AS_BEFORE: Mapping[str, str | None] = dict.fromkeys(_FULL)
 def disk_full(store: Store, *, timeout: float = 60.0) -> Iterator[str]:
     """Elasticsearch takes its disk for full while the block runs; yields what it says to one who wants to write.
 
-    Its watermarks are set to more free space than any disk has. Every 10 s it looks at the disk, and blocks the indices.
+    Its watermarks are set to more free space than any disk has. Every 10 s it looks at the disk, and blocks the indices. It
+    would open them by itself when it looks again; afterwards they are opened at once, by hand.
 
     Raises:
         WaitTimeout: it has not blocked them, or does not open them again.
@@ -34,18 +36,17 @@ def disk_full(store: Store, *, timeout: float = 60.0) -> Iterator[str]:
         yield refusal(store)
     finally:
         cluster.put_settings(persistent=dict(_AS_BEFORE))
+        store.client.indices.put_settings(index=INDICES, settings={_BLOCK: None})
         until(lambda: not blocked(store), what="Elasticsearch opens its indices again", timeout=timeout, every=0.5,
               last=lambda: ", ".join(blocked(store)))  # fmt: skip
 
 
 def blocked(store: Store) -> list[str]:
     """The indices of logs that may only be read and deleted."""
-    found = store.client.indices.get_settings(
-        index=INDICES, name="index.blocks.read_only_allow_delete", flat_settings=True
-    )
+    found = store.client.indices.get_settings(index=INDICES, name=_BLOCK, flat_settings=True)
     return sorted(
         name for name, entry in found.items()
-        if entry["settings"].get("index.blocks.read_only_allow_delete") == "true"
+        if entry["settings"].get(_BLOCK) == "true"
     )  # fmt: skip
 
 
