@@ -58,7 +58,7 @@ background=$!
 set +m
 
 say "unit tests, notebook shape, the browser; meanwhile the lab comes up"
-"${sudo[@]}" $bin/python -m pytest tests/unit tests/notebooks tests/browser -q --durations=10 -p no:cacheprovider || status=1
+"${sudo[@]}" $bin/python -m pytest -m "not toolchain" tests/unit tests/notebooks tests/browser -q --durations=10 -p no:cacheprovider || status=1
 
 say "the lab, chapters 00 to 05"
 shown=0
@@ -98,7 +98,8 @@ meanwhile() { # the end of the second lane, and what it said
   cat "$logs/beside.log"
 }
 
-beside -m beside "$nbval" tests/live/test_grpc_mutations.py tests/live/test_delivery_mutations.py tests/live/test_ssh.py
+beside -m "beside or toolchain" "$nbval" tests/live/test_grpc_mutations.py tests/live/test_delivery_mutations.py tests/live/test_ssh.py \
+  tests/unit/test_grpc_go.py tests/unit/test_traffic_program.py # by now there is a toolchain on a new machine, too
 live "the chapters that use the mesh against what is committed; rules, witnesses; meanwhile the others, gRPC, delivery, SSH" \
   -m "not beside" "$nbval" tests/live/test_traffic_live.py tests/live/test_witnesses_live.py
 meanwhile "the other chapters, gRPC, delivery, SSH"

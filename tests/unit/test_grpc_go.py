@@ -1,27 +1,15 @@
 """The lessons that compile Go; they need the toolchain, which `stackbook fetch go` provides."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gotools import MARKS
 from stackbook import golang
 from stackbook.greeter import balance, failures, guide, layouts, processes, retry
 from stackbook.protobuf import compiler, malformed
 
-
-def toolchain_there() -> bool:
-    if os.environ.get("STACKBOOK_GOROOT"):
-        return True
-    from stackbook.artifacts.resolver import Resolver
-
-    return any(status.name == "go" and status.state == "cached" for status in Resolver.open().status())
-
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not toolchain_there(), reason="no Go toolchain in the cache: run `stackbook fetch go`"),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")

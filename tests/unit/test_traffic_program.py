@@ -1,26 +1,19 @@
 """The real load program on loopback: its pace, its end, and the table that comes of it."""
 
 import http.server
-import shutil
-import subprocess
 import threading
-from pathlib import Path
 
 import pytest
-from stackbook import traffic
+from gotools import MARKS
+from stackbook import golang, traffic
 from stackbook.hosts import LocalHost
 
-APPS = Path(__file__).parents[2] / "lib/apps"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(shutil.which("go") is None, reason="the program is built from source, and there is no go here"),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    program = tmp_path_factory.mktemp("load") / "load"
-    subprocess.run(["go", "build", "-o", program, "./cmd/load"], cwd=APPS, check=True, timeout=300)
+    (program,) = golang.toolchain().build("./cmd/load", into=tmp_path_factory.mktemp("load"))
     return traffic.FromHost(LocalHost(), str(program))
 
 
