@@ -261,18 +261,27 @@ def main(argv: list[str] | None = None) -> int:
     Lab.open("05-istio", profile).artifacts.ensure(["machine-rootfs", "control-plane", "worker", "node", "apps", "istio",
                                                     "kubelet", "kubeadm", "kubectl", "istioctl", "app-load"])  # fmt: skip
     floors, labs, reached = [], [], []
-    for number in range(rounds):
-        print(f"round {number + 1} of {rounds}: floor", flush=True)
-        reset.remember(loaded)
-        floor = Floor(profile)
-        marks = floor.run()
-        floors.append({"marks": marks, "phases": floor.phases})
-        reset.reset(loaded, say=lambda text: None)
-        print(f"  {marks}\nround {number + 1} of {rounds}: stackbook", flush=True)
-        labs.append(measured(profile))
-        reached.append(paces(profile))
-        print(f"  {labs[-1]['marks']}, of {RATE} requests/s {reached[-1]}", flush=True)
-        reset.reset(loaded, say=lambda text: None)
+    whole = False
+    try:
+        for number in range(rounds):
+            print(f"round {number + 1} of {rounds}: floor", flush=True)
+            reset.remember(loaded)
+            floor = Floor(profile)
+            marks = floor.run()
+            floors.append({"marks": marks, "phases": floor.phases})
+            reset.reset(loaded, say=lambda text: None)
+            print(f"  {marks}\nround {number + 1} of {rounds}: stackbook", flush=True)
+            labs.append(measured(profile))
+            reached.append(paces(profile))
+            print(f"  {labs[-1]['marks']}, of {RATE} requests/s {reached[-1]}", flush=True)
+            reset.reset(loaded, say=lambda text: None)
+        whole = True
+    except KeyboardInterrupt:
+        print("interrupted: no figures are kept", flush=True)
+        return 130
+    finally:
+        if not whole:  # there was no lab before: what is there now is the bench's own
+            reset.reset(loaded, say=lambda text: None)
     write(floors, labs, reached)
     return 0
 
