@@ -159,6 +159,14 @@ def test_the_configuration_has_no_placeholder_left_and_no_password():
     assert "mmkubernetes" not in rsyslog_config.render(server="x", port=1, kubernetes=False)
 
 
+@pytest.mark.parametrize("start", ["3T17:55:25.5Z", "026-11-23T17:55:25.5Z", "5:25.5Z", "", "2026-11-2"])
+def test_what_is_left_of_a_line_read_from_its_middle_is_no_line(start):
+    """Else the end of a date would name an index of its own."""
+    (date,) = re.findall(r"re_match\(\$\.t, '([^']+)'\)", rsyslog_config.render(server="x", port=1))
+    assert not re.match(date, start)
+    assert re.match(date, "2026-11-23T17:55:25.586927310Z")
+
+
 # its script
 
 

@@ -135,6 +135,35 @@ def test_an_index_is_named_by_its_day():
     assert retention.index_of(2, now=datetime(2026, 3, 1, tzinfo=timezone.utc)) == "logstash-2026.02.27"
 
 
+def pulsing(monkeypatch, missing):
+    """A machine's pulses once a second, of which those in `missing` can be found at the third look only."""
+    looks = []
+
+    def pulses(store, start, end):
+        looks.append(end)
+        numbers = [n for n in range(20) if start <= 1000 + n <= end and (n not in missing or len(looks) > 2)]
+        return pd.DataFrame([("a", "p", n, 1000.0 + n) for n in numbers], columns=["node", "pod", "number", "time"])
+
+    kube = SimpleNamespace(nodes=lambda: [{"metadata": {"name": "a"}}])
+    clock = iter([1010.0] + [1012.0] * 1000)  # the call, and all that comes after
+    monkeypatch.setattr(delivery, "time", SimpleNamespace(time=lambda: next(clock), monotonic=time.monotonic))
+    monkeypatch.setattr(delivery, "newest", lambda store: {"a": 1012.0})
+    monkeypatch.setattr(delivery, "pulses", pulses)
+    return kube, looks
+
+
+def test_what_was_refused_until_just_now_is_waited_for(monkeypatch):
+    """The pulses missing are the last ones before the call: a look that ends there would not miss them."""
+    kube, looks = pulsing(monkeypatch, missing={7, 8, 9, 10})
+    assert delivery.wait_whole(kube, None, 1000.0, timeout=20) == []
+    assert len(looks) == 3
+
+
+def test_what_never_comes_is_said(monkeypatch):
+    kube, _ = pulsing(monkeypatch, missing={7, 8, 9, 10})
+    assert delivery.wait_whole(kube, None, 1000.0, timeout=0.1) == ["a: 4 pulses missing: 7, 8, 9, 10"]
+
+
 def test_the_traces_are_what_a_reader_knows():
     assert writers.PYTHON.startswith("Traceback (most recent call last):")
     assert "\tat " in writers.JAVA and "Caused by: " in writers.JAVA

@@ -184,19 +184,19 @@ def wait_current(kube: Kube, store: Store, *, limit: float = 5.0, after: float =
 
 
 def wait_whole(kube: Kube, store: Store, since: float, *, timeout: float = 90.0) -> list[str]:
-    """Wait until all pulses from the Unix time `since` to now are there; returns those missing at the deadline, as `skipped`.
+    """Wait until all pulses since a Unix time are there; returns those missing at the deadline, as `skipped`.
 
-    Lines that were refused come again later than newer ones: that these are there does not say that those are.
+    Pulses written after this call are waited for first: only between them and those from before can any be missed. Lines that
+    were refused come again later than newer ones: that these are there does not say that those are.
 
     Raises:
         WaitTimeout: nothing at all comes from a machine; see `wait_current`.
     """
-    now = time.time()
-    wait_current(kube, store, after=now, timeout=timeout)
+    wait_current(kube, store, after=time.time(), timeout=timeout)
     gaps: list[str] = []
 
     def whole() -> bool:
-        gaps[:] = skipped(pulses(store, since, now))
+        gaps[:] = skipped(pulses(store, since, time.time()))
         return not gaps
 
     with contextlib.suppress(WaitTimeout):
