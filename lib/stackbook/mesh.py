@@ -19,6 +19,12 @@ from stackbook.waiting import until
 
 NAMESPACE = "istio-system"
 COMPONENTS = ("istiod", "istio-ingressgateway", "istio-egressgateway")
+DRAIN = "2s"
+"""How long a proxy keeps connections that go by a changed listener (Envoy's --drain-time-s; Istio's default is 45 s).
+
+In that time each is closed after its next answer, and the idle ones at the end; the sender of a request that meets such an
+end gets 503 with flag UC. What changes listeners here is tracing switched on and off.
+"""
 UPSTREAM_ENVOY: dict[str, Any] = {
     "telemetry": {"enabled": False, "v2": {"enabled": False}},
     "pilot": {"env": {"PILOT_ENABLE_METADATA_EXCHANGE": "false", "PILOT_ENABLE_ALPN_FILTER": "false"}},
@@ -56,6 +62,7 @@ def operator(profile: str, images: ImageSource) -> str:
             "defaultConfig": {
                 # How long a proxy that is being stopped goes on answering: istio.io, "Sidecar lifecycle".
                 "terminationDrainDuration": "5s",
+                "drainDuration": DRAIN,
                 "proxyStatsMatcher": {"inclusionRegexps": [".*fault.*", ".*upstream_rq.*", ".*outlier.*"]},
                 # Spans are sent every second and not every five, so that a trace is there when it is looked for.
                 "runtimeValues": {"tracing.opentelemetry.flush_interval_ms": "1000"},

@@ -254,7 +254,6 @@ def gather(lab: Lab, send: Callable[[], pd.DataFrame], *, service: str, timeout:
         tracing.Jaeger(lab.kube) as jaeger,
         tracing.sampled(lab.kube, 100),
     ):
-        # Connections from before go by the old listeners for a while.
         observation.settled(lab.kube, jaeger, traced=True)
         counted, frame = metrics.around(prometheus, words, send, services=[service, *NEIGHBOURS.get(service, ())])
         asked = from_client(frame, service)

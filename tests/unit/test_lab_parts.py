@@ -6,12 +6,15 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
 from fakes import FakeHost
-from stackbook import flannel, images, kubeadm, machines, mesh, reset, services, trials
+from stackbook import checks, flannel, images, kubeadm, machines, mesh, reset, services, trials
 from stackbook.errors import CheckFailed, CommandFailed, CorruptArtifact, InputError
+from stackbook.hosts import Result
 from stackbook.machines import Identity
 from stackbook.parameters import Profile
 
@@ -256,6 +259,7 @@ def test_operator_for_upstream_envoy_leaves_out_istios_own_filters() -> None:
     spec = yaml.safe_load(mesh.operator("demo", source))["spec"]
     assert (spec["hub"], spec["tag"], spec["values"]["telemetry"]["enabled"]) == ("h", "t", False)
     assert spec["values"]["pilot"]["env"]["PILOT_ENABLE_METADATA_EXCHANGE"] == "false"
+    assert spec["meshConfig"]["defaultConfig"]["drainDuration"] == mesh.DRAIN
     official = yaml.safe_load(mesh.operator("demo", mesh.ImageSource()))["spec"]
     assert "hub" not in official and "telemetry" not in official["values"]
 
@@ -272,3 +276,27 @@ def test_ready_column_counts_native_sidecars(sidecar_ready: bool, expected: str)
                                              {"name": "istio-proxy", "ready": sidecar_ready}]},
     }  # fmt: skip
     assert mesh.ready_column(pod) == expected
+
+
+# the product page
+
+
+def _asked(status: str, log: str) -> Any:
+    """A lab whose ingress answers so, and whose proxies have this log."""
+    entry = json.dumps(
+        {"response_code": 503, "response_flags": "UC", "start_time": "T", "upstream_host": "10.0.0.1:9080"}
+    )
+    result = Result(("x",), 0, f"<h1>Simple Bookstore App</h1>\n{status}", "", 0.1)
+    return SimpleNamespace(
+        ingress="http://192.0.2.1",
+        local=SimpleNamespace(run=lambda *args, **more: result),
+        kube=SimpleNamespace(kubectl=lambda *args, **more: Result(args, 0, f"plain\n{entry if log else ''}", "", 0.1)),
+    )
+
+
+def test_a_page_that_does_not_open_is_told_with_what_the_proxies_noted() -> None:
+    assert checks._page(_asked("200", "")) == "200"
+    with pytest.raises(CheckFailed, match=r"the ingress answers 503: .*; productpage-v1 T UC None 10\.0\.0\.1:9080"):
+        checks._page(_asked("503", "entry"))
+    with pytest.raises(CheckFailed, match="the ingress answers 503: "):
+        checks._page(_asked("503", ""))

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 from stackbook.chapter_parameters import Tracing
-from stackbook.errors import CheckFailed, InputError
+from stackbook.errors import CheckFailed, InputError, WaitTimeout
 from stackbook.hosts import Result
 from stackbook.mesh_rules.propagation import Proxy, concerned
 from stackbook.parameters import validate
@@ -99,6 +99,50 @@ def test_the_share_in_the_proxies_is_read_and_anything_odd_is_noticed():
         telemetry.share_in_proxies(Kube(json=mesh(JAEGER), exec=dump(provider={"name": "envoy.tracers.zipkin"})))
     with pytest.raises(CheckFailed, match="different shares"):
         telemetry.share_in_proxies(Kube(json=mesh(JAEGER), exec=dump(share=0.0)))
+
+
+class Draining(Kube):
+    """Two proxies; productpage's has so many filter chains to drain, one less each time it is asked."""
+
+    def __init__(self, chains):
+        self.chains = chains
+        super().__init__(exec=self.said)
+
+    def pods(self, namespace, selector):
+        names = ["productpage-1"] if namespace == "default" else ["ingress-1"]
+        return [{"metadata": {"name": name}, "spec": {"containers": [{"name": "istio-proxy"}]}} for name in names]
+
+    def said(self, argv):
+        pod = self.asked[-1][1]
+        count = max(self.chains, 0) if pod.startswith("productpage") else 0
+        self.chains -= pod.startswith("productpage")
+        names = ("total_filter_chains_draining", "total_listeners_draining")
+        return "".join(f"listener_manager.{name}: {n}\n" for name, n in zip(names, (count, 0), strict=True))
+
+
+def test_what_still_drains_is_waited_for_and_named_at_the_deadline():
+    kube = Draining(2)
+    telemetry.drained(kube, timeout=10)
+    assert [target for _, target, _, _ in kube.asked].count("productpage-1") == 3
+    with pytest.raises(WaitTimeout, match="productpage-1: 9"):
+        telemetry.drained(Draining(9), timeout=0)
+
+
+def test_a_proxy_that_says_nothing_is_not_taken_for_drained():
+    kube = Draining(0)
+    kube.answers["exec"] = lambda argv: ""
+    with pytest.raises(CheckFailed, match="does not say what it drains"):
+        telemetry.drained(kube, timeout=0)
+
+
+@pytest.mark.parametrize(("now", "changes"), [(100, 0), (10, 1), (None, 1)])
+def test_what_is_as_it_was_is_not_waited_for(monkeypatch, now, changes):
+    made, waited = [], []
+    monkeypatch.setattr(telemetry, "found", lambda kube: [telemetry.rule(now)] if now else [])
+    monkeypatch.setattr(telemetry, "propagate", lambda kube, change, rules: made.append(rules))
+    monkeypatch.setattr(telemetry, "drained", waited.append)
+    telemetry.put_back("kube", [telemetry.rule(100)])
+    assert (len(made), len(waited)) == (changes, changes)
 
 
 def test_services_and_ports_of_clusters_are_read():

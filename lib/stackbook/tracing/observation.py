@@ -5,15 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from stackbook.errors import CheckFailed, StackbookError
+from stackbook.tracing import telemetry
 from stackbook.tracing.jaeger import Jaeger
 from stackbook.tracing.sending import Probe, send
 from stackbook.traffic import Executes
 from stackbook.waiting import pause, until
 from stackbook.witnesses import plain_id
+
+if TYPE_CHECKING:
+    from stackbook.cluster import Kube
 
 RATINGS, PAGE = "http://ratings:9080/ratings/0", "http://productpage:9080/productpage"
 _SENT = 3.0
@@ -58,32 +63,30 @@ def delays(kube: Executes, jaeger: Jaeger, *, count: int, rate: float, timeout: 
     return pd.DataFrame(rows, columns=["request", "seconds"])
 
 
-def settled(kube: Executes, jaeger: Jaeger, *, traced: bool, timeout: float = 75.0) -> int:
-    """Send requests for the product page until each proxy on the way goes by its new listeners; returns how many.
+def settled(kube: Kube, jaeger: Jaeger, *, traced: bool, timeout: float = 75.0) -> int:
+    """Wait until each proxy on the way of a product page goes by its new listeners; returns how many requests that took.
 
-    A connection that was open when a listener changed goes by the old one for one request more, and is then closed
-    (pilot-agent starts Envoy with --drain-strategy immediate); an idle one is closed after 45 s. Each thread of a proxy
-    keeps connections of its own, so many requests are sent at a time, and two rounds in a row must be well.
+    A connection that was open when a listener changed goes by the old one until it is closed: that is waited for first
+    (`telemetry.drained`), and then for a round of requests which is as it should be.
 
     Args:
         kube: where requests are sent from.
         jaeger: an open handle.
         traced: whether the new listeners trace. Where they do not, spans have to be sent at once (`telemetry.PROMPT`): a
             proxy that gathers them for a second is not found out.
-        timeout: deadline in seconds.
+        timeout: deadline in seconds, of each wait.
 
     Raises:
-        WaitTimeout: with the number of spans of the last requests.
+        WaitTimeout: with the number of spans of the last requests, or the proxies that still have old connections.
     """
-    sent, spans, well = 0, 0, 0
+    sent, spans = 0, 0
+    telemetry.drained(kube, timeout=timeout)
 
     def done() -> bool:
-        nonlocal sent, spans, well
-        burst, probes = [Probe(PAGE) for _ in range(24)], [Probe(PAGE) for _ in range(12)]
-        if not well:
-            send(kube, *burst, parallel=8)
+        nonlocal sent, spans
+        probes = [Probe(PAGE) for _ in range(12)]
         send(kube, *probes, parallel=4)
-        sent += len(probes) + (0 if well else len(burst))
+        sent += len(probes)
         pause(0.5)
         ids = [probe.trace_id for probe in probes]
         frame, deadline = jaeger.traces(ids), time.monotonic() + _SENT
@@ -91,8 +94,7 @@ def settled(kube: Executes, jaeger: Jaeger, *, traced: bool, timeout: float = 75
             pause(0.3)
             frame = jaeger.traces(ids)
         spans = len(frame)
-        well = well + 1 if (_whole(frame, len(probes)) if traced else spans == 0) else 0
-        return well >= 2
+        return _whole(frame, len(probes)) if traced else spans == 0
 
     until(done, what=f"the proxies go by the new listeners, {'with' if traced else 'without'} a tracer", timeout=timeout,
           every=0.1, last=lambda: f"twelve requests have left {spans} spans")  # fmt: skip

@@ -17,6 +17,7 @@ import yaml
 from stackbook.bookinfo import WORKLOADS
 from stackbook.errors import CheckFailed
 from stackbook.mesh_rules import Rule, percent, propagate
+from stackbook.waiting import until
 
 if TYPE_CHECKING:
     from stackbook.cluster import Kube
@@ -106,13 +107,17 @@ def take_away(kube: Kube) -> int:
 
 
 def put_back(kube: Kube, before: Sequence[Rule]) -> None:
-    """Bring the Telemetry resources about tracing back to those of `before`."""
+    """Bring the Telemetry resources about tracing back to those of `before`, and wait until all requests go by them."""
     names = {item["metadata"]["name"] for item in before}
-    added = [item for item in found(kube) if item["metadata"]["name"] not in names]
+    now = found(kube)
+    added = [item for item in now if item["metadata"]["name"] not in names]
+    changed = [item for item in before if item not in now]
     if added:
         propagate(kube, lambda: kube.delete(added), added)
-    if before:
-        propagate(kube, lambda: kube.apply(list(before)), before)
+    if changed:
+        propagate(kube, lambda: kube.apply(changed), changed)
+    if added or changed:
+        drained(kube)
 
 
 @contextlib.contextmanager
@@ -147,6 +152,45 @@ class Tracer:
 def _ask(kube: Kube, workload: str, method: str, path: str, namespace: str = "default") -> str:
     argv = ("pilot-agent", "request", method, path)
     return kube.exec(namespace, workload, *argv, container="istio-proxy", timeout=60).stdout
+
+
+def _proxies(kube: Kube, only: str = "") -> list[tuple[str, str]]:
+    """Namespace and pod of bookinfo's proxies, the bench's and the ingress gateway's, or of those that a selector has."""
+    where = [("default", only or "app notin (outside)"), *([] if only else [(NAMESPACE, "istio=ingressgateway")])]
+    return [
+        (namespace, str(pod["metadata"]["name"]))
+        for namespace, selector in where
+        for pod in kube.pods(namespace, selector)
+        if any(c["name"] == "istio-proxy" for c in [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])])
+    ]
+
+
+def drained(kube: Kube, *, timeout: float = 75.0) -> None:
+    """Wait until no proxy has connections left that go by a listener of before; see `mesh.DRAIN`.
+
+    Raises:
+        WaitTimeout: with the proxies that have.
+    """
+    left: dict[str, int] = {}
+
+    def draining(target: tuple[str, str]) -> int:
+        namespace, pod = target
+        said = _ask(kube, pod, "GET", "stats?filter=^listener_manager.total_.*_draining$", namespace)
+        counts = [int(line.rpartition(":")[2]) for line in said.splitlines() if line.startswith("listener_manager.")]
+        if len(counts) != 2:
+            raise CheckFailed(f"the proxy of {pod} does not say what it drains: {said.strip()[:200]}")
+        return sum(counts)
+
+    def done() -> bool:
+        targets = _proxies(kube)
+        with ThreadPoolExecutor(3) as pool:
+            counts = dict(zip((pod for _, pod in targets), pool.map(draining, targets), strict=True))
+        left.clear()
+        left.update({pod: count for pod, count in counts.items() if count})
+        return not left
+
+    until(done, what="connections of earlier listeners are closed", timeout=timeout, every=0.5,
+          last=lambda: ", ".join(f"{pod}: {count}" for pod, count in left.items()))  # fmt: skip
 
 
 def tracers(kube: Kube, workload: str, namespace: str = "default") -> set[Tracer]:
@@ -241,13 +285,7 @@ def set_runtime(kube: Kube, values: Mapping[str, str], *, only: str = "") -> int
     Raises:
         CheckFailed: a proxy does not take them.
     """
-    where = [("default", only or "app notin (outside)"), *([] if only else [(NAMESPACE, "istio=ingressgateway")])]
-    targets = [
-        (namespace, str(pod["metadata"]["name"]))
-        for namespace, selector in where
-        for pod in kube.pods(namespace, selector)
-        if any(c["name"] == "istio-proxy" for c in [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])])
-    ]
+    targets = _proxies(kube, only)
     query = "&".join(f"{key}={value}" for key, value in values.items())
 
     def tell(target: tuple[str, str]) -> None:
