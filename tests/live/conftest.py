@@ -65,4 +65,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     outcome = yield
     report = outcome.get_result()
     if report.failed and "live" in item.keywords:
-        keep_evidence(f"{item.nodeid}\n{report.longreprtext}")
+        crash = getattr(report.longrepr, "reprcrash", None)
+        lab = getattr(item, "funcargs", {}).get("lab")
+        keep_evidence(
+            f"{item.nodeid}\n{report.longreprtext}",
+            cause=f"{item.nodeid}: {crash.message if crash else report.longreprtext}",
+            kube=lab.kube if isinstance(lab, Lab) else None,
+        )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from stackbook import paths
 from stackbook.chapter import Lab
+from stackbook.cluster import Kube
+from stackbook.errors import StackbookError
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,14 +36,60 @@ def stackbook(*args: str, timeout: float = 1500, env: dict[str, str] | None = No
     return Done(done.returncode, done.stdout + done.stderr)
 
 
-def keep_evidence(text: str) -> None:
-    """Put the cause and the newest run's record where CI looks for them."""
+def keep_evidence(text: str, *, cause: str = "", kube: Kube | None = None) -> None:
+    """Put what failed and the newest run's record where CI looks for them, and add to the causes that it prints at its end.
+
+    Args:
+        text: all that is known.
+        cause: in a few lines; the end of `text` where none is given.
+        kube: the cluster, to be asked what it noted.
+    """
     folder = os.environ.get("STACKBOOK_DIAGNOSTICS")
     if folder:
-        (Path(folder) / "cause.txt").write_text(text[-6000:], encoding="utf-8")
+        with (Path(folder) / "failures.txt").open("a", encoding="utf-8") as failures:
+            failures.write(f"{text}\n\n")
+        with (Path(folder) / "cause.txt").open("a", encoding="utf-8") as causes:
+            causes.write("\n".join([(cause or text)[-3000:], *(noted(kube) if kube else [])]) + "\n\n")
         latest = paths.runs() / "latest"
         if latest.exists():
             shutil.copytree(latest.resolve(), Path(folder) / "run", dirs_exist_ok=True)
+
+
+def noted(kube: Kube) -> list[str]:
+    """What the cluster noted of late, a line each: containers that ended, warnings, requests that failed in bookinfo."""
+    found = []
+    try:
+        pods = kube.json("get", "pods", "-A")["items"]
+        for pod in pods:
+            for state in pod["status"].get("containerStatuses", []):
+                if ended := state.get("lastState", {}).get("terminated"):
+                    found.append(
+                        f"ended: {pod['metadata']['name']} {state['name']}, {state['restartCount']} restarts, "
+                        f"{ended.get('finishedAt')} {ended.get('reason')} {ended.get('exitCode')}"
+                    )
+        warnings = kube.json("get", "events", "-A", "--field-selector=type=Warning")["items"]
+        warnings.sort(key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
+        found += [
+            f"warning: {event.get('lastTimestamp') or event.get('eventTime')} {event['involvedObject']['name']}: "
+            f"{' '.join(str(event['message']).split())[:200]}"
+            for event in warnings[-5:]
+        ]
+        for pod in pods:
+            name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+            if namespace == "default" or name.startswith("istio-ingress"):
+                log = kube.kubectl(
+                    "logs", "-n", namespace, name, "-c", "istio-proxy", "--since=120s", check=False
+                ).lines
+                entries = [json.loads(line) for line in log if line.startswith("{")]
+                kinds = Counter(
+                    (e["response_code"], e["response_flags"], e["response_code_details"])
+                    for e in entries
+                    if e.get("response_code", 0) >= 500
+                )
+                found += [f"{name}: {count} × {' '.join(map(str, kind))}" for kind, count in kinds.most_common(3)]
+    except (StackbookError, ValueError, KeyError) as error:
+        found.append(f"nothing more could be asked: {error}")
+    return found
 
 
 @dataclass(frozen=True)
