@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 from stackbook.chapter_parameters import Tracing
-from stackbook.errors import CheckFailed, InputError, WaitTimeout
+from stackbook.errors import CheckFailed, CommandFailed, InputError, WaitTimeout
 from stackbook.hosts import Result
 from stackbook.mesh_rules.propagation import Proxy, concerned
 from stackbook.parameters import validate
@@ -133,6 +133,18 @@ def test_a_proxy_that_says_nothing_is_not_taken_for_drained():
     kube.answers["exec"] = lambda argv: ""
     with pytest.raises(CheckFailed, match="does not say what it drains"):
         telemetry.drained(kube, timeout=0)
+
+
+def test_a_pod_that_goes_while_it_is_asked_does_not_end_the_wait():
+    class Going(Draining):
+        def said(self, argv):
+            if len(self.asked) == 1:
+                raise CommandFailed(Result(("kubectl", "exec"), 1, "", "container not found", 0.1))
+            return super().said(argv)
+
+    kube = Going(0)
+    telemetry.drained(kube, timeout=10)
+    assert len(kube.asked) >= 3
 
 
 @pytest.mark.parametrize(("now", "changes"), [(100, 0), (10, 1), (None, 1)])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from stackbook.bookinfo import WORKLOADS
-from stackbook.errors import CheckFailed
+from stackbook.errors import CheckFailed, CommandFailed
 from stackbook.mesh_rules import Rule, percent, propagate
 from stackbook.waiting import until
 
@@ -182,14 +182,15 @@ def drained(kube: Kube, *, timeout: float = 75.0) -> None:
         return sum(counts)
 
     def done() -> bool:
+        left.clear()
         targets = _proxies(kube)
         with ThreadPoolExecutor(3) as pool:
             counts = dict(zip((pod for _, pod in targets), pool.map(draining, targets), strict=True))
-        left.clear()
         left.update({pod: count for pod, count in counts.items() if count})
         return not left
 
     until(done, what="connections of earlier listeners are closed", timeout=timeout, every=0.5,
+          tolerate=(CommandFailed,),  # a pod that goes while it is asked
           last=lambda: ", ".join(f"{pod}: {count}" for pod, count in left.items()))  # fmt: skip
 
 
