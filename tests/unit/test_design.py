@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import doctest
 import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from stackbook.design import contexts, shop, submodules
+from stackbook.errors import CheckFailed
 from stackbook.golang import ToolFailed
 
 CALLS = [("page", "reviews"), ("reviews", "ratings"), ("page", "details")]
@@ -21,6 +27,71 @@ def test_the_source_of_the_bookshop_says_four_ways() -> None:
     assert shop.relays("bookinfo") == [
         ("productpage", "details"), ("productpage", "ratings"), ("productpage", "reviews"), ("reviews", "ratings"),
     ]  # fmt: skip
+
+
+SERVICE = """#!{python}
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+name = sys.argv[3]
+class Answer(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("X-Served-By", name)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    def log_message(self, *args):
+        pass
+HTTPServer.allow_reuse_address = False
+HTTPServer(("127.0.0.1", int(sys.argv[2])), Answer).serve_forever()
+"""
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Path:
+    """A program with the arguments of bookinfo; like it, it ends where its port is taken."""
+    path = tmp_path / "service"
+    path.write_text(SERVICE.format(python=sys.executable))
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port at which somebody else answers each request with 200, as a relay does."""
+
+    class Stranger(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Stranger)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_port_that_is_taken_is_not_a_services(service: Path, taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    free, given = shop._free_port, [taken]
+    monkeypatch.setattr(shop, "_free_port", lambda: given.pop() if given else free())
+    with shop.running(service) as running:
+        assert taken not in running.ports.values()
+        for name in shop.SERVICES:
+            assert running.ask(name, "/health").headers["x-served-by"] == name
+    assert all(process.poll() is not None for process in running.processes.values())
+
+
+def test_a_service_that_cannot_start_is_named(service: Path, taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shop, "_free_port", lambda: taken)
+    with (
+        pytest.raises(CheckFailed, match="productpage ends at once, with status 1, on each of 3 ports"),
+        shop.running(service),
+    ):
+        raise AssertionError("the block ran")
 
 
 def test_words_are_the_names_of_fields_and_not_the_data() -> None:

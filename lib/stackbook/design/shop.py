@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 
 from stackbook import golang
+from stackbook.errors import CheckFailed
 from stackbook.waiting import until
 
 SERVICES = ("productpage", "details", "reviews", "ratings")
@@ -101,23 +102,48 @@ def running(program: Path) -> Iterator[Shop]:
 
     Raises:
         WaitTimeout: a service did not answer.
+        CheckFailed: a service ended as soon as it was started.
     """
     with contextlib.ExitStack() as stack:
-        shop = Shop({name: _free_port() for name in SERVICES})
+        shop = Shop({})
+        # The relays first: each keeps its port, so that none of them can be given that of a service.
+        relays = {
+            (name, other): stack.enter_context(_relay(shop, (name, other))) for name in SERVICES for other in SERVICES
+        }
         for name in SERVICES:
             env = {"PATH": os.defpath, "HOSTNAME": name, "SERVICE_VERSION": "v3", "DRAIN_SECONDS": "0"}
             for other in SERVICES:
-                port = stack.enter_context(_relay(shop, (name, other)))
-                env |= {f"{other.upper()}_HOSTNAME": "127.0.0.1", f"{other.upper()}_SERVICE_PORT": str(port)}
-            argv = golang.guarded([str(program), "-port", str(shop.ports[name]), name])
-            shop.processes[name] = process = subprocess.Popen(
-                argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-            stack.callback(_end, process)
-        for name in SERVICES:
-            until(lambda name=name: shop.ask(name, "/health").is_success, what=f"{name} answers", timeout=20,  # type: ignore[misc]
-                  every=0.05, tolerate=(httpx.TransportError,))  # fmt: skip
+                env |= {
+                    f"{other.upper()}_HOSTNAME": "127.0.0.1",
+                    f"{other.upper()}_SERVICE_PORT": str(relays[name, other]),
+                }
+            _start(shop, name, program, env)
+            stack.callback(_end, shop.processes[name])
         yield shop
+
+
+def _start(shop: Shop, name: str, program: Path, env: dict[str, str], *, tries: int = 3) -> None:
+    """Start a service and wait until it answers; on another port where somebody else was faster to take the first."""
+    for left in reversed(range(tries)):
+        shop.ports[name] = port = _free_port()
+        process = subprocess.Popen(
+            golang.guarded([str(program), "-port", str(port), name]),
+            env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+        def settled(process: subprocess.Popen[bytes] = process) -> bool:
+            return process.poll() is not None or name in shop.ask(name, "/health").headers.get("x-served-by", "")
+
+        try:
+            until(settled, what=f"{name} answers", timeout=20, every=0.05, tolerate=(httpx.TransportError,))
+        except BaseException:
+            _end(process)
+            raise
+        if process.poll() is None:
+            shop.processes[name] = process
+            return
+        if not left:
+            raise CheckFailed(f"{name} ends at once, with status {process.returncode}, on each of {tries} ports")
 
 
 def _free_port() -> int:
@@ -143,7 +169,7 @@ class _Way(ThreadingHTTPServer):
 
     def __init__(self, shop: Shop, edge: Edge) -> None:
         self.shop, self.edge = shop, edge
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{shop.ports[edge[1]]}", timeout=20, trust_env=False)
+        self.client = httpx.Client(timeout=20, trust_env=False)
         super().__init__(("127.0.0.1", 0), _Relay)
 
 
@@ -157,7 +183,8 @@ class _Relay(BaseHTTPRequestHandler):
         """Relay one request."""
         self.server.shop.calls[self.server.edge] += 1
         try:
-            answer = self.server.client.get(self.path)
+            port = self.server.shop.ports[self.server.edge[1]]
+            answer = self.server.client.get(f"http://127.0.0.1:{port}{self.path}")
             status, kind, body = answer.status_code, answer.headers.get("content-type", ""), answer.content
         except httpx.TransportError:
             status, kind, body = 503, "text/plain", b"nobody answers"
