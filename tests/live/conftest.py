@@ -69,6 +69,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         lab = getattr(item, "funcargs", {}).get("lab")
         keep_evidence(
             f"{item.nodeid}\n{report.longreprtext}",
-            cause=f"{item.nodeid}: {crash.message if crash else report.longreprtext}",
+            cause=f"{item.nodeid}: {(crash.message if crash else report.longreprtext)[-2500:]}",
             kube=lab.kube if isinstance(lab, Lab) else None,
         )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from stackbook import paths
@@ -49,31 +51,34 @@ def keep_evidence(text: str, *, cause: str = "", kube: Kube | None = None) -> No
         with (Path(folder) / "failures.txt").open("a", encoding="utf-8") as failures:
             failures.write(f"{text}\n\n")
         with (Path(folder) / "cause.txt").open("a", encoding="utf-8") as causes:
-            causes.write("\n".join([(cause or text)[-3000:], *(noted(kube) if kube else [])]) + "\n\n")
+            plain = re.sub(r"\x1b\[[0-9;]*m", "", cause or text)
+            causes.write("\n".join([plain[-3000:], *(noted(kube) if kube else [])]) + "\n\n")
         latest = paths.runs() / "latest"
         if latest.exists():
             shutil.copytree(latest.resolve(), Path(folder) / "run", dirs_exist_ok=True)
 
 
 def noted(kube: Kube) -> list[str]:
-    """What the cluster noted of late, a line each: containers that ended, warnings, requests that failed in bookinfo."""
+    """What the cluster noted in the last 5 minutes, a line each: containers that ended, warnings, requests that failed."""
     found = []
+    since = (datetime.now(UTC) - timedelta(minutes=5)).strftime("%Y-%m-%dT%H:%M:%SZ")
     try:
         pods = kube.json("get", "pods", "-A")["items"]
         for pod in pods:
             for state in pod["status"].get("containerStatuses", []):
-                if ended := state.get("lastState", {}).get("terminated"):
+                ended = state.get("lastState", {}).get("terminated")
+                if ended and str(ended.get("finishedAt")) >= since:
                     found.append(
                         f"ended: {pod['metadata']['name']} {state['name']}, {state['restartCount']} restarts, "
                         f"{ended.get('finishedAt')} {ended.get('reason')} {ended.get('exitCode')}"
                     )
-        warnings = kube.json("get", "events", "-A", "--field-selector=type=Warning")["items"]
-        warnings.sort(key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
-        found += [
-            f"warning: {event.get('lastTimestamp') or event.get('eventTime')} {event['involvedObject']['name']}: "
-            f"{' '.join(str(event['message']).split())[:200]}"
-            for event in warnings[-5:]
-        ]
+        events = kube.json("get", "events", "-A", "--field-selector=type=Warning")["items"]
+        warnings = sorted(
+            (str(event.get("lastTimestamp") or event.get("eventTime") or ""), event["involvedObject"]["name"],
+             " ".join(str(event["message"]).split())[:200])
+            for event in events
+        )  # fmt: skip
+        found += [f"warning: {at} {name}: {message}" for at, name, message in warnings[-5:] if at >= since]
         for pod in pods:
             name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
             if namespace == "default" or name.startswith("istio-ingress"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,13 +27,19 @@ def labtools() -> ModuleType:
     return module
 
 
-ENDED = {"terminated": {"finishedAt": "T2", "reason": "OOMKilled", "exitCode": 137}}
+NOW, LONG_AGO = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "2020-01-01T00:00:00Z"
+ENDED = {"terminated": {"finishedAt": NOW, "reason": "OOMKilled", "exitCode": 137}}
+EARLIER = {"terminated": {**ENDED["terminated"], "finishedAt": LONG_AGO}}
 PODS = [
-    {"metadata": {"name": "details-1", "namespace": "default"}, "status": {}},
+    {"metadata": {"name": "details-1", "namespace": "default"},
+     "status": {"containerStatuses": [{"name": "details", "restartCount": 1, "lastState": EARLIER}]}},
     {"metadata": {"name": "dns-1", "namespace": "kube-system"},
      "status": {"containerStatuses": [{"name": "coredns", "restartCount": 2, "lastState": ENDED}]}},
 ]  # fmt: skip
-EVENTS = [{"lastTimestamp": "T1", "involvedObject": {"name": "details-1"}, "message": "Readiness probe\nfailed"}]
+EVENTS = [
+    {"lastTimestamp": at, "involvedObject": {"name": "details-1"}, "message": "Readiness probe\nfailed"}
+    for at in (NOW, LONG_AGO)
+]
 
 
 class Kube:
@@ -50,13 +57,13 @@ def test_each_failure_adds_its_cause_and_what_the_cluster_noted(
 ) -> None:
     monkeypatch.setenv("STACKBOOK_DIAGNOSTICS", str(tmp_path))
     monkeypatch.setattr(labtools.paths, "runs", lambda: tmp_path / "none")
-    labtools.keep_evidence("a long text", cause="one: it failed", kube=Kube())
+    labtools.keep_evidence("a long text", cause="one: it \x1b[31mfailed\x1b[0m", kube=Kube())
     labtools.keep_evidence("another text")
     assert (tmp_path / "failures.txt").read_text() == "a long text\n\nanother text\n\n"
     assert (tmp_path / "cause.txt").read_text().splitlines() == [
         "one: it failed",
-        "ended: dns-1 coredns, 2 restarts, T2 OOMKilled 137",
-        "warning: T1 details-1: Readiness probe failed",
+        f"ended: dns-1 coredns, 2 restarts, {NOW} OOMKilled 137",
+        f"warning: {NOW} details-1: Readiness probe failed",
         "details-1: 2 × 503 UC reset",
         "",
         "another text",
