@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from stackbook import paths
@@ -61,7 +61,7 @@ def keep_evidence(text: str, *, cause: str = "", kube: Kube | None = None) -> No
 def noted(kube: Kube) -> list[str]:
     """What the cluster noted in the last 5 minutes, a line each: containers that ended, warnings, requests that failed."""
     found = []
-    since = (datetime.now(UTC) - timedelta(minutes=5)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    since = (datetime.now(timezone.utc) - timedelta(minutes=5)).strftime("%Y-%m-%dT%H:%M:%SZ")
     try:
         pods = kube.json("get", "pods", "-A")["items"]
         for pod in pods:

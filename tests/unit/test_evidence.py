@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,7 +27,7 @@ def labtools() -> ModuleType:
     return module
 
 
-NOW, LONG_AGO = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "2020-01-01T00:00:00Z"
+NOW, LONG_AGO = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"), "2020-01-01T00:00:00Z"
 ENDED = {"terminated": {"finishedAt": NOW, "reason": "OOMKilled", "exitCode": 137}}
 EARLIER = {"terminated": {**ENDED["terminated"], "finishedAt": LONG_AGO}}
 PODS = [
