@@ -6,6 +6,7 @@ need not be run again. A check returns its evidence, and raises when the claim d
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from stackbook import facts, flannel, kubeadm, mesh
 from stackbook.cluster import node_problem, pod_problem
 from stackbook.control_plane import components
-from stackbook.errors import CheckFailed
+from stackbook.errors import CheckFailed, StackbookError
 
 if TYPE_CHECKING:
     from stackbook.chapter import Lab
@@ -184,26 +185,24 @@ def _page(lab: Lab) -> str:
     body, _, status = answer.stdout.rpartition("\n")
     if status != "200":
         said = (answer.stderr or body).strip()[-200:]
-        require(False, f"the ingress answers {status or 'nothing'}: {said}{_refusals(lab)}")
+        raise CheckFailed(f"the ingress answers {status or 'nothing'}: {said}{_refusals(lab)}")
     require("Simple Bookstore App" in body, "the ingress answers a page, but not bookinfo's")
     return "200"
 
 
 def _refusals(lab: Lab) -> str:
     """What the proxies on the way to the product page noted of their last failures, for an error's text."""
+    names = ("start_time", "response_flags", "response_code_details", "upstream_host")
     found = []
-    for workload, namespace in (("istio-ingressgateway", mesh.NAMESPACE), ("productpage-v1", "default")):
-        log = lab.kube.kubectl(
-            "logs", "-n", namespace, f"deploy/{workload}", "-c", "istio-proxy", "--since=30s", check=False
-        )
-        entries = [json.loads(line) for line in log.lines if line.startswith("{")]
-        for entry in [e for e in entries if e.get("response_code", 0) >= 500][-3:]:
-            told = [
-                str(entry.get(name))
-                for name in ("start_time", "response_flags", "response_code_details", "upstream_host")
-            ]
-            found.append(f"{workload} {' '.join(told)}")
-    return "".join(f"; {line}" for line in found)
+    with contextlib.suppress(
+        StackbookError, ValueError
+    ):  # what cannot be read must not hide that the page does not open
+        for workload, namespace in (("istio-ingressgateway", mesh.NAMESPACE), ("productpage-v1", "default")):
+            log = lab.kube.kubectl("logs", "-n", namespace, f"deploy/{workload}", "-c", "istio-proxy", "--since=30s")
+            entries = [json.loads(line) for line in log.lines if line.startswith("{")]
+            failed = [entry for entry in entries if entry.get("response_code", 0) >= 500]
+            found += [f"; {workload} {' '.join(str(entry.get(name)) for name in names)}" for entry in failed[-3:]]
+    return "".join(found)
 
 
 # 06 and 07

@@ -300,3 +300,15 @@ def test_a_page_that_does_not_open_is_told_with_what_the_proxies_noted() -> None
         checks._page(_asked("503", "entry"))
     with pytest.raises(CheckFailed, match="the ingress answers 503: "):
         checks._page(_asked("503", ""))
+
+
+def test_a_log_that_cannot_be_read_does_not_hide_that_the_page_does_not_open() -> None:
+    lab = _asked("503", "")
+    for answer in (lambda *args, **more: Result(args, 0, '{"cut in ', "", 0.1), _refused):
+        lab.kube.kubectl = answer
+        with pytest.raises(CheckFailed, match="the ingress answers 503: "):
+            checks._page(lab)
+
+
+def _refused(*args: str, **more: Any) -> Result:
+    raise CommandFailed(Result(args, 1, "", "not found", 0.1))
