@@ -280,27 +280,41 @@ def restored(lab: Lab) -> Iterator[None]:
     """Afterwards the traffic rules are those that were found, and the bench's pods are gone unless they were there before.
 
     What was found is noted in the lab's state: where a chapter was killed before it could give the rules back, the next
-    one does that first.
+    one does that first. While the block runs, each step of the lab's chapter waits for its turn (`Lab.turn`).
     """
     note = lab.state / "rules.json"
-    held = _held(note)
-    if held and not held["alive"]:
-        restore(lab.kube, held["rules"], NAMESPACE)
-        note.unlink()
-        held = None
-    before = found(lab.kube, NAMESPACE)
-    there = {str(pod["metadata"]["name"]) for pod in lab.kube.pods(NAMESPACE)}
-    if not held:
-        note.write_text(json.dumps({"process": os.getpid(), "rules": before}), encoding="utf-8")
+    with lab.turn("the rules found"):
+        held = _held(note)
+        if held and not held["alive"]:
+            restore(lab.kube, held["rules"], NAMESPACE)
+            note.unlink()
+            held = None
+        before = found(lab.kube, NAMESPACE)
+        there = {str(pod["metadata"]["name"]) for pod in lab.kube.pods(NAMESPACE)}
+        if not held:
+            note.write_text(json.dumps({"process": os.getpid(), "rules": before}), encoding="utf-8")
+    lab.sharing += 1
     try:
         yield
     finally:
-        restore(lab.kube, before, NAMESPACE)
-        if mine := [name for name in PODS if name not in there]:
-            flags = ("--ignore-not-found", "--wait=false")  # `prepare` waits, where somebody needs their names again
-            lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, *mine, *flags, timeout=60)
-        if not held:
-            note.unlink(missing_ok=True)
+        lab.sharing -= 1
+        with lab.turn("the rules given back"):
+            restore(lab.kube, before, NAMESPACE)
+            if mine := [name for name in PODS if name not in there]:
+                flags = (
+                    "--ignore-not-found",
+                    "--wait=false",
+                )  # `prepare` waits, where somebody needs their names again
+                lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, *mine, *flags, timeout=60)
+            if not held:
+                note.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def used(lab: Lab) -> Iterator[Bench]:
+    """The bench for a block that has bookinfo for itself all the while; before and after it, others may have it."""
+    with lab.turn("the bench"), restored(lab):
+        yield prepare(lab)
 
 
 def _held(note: Path) -> dict[str, Any] | None:

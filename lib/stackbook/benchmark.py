@@ -236,8 +236,7 @@ def pace(table: bench.Bench, side: str) -> float:
 def paces(profile: str) -> dict[str, float]:
     """`pace` of each side, on the lab that is there."""
     lab = Lab.open("06-traffic", profile)
-    with bench.restored(lab):
-        table = bench.prepare(lab)
+    with bench.used(lab) as table:
         return {side: pace(table, side) for side in ("inside", "host")}
 
 

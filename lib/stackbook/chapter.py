@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackbook import chapters, display, kubeadm, operations, paths
+from stackbook import chapters, display, kubeadm, operations, paths, turns
 from stackbook import step as steps
 from stackbook.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.cluster import Kube, existing_kubeconfig
@@ -46,6 +46,7 @@ class Lab:
         folder = os.environ.get("STACKBOOK_RUN")
         self.record = steps.Record((Path(folder) if folder else self.state / "interactive") / "events.jsonl")
         self._observers: list[steps.Step] = []
+        self.sharing = 0
 
     @classmethod
     def open(cls, chapter: str, profile: str | Path = "embedded", **parameters: Any) -> Lab:
@@ -230,13 +231,34 @@ class Lab:
 
     @contextlib.contextmanager
     def step(self, id: str, title: str) -> Iterator[steps.Step]:
-        """Run a block as a step of this chapter; see `stackbook.step.step`."""
+        """Run a block as a step of this chapter; see `stackbook.step.step`.
+
+        While the chapter has the bench (`bench.restored`), each of its steps waits for the lab's turn.
+        """
         with steps.step(id, title, chapter=self.chapter.id, record=self.record) as current:
             self._observers.append(current)
             try:
-                yield current
+                with self.turn(id) if self.sharing else contextlib.nullcontext():
+                    yield current
             finally:
                 self._observers.remove(current)
+
+    @contextlib.contextmanager
+    def turn(self, what: str) -> Iterator[None]:
+        """Have bookinfo, its rules and what its mesh traces for this process alone while the block runs; see `stackbook.turns`.
+
+        Args:
+            what: what for, in a word or two.
+
+        Raises:
+            WaitTimeout: another process had it all the time.
+        """
+        current = self._observers[-1] if self._observers else None
+        say = current.progress if current else None
+        with turns.turn(self.state, f"{self.chapter.id}, {what}", say=say) as waited:
+            if current and waited > 0.1:
+                current.note(seconds_until_its_turn=round(waited, 3))
+            yield
 
     def enter(self, scope: contextlib.AbstractContextManager[Any]) -> contextlib.ExitStack:
         """Enter a context that lasts over several cells; `leave` ends it, and so does the end of the kernel."""
@@ -257,6 +279,10 @@ class Lab:
 
     # checks
 
+    def _undisturbed(self, what: str) -> contextlib.AbstractContextManager[None]:
+        """The lab's turn, for a chapter that stands on the mesh."""
+        return self.turn(what) if "05-istio" in self.chapter.needs else contextlib.nullcontext()
+
     def preconditions(self) -> None:
         """Prove that the chapters this one stands on have left what it needs.
 
@@ -265,15 +291,16 @@ class Lab:
         """
         from stackbook import checks
 
-        for needed in self.chapter.needs:
-            for check in checks.of(needed):
-                try:
-                    check.prove(self)
-                except StackbookError as error:
-                    raise CheckFailed(
-                        f"{self.chapter.id} cannot start: not so: {check.claim}: {error.message}",
-                        fix=f"stackbook run --only {needed}",
-                    ) from error
+        with self._undisturbed("preconditions"):
+            for needed in self.chapter.needs:
+                for check in checks.of(needed):
+                    try:
+                        check.prove(self)
+                    except StackbookError as error:
+                        raise CheckFailed(
+                            f"{self.chapter.id} cannot start: not so: {check.claim}: {error.message}",
+                            fix=f"stackbook run --only {needed}",
+                        ) from error
         self.record.append("preconditions", chapter=self.chapter.id, holds=True)
         print(
             f"✓ what {self.chapter.id} needs is there" if self.chapter.needs else f"✓ {self.chapter.id} needs nothing"
@@ -288,18 +315,19 @@ class Lab:
         from stackbook import checks
 
         rows = []
-        for check in checks.of(self.chapter.id):
-            try:
-                evidence = check.prove(self)
-            except StackbookError as error:
-                self.record.append("postcondition", chapter=self.chapter.id, claim=check.claim, holds=False)
-                raise CheckFailed(
-                    f"{self.chapter.id} does not leave what it promises: {check.claim}: {error}"
-                ) from error
-            self.record.append(
-                "postcondition", chapter=self.chapter.id, claim=check.claim, holds=True, evidence=evidence
-            )
-            rows.append({"after this chapter": check.claim, "holds": "✓"})
+        with self._undisturbed("postconditions"):
+            for check in checks.of(self.chapter.id):
+                try:
+                    evidence = check.prove(self)
+                except StackbookError as error:
+                    self.record.append("postcondition", chapter=self.chapter.id, claim=check.claim, holds=False)
+                    raise CheckFailed(
+                        f"{self.chapter.id} does not leave what it promises: {check.claim}: {error}"
+                    ) from error
+                self.record.append(
+                    "postcondition", chapter=self.chapter.id, claim=check.claim, holds=True, evidence=evidence
+                )
+                rows.append({"after this chapter": check.claim, "holds": "✓"})
         if rows:
             display.table(rows)
         else:

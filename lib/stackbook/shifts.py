@@ -13,9 +13,6 @@ from stackbook.mesh_rules.apply import Cluster
 from stackbook.traffic import Plan, Source, flowing, from_mesh
 from stackbook.waiting import pause
 
-LEAD = 1.5
-"""Seconds that the load program may take to start, in a pod of a busy machine."""
-
 
 @dataclass(frozen=True)
 class Change:
@@ -38,7 +35,7 @@ def shift(
     stages: Mapping[str, Rule],
     *,
     app: str,
-    hold: float | Mapping[str, float],
+    count: Mapping[str, int],
 ) -> tuple[pd.DataFrame, list[Change]]:
     """Send traffic, and put one rule after the other in force while it flows; the rules found before come back.
 
@@ -48,21 +45,20 @@ def shift(
         plan: the traffic; it is ended after the last stage.
         stages: the rules by label, in order; the first is in force before the traffic starts.
         app: the service whose version counts.
-        hold: seconds that each stage lasts once the proxies have it; or by the stage's label.
+        count: requests that are started in each stage, at least, once the proxies have it; by the stage's label.
 
     Returns:
         The table of `traffic.send`, and the changes.
     """
     (first_label, first), *rest = stages.items()
-    lasting = hold if isinstance(hold, Mapping) else dict.fromkeys(stages, hold)
     changes = []
     with applied(kube, first):
-        with flowing(source, plan, app=app, lead=LEAD) as flow:
+        with flowing(source, plan, app=app) as flow:
             changes.append(Change(0.0, first_label, 0.0))  # in force before the first request
-            pause(lasting[first_label])
+            flow.more(count[first_label])
             for label, rule in rest:
                 changes.append(change(kube, label, rule))
-                pause(lasting[label])
+                flow.more(count[label] + plan.concurrency)  # some were under way while it changed
         return flow.frame(), changes
 
 
@@ -72,7 +68,8 @@ def alternate(
     """Like `shift`, but two rules take turns, `times` times; each label is the version that its rule sends all to."""
     labels = list(pair)
     with applied(kube, pair[labels[0]]):
-        with flowing(source, plan, app=app, lead=LEAD) as flow:
+        with flowing(source, plan, app=app) as flow:
+            flow.more(1)  # so that each change is seen
             changes = [Change(0.0, labels[0], 0.0)]
             for number in range(times):
                 label = labels[(number + 1) % len(labels)]
@@ -114,7 +111,8 @@ def effects(frame: pd.DataFrame, changes: Sequence[Change]) -> pd.DataFrame:
     """How soon each change took effect, for changes that send all requests to the version that their label names.
 
     A change is effective once no request that is started later is served by another version. Columns: change, to,
-    effective (seconds from before it was applied on), reported (seconds until istiod reported the proxies in step).
+    effective (seconds from before it was applied on; NaN where no request was started until the next change), reported
+    (seconds until istiod reported the proxies in step).
     The first change, before which there was no traffic, is left out.
     """
     counted = from_mesh(frame)
@@ -124,7 +122,7 @@ def effects(frame: pd.DataFrame, changes: Sequence[Change]) -> pd.DataFrame:
         end = changes[number + 1].at if number + 1 < len(changes) else float("inf")
         window = (times >= current.at) & (times < end)
         late = times[window & (counted["version"] != current.label)]
-        effective = float(late.max() - current.at) if len(late) else 0.0
+        effective = float(late.max() - current.at) if len(late) else 0.0 if window.any() else float("nan")
         rows.append((number, current.label, effective, current.waited))
     return pd.DataFrame(rows, columns=["change", "to", "effective", "reported"])
 
@@ -146,8 +144,7 @@ def recovery(
         The table, the removal, and the seconds from before the removal to the start of the last request that was hit.
     """
     with applied(kube, rule):
-        with flowing(source, plan, lead=LEAD) as flow:
-            pause(hold)
+        with flowing(source, plan, lead=hold) as flow:
             removed = timed(kube, "removed", lambda: kube.delete([rule]), rule)
             pause(hold)
         frame = from_mesh(flow.frame())

@@ -234,6 +234,35 @@ class Flow:
         """Whether it still sends."""
         return not self._report.done()
 
+    def answered(self) -> int:
+        """Requests answered so far, the warm-up not counted; 0 before it has started, and once it has ended."""
+        return int(self._source.run("answered", self._ids, timeout=20).stdout)
+
+    def more(self, count: int) -> None:
+        """Wait until `count` more requests have been answered than now, however fast this machine sends them.
+
+        Raises:
+            StackbookError: the plan came to its end before.
+            CommandFailed, TransportError: the program ended with an error.
+        """
+        start, now = self.answered(), 0
+
+        def enough() -> bool:
+            nonlocal now
+            if not self.running:
+                sent = len(self.frame())
+                raise StackbookError(
+                    f"the traffic ended after {sent} requests, and {count} more were waited for",
+                    fix="give its plan more requests, or more seconds",
+                )
+            now = self.answered()
+            return now - start >= count
+
+        until(
+            enough, what=f"{count} more requests answered", timeout=self._longest, every=0.1,
+            last=lambda: f"{now - start} were",
+        )  # fmt: skip
+
     def stop(self) -> None:
         """Have it start no more requests; those under way are waited for."""
 
@@ -257,13 +286,15 @@ def flowing(source: Source, plan: Plan, *, app: str = "", lead: float = 0.0) -> 
         source: where it comes from.
         plan: what is sent; it also ends by itself.
         app: see `send`.
-        lead: seconds of traffic before the block.
+        lead: seconds of traffic before the block, from its first answer on; 0 to wait for none.
     """
     ids = secrets.token_hex(9)
     with ThreadPoolExecutor(1, thread_name_prefix="traffic") as pool:
         flow = Flow(source, ids, pool.submit(_send, source, plan, app, ids), plan.longest)
         try:
-            pause(lead)
+            if lead:
+                flow.more(1)
+                pause(lead)
             yield flow
         finally:
             flow.stop()

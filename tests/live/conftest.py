@@ -49,7 +49,8 @@ def untraced(lab: Lab) -> Iterator[None]:
 def standing_bench(lab: Lab) -> Iterator[None]:
     """The bench's two pods, from the first who asks to the end: what sets the bench up finds it, and leaves it."""
     with bench.restored(lab):
-        bench.prepare(lab)
+        with lab.turn("the bench of the tests"):
+            bench.prepare(lab)
         yield
 
 
@@ -57,7 +58,16 @@ def standing_bench(lab: Lab) -> Iterator[None]:
 def one_bench(lab: Lab, standing_bench: None) -> Iterator[bench.Bench]:
     """The bench for all tests of a module; afterwards the traffic rules are those that were found."""
     with bench.restored(lab):
-        yield bench.prepare(lab)
+        with lab.turn("the bench of the tests"):
+            table = bench.prepare(lab)
+        yield table
+
+
+@pytest.fixture
+def alone(lab: Lab) -> Iterator[None]:
+    """The lab's turn for a whole test: what the other lane's chapter does with bookinfo waits until it is over."""
+    with lab.turn("a test"):
+        yield
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -18,9 +18,16 @@ SEPARATOR = "\n# next cell\n"
 
 
 def copy(
-    chapter: str, *steps: str, changes: dict[str, str] | None = None, leave: str = "lab.leave(scope)"
+    chapter: str,
+    *steps: str,
+    changes: dict[str, str] | None = None,
+    leave: str = "lab.leave(scope)",
+    bench: bool = True,
 ) -> nbformat.NotebookNode:
-    """The chapter's cells without a step, and those of the named steps up to the last of them, with each change made exactly once."""
+    """The chapter's cells without a step, and those of the named steps up to the last of them, with each change made exactly once.
+
+    Without `bench` its preconditions are not proved, and its bench is not set up: whoever runs it gives it one as `table`.
+    """
     kept = []
     waiting = set(steps)
     for cell in json.loads((paths.notebooks() / f"{chapter}.ipynb").read_text(encoding="utf-8"))["cells"]:
@@ -28,8 +35,10 @@ def copy(
         found = re.findall(r'lab\.step\(\s*"([a-z-]+)"', source)
         volatile = "nbval-ignore-output" in cell["metadata"].get("tags", [])
         shows = not found and (volatile or re.match(r"lab\.(show|figure|errata)\(", source))
-        if cell["cell_type"] == "code" and not shows and set(found) <= {"bench", *steps}:
-            kept.append(source)
+        if cell["cell_type"] == "code" and not shows and set(found) <= {*steps, *(["bench"] if bench else [])}:
+            kept.append(
+                source if bench else source.replace("lab.preconditions()\n", "").removesuffix("lab.preconditions()")
+            )
         waiting -= set(found)
         if not waiting:
             break
@@ -47,14 +56,18 @@ def run(book: nbformat.NotebookNode, folder: Path) -> None:
     NotebookClient(book, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
 
 
-def run_here(book: nbformat.NotebookNode) -> dict[str, Any]:
+def run_here(book: nbformat.NotebookNode, **given: Any) -> dict[str, Any]:
     """Run it in this process, which spares a kernel's start; what the chapter made is taken away in any case.
+
+    Args:
+        book: the cells.
+        given: names that they find.
 
     Raises:
         Exception: that of the first cell that fails, as it is.
     """
     matplotlib.use("Agg")
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = dict(given)
     try:
         for number, cell in enumerate(book.cells):
             exec(compile(cell.source, f"<cell {number}>", "exec"), names)

@@ -6,7 +6,7 @@ import pytest
 from mutate import copy, run_here
 from stackbook.errors import CheckFailed, WaitTimeout
 
-pytestmark = [pytest.mark.live, pytest.mark.usefixtures("untraced", "one_bench")]
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("one_bench", "alone")]
 MUTATIONS = {
     "one request less in the client's table": (
         ("prometheus", "count"), {"client_counts(frame,": "client_counts(frame.iloc[1:],"}, "service by service"),
@@ -18,9 +18,9 @@ MUTATIONS = {
         ("prometheus", "batch"),
         {", table.broken_pod(lab):": ":", '"RequestsFail", timeout=30': '"RequestsFail", timeout=8'},
         "the alert RequestsFail fires"),
-    "a slower scrape than the page says": (  # eight requests: one of them meets the beginning of an interval of 12 s
+    "a slower scrape than the page says": (  # requests over 7 s: one of them meets the beginning of an interval of 9 s
         ("prometheus", "late"),
-        {"scrape=scrape_seconds, retention": "scrape=12, retention", 'service="ratings")': 'service="ratings", tries=8)'},
+        {"scrape=scrape_seconds, retention": "scrape=9, retention", 'service="ratings")': 'service="ratings", tries=8)'},
         "within one scrape|counts the requests"),
 }  # fmt: skip
 

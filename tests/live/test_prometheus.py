@@ -11,7 +11,7 @@ from stackbook.chapter import Lab
 from stackbook.errors import CheckFailed
 from stackbook.waiting import until
 
-pytestmark = [pytest.mark.live, pytest.mark.beside]
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("alone")]
 
 
 @pytest.fixture(scope="module")

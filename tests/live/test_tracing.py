@@ -23,6 +23,9 @@ from stackbook.traffic import Group, Plan, from_mesh, send
 pytestmark = pytest.mark.live
 NOTHING = "__import__('contextlib').nullcontext()"
 """Stands for a context that does nothing."""
+IN_TIME = tracing.Jaeger.wait.__kwdefaults__
+SOON = 5.0
+"""Seconds that spans are waited for where they never come."""
 TO = 'rules.virtual_service("reviews", rules.route(rules.to("reviews", "{}")))'
 
 MUTATIONS: dict[str, tuple[str, str, str, str]] = {
@@ -47,7 +50,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     "the switch does nothing": ("propagation", 'switches.not_forwarding(lab.kube, table, "reviews-v3")', NOTHING,
         "trace ends at reviews"),
     "fewer calls": ("graph", "SUBSETS, TO_V3", f"SUBSETS, {TO.format('v1')}",
-        "30 traces are whole"),
+        "30 traces are whole.* last seen: 180 spans"),
     "another share": ("sampling", "tracing.in_force(lab.kube, rate)", "tracing.in_force(lab.kube, min(60, 3 * rate))",
         "traced at 10 %: differs"),
     "another rule for ids": ("foretold", "tracing.sampled(lab.kube, 10)", "tracing.sampled(lab.kube, 30)",
@@ -55,7 +58,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     "nothing forbidden": ("foretold", "sampled=False", "sampled=True",
         "flag 00 are not"),
     "nothing demanded": ("foretold", "PAGE, request_id=counting.demanded()", "PAGE",
-        "with a 9 in their ids"),
+        "with a 9 in their ids are traced.* last seen"),
     "no fault": ("fault", "SUBSETS, FAULTY", "SUBSETS, TO_V3",
         "one fails"),
     "a fault for everybody": ("fault", 'headers={"end-user": user}, fault=FAULT', "fault=FAULT",
@@ -101,24 +104,27 @@ def cells() -> dict[str, str]:
 def chapter(lab: Lab, one_bench: Bench, cells: dict[str, str]) -> Iterator[dict[str, Any]]:
     """The chapter's names once Jaeger runs and the mesh traces everything."""
     names: dict[str, Any] = {}
-    for name in ("parameters", "bind", "bench", "jaeger"):
-        exec(cells[name], names)
-    exec(cells["names"] + 'PAGE = "http://productpage:9080/productpage"', names)
-    exec(
-        "each, needed = alpha / 3, {rate: counting.needed(rate, alpha=alpha / 3, power=power) for rate in rates}", names
-    )
-    tracing.in_force(lab.kube, 100)
-    names["observation"].settled(lab.kube, names["jaeger"], traced=True)
+    with lab.turn("what its tests begin with"):
+        for name in ("parameters", "bind", "bench", "jaeger"):
+            exec(cells[name], names)
+        exec(cells["names"] + 'PAGE = "http://productpage:9080/productpage"', names)
+        exec(
+            "each, needed = alpha / 3, {rate: counting.needed(rate, alpha=alpha / 3, power=power) for rate in rates}",
+            names,
+        )
+        tracing.in_force(lab.kube, 100)
+        names["observation"].settled(lab.kube, names["jaeger"], traced=True)
     try:
         exec(cells["one"], names)
         yield names
     finally:
-        names["scope"].close()
-        tracing.in_force(lab.kube, 100)
+        with lab.turn("what its tests end with"):
+            names["scope"].close()
+            tracing.in_force(lab.kube, 100)
 
 
 @pytest.fixture(autouse=True)
-def as_it_was(request: pytest.FixtureRequest) -> Iterator[None]:
+def as_it_was(request: pytest.FixtureRequest, alone: None) -> Iterator[None]:
     """After each test all requests are traced again, and spans are sent at once."""
     yield
     if "chapter" in request.fixturenames:
@@ -128,9 +134,13 @@ def as_it_was(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_a_step_notices(name: str, chapter: dict[str, Any], cells: dict[str, str]) -> None:
+def test_a_step_notices(
+    name: str, chapter: dict[str, Any], cells: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     step, old, new, words = MUTATIONS[name]
     source = cells[step]
+    if "last seen" in words:
+        monkeypatch.setitem(IN_TIME, "timeout", SOON)
     assert source.count(old) == 1, f"{old!r} stands {source.count(old)} times in step {step}"
     names = dict(chapter)
     try:
@@ -141,11 +151,15 @@ def test_a_step_notices(name: str, chapter: dict[str, Any], cells: dict[str, str
             names["held"].close()
 
 
-def test_propagation_off_is_noticed(chapter: dict[str, Any], cells: dict[str, str], lab: Lab) -> None:
+def test_propagation_off_is_noticed(
+    chapter: dict[str, Any], cells: dict[str, str], lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with (
+        monkeypatch.context() as patch,
         switches.not_forwarding(lab.kube, chapter["table"], "reviews-v3"),
         pytest.raises((CheckFailed, WaitTimeout), match=r"6 spans|no span"),
     ):
+        patch.setitem(IN_TIME, "timeout", SOON)
         exec(cells["one"], dict(chapter))
     assert switches.forwarding(lab.kube, "reviews-v3")
     exec(cells["one"], dict(chapter))  # and is well again

@@ -1,6 +1,6 @@
 """The chapters' own checks notice when the lab does something else than the page says.
 
-A copy of a chapter keeps the cells without a step, the bench, and one step (which nbval has seen pass as it stands). With
+A copy of a chapter keeps the cells without a step, and one step (which nbval has seen pass as it stands). With
 one change to what it applies, never to what it predicts, the check about just that must fail.
 """
 
@@ -13,7 +13,7 @@ from stackbook import bench
 from stackbook import mesh_rules as rules
 from stackbook.errors import CheckFailed
 
-pytestmark = [pytest.mark.live, pytest.mark.usefixtures("untraced", "one_bench")]
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("untraced", "one_bench", "alone")]
 DELAY = "delay_seconds=delay_seconds)\nSUBSETS"
 SHORT = {"delay_seconds = 5": "delay_seconds = 2"}
 """Parameter of 07 with which a run is over sooner; still longer than any call takes on a machine with other work."""
@@ -87,10 +87,12 @@ MUTATIONS = {
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_the_chapters_check_fails(name):
+def test_the_chapters_check_fails(name, one_bench):
     chapter, step, changes, words = MUTATIONS[name]
+    before = rules.found(one_bench.kube)
     with pytest.raises(CheckFailed, match=words):
-        run_here(copy(chapter, step, changes=changes, leave=""))
+        run_here(copy(chapter, step, changes=changes, leave="", bench=False), table=one_bench)
+    assert rules.found(one_bench.kube) == before
 
 
 def test_a_chapter_that_is_killed_has_its_rules_taken_back_by_the_next(lab):

@@ -6,11 +6,12 @@ from copy import deepcopy
 
 import pytest
 from mutate import copy, run_here
-from stackbook import bench, tracing, witnesses
+from stackbook import tracing, witnesses
+from stackbook.chapter import Lab
 from stackbook.errors import CheckFailed
 from stackbook.tracing import observation
 
-pytestmark = [pytest.mark.live, pytest.mark.usefixtures("one_bench")]
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("alone")]
 SPOILT = "    asked, told = evidence.table("
 # What is changed in the step, and what the check says then.
 FORGETFUL = {
@@ -36,7 +37,7 @@ SPOILED = {
 
 
 @pytest.fixture(scope="module")
-def evidence(one_bench: bench.Bench) -> witnesses.Evidence:
+def evidence(lab: Lab) -> witnesses.Evidence:
     """What the witnesses say of one batch, of which they agree as the chapter has it."""
     found = run_here(copy("12-logs", "elasticsearch", "witnesses", leave=""))["evidence"]
     assert isinstance(found, witnesses.Evidence)

@@ -48,3 +48,11 @@ def test_the_generators_own_failures_delay_no_change():
     changes = [Change(BEGAN, "v1", 0.0), Change(BEGAN + 2, "v3", 0.6)]
     table = frame(started, np.where(error != "", "", version), error)
     assert shifts.effects(table, changes)["effective"].iloc[0] == pytest.approx(0.3)
+
+
+def test_a_change_that_no_request_saw_is_not_taken_for_one_of_immediate_effect():
+    started = np.arange(3, 6, 0.1)
+    changes = [Change(BEGAN, "v1", 0.0), Change(BEGAN + 1, "v3", 0.6), Change(BEGAN + 2.9, "v1", 0.4)]
+    found = shifts.effects(frame(started, "v1"), changes)["effective"]
+    assert np.isnan(found.iloc[0])
+    assert found.iloc[1] == 0.0

@@ -28,10 +28,14 @@ class Scripted:
 
     def __init__(self, report: str) -> None:
         self.report, self.stopped, self.plans = report, threading.Event(), []
+        self.answers = iter([0, 0, 3, 7, 8])
 
     def run(self, *args, stdin=None, timeout=60.0):
         if args[0] == "stop":
             self.stopped.set()
+        elif args[0] == "answered":
+            assert all(args[1:] == (plan["ids"],) for plan in self.plans)  # it may be asked before it has started
+            return Result(args, 0, f"{next(self.answers)}\n", "", 0.0)
         elif args[0] == "run":
             self.plans.append(json.loads(stdin))
             assert args[1:] == (self.plans[-1]["ids"],)
@@ -112,6 +116,22 @@ def test_traffic_flows_while_the_block_runs_and_is_stopped_after_an_error_too():
     assert source.stopped.is_set()
     assert len(flow.frame()) == 2
     assert len({plan["ids"] for plan in source.plans}) == 1
+
+
+def test_requests_are_waited_for_by_their_number_not_by_the_clock():
+    source = Scripted(lines({}, {}))
+    with traffic.flowing(source, PLAN) as flow:
+        flow.more(5)
+        assert flow.answered() == 8
+    assert source.stopped.is_set()
+
+
+def test_traffic_that_ends_before_the_requests_that_are_waited_for_is_an_error():
+    source = Scripted(lines({}, {}))
+    with traffic.flowing(source, PLAN) as flow:
+        source.stopped.set()
+        with pytest.raises(StackbookError, match="ended after 2 requests, and 5 more were waited for"):
+            flow.more(5)
 
 
 def test_each_run_has_ids_of_its_own():

@@ -62,6 +62,18 @@ def test_traffic_that_flows_is_ended_with_its_block(source, url):
     assert not frame["error"].any()
 
 
+def test_requests_are_counted_while_they_flow(source, url):
+    plan = traffic.Plan([traffic.Group("all", url)], count=100_000, rate=100, seconds=60, warmup=10)
+    with traffic.flowing(source, plan) as flow:
+        flow.more(1)
+        before = flow.answered()
+        flow.more(30)
+        now = flow.answered()
+        assert now >= before + 30 > 30
+    assert len(flow.frame()) >= now
+    assert flow.answered() == 0
+
+
 def test_traffic_ended_at_once_does_not_run_on(source, url):
     with traffic.flowing(source, traffic.Plan([traffic.Group("all", url)], count=100_000, rate=50, seconds=60)):
         pass

@@ -33,11 +33,15 @@ func run(t *testing.T, ctx context.Context, plan map[string]any) ([]Line, Summar
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := Run(ctx, checked, &out); err != nil {
+	var answered atomic.Int64
+	if err := Run(ctx, checked, &out, &answered); err != nil {
 		t.Fatal(err)
 	}
 	rows := strings.Split(strings.TrimSpace(out.String()), "\n")
 	var lines []Line
+	if int(answered.Load()) != len(rows)-1 {
+		t.Fatalf("%d counted, %d reported", answered.Load(), len(rows)-1)
+	}
 	for _, row := range rows[:len(rows)-1] {
 		var line Line
 		if err := json.Unmarshal([]byte(row), &line); err != nil {
@@ -219,6 +223,21 @@ func TestStopEndsTheRunOfThatNameOnly(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- command.Wait() }()
 	time.Sleep(300 * time.Millisecond) // it must be under way: its signal handler stands before the plan is read
+	count := func(name string) int64 {
+		found, err := ask(context.Background(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	before := count("mine")
+	time.Sleep(200 * time.Millisecond)
+	if now := count("mine"); before < 1 || now <= before || now > 100 {
+		t.Fatalf("%d answered, then %d", before, now)
+	}
+	if got := count("another"); got != 0 {
+		t.Fatalf("another has %d", got)
+	}
 	if err := stopRun("/proc", "another"); err != nil {
 		t.Fatal(err)
 	}
@@ -239,10 +258,13 @@ func TestStopEndsTheRunOfThatNameOnly(t *testing.T) {
 		_ = command.Process.Kill()
 		t.Fatal("not stopped")
 	}
+	if got := count("mine"); got != 0 {
+		t.Fatalf("%d after its end", got)
+	}
 }
 
 func TestOtherWordsAreRefused(t *testing.T) {
-	for _, args := range [][]string{{}, {"walk"}, {"stop"}, {"idle", "now"}, {"run", "a", "b"}} {
+	for _, args := range [][]string{{}, {"walk"}, {"stop"}, {"answered"}, {"idle", "now"}, {"run", "a", "b"}} {
 		if err := start(context.Background(), args, strings.NewReader(""), io.Discard); status(err) != 2 {
 			t.Errorf("%v: %v", args, err)
 		}

@@ -2,6 +2,7 @@
 // line for each. The same program runs on the lab's host and in a pod of the mesh.
 //
 //	load run [NAME] < plan.json   send what the plan says (see Plan); the report goes to stdout
+//	load answered NAME            how many of that run's requests were answered so far; 0 where it is not under way
 //	load stop NAME                end that run; its report stays whole
 //	load idle                     wait to be used: what a pod runs until `kubectl exec … load run`
 //
@@ -16,10 +17,11 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 )
 
-const usage = "usage: load run [NAME] < plan.json | load stop NAME | load idle"
+const usage = "usage: load run [NAME] < plan.json | load answered NAME | load stop NAME | load idle"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -54,12 +56,26 @@ func start(ctx context.Context, args []string, in io.Reader, out io.Writer) erro
 		return nil
 	case verb == "stop" && len(args) == 2:
 		return stopRun("/proc", args[1])
+	case verb == "answered" && len(args) == 2:
+		count, err := ask(ctx, args[1])
+		if err == nil {
+			_, err = fmt.Fprintln(out, count)
+		}
+		return err
 	case verb == "run" && len(args) <= 2:
 		plan, err := ReadPlan(in)
 		if err != nil {
 			return err
 		}
-		return Run(ctx, plan, out)
+		var answered atomic.Int64
+		if len(args) == 2 {
+			listener, err := tell(ctx, args[1], &answered)
+			if err != nil {
+				return err
+			}
+			defer listener.Close()
+		}
+		return Run(ctx, plan, out, &answered)
 	default:
 		return badPlan(usage)
 	}

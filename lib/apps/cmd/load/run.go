@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	vegeta "github.com/tsenart/vegeta/v12/lib"
@@ -33,8 +34,8 @@ type Summary struct {
 	Stopped bool    `json:"stopped"` // a signal ended it early
 }
 
-// Run carries out the plan and writes a Line for each request, then the Summary.
-func Run(ctx context.Context, plan Plan, out io.Writer) error {
+// Run carries out the plan and writes a Line for each request, then the Summary; answered counts them meanwhile.
+func Run(ctx context.Context, plan Plan, out io.Writer, answered *atomic.Int64) error {
 	client := newClient(plan)
 	defer client.CloseIdleConnections()
 	if plan.Warmup > 0 {
@@ -50,6 +51,7 @@ func Run(ctx context.Context, plan Plan, out io.Writer) error {
 	for result := range attack(ctx, plan, client, 0) {
 		line := describe(plan, result, began)
 		total.Sent++
+		answered.Add(1)
 		if plan.Rate > 0 {
 			total.Late = max(total.Late, line.At-float64(line.Number)/plan.Rate)
 		}

@@ -1,0 +1,105 @@
+"""What can go wrong, tried on a lab of its own beside the one that everybody uses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from labtools import ROOT, stackbook
+from stackbook import kubeadm, paths
+from stackbook.chapter import Lab
+from stackbook.parameters import Profile
+from stackbook.providers.embedded import Embedded
+from stackbook.step import Record
+
+pytestmark = [pytest.mark.live, pytest.mark.beside]
+
+SMALL = """\
+target: embedded
+lab: sbtest
+nodes:
+  - {name: solo, address: 192.168.97.3}
+subnet: 192.168.97.0/24
+gateway: 192.168.97.2
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A lab of one machine beside the other, for what cannot be tried on the one that everybody uses."""
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+def test_an_interrupted_run_keeps_its_record_and_goes_on(small: Path, lab: Lab) -> None:
+    """Ctrl-C in the middle of kubeadm init; the next run continues; reset leaves the host as it was."""
+    from stackbook import reset
+
+    before = reset.snapshot()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stackbook", "run", "--profile", str(small), "--to", "02"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "• init:" in line:
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        rest = process.stdout.read()
+        assert process.wait(60) == 130, rest
+        assert "interrupted" in rest
+        mine = [f for f in paths.runs().glob("2*") if "lab: sbtest" in (f / "profile.yaml").read_text()]
+        folder = max(mine)
+        assert (folder / "run.json").exists() and (folder / "02-kubeadm.ipynb").exists()
+        assert any(e["event"] == "step-end" and e["step"] == "images" for e in Record(folder / "events.jsonl").events())
+        children = subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, text=True, check=False)
+        assert children.stdout == "", children.stdout
+        again = stackbook("run", "--profile", str(small), "--to", "02")
+        assert again.status == 0, again.output[-4000:]
+        assert "01-machines   unchanged" in again.output
+        solo = Embedded(Profile.load(small)).machines()["solo"]
+        assert kubeadm.initialised(solo)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        if process.stdout:
+            process.stdout.close()
+        done = stackbook("reset", "--profile", str(small))
+    assert done.status == 0, done.output
+    assert "as it was before" in done.output
+    assert reset.compare(before, reset.snapshot()) == []
+
+
+def test_something_left_behind_is_noticed_by_reset(small: Path, lab: Lab) -> None:
+    from stackbook import reset
+
+    assert stackbook("run", "--profile", str(small), "--to", "01").status == 0
+    subprocess.run(["ip", "link", "add", "sbleft", "type", "dummy"], check=False)
+    made = subprocess.run(["ip", "link", "show", "sbleft"], capture_output=True, check=False).returncode == 0
+    if not made:
+        subprocess.run(["ip", "link", "add", "sbleft", "type", "bridge"], check=True)
+    try:
+        done = stackbook("reset", "--profile", str(small))
+        assert done.status == 1, done.output
+        assert "interfaces: left over: sbleft" in done.output
+    finally:
+        subprocess.run(["ip", "link", "delete", "sbleft"], check=True)
+    assert reset.reset(Profile.load(small), say=lambda text: None) == []
+
+
+def test_a_failing_step_says_what_failed_and_blocks_what_comes_after(small: Path, lab: Lab) -> None:
+    """The subnet is taken by the lab that runs: refused before anything is changed."""
+    taken = small.with_name("taken.yaml")
+    taken.write_text(SMALL.replace("sbtest", "sbtaken").replace("192.168.97", "192.168.98"))
+    before = Embedded(Profile.load(taken)).containers()
+    done = stackbook("run", "--profile", str(taken), "--to", "01")
+    assert done.status == 2, done.output
+    assert "subnet" in done.output and "choose another subnet" in done.output
+    assert len(done.output.strip().splitlines()) == 1
+    assert Embedded(Profile.load(taken)).containers() == before == {}

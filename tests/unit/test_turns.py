@@ -1,0 +1,132 @@
+"""Turns: one process at a time, whoever waits is next, and a process that has ended holds up nobody."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from stackbook.chapter import Lab
+from stackbook.errors import WaitTimeout
+from stackbook.turns import turn
+
+OTHER = """
+import sys, time
+from pathlib import Path
+from stackbook.turns import turn
+folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
+with turn(folder, "06-traffic, canary", timeout=10) as waited:
+    print("has it", flush=True)
+    time.sleep(seconds)
+print(f"{waited:.3f}", flush=True)
+"""
+
+
+def other(folder: Path, seconds: float) -> subprocess.Popen[str]:
+    """Another process that wants the turn, and keeps it for so long."""
+    return subprocess.Popen([sys.executable, "-c", OTHER, str(folder), str(seconds)], stdout=subprocess.PIPE, text=True)
+
+
+@contextmanager
+def held(folder: Path, seconds: float) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has the turn."""
+    process = other(folder, seconds)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "has it\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_nobody_is_waited_for_where_nobody_is(tmp_path: Path) -> None:
+    with turn(tmp_path, "mine") as waited:
+        assert waited < 0.1
+        assert json.loads((tmp_path / "turn.lock").read_text())["process"] == os.getpid()
+    assert (tmp_path / "turn.lock").read_text() == ""
+
+
+def test_another_is_waited_for_and_named(tmp_path: Path) -> None:
+    said: list[str] = []
+    with held(tmp_path, 0.4) as process, turn(tmp_path, "mine", timeout=10, say=said.append) as waited:
+        assert waited > 0.1
+        assert process.wait(5) == 0
+    assert f"waits for its turn: process {process.pid} has it since " in said[-1] and "06-traffic, canary" in said[-1]
+
+
+def test_the_deadline_says_who_has_it_and_what_for(tmp_path: Path) -> None:
+    with held(tmp_path, 30) as process, pytest.raises(WaitTimeout, match=rf"process {process.pid} .* 06-traffic, canary"), \
+         turn(tmp_path, "mine", timeout=0.2):  # fmt: skip
+        raise AssertionError("it was given")
+
+
+def test_a_process_that_was_killed_holds_up_nobody(tmp_path: Path) -> None:
+    with held(tmp_path, 30) as process:
+        process.kill()
+        process.wait()
+        assert "06-traffic, canary" in (tmp_path / "turn.lock").read_text()
+        with turn(tmp_path, "x", timeout=5) as waited:
+            assert waited < 1
+            assert json.loads((tmp_path / "turn.lock").read_text())["who"] == "x"
+
+
+def test_within_a_turn_there_is_nothing_to_wait_for(tmp_path: Path) -> None:
+    with turn(tmp_path, "outer", timeout=1):
+        with turn(tmp_path, "inner", timeout=1):
+            pass
+        child = other(tmp_path, 0)  # a process started by the one that has it
+        out, _ = child.communicate(timeout=20)
+        assert out.split("\n")[:2] == ["has it", "0.000"]
+        assert json.loads((tmp_path / "turn.lock").read_text())["who"] == "outer"  # and it is still ours
+
+
+def test_whoever_waits_is_next(tmp_path: Path) -> None:
+    """A process that gives its turn back and wants another at once, as a chapter from step to step, comes after those that wait."""
+    with turn(tmp_path, "first"):
+        pass
+    script = f"{OTHER}\nwith turn(folder, 'again', timeout=10) as waited:\n    print(waited > 0.3, flush=True)\n"
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), "0.5"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "has it\n"
+        with turn(tmp_path, "mine", timeout=10) as waited:
+            assert waited > 0.1
+            time.sleep(0.6)
+        assert process.communicate(timeout=20)[0].split("\n")[1] == "True"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_an_error_gives_it_back(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), turn(tmp_path, "mine"):
+        raise RuntimeError
+    process = other(tmp_path, 0)
+    assert process.communicate(timeout=20)[0].startswith("has it")
+
+
+def test_each_step_of_a_chapter_that_has_the_bench_has_the_turn(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lab = Lab.open("06-traffic")
+    lab.state.mkdir(parents=True, exist_ok=True)
+
+    def holder() -> str:
+        path = lab.state / "turn.lock"
+        return json.loads(path.read_text())["who"] if path.exists() and path.read_text() else ""
+
+    with lab.step("canary", "a step"):
+        assert holder() == ""
+    lab.sharing = 1
+    with held(lab.state, 0.4), lab.step("canary", "a step"):
+        assert holder() == "06-traffic, canary"
+    assert holder() == ""
+    ends = [event for event in lab.record.events() if event["event"] == "step-end"]
+    assert ends[1]["evidence"]["seconds_until_its_turn"] > 0.1 and ends[0]["evidence"] == {}
+    assert capsys.readouterr().out == "✓ canary: a step\n" * 2
