@@ -37,10 +37,17 @@ beside() { # name of the lane, command; what it says goes to a file
   lanes[$name]=$!
   set +m
 }
+ended() { # name of the lane: waits for its end, and returns its status
+  local pid="${lanes[$1]}"
+  wait "$pid"
+  local result=$?
+  unset "lanes[$1]"
+  [ "$result" = 0 ] || status=1
+  return "$result"
+}
 meanwhile() { # name of the lane, title: its end, and what it said
   say "meanwhile: $2"
-  wait "${lanes[$1]}" || status=1
-  unset "lanes[$1]"
+  ended "$1"
   cat "$logs/$1.log"
 }
 finish() {
@@ -96,22 +103,25 @@ if [ "$(cat "$logs/lab.log.status")" != 0 ]; then
   echo "the lab did not come up: nothing else can be tried"
   exit 1
 fi
-meanwhile building "the components of the later chapters"
+say "the components of the later chapters"
+ended building || tail -n 20 "$logs/building.log"
 
-# Two lanes. One sends through bookinfo, changes rules and what is traced; the other does nothing of it, but for the chapter
-# about logs and the witnesses, which wait for their turn. What breaks the collection of logs comes after that chapter.
+# Two lanes. What needs bookinfo, its rules or what is traced waits for its turn (stackbook.turns), in either lane.
 nbval=tests/live/test_c_nbval.py
-beside others tests -v -m "beside or toolchain" "$nbval" tests/live/test_own_lab.py tests/live/test_grpc_mutations.py \
-  tests/live/test_delivery_mutations.py tests/live/test_ssh.py \
-  tests/unit/test_grpc_go.py tests/unit/test_traffic_program.py # by now there is a toolchain on a new machine, too
-live "the chapters that use the mesh against what is committed; rules, and their checks; meanwhile the others, gRPC, delivery, SSH" \
-  -m "not beside" -k "not 12-logs" "$nbval" tests/live/test_traffic_live.py tests/live/test_traffic_mutations.py
-meanwhile others "the other chapters, a lab of its own, gRPC, delivery, SSH"
+before=$SECONDS
+beside chapters tests -v -m beside "$nbval"
+live "every chapter against what is committed, in two lanes" -m "not beside" "$nbval"
+meanwhile chapters "the chapters of the second lane"
+say "every chapter was compared, in $((SECONDS - before)) s"
 
-beside logs tests -v -k "12-logs or not test_c_nbval" "$nbval" tests/live/test_witnesses_live.py tests/live/test_logs.py
-live "the checks, each seen to fail: metrics, traces, Prometheus itself; meanwhile the chapter about logs, witnesses, logs" \
+beside others tests -v tests/live/test_own_lab.py tests/live/test_grpc_mutations.py \
+  tests/live/test_delivery_mutations.py tests/live/test_ssh.py \
+  tests/unit/test_grpc_go.py tests/unit/test_traffic_program.py \
+  tests/live/test_witnesses_live.py tests/live/test_logs.py # by now there is a toolchain on a new machine, too
+live "rules, and the checks of traffic, metrics, traces, each seen to fail; Prometheus itself" \
+  tests/live/test_traffic_live.py tests/live/test_traffic_mutations.py \
   tests/live/test_metrics.py tests/live/test_tracing.py tests/live/test_prometheus.py
-meanwhile logs "the chapter about logs, witnesses, logs"
+meanwhile others "a lab of its own; gRPC, delivery, witnesses, logs, each check seen to fail; SSH"
 
 touch "$logs/reset"
 live "reset: the host as it was" tests/live/test_z_reset.py

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -277,37 +278,60 @@ def _wait_gone(kube: Kube) -> None:
 
 @contextlib.contextmanager
 def restored(lab: Lab) -> Iterator[None]:
-    """Afterwards the traffic rules are those that were found, and the bench's pods are gone unless they were there before.
+    """Afterwards the traffic rules are those that were found; the bench's pods go with the last who has them.
 
-    What was found is noted in the lab's state: where a chapter was killed before it could give the rules back, the next
-    one does that first. While the block runs, each step of the lab's chapter waits for its turn (`Lab.turn`).
+    The pods stay where they were there before the first. What the first found is noted in the lab's state: where a chapter
+    was killed before it could give the rules back, the next one does that first. While the block runs, each step of the
+    lab's chapter waits for its turn (`Lab.turn`); between steps a chapter has no rules in force, or keeps the turn.
     """
     note = lab.state / "rules.json"
-    with lab.turn("the rules found"):
-        held = _held(note)
-        if held and not held["alive"]:
-            restore(lab.kube, held["rules"], NAMESPACE)
-            note.unlink()
-            held = None
-        before = found(lab.kube, NAMESPACE)
-        there = {str(pod["metadata"]["name"]) for pod in lab.kube.pods(NAMESPACE)}
-        if not held:
-            note.write_text(json.dumps({"process": os.getpid(), "rules": before}), encoding="utf-8")
-    lab.sharing += 1
+    with contextlib.ExitStack() as stack:
+        with lab.turn("the rules found"):
+            users = stack.enter_context(_users(lab))
+            if _only(users):
+                there = sorted({str(pod["metadata"]["name"]) for pod in lab.kube.pods(NAMESPACE)} & set(PODS))
+                if held := _noted(note):
+                    restore(lab.kube, held["rules"], NAMESPACE)
+                    there = held["pods"]
+                data = {"rules": found(lab.kube, NAMESPACE), "pods": there}
+                note.write_text(json.dumps(data), encoding="utf-8")
+            fcntl.flock(users, fcntl.LOCK_SH)
+            before = found(lab.kube, NAMESPACE)
+        lab.sharing += 1
+        try:
+            yield
+        finally:
+            lab.sharing -= 1
+            with lab.turn("the rules given back"):
+                restore(lab.kube, before, NAMESPACE)
+                if _only(users):
+                    there = (_noted(note) or {}).get("pods", [])
+                    if mine := [name for name in PODS if name not in there]:
+                        flags = (
+                            "--ignore-not-found",
+                            "--wait=false",
+                        )  # `prepare` waits, where their names are needed again
+                        lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, *mine, *flags, timeout=60)
+                    note.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _users(lab: Lab) -> Iterator[int]:
+    """The file whose lock everybody shares that has the bench, as long as its process lives."""
+    file = os.open(lab.state / "bench.users", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        yield
+        yield file
     finally:
-        lab.sharing -= 1
-        with lab.turn("the rules given back"):
-            restore(lab.kube, before, NAMESPACE)
-            if mine := [name for name in PODS if name not in there]:
-                flags = (
-                    "--ignore-not-found",
-                    "--wait=false",
-                )  # `prepare` waits, where somebody needs their names again
-                lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, *mine, *flags, timeout=60)
-            if not held:
-                note.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _only(users: int) -> bool:
+    """Whether nobody else has the bench. Asked within a turn, as who asks has no lock any more if somebody does."""
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -317,13 +341,13 @@ def used(lab: Lab) -> Iterator[Bench]:
         yield prepare(lab)
 
 
-def _held(note: Path) -> dict[str, Any] | None:
-    """Who holds the traffic rules, `alive` or not, and which were there before; None where nobody does."""
+def _noted(note: Path) -> dict[str, Any] | None:
+    """What the first found who has the bench, or had it when it was killed: rules and pods; None where nobody has it."""
     try:
-        data = dict(json.loads(note.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        data = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
-    return {**data, "alive": Path(f"/proc/{data.get('process')}").exists()}
+    return data if isinstance(data, dict) and "rules" in data else None
 
 
 def given_back(lab: Lab) -> str:
@@ -332,8 +356,9 @@ def given_back(lab: Lab) -> str:
     Raises:
         CheckFailed: one was.
     """
-    held = _held(lab.state / "rules.json")
-    if held and not held["alive"]:
+    with lab.turn("rules given back"), _users(lab) as users:
+        killed = _noted(lab.state / "rules.json") and _only(users)
+    if killed:
         raise CheckFailed(
             "a chapter ended before it gave back the traffic rules", fix="run it again: it does that first"
         )

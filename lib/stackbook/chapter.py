@@ -230,15 +230,16 @@ class Lab:
     # steps
 
     @contextlib.contextmanager
-    def step(self, id: str, title: str) -> Iterator[steps.Step]:
+    def step(self, id: str, title: str, *, alone: bool = True) -> Iterator[steps.Step]:
         """Run a block as a step of this chapter; see `stackbook.step.step`.
 
-        While the chapter has the bench (`bench.restored`), each of its steps waits for the lab's turn.
+        While the chapter has the bench (`bench.restored`), each of its steps waits for the lab's turn; those that are not
+        `alone` do not: it is all the same to them what others do with bookinfo.
         """
         with steps.step(id, title, chapter=self.chapter.id, record=self.record) as current:
             self._observers.append(current)
             try:
-                with self.turn(id) if self.sharing else contextlib.nullcontext():
+                with self.turn(id) if self.sharing and alone else contextlib.nullcontext():
                     yield current
             finally:
                 self._observers.remove(current)

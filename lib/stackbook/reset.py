@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,10 +58,14 @@ def snapshot(host: Host | None = None) -> dict[str, list[str]]:
         "mounts": sorted(parse_mounts(host.read("/proc/self/mounts"))),
         "rules": sorted(rule for table in _TABLES for rule in _rules(host, table)),
         "sysctls": sorted(f"{key} = {facts.sysctl(key).read(host)}" for key in SYSCTLS),
-        "cgroups": sorted(
-            host.run(["find", "/sys/fs/cgroup", "-maxdepth", "3", "-type", "d", "-name", "*libpod*"], check=False).lines
-        ),
+        "cgroups": _control_groups(host),
     }
+
+
+def _control_groups(host: Host) -> list[str]:
+    """Those that podman's are below, in each hierarchy."""
+    where = ["find", "/sys/fs/cgroup", "-maxdepth", "3", "-type", "d", "-name", "*libpod*"]
+    return sorted(host.run(where, check=False).lines)
 
 
 def _podman(host: Host, *args: str) -> list[str]:
@@ -163,17 +168,22 @@ def _reset_machines(profile: Profile, say: Say) -> None:
 
 
 def restore(old: Mapping[str, list[str]], host: Host) -> None:
-    """Put back kernel parameters that changed, and take away podman's own chains where there were none before."""
+    """Put back kernel parameters that changed; take away podman's own chains and control groups where there were none before."""
     for line in old["sysctls"]:
         key, _, value = line.partition(" = ")
         if value and facts.sysctl(key).read(host) != value:
             host.run(["sysctl", "-w", f"{key}={value}"], check=False)
-    if _podman(host, "ps", "-q") or any("NETAVARK" in rule for rule in old["rules"]):
+    if _podman(host, "ps", "-q"):
         return  # somebody else's containers use them
+    if not old["cgroups"]:
+        for group in _control_groups(host):  # without processes in it the kernel lets one go, and no other
+            host.run(["find", group, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"], check=False)
+    if any("NETAVARK" in rule for rule in old["rules"]):
+        return
     for table in _TABLES:
         rules = [r.partition(" ")[2] for r in _rules(host, table) if "NETAVARK" in r]
         for rule in (r for r in rules if r.startswith("-A")):
-            host.run(["iptables", "-t", table, "-D", *rule.split()[1:]], check=False)
+            host.run(["iptables", "-t", table, "-D", *shlex.split(rule)[1:]], check=False)  # a comment has quotes
         for rule in (r for r in rules if r.startswith(":")):
             host.run(["iptables", "-t", table, "-X", rule[1:].split()[0]], check=False)
 

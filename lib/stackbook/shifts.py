@@ -63,7 +63,7 @@ def shift(
 
 
 def alternate(
-    kube: Cluster, source: Source, plan: Plan, pair: Mapping[str, Rule], *, app: str, times: int, hold: float = 0.3
+    kube: Cluster, source: Source, plan: Plan, pair: Mapping[str, Rule], *, app: str, times: int, hold: float = 0.15
 ) -> tuple[pd.DataFrame, list[Change]]:
     """Like `shift`, but two rules take turns, `times` times; each label is the version that its rule sends all to."""
     labels = list(pair)

@@ -9,7 +9,7 @@ import mutate
 import pytest
 from nbclient.exceptions import CellExecutionError
 
-pytestmark = [pytest.mark.live, pytest.mark.beside]
+pytestmark = pytest.mark.live
 
 GITEA = ("gitea-compose", "first-start", "gitea")
 NPM = (*GITEA, "application", "random", "comma", "dependencies")

@@ -16,7 +16,7 @@ from stackbook import paths
 from stackbook.chapter import Lab
 from stackbook.errors import CheckFailed
 
-pytestmark = [pytest.mark.live, pytest.mark.beside]
+pytestmark = pytest.mark.live
 
 MUTATIONS: dict[str, tuple[str, str, str]] = {
     "another weight": (

@@ -16,7 +16,7 @@ from stackbook.parameters import Profile
 from stackbook.providers.embedded import Embedded
 from stackbook.step import Record
 
-pytestmark = [pytest.mark.live, pytest.mark.beside]
+pytestmark = pytest.mark.live
 
 SMALL = """\
 target: embedded

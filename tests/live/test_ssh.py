@@ -15,7 +15,7 @@ from stackbook.hosts import Host, SSHHost
 from stackbook.redact import Secret
 from stackbook.waiting import until
 
-pytestmark = [pytest.mark.live, pytest.mark.beside]
+pytestmark = pytest.mark.live
 KEYS = "/root/.ssh/authorized_keys"
 
 

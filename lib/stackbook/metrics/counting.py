@@ -62,15 +62,19 @@ def around(
     The proxies are scraped once before and once after, however short the sending was.
 
     Returns:
-        The rise of the counters (see `advanced`) with the Unix time of its end as `attrs["at"]`, and what `send` returned.
+        The rise of the counters (see `advanced`) and what `send` returned. `attrs["at"]` is the Unix time of its end, and
+        `attrs["seconds"]` the time before that in which each proxy was scraped before and after the sending, and nothing
+        else was sent by this process.
 
     Raises:
         WaitTimeout: a proxy was not scraped again.
     """
-    wait_scraped(prometheus, after=time.time())
+    began = time.time()
+    wait_scraped(prometheus, after=began)
     before = service_counts(prometheus, words)
     frame = send()
     wait_scraped(prometheus, after=time.time())
     rise = advanced(before, service_counts(prometheus, words), services=services)
     rise.attrs["at"] = time.time()
+    rise.attrs["seconds"] = rise.attrs["at"] - began
     return rise, frame

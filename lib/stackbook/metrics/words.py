@@ -50,7 +50,8 @@ class Vocabulary:
 
     def fill(self, query: str, *, window: float = 30, quantile: float = 0.5) -> str:
         """A query with its placeholders filled in; `window` in seconds."""
-        return query.replace("WINDOW", f"{window:.0f}s").replace("QUANTILE", f"{quantile:g}")
+        span = f"{window:.0f}s" if window == round(window) else f"{1000 * window:.0f}ms"
+        return query.replace("WINDOW", span).replace("QUANTILE", f"{quantile:g}")
 
     def plain(self, frame: pd.DataFrame) -> pd.DataFrame:
         """An answer with the names that both vocabularies share; the destination of an Envoy cluster is read out of its name."""
