@@ -297,11 +297,10 @@ def restored(lab: Lab) -> Iterator[None]:
                 note.write_text(json.dumps(data), encoding="utf-8")
             fcntl.flock(users, fcntl.LOCK_SH)
             before = found(lab.kube, NAMESPACE)
-        lab.sharing += 1
         try:
-            yield
+            with lab.by_turns():
+                yield
         finally:
-            lab.sharing -= 1
             with lab.turn("the rules given back"):
                 restore(lab.kube, before, NAMESPACE)
                 if _only(users):

@@ -46,7 +46,7 @@ class Lab:
         folder = os.environ.get("STACKBOOK_RUN")
         self.record = steps.Record((Path(folder) if folder else self.state / "interactive") / "events.jsonl")
         self._observers: list[steps.Step] = []
-        self.sharing = 0
+        self._sharing = 0
 
     @classmethod
     def open(cls, chapter: str, profile: str | Path = "embedded", **parameters: Any) -> Lab:
@@ -233,16 +233,25 @@ class Lab:
     def step(self, id: str, title: str, *, alone: bool = True) -> Iterator[steps.Step]:
         """Run a block as a step of this chapter; see `stackbook.step.step`.
 
-        While the chapter has the bench (`bench.restored`), each of its steps waits for the lab's turn; those that are not
+        Within `by_turns`, as while the chapter has the bench, each step waits for the lab's turn; those that are not
         `alone` do not: it is all the same to them what others do with bookinfo.
         """
         with steps.step(id, title, chapter=self.chapter.id, record=self.record) as current:
             self._observers.append(current)
             try:
-                with self.turn(id) if self.sharing and alone else contextlib.nullcontext():
+                with self.turn(id) if self._sharing and alone else contextlib.nullcontext():
                     yield current
             finally:
                 self._observers.remove(current)
+
+    @contextlib.contextmanager
+    def by_turns(self) -> Iterator[None]:
+        """While the block runs, each step of this chapter has the lab's turn: it uses, changes or restarts what others use."""
+        self._sharing += 1
+        try:
+            yield
+        finally:
+            self._sharing -= 1
 
     @contextlib.contextmanager
     def turn(self, what: str) -> Iterator[None]:

@@ -123,10 +123,12 @@ def test_each_step_of_a_chapter_that_has_the_bench_has_the_turn(home: Path, caps
 
     with lab.step("canary", "a step"):
         assert holder() == ""
-    lab.sharing = 1
-    with held(lab.state, 0.4), lab.step("canary", "a step"):
-        assert holder() == "06-traffic, canary"
+    with lab.by_turns():
+        with held(lab.state, 0.4), lab.step("canary", "a step"):
+            assert holder() == "06-traffic, canary"
+        with lab.step("explain", "a step", alone=False):
+            assert holder() == ""
     assert holder() == ""
     ends = [event for event in lab.record.events() if event["event"] == "step-end"]
     assert ends[1]["evidence"]["seconds_until_its_turn"] > 0.1 and ends[0]["evidence"] == {}
-    assert capsys.readouterr().out == "✓ canary: a step\n" * 2
+    assert capsys.readouterr().out == "✓ canary: a step\n" * 2 + "✓ explain: a step\n"

@@ -1,0 +1,82 @@
+"""The bench's pods and the rules found, where several chapters have the bench at the same time, or one of them is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from types import SimpleNamespace
+
+import pytest
+from stackbook import bench
+from stackbook.errors import CheckFailed
+
+
+class Cluster:
+    """Pods, and what was deleted."""
+
+    def __init__(self, *pods: str) -> None:
+        self.there, self.deleted = list(pods), []
+
+    def pods(self, namespace):
+        return [{"metadata": {"name": name}} for name in self.there]
+
+    def kubectl(self, *args, timeout):
+        assert args[:4] == ("delete", "pod", "-n", bench.NAMESPACE)
+        self.deleted.append([arg for arg in args[4:] if not arg.startswith("-")])
+
+
+@pytest.fixture
+def rules(monkeypatch):
+    """The traffic rules that there are, and those that were given back."""
+    state = SimpleNamespace(now=[], given_back=[])
+    monkeypatch.setattr(bench, "found", lambda kube, namespace: list(state.now))
+    monkeypatch.setattr(bench, "restore", lambda kube, before, namespace: state.given_back.append(list(before)))
+    return state
+
+
+@pytest.fixture
+def lab(tmp_path):
+    return SimpleNamespace(
+        state=tmp_path, kube=Cluster(), turn=lambda what: contextlib.nullcontext(), by_turns=contextlib.nullcontext
+    )
+
+
+def test_the_pods_go_with_the_last_who_has_the_bench(lab, rules):
+    with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
+        first.enter_context(bench.restored(lab))
+        lab.kube.there += ["load", "outside"]
+        second.enter_context(bench.restored(lab))
+        first.close()
+        assert lab.kube.deleted == []
+        bench.given_back(lab)
+    assert lab.kube.deleted == [["load", "outside"]]
+    assert not (lab.state / "rules.json").exists()
+
+
+def test_pods_that_were_there_before_stay(lab, rules):
+    lab.kube.there = ["load", "outside", "productpage-v1"]
+    with bench.restored(lab):
+        pass
+    assert lab.kube.deleted == []
+
+
+def test_who_is_killed_has_its_rules_given_back_and_its_pods_taken_away_by_the_next(lab, rules):
+    rules.now = [{"kind": "Sidecar", "metadata": {"name": "before"}}]
+    note = {"rules": [], "pods": []}  # as one leaves it that was killed: nobody has the lock
+    (lab.state / "rules.json").write_text(json.dumps(note))
+    lab.kube.there = ["load", "outside"]
+    with pytest.raises(CheckFailed, match="before it gave back"):
+        bench.given_back(lab)
+    with bench.restored(lab):
+        assert rules.given_back == [[]]
+        assert "Sidecar before" in bench.given_back(lab)
+    assert lab.kube.deleted == [["load", "outside"]]
+
+
+def test_each_gives_back_what_it_has_found_after_an_error_too(lab, rules):
+    rules.now = ["mine"]
+    with pytest.raises(RuntimeError), bench.restored(lab):
+        rules.now = ["mine", "another's"]
+        raise RuntimeError
+    assert rules.given_back == [["mine"]]
+    assert not (lab.state / "rules.json").exists()
