@@ -23,12 +23,15 @@ def copy(
     changes: dict[str, str] | None = None,
     leave: str = "lab.leave(scope)",
     bench: bool = True,
+    proved: bool = False,
 ) -> nbformat.NotebookNode:
     """The chapter's cells without a step, and those of the named steps up to the last of them, with each change made exactly once.
 
-    Without `bench` its preconditions are not proved, and its bench is not set up: whoever runs it gives it one as `table`.
+    Where the preconditions were `proved` before, they are left out. Without `bench` they are, too, and no bench is set up: who
+    runs it gives it one as `table`.
     """
     kept = []
+    proof = "lab.preconditions()" if proved or not bench else "\0"
     waiting = set(steps)
     for cell in json.loads((paths.notebooks() / f"{chapter}.ipynb").read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
@@ -36,9 +39,7 @@ def copy(
         volatile = "nbval-ignore-output" in cell["metadata"].get("tags", [])
         shows = not found and (volatile or re.match(r"lab\.(show|figure|errata)\(", source))
         if cell["cell_type"] == "code" and not shows and set(found) <= {*steps, *(["bench"] if bench else [])}:
-            kept.append(
-                source if bench else source.replace("lab.preconditions()\n", "").removesuffix("lab.preconditions()")
-            )
+            kept.append("\n".join(line for line in source.splitlines() if line != proof))
         waiting -= set(found)
         if not waiting:
             break

@@ -39,7 +39,7 @@ SPOILED = {
 @pytest.fixture(scope="module")
 def evidence(lab: Lab) -> witnesses.Evidence:
     """What the witnesses say of one batch, of which they agree as the chapter has it."""
-    found = run_here(copy("12-logs", "elasticsearch", "witnesses", leave=""))["evidence"]
+    found = run_here(copy("12-logs", "elasticsearch", "witnesses", leave="", proved=True))["evidence"]
     assert isinstance(found, witnesses.Evidence)
     return found
 
@@ -51,12 +51,12 @@ def test_the_check_fails_on_spoiled_evidence(
     monkeypatch.setattr(witnesses, "gather", lambda *args, **kwargs: deepcopy(evidence))
     changes, message = SPOILED[name]
     with pytest.raises(CheckFailed, match=message):
-        run_here(copy("12-logs", "elasticsearch", "witnesses", changes=changes, leave=""))
+        run_here(copy("12-logs", "elasticsearch", "witnesses", changes=changes, leave="", proved=True))
 
 
 def test_a_request_that_the_client_forgets_is_missed() -> None:
     with pytest.raises(CheckFailed, match=r"the witnesses differ: reviews v\d (200|404): client \d+, metrics \d+"):
-        run_here(copy("12-logs", "elasticsearch", "witnesses", changes=FORGETFUL, leave=""))
+        run_here(copy("12-logs", "elasticsearch", "witnesses", changes=FORGETFUL, leave="", proved=True))
 
 
 def test_without_sampling_the_traces_miss_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,4 +69,4 @@ def test_without_sampling_the_traces_miss_every_request(monkeypatch: pytest.Monk
     monkeypatch.setattr(observation, "settled", lambda kube, jaeger, traced: settled(kube, jaeger, traced=False))
     with pytest.raises(CheckFailed, match="traces has missed"):
         changes = {'app="reviews"), service="reviews")': 'app="reviews"), service="reviews", timeout=5)'}
-        run_here(copy("12-logs", "elasticsearch", "witnesses", changes=changes, leave=""))
+        run_here(copy("12-logs", "elasticsearch", "witnesses", changes=changes, leave="", proved=True))

@@ -49,8 +49,8 @@ def _seconds(text: str) -> float:
     return float(pd.Timestamp(text).timestamp())
 
 
-def wait_arrived(store: Store, writers: Writers, *, timeout: float = 90.0) -> pd.DataFrame:
-    """Wait until as many lines as were written can be found, and return them as `arrived`.
+def wait_arrived(store: Store, writers: Writers, *, timeout: float = 90.0, quiet: float = 20.0) -> pd.DataFrame:
+    """Wait until as many lines as were written can be found, or none came for `quiet` seconds, and return them as `arrived`.
 
     What is missing then is no reason to fail here: `problems` says what it is.
     """
@@ -60,9 +60,7 @@ def wait_arrived(store: Store, writers: Writers, *, timeout: float = 90.0) -> pd
         count = store.count(lines_of(writers))
         if count != seen[0]:
             seen[:] = [count, time.monotonic()]
-        return (
-            count >= writers.lines or time.monotonic() - seen[1] > 20
-        )  # nothing new comes: what is missing is missing
+        return count >= writers.lines or time.monotonic() - seen[1] > quiet
 
     until(ended, what="the numbered lines have arrived", timeout=timeout, every=0.5,
           last=lambda: f"{seen[0]} of {writers.lines}")  # fmt: skip
