@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 from stackbook.greeter import stubs
 from stackbook.greeter.client import channel
 from stackbook.greeter.processes import Server, counted, go_server
+from stackbook.waiting import pause
 
 
 @dataclass(frozen=True)
@@ -40,21 +42,25 @@ def compare(*, calls: int = 300, servers: int = 3) -> list[Count]:
         addresses = ",".join(server.address for server in running)
         found = []
         for policy in ("pick_first", "round_robin"):
-            found.append(Count("Go", policy, _go(addresses, policy, calls)))
-            found.append(Count("Python", policy, _python(f"ipv4:{addresses}", policy, calls)))
+            wanted = servers if policy == "round_robin" else 1
+            found.append(Count("Go", policy, _go(addresses, policy, calls, wanted)))
+            found.append(Count("Python", policy, _python(f"ipv4:{addresses}", policy, calls, wanted)))
         return found
 
 
-def _go(addresses: str, policy: str, calls: int) -> dict[str, int]:
+def _go(addresses: str, policy: str, calls: int, servers: int) -> dict[str, int]:
     wanted = ("-target", f"static:{addresses}", "-balancer", policy, "-calls", str(calls), "-interval", "200us")
-    return dict(sorted(counted(*wanted, "-wait-for-ready")["by_pod"].items()))
+    return dict(sorted(counted(*wanted, "-servers", str(servers), "-wait-for-ready")["by_pod"].items()))
 
 
-def _python(target: str, policy: str, calls: int) -> dict[str, int]:
+def _python(target: str, policy: str, calls: int, servers: int) -> dict[str, int]:
     with channel(target, options=(("grpc.lb_policy_name", policy),)) as opened:
         stub = stubs.stub(opened)
-        for _ in range(50):  # until every connection stands; these are not counted
-            stub.SayHello(stubs.request(), timeout=5, wait_for_ready=True)
+        seen: set[str] = set()
+        end = time.monotonic() + 10
+        while len(seen) < servers and time.monotonic() < end:  # until every connection stands; these are not counted
+            seen.add(stub.SayHello(stubs.request(), timeout=5, wait_for_ready=True).server.pod)
+            pause(0.001)
         pods = Counter(stub.SayHello(stubs.request(), timeout=5).server.pod for _ in range(calls))
         return dict(sorted(pods.items()))
 

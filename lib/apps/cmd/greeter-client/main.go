@@ -30,6 +30,7 @@ type options struct {
 	headers                          headerFlag
 	timeout, interval, work, benchOf time.Duration
 	count, calls, parallel, padding  int
+	servers                          int
 	json, idle, wait                 bool
 	bench                            string
 }
@@ -70,6 +71,7 @@ func main() {
 	flag.IntVar(&o.count, "count", 3, "messages of a stream")
 	flag.IntVar(&o.calls, "calls", 1, "how many calls")
 	flag.IntVar(&o.parallel, "parallel", 1, "how many at once")
+	flag.IntVar(&o.servers, "servers", 0, "call, without counting it, until so many servers have answered, for 10 s at most")
 	flag.IntVar(&o.padding, "padding", 0, "bytes to add to each reply")
 	flag.BoolVar(&o.json, "json", false, "print a summary in JSON")
 	flag.BoolVar(&o.wait, "wait-for-ready", false, "wait for the server instead of failing when it cannot be reached")
@@ -110,6 +112,7 @@ func run(o options, name string) error {
 		}
 		return err
 	}
+	warmUp(ctx, client, o, name)
 	return json.NewEncoder(os.Stdout).Encode(many(ctx, client, o, name))
 }
 

@@ -66,9 +66,9 @@ func TestManyCountsPodsAndCodes(t *testing.T) {
 func TestRoundRobinSpreadsOverAddressesAndPickFirstDoesNot(t *testing.T) {
 	target := "static:" + serve(t, "a") + "," + serve(t, "b")
 	for balancer, pods := range map[string]int{"round_robin": 2, "pick_first": 1} {
-		o := options{target: target, balancer: balancer, kind: "unary", timeout: time.Second, calls: 40, parallel: 4, wait: true}
+		o := options{target: target, balancer: balancer, kind: "unary", timeout: time.Second, calls: 40, parallel: 4, wait: true, servers: pods}
 		c := client(t, o)
-		many(t.Context(), c, o, "warm up: round_robin may begin while one address is still connecting")
+		warmUp(t.Context(), c, o, "x")
 		if got := many(t.Context(), c, o, "x"); len(got.ByPod) != pods {
 			t.Errorf("%s: %v", balancer, got.ByPod)
 		}

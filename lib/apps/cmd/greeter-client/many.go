@@ -55,3 +55,14 @@ func many(ctx context.Context, client pb.GreeterClient, o options, name string) 
 	out.Seconds = time.Since(started).Seconds()
 	return out
 }
+
+// warmUp calls until o.servers different servers have answered: round_robin begins while some addresses are still connecting.
+func warmUp(ctx context.Context, client pb.GreeterClient, o options, name string) {
+	seen := map[string]bool{}
+	for end := time.Now().Add(10 * time.Second); len(seen) < o.servers && time.Now().Before(end) && ctx.Err() == nil; {
+		if replies, err := call(ctx, client, o, name); err == nil && len(replies) > 0 {
+			seen[replies[0].GetServer().GetPod()] = true
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
