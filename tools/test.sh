@@ -101,8 +101,8 @@ while :; do
 done
 
 live "what the lab says of itself, and what can go wrong" tests/live/test_a_lab.py tests/live/test_b_faults.py
-meanwhile without-a-lab "types, unit tests, notebook shape, the browser"
 if [ "$(cat "$logs/lab.log.status")" != 0 ]; then
+  meanwhile without-a-lab "types, unit tests, notebook shape, the browser"
   echo "the lab did not come up: nothing else can be tried"
   exit 1
 fi
@@ -125,6 +125,7 @@ second_lane() {
 beside second second_lane
 live "every chapter against what is committed, in two lanes" -m "not beside" "$nbval"
 first="$((SECONDS - before))"
+meanwhile without-a-lab "types, unit tests, notebook shape, the browser"
 live "rules, and the checks of traffic, metrics, traces, each seen to fail; Prometheus itself" \
   tests/live/test_traffic_live.py tests/live/test_traffic_mutations.py \
   tests/live/test_metrics.py tests/live/test_tracing.py tests/live/test_prometheus.py

@@ -228,14 +228,15 @@ class Evidence:
         return story(str(such["request_id"].iloc[0]), self.entries, self.spans)
 
 
-def gather(lab: Lab, send: Callable[[], pd.DataFrame], *, service: str, timeout: float = 30.0) -> Evidence:
+def gather(lab: Lab, send: Callable[[], pd.DataFrame], *, service: str, timeout: float = 90.0) -> Evidence:
     """Send requests to one service, every one traced, and gather what Prometheus, Elasticsearch and Jaeger have of them.
 
     Args:
         lab: the lab, with the chapters 10, 11 and 12 done.
         send: sends them and returns the client's table (see `traffic.send`); nobody else should ask the service meanwhile.
         service: the one that is asked.
-        timeout: how long logs and spans are waited for, in seconds; what is not there then is missing.
+        timeout: how long logs and spans are waited for, in seconds; what is not there then is missing. A shipper sends first
+            what was written before: 20,000 lines of an earlier load take half a minute.
 
     Raises:
         CheckFailed, WaitTimeout: a witness cannot be asked.
