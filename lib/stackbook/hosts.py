@@ -50,6 +50,7 @@ class Result:
 
 
 Observer = Callable[[Result], None]
+_PROC = Path("/proc")
 
 
 class Host(Protocol):
@@ -226,12 +227,18 @@ class ContainerHost(_Base):
         pid, born = self._first
         if pid and _born(pid) == born:
             return pid
-        ask = [*self.podman, "inspect", "--type", "container", "--format", "{{.State.Pid}}", self.container]
+        ask = [*self.podman, "inspect", "--type", "container", "--format", "{{.State.Pid}} {{.Id}}", self.container]
         answer = subprocess.run(ask, capture_output=True, text=True, timeout=60, check=False)
-        if answer.returncode or not answer.stdout.strip().isdigit() or answer.stdout.strip() == "0":
+        number, _, container = answer.stdout.strip().partition(" ")
+        if answer.returncode or not number.isdigit() or number == "0":
             said = answer.stderr.strip().splitlines()
             raise TransportError(f"{self.name} could not be reached: {said[-1] if said else 'it does not run'}")
-        pid = int(answer.stdout)
+        pid = int(number)
+        if not belongs(pid, container):
+            raise TransportError(
+                f"{self.name} could not be reached: podman believes that it runs, but its first process has gone",
+                fix="stackbook run, which starts it again",
+            )
         self._first = (pid, _born(pid))
         return pid
 
@@ -264,10 +271,22 @@ class ContainerHost(_Base):
         self.run(["chmod", permissions, remote])
 
 
+def belongs(pid: int, container: str) -> bool:
+    """Whether a process lives and is of this container, going by its control groups, which podman names by the full id.
+
+    What podman says is what it last wrote down. On a host that was put back from a snapshot, or lost its power with /run on
+    a disk, it says "running" of a container whose processes have gone; the number may by then be any other process of this host.
+    """
+    try:
+        return bool(container) and container in (_PROC / str(pid) / "cgroup").read_text(encoding="utf-8")
+    except OSError:
+        return False
+
+
 def _born(pid: int) -> str:
     """When a process was started, in clock ticks since boot (proc(5), field 22); empty when there is none."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+        return (_PROC / str(pid) / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return ""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from collections.abc import Callable
 
@@ -9,8 +11,8 @@ import pytest
 from labtools import stackbook
 from stackbook import checks, kubeadm
 from stackbook.chapter import Lab
-from stackbook.errors import StackbookError
-from stackbook.providers.embedded import Embedded
+from stackbook.errors import StackbookError, TransportError
+from stackbook.providers.embedded import GONE, Embedded
 from stackbook.waiting import until
 
 pytestmark = pytest.mark.live
@@ -100,6 +102,24 @@ def test_a_second_init_and_join_do_nothing(lab: Lab) -> None:
     assert kubeadm.kubeadm_init(lab.control_plane, "this text is never used") == 0
     node = lab.machines["k8s-node1"]
     assert kubeadm.kubeadm_join(node, lab.control_plane, lab.profile, lab.images, cgroup_v1=lab.cgroup_v1) == 0
+
+
+def test_a_machine_whose_processes_podman_believes_to_run_is_started_again(lab: Lab) -> None:
+    """As on a host that was put back from a snapshot: nobody has written down that the container ended."""
+    provider = Embedded(lab.profile)
+    name = provider.container("k8s-node1")
+    ask = [*provider.podman, "inspect", "--format", "{{.State.ConmonPid}} {{.State.Pid}}", name]
+    conmon, first = subprocess.run(ask, check=True, capture_output=True, text=True).stdout.split()
+    provider.machines()["k8s-node1"].run(["touch", "/root/kept"])
+    os.kill(int(conmon), signal.SIGKILL)
+    os.kill(int(first), signal.SIGKILL)
+    until(lambda: provider.containers()[name] == GONE, what="the processes have gone", timeout=20)
+    with pytest.raises(TransportError, match="podman believes that it runs"):
+        provider.machine(lab.profile.nodes[1]).run(["true"])
+    said: list[str] = []
+    assert provider.provision(say=said.append) == 1
+    assert said == [f"starting k8s-node1 again (it was {GONE})"]
+    provider.machines()["k8s-node1"].run(["rm", "/root/kept"])  # with what was on it
 
 
 def test_a_restarted_worker_is_repaired_by_the_next_run(lab: Lab) -> None:

@@ -7,13 +7,19 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeHost
-from stackbook.errors import HostUnfit
+from stackbook import hosts
+from stackbook.errors import HostUnfit, StackbookError
 from stackbook.parameters import Node, Profile
-from stackbook.providers.embedded import Embedded
+from stackbook.providers import embedded
+from stackbook.providers.embedded import GONE, Embedded
 
 INFO = "podman info --format json"
 V1 = json.dumps({"host": {"cgroupVersion": "v1"}})
 V2 = json.dumps({"host": {"cgroupVersion": "v2"}})
+
+
+def entry(state: str) -> dict[str, object]:
+    return {"Names": ["stackbook-k8s-master"], "State": state, "Pid": 77, "Id": "c0ffee"}
 
 
 def provider(info: str = V1, **answers: str) -> Embedded:
@@ -58,7 +64,7 @@ def test_delete_touches_nothing_without_the_labs_label(home: Path) -> None:
     host = FakeHost(
         {
             INFO: V1,
-            f"{podman} ps -a {label} --no-trunc": json.dumps([{"Names": ["stackbook-k8s-master"], "State": "running"}]),
+            f"{podman} ps -a {label} --no-trunc": json.dumps([entry("exited")]),
             f"{podman} rm -f -v -t 0 stackbook-k8s-master": "",
             f"{podman} volume ls --format {{{{.Name}}}}": "stackbook-k8s-master-kubelet\nstackbookish-x-kubelet\nmine\n",
             f"{podman} volume rm -f stackbook-k8s-master-kubelet": "",
@@ -68,3 +74,66 @@ def test_delete_touches_nothing_without_the_labs_label(home: Path) -> None:
     )
     assert Embedded(Profile(), host).delete(say=lambda text: None) == 3
     assert not any("mine" in c or "stackbookish" in c for c in host.ran)
+
+
+NODE = "podman --cgroup-manager=cgroupfs --runtime=runc"
+PS = f"{NODE} ps -a --filter label=stackbook.lab=stackbook --format json --no-trunc"
+
+
+def processes(folder: Path, container: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A /proc whose process 77 is one of this container."""
+    (folder / "77").mkdir(parents=True, exist_ok=True)
+    (folder / "77" / "cgroup").write_text(f"1:cpu:/libpod_parent/libpod-{container}\n")
+    monkeypatch.setattr(hosts, "_PROC", folder)
+    return folder
+
+
+@pytest.mark.parametrize("state", ["running", "stopping", "paused"])
+def test_a_container_without_its_process_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
+    lab = provider(**{PS: json.dumps([entry(state)])})
+    processes(tmp_path, "c0ffee", monkeypatch)
+    assert lab.containers() == {"stackbook-k8s-master": state}
+    processes(tmp_path, "another", monkeypatch)
+    assert lab.containers() == {"stackbook-k8s-master": GONE}
+    assert lab.machines() == {}
+    ended = provider(**{PS: json.dumps([entry("exited")])})
+    assert ended.containers() == {"stackbook-k8s-master": "exited"}
+
+
+def test_podman_is_told_of_an_end_that_nobody_wrote_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    processes(tmp_path / "proc", "another", monkeypatch)
+    exits = tmp_path / "exits"
+    exits.mkdir()
+    monkeypatch.setattr(embedded, "EXITS", exits)
+    name = "stackbook-k8s-master"
+    answers = {
+        INFO: V1,
+        PS: json.dumps([entry("exited")]),
+        f"{NODE} inspect --type container --format {{{{.Id}}}} {name}": "c0ffee\n",
+        f"{NODE} container cleanup {name}": "",
+        f"{NODE} start {name}": "",
+    }
+    said: list[str] = []
+    host = FakeHost(answers)
+    assert Embedded(Profile(), host)._start(Profile().nodes[0], GONE, "", said.append) == 1
+    assert (exits / "c0ffee").read_text() == "137"
+    assert said == [f"starting k8s-master again (it was {GONE})"]
+    assert host.ran[-1] == f"{NODE} start {name}"
+
+
+def test_an_end_that_podman_does_not_take_is_an_error_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes(tmp_path / "proc", "another", monkeypatch)
+    monkeypatch.setattr(embedded, "EXITS", tmp_path / "none")
+    name = "stackbook-k8s-master"
+    host = FakeHost(
+        {
+            INFO: V1,
+            PS: json.dumps([entry("running")]),
+            f"{NODE} inspect --type container --format {{{{.Id}}}} {name}": "c0ffee\n",
+            f"{NODE} container cleanup {name}": (125, "", "Error: is running or paused, refusing to clean up\n"),
+        }
+    )
+    with pytest.raises(StackbookError, match="refusing to clean up — stackbook reset"):
+        Embedded(Profile(), host)._start(Profile().nodes[0], GONE, "", lambda text: None)

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from stackbook import hosts
 from stackbook.errors import CommandFailed, TransportError, WaitTimeout
 from stackbook.hosts import ContainerHost, LocalHost, Result, SSHHost, _born
 from stackbook.redact import Secret, redact
@@ -74,15 +75,33 @@ def test_container_and_ssh_commands_are_built_without_a_shell_in_between() -> No
     assert remote[-1] == "sudo -n env ls 'a b; rm'"
 
 
-def test_a_machine_that_was_started_again_is_looked_up_again(tmp_path: Path) -> None:
+@pytest.fixture
+def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ContainerHost:
+    """A container that podman says runs as process 77, and a /proc in which it does."""
     fake = tmp_path / "podman"
-    fake.write_text(f"#!/bin/sh\necho {os.getpid()}\n")
+    fake.write_text("#!/bin/sh\necho 77 c0ffee\n")
     fake.chmod(0o755)
-    container = ContainerHost(name="n", container="lab-n", podman=(str(fake),))
-    container._first = (os.getpid(), "another start")
+    process = tmp_path / "proc" / "77"
+    process.mkdir(parents=True)
+    (process / "stat").write_text("77 (systemd) S " + " ".join(str(field) for field in range(4, 30)) + "\n")
+    (process / "cgroup").write_text("1:cpu:/libpod_parent/libpod-c0ffee/init.scope\n")
+    monkeypatch.setattr(hosts, "_PROC", tmp_path / "proc")
+    return ContainerHost(name="n", container="lab-n", podman=(str(fake),))
+
+
+def test_a_machine_that_was_started_again_is_looked_up_again(container: ContainerHost) -> None:
+    container._first = (77, "another start")
     assert not container.alive()
-    assert container._pid() == os.getpid()
+    assert container._pid() == 77
     assert container.alive()
+
+
+@pytest.mark.parametrize("now", ["", "1:cpu:/\n", "1:cpu:/libpod_parent/libpod-another/init.scope\n"])
+def test_a_process_that_is_not_the_machines_is_never_entered(container: ContainerHost, now: str) -> None:
+    process = hosts._PROC / "77" / "cgroup"
+    process.write_text(now) if now else process.unlink()
+    with pytest.raises(TransportError, match=r"podman believes that it runs.*stackbook run"):
+        container.run(["true"], check=False)
 
 
 def test_a_container_that_does_not_run_is_a_broken_transport(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +18,7 @@ from typing import Any
 
 from stackbook import paths
 from stackbook.errors import CommandFailed, HostUnfit, StackbookError, WaitTimeout
-from stackbook.hosts import ContainerHost, Host, LocalHost, Result
+from stackbook.hosts import ContainerHost, Host, LocalHost, Result, belongs
 from stackbook.parameters import Node, Profile
 from stackbook.providers.base import Say
 from stackbook.providers.ssh import collect_journals
@@ -25,6 +26,8 @@ from stackbook.waiting import until
 
 LABEL = "stackbook.lab"
 CACHE_INSIDE = "/opt/stackbook"
+GONE = "running, says podman, with no process"
+EXITS = Path("/run/libpod/exits")  # podman's folder for root, and conmon's `--exit-dir`
 # tmpfs of a systemd machine. /tmp must allow execution; size bounds what a runaway log can take.
 _TMPFS = ("/run:rw,mode=755,size=512m", "/run/lock:rw,size=16m", "/tmp:rw,exec,mode=1777,size=1g")
 
@@ -82,11 +85,14 @@ class Embedded:
         return json.loads(answer.stdout or "[]") or []
 
     def containers(self) -> dict[str, str]:
-        """Name → state of the lab's containers ('running', 'exited' …)."""
+        """Name → state of the lab's containers: podman's words ('running', 'exited' …), or GONE.
+
+        A container is GONE when podman says that it has a process and that process is not there, or is another one.
+        """
         answer = self._podman(
             "ps", "-a", "--filter", f"label={LABEL}={self.profile.lab}", "--format", "json", "--no-trunc"
         )
-        return {entry["Names"][0]: entry["State"] for entry in json.loads(answer.stdout or "[]") or []}
+        return {entry["Names"][0]: _state(entry) for entry in json.loads(answer.stdout or "[]") or []}
 
     def machines(self) -> dict[str, Host]:
         """The machines whose containers run, in the profile's order."""
@@ -147,11 +153,35 @@ class Embedded:
         name = self.container(node.name)
         if state is not None:
             say(f"starting {node.name} again (it was {state})")
+            if state == GONE:
+                self._note_end(node)
             self._podman("start", name)
             return 1
         say(f"starting {node.name} at {node.address}")
         self._podman("run", *self.run_flags(node), image, "/sbin/init", timeout=180)
         return 1
+
+    def _note_end(self, node: Node) -> None:
+        """Tell podman that a machine has ended, so that it can be started again with all that is on it.
+
+        Whoever starts a container's first process, conmon(8), writes its exit status into a file as it ends. When conmon has gone
+        together with the container, nobody does, and podman 4 refuses to stop, to clean up and to start. So it is written here:
+        137, as of a process that was killed.
+
+        Raises:
+            StackbookError: podman does not take the end from there.
+        """
+        name = self.container(node.name)
+        answer = self._podman("inspect", "--type", "container", "--format", "{{.Id}}", name)
+        if EXITS.is_dir():
+            (EXITS / answer.stdout.strip()).write_text("137", encoding="utf-8")
+        ended = self._podman("container", "cleanup", name, check=False)  # the network and mounts that it still holds
+        if self.containers().get(name) == GONE:
+            said = (ended.stderr.strip().splitlines() or ["it says nothing"])[-1]
+            raise StackbookError(
+                f"the processes of {node.name} have gone and podman does not notice: {said}",
+                fix="stackbook reset, then stackbook run",
+            )
 
     def run_flags(self, node: Node) -> list[str]:
         """The flags of `podman run` for a node."""
@@ -244,6 +274,13 @@ class Embedded:
             (folder / "podman-ps.txt").write_text(self._podman("ps", "-a", check=False).stdout, encoding="utf-8")
         except (CommandFailed, WaitTimeout, StackbookError, subprocess.SubprocessError) as error:
             (folder / "collect-error.txt").write_text(str(error), encoding="utf-8")
+
+
+def _state(entry: Mapping[str, Any]) -> str:
+    """The state of one entry of `podman ps --format json`; see `Embedded.containers`."""
+    state = str(entry["State"])
+    with_process = state in ("running", "paused", "stopping")
+    return GONE if with_process and not belongs(int(entry["Pid"]), str(entry["Id"])) else state
 
 
 def _limits() -> list[str]:
