@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -19,7 +20,14 @@ from stackbook import api_reading, api_writing
 from stackbook.errors import CommandFailed, InputError, StackbookError, WaitTimeout
 from stackbook.hosts import LocalHost, Observer, Result
 from stackbook.redact import redact
-from stackbook.waiting import until
+from stackbook.waiting import pause, until
+
+WEBHOOK_BACK = 20.0
+# The API server keeps its connection to a webhook. Where the pods' network is set up anew or istiod starts again, the next request
+# finds that the connection has gone, and is not sent on another one.
+_BROKEN_WEBHOOK = re.compile(
+    r"failed calling webhook .*(connection reset by peer|connection refused|broken pipe|EOF)", re.DOTALL
+)
 
 
 def _as_list(manifest: str | dict[str, Any] | Sequence[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
@@ -52,11 +60,19 @@ class Kube:
     def kubectl(
         self, *args: str, check: bool = True, stdin: str | None = None, timeout: float = 60.0, secret: bool = False
     ) -> Result:
-        """Run kubectl. See `Host.run` for what is raised."""
-        host = LocalHost(name="kubectl")
-        result = host.run(
-            [str(self.kubectl_path), *args], check=False, stdin=stdin, timeout=timeout, env=self.environment
-        )
+        """Run kubectl. See `Host.run` for what is raised.
+
+        An `apply` is tried again, for up to WEBHOOK_BACK seconds, while the API server's connection to a webhook is a broken one.
+        """
+        start = time.monotonic()
+        while True:
+            result = LocalHost(name="kubectl").run(
+                [str(self.kubectl_path), *args], check=False, stdin=stdin, timeout=timeout, env=self.environment
+            )
+            broken = not result.ok and args[:1] == ("apply",) and _BROKEN_WEBHOOK.search(result.stderr)
+            if not broken or time.monotonic() - start > WEBHOOK_BACK:
+                break
+            pause(0.5)
         shown = Result(("kubectl", *args), result.rc, result.stdout, result.stderr, result.seconds, "this host")
         if secret:
             shown = Result(shown.argv, shown.rc, "***", "***", shown.seconds, shown.host)

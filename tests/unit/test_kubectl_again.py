@@ -1,0 +1,62 @@
+"""kubectl run again where the API server's connection to a webhook broke, and only there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from stackbook import cluster
+from stackbook.cluster import Kube
+from stackbook.errors import CommandFailed
+
+WEBHOOK = (
+    'failed calling webhook "namespace.sidecar-injector.istio.io": failed to call webhook: Post "https://istiod": '
+)
+
+
+def kube(folder: Path, *said: str) -> Kube:
+    """A kubectl that fails with each of these in turn, then succeeds; it counts its runs."""
+    script = folder / "kubectl"
+    for number, text in enumerate(said):
+        (folder / str(number + 1)).write_text(text)
+    script.write_text(f"""#!/bin/sh
+cd {folder}
+echo run >> runs
+n=$(wc -l < runs)
+[ -e "$n" ] || exit 0
+cat "$n" >&2
+exit 1
+""")
+    script.chmod(0o755)
+    return Kube(folder / "none", kubectl_path=script)
+
+
+def runs(folder: Path) -> int:
+    return len((folder / "runs").read_text().splitlines())
+
+
+def test_an_apply_is_tried_again_on_a_new_connection_to_the_webhook(tmp_path: Path) -> None:
+    broken = [WEBHOOK + why for why in ("write: connection reset by peer", "EOF")]
+    assert kube(tmp_path, *broken).kubectl("apply", "-f", "-", stdin="x").ok
+    assert runs(tmp_path) == 3
+
+
+def test_a_webhook_that_stays_away_is_an_error_with_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "WEBHOOK_BACK", 0.2)
+    with pytest.raises(CommandFailed, match="connection refused"):
+        kube(tmp_path, *[WEBHOOK + "connect: connection refused"] * 9).kubectl("apply", "-f", "-", stdin="x")
+    assert runs(tmp_path) == 2
+
+
+@pytest.mark.parametrize(
+    ("verb", "said"),
+    [
+        ("apply", 'admission webhook "validation.istio.io" denied the request: no hosts'),
+        ("apply", "The connection to the server was refused: connection refused"),
+        ("create", WEBHOOK + "EOF"),
+    ],
+)
+def test_what_is_refused_and_what_cannot_be_repeated_runs_once(tmp_path: Path, verb: str, said: str) -> None:
+    with pytest.raises(CommandFailed):
+        kube(tmp_path, said).kubectl(verb, "-f", "-", stdin="x")
+    assert runs(tmp_path) == 1
