@@ -24,6 +24,12 @@ from collections.abc import Sequence
 
 FOLDER = "/var/lib/shipper"
 SEPARATOR = "\N{SYMBOL FOR RECORD SEPARATOR}"
+BATCH, MESSAGE, REQUEST = 50, 512, 32
+"""Messages that are sent in one request, the size of the largest in KiB, and that of a request in MiB.
+
+A batch has to fit into one request. Where it does not, omelasticsearch sends the first part while the batch is still being
+made, and of that part nothing is sent again if nobody answers: only what comes after it is (8.2302).
+"""
 _WORD = "A-Za-z0-9_$"
 _HELD = ("Tra", "pan", "fat", "gor", "Cau", "Exc", "Dur", "The")
 """How lines begin that may be part of a stack trace: such a line waits for the next one."""
@@ -87,6 +93,9 @@ def render(
         "@pods@": pods,
         "@server@": server,
         "@port@": str(port),
+        "@batch@": str(BATCH),
+        "@message@": str(MESSAGE),
+        "@request@": str(REQUEST),
         "@separator@": SEPARATOR,
         "@complete@": complete().replace("\\", "\\\\"),
         "@continues@": CONTINUES.replace("\\", "\\\\"),
@@ -110,12 +119,12 @@ module(load="mmkubernetes" kubernetesurl="https://kubernetes.default.svc" busyre
 # create and not index: a line that is there already is refused with 409.
 _TARGET = """\
 server="@server@" serverport="@port@" usehttps="on" tls.cacert="/etc/shipper/tls/ca.crt" uid="shipper" pwd=`echo $SHIPPER_PASSWORD`
-    searchType="" bulkmode="on" maxbytes="4m" indextimeout="8000" healthchecktimeout="3000" dynSearchIndex="on" dynBulkId="on"
+    searchType="" bulkmode="on" maxbytes="@request@m" indextimeout="8000" healthchecktimeout="3000" dynSearchIndex="on" dynBulkId="on"
     writeoperation="create" retryfailures="on" retryruleset="refused" ratelimit.interval="0" errorFile="@folder@/refused.json"
     action.resumeRetryCount="-1" action.resumeInterval="2\""""
 
 _CONFIGURATION = r"""
-global(workDirectory="@folder@" maxMessageSize="512k" parser.escapeControlCharactersOnReceive="off" net.enableDNS="off")
+global(workDirectory="@folder@" maxMessageSize="@message@k" parser.escapeControlCharactersOnReceive="off" net.enableDNS="off")
 # Not inotify: its watch follows the file that is renamed, and ends with it, before the runtime writes its last lines there.
 module(load="imfile" mode="polling" pollingInterval="1")
 module(load="omelasticsearch")
@@ -134,7 +143,7 @@ template(name="again-id" type="string" string="%$.omes!_id%")
 # What rsyslog says of itself goes to its own log, which is read like any other.
 ruleset(name="own") { action(type="omfile" file="/dev/stdout") }
 
-ruleset(name="refused" queue.type="LinkedList" queue.filename="refused" queue.size="50000" queue.dequeueBatchSize="500"
+ruleset(name="refused" queue.type="LinkedList" queue.filename="refused" queue.size="50000" queue.dequeueBatchSize="@batch@"
   queue.dequeueSlowdown="1000" queue.saveOnShutdown="on" queue.timeoutShutdown="2000") {
   # Every line of a request of which one was refused comes by here, also those that were taken.
   if $.omes!status == 200 or $.omes!status == 201 or $.omes!status == 409 then stop
@@ -196,7 +205,7 @@ ruleset(name="fields") {
 }
 
 # One worker: with more of them this version loses lines of requests that nobody answered.
-ruleset(name="pods" queue.type="LinkedList" queue.filename="pods" queue.size="20000" queue.dequeueBatchSize="500"
+ruleset(name="pods" queue.type="LinkedList" queue.filename="pods" queue.size="20000" queue.dequeueBatchSize="@batch@"
   queue.saveOnShutdown="on" queue.maxDiskSpace="1g" queue.timeoutShutdown="2000") {
   set $.path = replace(replace($!metadata!filename, "@pods@/", ""), "@folder@/packed/", "");
   set $.owner = field($.path, "/", 1);
