@@ -117,19 +117,24 @@ second_lane() {
   local failed=0
   tests -v -m beside "$nbval" || failed=1
   echo "$((SECONDS - before))" >"$logs/chapters.seconds"
-  tests -v tests/live/test_own_lab.py tests/live/test_grpc_mutations.py tests/live/test_delivery_mutations.py tests/live/test_ssh.py \
+  tests -v tests/live/test_grpc_mutations.py tests/live/test_delivery_mutations.py \
     tests/unit/test_grpc_go.py tests/unit/test_traffic_program.py \
     tests/live/test_witnesses_live.py tests/live/test_logs.py || failed=1 # by now there is a toolchain on a new machine, too
   return "$failed"
+}
+third_lane() { # what stands beside the lab, and leaves it alone
+  tests -v tests/live/test_own_lab.py tests/live/test_ssh.py
 }
 beside second second_lane
 live "every chapter against what is committed, in two lanes" -m "not beside" "$nbval"
 first="$((SECONDS - before))"
 meanwhile without-a-lab "types, unit tests, notebook shape, the browser"
+beside third third_lane
 live "rules, and the checks of traffic, metrics, traces, each seen to fail; Prometheus itself" \
   tests/live/test_traffic_live.py tests/live/test_traffic_mutations.py \
   tests/live/test_metrics.py tests/live/test_tracing.py tests/live/test_prometheus.py
-meanwhile second "the other chapters; a lab of its own; gRPC, delivery, witnesses, logs, each check seen to fail; SSH"
+meanwhile second "the other chapters; gRPC, delivery, witnesses, logs, each check seen to fail"
+meanwhile third "a lab of its own; SSH"
 second="$(cat "$logs/chapters.seconds" 2>/dev/null || echo 0)"
 say "every chapter was compared within $((first > second ? first : second)) s"
 
