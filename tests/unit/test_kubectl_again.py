@@ -10,7 +10,8 @@ from stackbook.cluster import Kube
 from stackbook.errors import CommandFailed
 
 WEBHOOK = (
-    'failed calling webhook "namespace.sidecar-injector.istio.io": failed to call webhook: Post "https://istiod": '
+    'failed calling webhook "namespace.sidecar-injector.istio.io": failed to call webhook: '
+    'Post "https://istiod:443/inject?timeout=10s": '
 )
 
 
@@ -36,9 +37,9 @@ def runs(folder: Path) -> int:
 
 
 def test_an_apply_is_tried_again_on_a_new_connection_to_the_webhook(tmp_path: Path) -> None:
-    broken = [WEBHOOK + why for why in ("write: connection reset by peer", "EOF")]
+    broken = [WEBHOOK + why for why in ("write: connection reset by peer", "use of closed network connection", "EOF")]
     assert kube(tmp_path, *broken).kubectl("apply", "-f", "-", stdin="x").ok
-    assert runs(tmp_path) == 3
+    assert runs(tmp_path) == 4
 
 
 def test_a_webhook_that_stays_away_is_an_error_with_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,6 +54,11 @@ def test_a_webhook_that_stays_away_is_an_error_with_its_words(tmp_path: Path, mo
     [
         ("apply", 'admission webhook "validation.istio.io" denied the request: no hosts'),
         ("apply", "The connection to the server was refused: connection refused"),
+        (
+            "apply",
+            'failed calling webhook "x": failed to call webhook: the server rejected our request for an unknown reason',
+        ),
+        ("apply", WEBHOOK + "tls: failed to verify certificate: x509: certificate signed by unknown authority"),
         ("create", WEBHOOK + "EOF"),
     ],
 )
