@@ -5,28 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import select
 import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stackbook import api_reading, api_writing
+from stackbook import api_reading, api_writing, webhooks
 from stackbook.errors import CommandFailed, InputError, StackbookError, WaitTimeout
 from stackbook.hosts import LocalHost, Observer, Result
 from stackbook.redact import redact
-from stackbook.waiting import pause, until
-
-WEBHOOK_BACK = 20.0
-# The API server keeps its connection to a webhook. Where the pods' network is set up anew or istiod starts again, the next request
-# finds that the connection has gone, and is not sent on another one. Of an error in transport Go's client names the request
-# (`Post "https://…": EOF`); what is wrong with a certificate stays wrong.
-_BROKEN_WEBHOOK = re.compile(r'failed calling webhook .*: Post "[^"]+": (?!.*x509: )')
+from stackbook.waiting import until
 
 
 def _as_list(manifest: str | dict[str, Any] | Sequence[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
@@ -59,27 +52,21 @@ class Kube:
     def kubectl(
         self, *args: str, check: bool = True, stdin: str | None = None, timeout: float = 60.0, secret: bool = False
     ) -> Result:
-        """Run kubectl. See `Host.run` for what is raised.
+        """Run kubectl; an `apply` again where `webhooks.applied` does. See `Host.run` for what is raised."""
 
-        An `apply` is tried again, for up to WEBHOOK_BACK seconds, while the API server's connection to a webhook is a broken one.
-        """
-        start = time.monotonic()
-        while True:
+        def run() -> Result:
             result = LocalHost(name="kubectl").run(
                 [str(self.kubectl_path), *args], check=False, stdin=stdin, timeout=timeout, env=self.environment
             )
-            broken = not result.ok and args[:1] == ("apply",) and _BROKEN_WEBHOOK.search(result.stderr)
-            if not broken or time.monotonic() - start > WEBHOOK_BACK:
-                break
-            pause(0.5)
-        shown = Result(("kubectl", *args), result.rc, result.stdout, result.stderr, result.seconds, "this host")
-        if secret:
-            shown = Result(shown.argv, shown.rc, "***", "***", shown.seconds, shown.host)
-        for observe in self.observers:
-            observe(shown)
+            result = replace(result, argv=("kubectl", *args), host="this host")
+            for observe in self.observers:
+                observe(result.masked() if secret else result)
+            return result
+
+        result = webhooks.applied(run) if args[:1] == ("apply",) else run()
         if check and not result.ok:
-            raise CommandFailed(shown)
-        return Result(shown.argv, result.rc, result.stdout, result.stderr, result.seconds, shown.host)
+            raise CommandFailed(result.masked() if secret else result)
+        return result
 
     def json(self, *args: str, timeout: float = 60.0) -> Any:
         """The answer of a kubectl command with `-o json`; a plain `get` is asked of the API without kubectl."""

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -47,6 +47,10 @@ class Result:
     def lines(self) -> list[str]:
         """The lines of stdout that are not blank."""
         return [line for line in self.stdout.splitlines() if line.strip()]
+
+    def masked(self) -> Result:
+        """The same without what the command said."""
+        return replace(self, stdout=MASK, stderr=MASK)
 
 
 Observer = Callable[[Result], None]
@@ -120,7 +124,7 @@ class _Base:
     ) -> Result:
         """See `Host.run`."""
         result = self._execute(argv, stdin=stdin, timeout=timeout, env=env or {})
-        shown = Result(result.argv, result.rc, MASK, MASK, result.seconds, result.host) if secret else result
+        shown = result.masked() if secret else result
         for observe in self.observers:
             observe(shown)
         if reason := self._transport_failed(result):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from stackbook import cluster
+from stackbook import webhooks
 from stackbook.cluster import Kube
 from stackbook.errors import CommandFailed
+from stackbook.hosts import Result
 
 WEBHOOK = (
     'failed calling webhook "namespace.sidecar-injector.istio.io": failed to call webhook: '
@@ -42,8 +43,32 @@ def test_an_apply_is_tried_again_on_a_new_connection_to_the_webhook(tmp_path: Pa
     assert runs(tmp_path) == 4
 
 
+def test_every_try_is_in_the_record(tmp_path: Path) -> None:
+    seen: list[Result] = []
+    cluster = kube(tmp_path, WEBHOOK + "EOF")
+    cluster.observers.append(seen.append)
+    cluster.kubectl("apply", "-f", "-", stdin="x")
+    assert [(result.argv[:2], result.rc, result.stderr.endswith("EOF")) for result in seen] == [
+        (("kubectl", "apply"), 1, True),
+        (("kubectl", "apply"), 0, False),
+    ]
+
+
+def test_what_the_first_try_made_is_no_less_made_because_the_second_finds_it() -> None:
+    def result(text: str) -> Result:
+        return Result(("kubectl", "apply"), 0, text, "", 1.0)
+
+    first = result("service/a created\nservice/b unchanged\n")
+    second = result("service/a unchanged\nservice/b unchanged\ndeployment.apps/c created\n")
+    assert webhooks.together(first, second).lines == [
+        "service/a created",
+        "service/b unchanged",
+        "deployment.apps/c created",
+    ]
+
+
 def test_a_webhook_that_stays_away_is_an_error_with_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "WEBHOOK_BACK", 0.2)
+    monkeypatch.setattr(webhooks, "BACK", 0.2)
     with pytest.raises(CommandFailed, match="connection refused"):
         kube(tmp_path, *[WEBHOOK + "connect: connection refused"] * 9).kubectl("apply", "-f", "-", stdin="x")
     assert runs(tmp_path) == 2
