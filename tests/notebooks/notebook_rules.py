@@ -261,10 +261,10 @@ RULES: tuple[Rule, ...] = (
 def compared(book: Notebook) -> tuple[int, int]:
     """Code cells with an output: how many nbval compares by more than a picture, and how many there are."""
     shown = [cell for _, _, cell in book.of("code") if cell["outputs"]]
-    return sum(_is_compared(cell) for cell in shown), len(shown)
+    return sum(is_compared(cell) for cell in shown), len(shown)
 
 
-def _is_compared(cell: dict[str, Any]) -> bool:
+def is_compared(cell: dict[str, Any]) -> bool:
     if IGNORED in cell["metadata"].get("tags", []) or re.search(
         r"#\s*(NBVAL_IGNORE|PYTEST_VALIDATE_IGNORE)", text_of(cell["source"])
     ):
