@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from stackbook import legible
+
 # Okabe and Ito's palette: told apart by readers with any kind of colour vision. https://jfly.uni-koeln.de/color/
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 
@@ -94,13 +96,15 @@ def figure(fig: Any, alt: str) -> None:
     """Show a matplotlib figure as a picture with a text for those who cannot see it.
 
     Raises:
-        ValueError: the text is empty.
+        ValueError: the text is empty, or the picture is hard to read; see `legible.problems`.
     """
     import matplotlib.pyplot as plt
     from IPython.display import Image, display
 
     if not alt.strip():
         raise ValueError("a picture needs a text that says what it shows")
+    if hard := legible.problems(fig, PALETTE):
+        raise ValueError(f"the plot is hard to read: {'; '.join(hard)}")
     data = io.BytesIO()
     fig.savefig(data, format="png")
     plt.close(fig)

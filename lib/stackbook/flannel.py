@@ -260,7 +260,7 @@ def draw_packet(packet: Packet) -> Any:
 
     from stackbook.display import PALETTE
 
-    fig, axes = plt.subplots(figsize=(13, 2.8))
+    fig, axes = plt.subplots(figsize=(14, 2.8))
     parts = [
         (0.0, 2.2, "outer\nEthernet\n14 bytes", PALETTE[6]),
         (2.2, 5.4, f"outer IP, 20 bytes\n{packet.outer_source}\n→ {packet.outer_target}", PALETTE[0]),
@@ -272,7 +272,7 @@ def draw_packet(packet: Packet) -> Any:
     ]
     for left, right, text, colour in parts:
         axes.add_patch(Rectangle((left, 0), right - left, 1, facecolor=colour, alpha=0.25, edgecolor="black"))
-        axes.text((left + right) / 2, 0.5, text, ha="center", va="center", fontsize=11)
+        axes.text((left + right) / 2, 0.5, text, ha="center", va="center", fontsize=12)
     axes.annotate("from machine to machine: 50 bytes more", (4.7, 1.12), ha="center", fontsize=12)
     axes.annotate("what the pods sent", (13.1, 1.12), ha="center", fontsize=12)
     axes.set(xlim=(-0.1, 16.9), ylim=(-0.1, 1.4), title="One packet of the walk, as caught between the machines")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.sync_api import Page, sync_playwright
 from stackbook import paths
 from stackbook.waiting import until
@@ -36,6 +37,16 @@ SETTINGS = {
 def chromium() -> str:
     """The browser's path, or an empty string."""
     return os.environ.get("STACKBOOK_CHROMIUM") or shutil.which("chromium") or ""
+
+
+def demand_chromium() -> None:
+    """Without it nothing can be said: CI fails, elsewhere the tests are skipped with the reason."""
+    if chromium():
+        return
+    reason = f"chromium is not installed: {INSTALL}"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import configparser
 import hashlib
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,15 +24,6 @@ PREFLIGHT, PROTOBUF = "00-preflight.ipynb", "08-protobuf.ipynb"
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the screenshots are kept: $STACKBOOK_DIAGNOSTICS/browser, else pytest's own folder."""
-    kept = os.environ.get("STACKBOOK_DIAGNOSTICS")
-    folder = Path(kept) / "browser" if kept else tmp_path_factory.mktemp("browser")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def committed() -> Iterator[None]:
     """The committed notebooks are the same afterwards."""
     before = _digests()
@@ -48,19 +38,9 @@ def _digests() -> dict[str, str]:
     }
 
 
-def _demand_chromium() -> None:
-    """Without it nothing can be said: CI fails, elsewhere the tests are skipped with the reason."""
-    if lab_page.chromium():
-        return
-    reason = f"chromium is not installed: {lab_page.INSTALL}"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    _demand_chromium()
+    lab_page.demand_chromium()
     with lab_page.served(tmp_path_factory.mktemp("jupyterlab")) as found:
         yield found
 
@@ -81,10 +61,10 @@ def test_without_chromium_ci_fails_and_others_are_told(monkeypatch: pytest.Monke
     monkeypatch.setattr(lab_page, "chromium", str)
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="STACKBOOK_BROWSER=1"):
-        _demand_chromium()
+        lab_page.demand_chromium()
     monkeypatch.delenv("CI")
     with pytest.raises(pytest.skip.Exception, match="STACKBOOK_BROWSER=1"):
-        _demand_chromium()
+        lab_page.demand_chromium()
 
 
 def test_a_chapter_runs_from_top_to_bottom(committed: None, preflight: Any, pictures: Path) -> None:
@@ -98,22 +78,23 @@ def test_a_chapter_runs_from_top_to_bottom(committed: None, preflight: Any, pict
     preflight.screenshot(pictures / "preflight-table.png", of="table")
 
 
-def test_papermill_gives_the_same(
-    committed: None, preflight: Any, server: Any, tmp_path: Path, monkeypatch: Any
-) -> None:
-    monkeypatch.setenv("STACKBOOK_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("STACKBOOK_RUN", str(tmp_path / "run"))
-    batch = tmp_path / PREFLIGHT
+def by_papermill(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What a chapter shows when papermill executes it."""
+    monkeypatch.setenv("STACKBOOK_STATE", str(folder / "state"))
+    monkeypatch.setenv("STACKBOOK_RUN", str(folder / "run"))
+    batch = folder / name
     papermill.execute_notebook(
-        str(paths.notebooks() / PREFLIGHT),
-        str(batch),
-        kernel_name="python3",
-        progress_bar=False,
-        cwd=str(paths.checkout()),
+        str(paths.notebooks() / name), str(batch), kernel_name="python3", progress_bar=False, cwd=str(paths.checkout())
     )
-    ours, theirs = shown(nbformat.read(batch, as_version=4)), shown(server.saved(PREFLIGHT))
-    assert sum(map(bool, ours)) >= 3
-    assert ours == theirs
+    return shown(nbformat.read(batch, as_version=4))
+
+
+def test_papermill_gives_the_same(
+    committed: None, preflight: Any, server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = by_papermill(PREFLIGHT, tmp_path, monkeypatch)
+    assert sum(map(bool, batch)) >= 3
+    assert batch == shown(server.saved(PREFLIGHT))
 
 
 def test_a_changed_parameter_changes_what_is_shown(
@@ -136,7 +117,9 @@ def test_a_wrong_parameter_is_refused_in_the_page(committed: None, preflight: An
     assert "did you mean 'embedded'?" in "".join(again.errors())
 
 
-def test_plots_and_tables_of_a_long_chapter(committed: None, server: Any, page: Any, pictures: Path) -> None:
+def test_plots_and_tables_of_a_long_chapter(
+    committed: None, server: Any, page: Any, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chapter = lab_page.Chapter(page, server, PROTOBUF).open().run_all(300)
     chapter.screenshot(pictures / "protobuf.png", of="img")
     assert chapter.errors() == []
@@ -149,6 +132,9 @@ def test_plots_and_tables_of_a_long_chapter(committed: None, server: Any, page: 
     found = page.locator(".jp-Notebook .jp-OutputArea-output img").evaluate_all(wide)
     assert all(width > 200 for width, _ in found)
     assert all(outputs_alt(server.saved(PROTOBUF)))
+    batch = by_papermill(PROTOBUF, tmp_path, monkeypatch)
+    assert sum(map(bool, batch)) >= 30
+    assert batch == shown(server.saved(PROTOBUF))
 
 
 def test_a_long_step_says_what_it_is_doing_while_it_runs(server: Any, page: Any, pictures: Path) -> None:
