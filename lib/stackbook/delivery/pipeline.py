@@ -27,6 +27,13 @@ def problem(text: str) -> str:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         return f"line {line}: {error.context}: {error.problem}"
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        RecursionError,
+    ) as error:  # a date or a key that YAML itself cannot build
+        return " ".join(str(error).split())[:200]
     return ""
 
 
@@ -73,13 +80,21 @@ def parse(text: str) -> Pipeline:
     raw = yaml.safe_load(text)
     if not isinstance(raw, dict) or raw.get("kind") != "pipeline" or not raw.get("steps"):
         raise InputError(".drone.yml holds no pipeline with steps", fix="write kind: pipeline and a list of steps")
-    steps = tuple(
-        Step(
-            s["name"], s.get("image", ""), tuple(s.get("commands", ())), s.get("settings", {}), s.get("environment", {})
+    try:
+        steps = tuple(
+            Step(
+                s["name"],
+                s.get("image", ""),
+                tuple(s.get("commands", ())),
+                s.get("settings", {}),
+                s.get("environment", {}),
+            )
+            for s in raw["steps"]
         )
-        for s in raw["steps"]
-    )
-    volumes = {v["name"]: v["host"]["path"] for v in raw.get("volumes", ()) if "host" in v}
+        volumes = {v["name"]: v["host"]["path"] for v in raw.get("volumes", ()) if "host" in v}
+    except (LookupError, TypeError, AttributeError) as error:
+        said = f"a step or a volume of .drone.yml is not of its form: {type(error).__name__}: {error}"
+        raise InputError(said, fix="give each step a name, an image and a list of commands") from error
     # Without a type Drone takes docker (docs.drone.io/pipeline/docker); it is better said.
     return Pipeline(raw["kind"], raw.get("type", ""), steps, volumes)
 

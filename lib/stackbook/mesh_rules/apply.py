@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import yaml
 
+from stackbook.errors import InputError
 from stackbook.hosts import Result
 from stackbook.mesh_rules.build import Rule
 from stackbook.mesh_rules.check import check, inventory
@@ -174,9 +175,26 @@ def _placed(rules: Sequence[Rule | str], namespace: str) -> list[Rule]:
 
 
 def parsed(*rules: Rule | str) -> list[Rule]:
-    """Rules as objects, copied: those of a manifest in YAML one by one."""
+    """Rules as objects, copied: those of a manifest in YAML one by one.
+
+    Raises:
+        InputError: a text is no YAML, or what is in it has no kind or no name.
+    """
     texts = [rule if isinstance(rule, str) else json.dumps(rule) for rule in rules]
-    return [item for text in texts for item in yaml.safe_load_all(text) if item]
+    try:
+        found = [item for text in texts for item in yaml.safe_load_all(text) if item]
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        RecursionError,
+    ) as error:  # a date or a key that YAML itself cannot build
+        raise InputError(f"a rule is no YAML: {' '.join(str(error).split())[:200]}", fix="mend it there") from error
+    for item in found:
+        named = isinstance(item, dict) and item.get("kind") and isinstance(item.get("metadata"), dict)
+        if not named or not item["metadata"].get("name"):
+            raise InputError(f"no rule of Istio: {str(item)[:80]!r}", fix="give it kind, metadata.name and spec")
+    return found
 
 
 def as_yaml(*rules: Rule) -> str:

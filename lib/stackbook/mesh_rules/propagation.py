@@ -75,24 +75,38 @@ def parse_syncz(text: str) -> dict[str, Proxy]:
     """The proxies of an answer of /debug/syncz, by id ("reviews-v1-7d5f-x.default").
 
     A client that has been sent nothing is no proxy: istioctl's own queries stand in that list, too.
+
+    Raises:
+        CheckFailed: the answer has another form.
     """
-    found = {}
-    for entry in json.loads(text) or []:
-        name, _, namespace = entry["proxy"].rpartition(".")
-        resources: Mapping[str, Mapping[str, str]] = entry.get("resources", {})
-        sent = {url.rpartition(".")[2]: status for url, status in resources.items() if status.get("sent")}
-        if not sent:
-            continue
-        errors = [f"{kind}: {status['lastError']}" for kind, status in sorted(sent.items()) if status.get("lastError")]
-        found[entry["proxy"]] = Proxy(
-            name=name,
-            namespace=namespace,
-            kind=entry.get("proxy_type", ""),
-            push=max((push_number(status["sent"]) for status in sent.values()), default=0),
-            pending=tuple(sorted(kind for kind, s in sent.items() if s.get("acked", "") != s["sent"])),
-            rejected="; ".join(errors)[:600],
-        )
-    return found
+    with _of_its_form("/debug/syncz"):
+        return {entry["proxy"]: proxy for entry in json.loads(text) or [] if (proxy := _proxy(entry))}
+
+
+def _proxy(entry: Mapping[str, Any]) -> Proxy | None:
+    name, _, namespace = entry["proxy"].rpartition(".")
+    resources: Mapping[str, Mapping[str, str]] = entry.get("resources", {})
+    sent = {url.rpartition(".")[2]: status for url, status in resources.items() if status.get("sent")}
+    if not sent:
+        return None
+    errors = [f"{kind}: {status['lastError']}" for kind, status in sorted(sent.items()) if status.get("lastError")]
+    return Proxy(
+        name=name,
+        namespace=namespace,
+        kind=entry.get("proxy_type", ""),
+        push=max((push_number(status["sent"]) for status in sent.values()), default=0),
+        pending=tuple(sorted(kind for kind, s in sent.items() if s.get("acked", "") != s["sent"])),
+        rejected="; ".join(errors)[:600],
+    )
+
+
+@contextmanager
+def _of_its_form(path: str) -> Iterator[None]:
+    """Say which answer of istiod has another form than the one that is read here."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckFailed(f"istiod's answer to {path} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def proxies(kube: HasApi) -> dict[str, Proxy]:
@@ -177,10 +191,11 @@ def _look(istiods: Mapping[str, Ask], keys: set[Key]) -> Look:
 
 def _read_by(configz: str, keys: set[Key]) -> dict[Key, str]:
     found = {}
-    for item in json.loads(configz) or []:
-        key = (item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"])
-        if key in keys:
-            found[key] = _identity(item)
+    with _of_its_form("/debug/configz"):
+        for item in json.loads(configz) or []:
+            key = (item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"])
+            if key in keys:
+                found[key] = _identity(item)
     return found
 
 
