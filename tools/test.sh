@@ -20,7 +20,7 @@ fi
 
 if [ "$(id -u)" -eq 0 ]; then sudo=(); else sudo=(sudo -E env "PATH=$PATH" "HOME=$HOME"); fi
 logs="${STACKBOOK_DIAGNOSTICS:-$(mktemp -d "${TMPDIR:-/tmp}/stackbook-test.XXXXXX")}"
-export STACKBOOK_FIRST_RUN="$logs/lab.log"
+export STACKBOOK_TEST_LOGS="$logs" STACKBOOK_FIRST_RUN="$logs/lab.log"
 STACKBOOK_LAB_WAS_THERE="$("${sudo[@]}" $bin/python -c '
 from stackbook import paths
 from stackbook.parameters import Profile
@@ -70,7 +70,7 @@ tests() { # files and options
 live() { # title, files and options
   say "$1"
   shift
-  tests -v "$@" || status=1
+  tests -v "$@" 2>&1 | tee -a "$logs/live.log" || status=1
 }
 building() {
   "${sudo[@]}" $bin/stackbook run --to 05 >"$logs/lab.log" 2>&1
@@ -140,6 +140,5 @@ second="$(cat "$logs/chapters.seconds" 2>/dev/null || echo 0)"
 say "every chapter was compared within $((first > second ? first : second)) s"
 
 touch "$logs/reset"
-live "reset: the host as it was" tests/live/test_z_reset.py
-say "done"
+live "secrets are searched for in all that was left; reset: the host as it was" tests/live/test_z_reset.py
 exit "$status"

@@ -38,6 +38,15 @@ def lab(built: Built) -> Lab:
     return built.lab
 
 
+@pytest.fixture(scope="session")
+def left_behind(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where outputs and logs of the tests are kept, to be searched for secrets at their end: where tools/test.sh has its logs."""
+    logs = os.environ.get("STACKBOOK_TEST_LOGS")
+    folder = Path(logs) / "outputs" if logs else tmp_path_factory.getbasetemp() / "outputs"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def untraced(lab: Lab) -> Iterator[None]:
     """No request is traced while a module's tests send thousands of them: where chapter 11 was, it has all of them traced."""

@@ -35,19 +35,24 @@ def ordered() -> list[ParameterSet]:
     return first + [pytest.param(c, id=c.id, marks=pytest.mark.beside) for c in second]
 
 
-def nbval(path: Path) -> subprocess.CompletedProcess[str]:
-    """Run nbval over one notebook; it stops at the first cell that differs."""
+def nbval(path: Path, outputs: Path) -> subprocess.CompletedProcess[str]:
+    """Run nbval over one notebook; it stops at the first cell that differs. What the cells print is kept in `outputs`."""
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "nbval.plugin", "-q", "-x", "-p", "no:cacheprovider", "-o", "addopts=", "--nbval",
-         "--nbval-current-env", "--nbval-cell-timeout", "600", "--nbval-sanitize-with", "tests/sanitize.cfg", str(path)],
+        [sys.executable, "-m", "pytest", "-p", "nbval.plugin", "-p", "kept_outputs", "-q", "-x", "-p", "no:cacheprovider",
+         "-o", "addopts=", "--nbval", "--nbval-current-env", "--nbval-cell-timeout", "600",
+         "--nbval-sanitize-with", "tests/sanitize.cfg", str(path)],
         cwd=ROOT, capture_output=True, text=True, timeout=1200, check=False,
-        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},  # the other plugins take a second to load
+        env=os.environ | {
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # the other plugins take a second to load
+            "PYTHONPATH": str(Path(__file__).parent),
+            "STACKBOOK_KEPT_OUTPUTS": str(outputs),
+        },
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("chapter", ordered())
 def test_a_chapter_prints_what_is_committed(
-    lab: Lab, chapter: chapters.Chapter, request: pytest.FixtureRequest
+    lab: Lab, chapter: chapters.Chapter, left_behind: Path, request: pytest.FixtureRequest
 ) -> None:
     if chapter.number in WITH_BENCH:
         request.getfixturevalue("standing_bench")
@@ -58,7 +63,7 @@ def test_a_chapter_prints_what_is_committed(
             lambda: Lab.open(chapter.id).preconditions() is None, what=f"what {chapter.id} needs is there", timeout=400,
             every=5, tolerate=(CheckFailed,),
         )  # fmt: skip
-    done = nbval(chapter.notebook)
+    done = nbval(chapter.notebook, left_behind)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
@@ -76,4 +81,7 @@ def test_a_wrong_output_in_a_chapter_fails(lab: Lab, tmp_path: Path) -> None:
     assert changed
     path = tmp_path / "wrong.ipynb"
     path.write_text(json.dumps(book))
-    assert nbval(path).returncode == 1
+    done = nbval(path, tmp_path)
+    assert done.returncode == 1, done.stdout[-3000:]
+    assert "1 failed" in done.stdout and "Cell outputs differ" in done.stdout, done.stdout[-3000:]
+    assert (tmp_path / "wrong.jsonl").read_text().count('"cell"') > 1

@@ -1,16 +1,53 @@
-"""The end of `make test`: a lab that it built itself is taken away, and the host is as it was."""
+"""The end of `make test`: no secret got out, and a lab that it built itself is taken away, and the host is as it was."""
 
 from __future__ import annotations
 
+import base64
 import os
+from pathlib import Path
 
+import canaries
 import pytest
+from canaries import NAME
 from labtools import stackbook
+from secrets_scan import scan
 from stackbook import paths
+from stackbook.chapter import Lab
 from stackbook.parameters import Profile
 from stackbook.providers.embedded import Embedded
 
 pytestmark = pytest.mark.live
+
+
+def test_no_secret_in_anything_that_was_left(lab: Lab, left_behind: Path, tmp_path: Path) -> None:
+    """Neither what was planted, nor a secret of the lab's own, nor anything of the shape of one: in no output, record, log or report."""
+    held = canaries.held(lab)
+    assert any(NAME in where for where in held), "test_a_lab plants it"
+    lab.provider.collect_logs(tmp_path / "journals")
+    pods = tmp_path / "pods"
+    pods.mkdir()
+    for pod in lab.kube.json("get", "pods", "-A")["items"]:
+        meta = pod["metadata"]
+        flags = ("--all-containers", "--tail=5000", "-n", meta["namespace"])
+        said = lab.kube.kubectl("logs", meta["name"], *flags, check=False, timeout=60).stdout
+        (pods / f"{meta['namespace']}-{meta['name']}.log").write_text(said)
+    runs, state = paths.runs(), sorted(lab.state.rglob("*.jsonl"))
+    logs = os.environ.get("STACKBOOK_TEST_LOGS", left_behind)
+    everything = [runs, *state, logs, tmp_path, paths.notebooks(), paths.checkout() / "docs"]
+    assert list(runs.rglob("report.html")) and state
+    found = scan(everything, held.values())
+    canaries.uproot(lab)
+    assert found == []
+
+
+def test_a_canary_that_got_out_is_found(lab: Lab, tmp_path: Path) -> None:
+    """Each secret in a file of its own, in a form in which it could get out: each file is named."""
+    held = canaries.held(lab)
+    for number, value in enumerate(held.values()):
+        text = f"{{'seen': '{base64.b64encode(value.encode()).decode()}'}}" if number % 2 else f"line\n{value}\n"
+        (tmp_path / f"{number}.log").write_text(text)
+    found = scan([tmp_path], held.values())
+    assert {finding.path.stem for finding in found if finding.kind == "canary"} == set(map(str, range(len(held))))
 
 
 def test_reset_leaves_the_host_as_it_was() -> None:
