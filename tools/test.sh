@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # The tests. `fast`: those without a lab. `all`: those with it, too; what does not disturb each other runs side by side, in lanes:
-# the lab comes up beside the unit tests, the later chapters' components are fetched and built beside the first live tests.
+# the lab comes up beside the unit tests, the later chapters' components are fetched and built beside the first live tests. Beside the
+# chapters runs nothing else: their time is one that a reader is promised.
+{ # read as a whole before it begins: whoever changes this file does not change a run that is under way
 set -uo pipefail
 cd "$(dirname "$0")/.."
 bin=.venv/bin
@@ -83,11 +85,10 @@ without_a_lab() {
   local failed=0
   $bin/mypy || failed=1
   tests -q -m "not toolchain" "${workers[@]}" tests/unit tests/notebooks || failed=1
-  tests -q tests/browser || failed=1
   return "$failed"
 }
 
-say "the lab, chapters 00 to 05; meanwhile types, unit tests, notebook shape, the browser"
+say "the lab, chapters 00 to 05; meanwhile types, unit tests, notebook shape"
 beside building building
 beside without-a-lab without_a_lab
 shown=0
@@ -101,8 +102,8 @@ while :; do
 done
 
 live "what the lab says of itself, and what can go wrong" tests/live/test_a_lab.py tests/live/test_b_faults.py
+meanwhile without-a-lab "types, unit tests, notebook shape"
 if [ "$(cat "$logs/lab.log.status")" != 0 ]; then
-  meanwhile without-a-lab "types, unit tests, notebook shape, the browser"
   echo "the lab did not come up: nothing else can be tried"
   exit 1
 fi
@@ -124,21 +125,21 @@ second_lane() {
   return "$failed"
 }
 third_lane() { # what stands beside the lab, and leaves it alone
-  tests -v tests/live/test_own_lab.py tests/live/test_ssh.py
+  tests -v tests/live/test_own_lab.py tests/live/test_ssh.py tests/browser
 }
 beside second second_lane
 live "every chapter against what is committed, in two lanes" -m "not beside" "$nbval"
 first="$((SECONDS - before))"
-meanwhile without-a-lab "types, unit tests, notebook shape, the browser"
 beside third third_lane
 live "rules, and the checks of traffic, metrics, traces, each seen to fail; Prometheus itself" \
   tests/live/test_traffic_live.py tests/live/test_traffic_mutations.py \
   tests/live/test_metrics.py tests/live/test_tracing.py tests/live/test_prometheus.py
 meanwhile second "the other chapters; gRPC, delivery, witnesses, logs, each check seen to fail"
-meanwhile third "a lab of its own; SSH"
+meanwhile third "a lab of its own; SSH; the browser"
 second="$(cat "$logs/chapters.seconds" 2>/dev/null || echo 0)"
 say "every chapter was compared within $((first > second ? first : second)) s"
 
 touch "$logs/reset"
 live "secrets are searched for in all that was left; reset: the host as it was" tests/live/test_z_reset.py
 exit "$status"
+}

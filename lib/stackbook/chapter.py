@@ -254,18 +254,19 @@ class Lab:
             self._sharing -= 1
 
     @contextlib.contextmanager
-    def turn(self, what: str) -> Iterator[None]:
+    def turn(self, what: str, *, of: str = turns.BOOKINFO) -> Iterator[None]:
         """Have bookinfo, its rules and what its mesh traces for this process alone while the block runs; see `stackbook.turns`.
 
         Args:
             what: what for, in a word or two.
+            of: something else that the lab has only once, such as Prometheus.
 
         Raises:
             WaitTimeout: another process had it all the time.
         """
         current = self._observers[-1] if self._observers else None
         say = current.progress if current else None
-        with turns.turn(self.state, f"{self.chapter.id}, {what}", say=say) as waited:
+        with turns.turn(self.state, f"{self.chapter.id}, {what}", of=of, say=say) as waited:
             if current and waited > 0.1:
                 current.note(seconds_until_its_turn=round(waited, 3))
             yield

@@ -83,8 +83,8 @@ class Metrics(ChapterParameters):
     """10: `requests` in each batch, at `rate` per second; `scrape_seconds` between samples; `retention_hours` they are kept."""
 
     requests: Annotated[int, Field(ge=100, le=5000)] = 300
-    rate: Annotated[int, Field(ge=5, le=100)] = 40
-    scrape_seconds: Annotated[int, Field(ge=1, le=60)] = 5
+    rate: Annotated[int, Field(ge=5, le=100)] = 60
+    scrape_seconds: Annotated[int, Field(ge=1, le=60)] = 3
     retention_hours: Annotated[int, Field(ge=1, le=720)] = 24
 
 

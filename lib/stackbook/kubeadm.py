@@ -221,6 +221,8 @@ def init_config(profile: Profile, images: Images, *, cgroup_v1: bool, contained:
     }
     if cgroup_v1:
         kubelet["failCgroupV1"] = False
+    if _at_least(profile.kubernetes_version, (1, 35)):  # containers are killed here on purpose, again and again
+        kubelet["crashLoopBackOff"] = {"maxContainerRestartPeriod": "2s"}
     if contained:  # the host may swap, and a machine that is a container cannot and must not change that
         kubelet["failSwapOn"] = False
     proxy: dict[str, Any] = {
@@ -231,6 +233,12 @@ def init_config(profile: Profile, images: Images, *, cgroup_v1: bool, contained:
     if contained:  # /proc/sys/net/netfilter/nf_conntrack_max belongs to the host: leave it alone
         proxy["conntrack"] = {"maxPerCore": 0}
     return yaml.safe_dump_all([init, cluster, kubelet, proxy], sort_keys=False)
+
+
+def _at_least(version: str, wanted: tuple[int, int]) -> bool:
+    """Whether a version such as "1.36.3" is as new as (1, 36)."""
+    major, minor = version.split(".")[:2]
+    return (int(major), int(minor)) >= wanted
 
 
 def _registration(name: str, images: Images, *, cgroup_v1: bool) -> dict[str, Any]:

@@ -18,13 +18,13 @@ def problems(figure: Any, palette: Iterable[str]) -> list[str]:
     colour but grey and those of the palette, which are told apart with any kind of colour vision.
 
     Args:
-        figure: drawn or not; it is drawn to learn which ticks it has.
+        figure: drawn or not; it is laid out to learn which ticks it has.
         palette: colours as matplotlib knows them.
     """
     from matplotlib.colors import to_rgb
 
-    figure.canvas.draw()
-    known = {to_rgb(colour) for colour in palette}
+    figure.draw_without_rendering()
+    known = [to_rgb(colour) for colour in palette]
     found = [*_titles(figure), *_axes(figure), *_texts(figure), *_colours(figure, known)]
     return list(dict.fromkeys(found))
 
@@ -75,7 +75,7 @@ def _texts(figure: Any) -> Iterator[str]:
             yield f"{said[:30]!r} has {text.get_fontsize():g} points, {SMALLEST} are the least"
 
 
-def _colours(figure: Any, known: set[tuple[float, ...]]) -> Iterator[str]:
+def _colours(figure: Any, known: Iterable[tuple[float, ...]]) -> Iterator[str]:
     from matplotlib.collections import Collection
     from matplotlib.colors import to_hex, to_rgba
     from matplotlib.lines import Line2D

@@ -20,12 +20,18 @@ from stackbook.waiting import until
 
 TIMEOUT = 600.0
 """Seconds that a turn is waited for: the longest steps take one minute, and a few may wait."""
+BOOKINFO = "bookinfo"
 _depth: dict[Path, int] = {}
 
 
 @contextlib.contextmanager
 def turn(
-    folder: Path, who: str, *, timeout: float = TIMEOUT, say: Callable[[str], None] | None = None
+    folder: Path,
+    who: str,
+    *,
+    of: str = BOOKINFO,
+    timeout: float = TIMEOUT,
+    say: Callable[[str], None] | None = None,
 ) -> Iterator[float]:
     """Have the turn of a lab while the block runs; gives the seconds that were waited for it.
 
@@ -34,13 +40,14 @@ def turn(
     Args:
         folder: the lab's state.
         who: what the turn is for, told to those who wait.
+        of: what is used: bookinfo with its rules and traces, or a word for something else that a lab has only once.
         timeout: deadline in seconds.
         say: is told what is waited for, where anything is.
 
     Raises:
         WaitTimeout: others had it all the time; with the process that has it, what for, and since when.
     """
-    main = (folder / "turn.lock").resolve()
+    main = (folder / f"turn{'' if of == BOOKINFO else f'-{of}'}.lock").resolve()
     if _depth.get(main) or _holder(main).get("process") in _ancestors():
         _depth[main] = _depth.get(main, 0) + 1
         try:
@@ -50,8 +57,8 @@ def turn(
         return
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        with _locked(folder / "turn.next", main, timeout, say):
-            file = stack.enter_context(_locked(main, main, timeout, say))
+        with _locked(main.with_suffix(".next"), main, of, timeout, say):
+            file = stack.enter_context(_locked(main, main, of, timeout, say))
         note = {"process": os.getpid(), "who": who, "since": time.strftime("%H:%M:%S")}
         os.ftruncate(file, 0)  # what a process that was killed has left
         os.write(file, json.dumps(note).encode())
@@ -64,7 +71,7 @@ def turn(
 
 
 @contextlib.contextmanager
-def _locked(path: Path, main: Path, timeout: float, say: Callable[[str], None] | None) -> Iterator[int]:
+def _locked(path: Path, main: Path, of: str, timeout: float, say: Callable[[str], None] | None) -> Iterator[int]:
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     said = ""
 
@@ -79,7 +86,7 @@ def _locked(path: Path, main: Path, timeout: float, say: Callable[[str], None] |
         return True
 
     try:
-        until(taken, what="bookinfo is free", timeout=timeout, every=0.05, last=lambda: _words(main))
+        until(taken, what=f"{of} is free", timeout=timeout, every=0.05, last=lambda: _words(main))
         yield file
     finally:
         os.close(file)

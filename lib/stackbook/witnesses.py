@@ -19,6 +19,7 @@ from stackbook.errors import CheckFailed
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from stackbook.bench import Bench
     from stackbook.chapter import Lab
 
 KEYS = ["service", "version", "status"]
@@ -228,12 +229,14 @@ class Evidence:
         return story(str(such["request_id"].iloc[0]), self.entries, self.spans)
 
 
-def gather(lab: Lab, send: Callable[[], pd.DataFrame], *, service: str, timeout: float = 90.0) -> Evidence:
+def gather(lab: Lab, send: Callable[[Bench], pd.DataFrame], *, service: str, timeout: float = 90.0) -> Evidence:
     """Send requests to one service, every one traced, and gather what Prometheus, Elasticsearch and Jaeger have of them.
+
+    Until Prometheus has counted them, bookinfo is used by nobody else; logs and spans are waited for afterwards.
 
     Args:
         lab: the lab, with the chapters 10, 11 and 12 done.
-        send: sends them and returns the client's table (see `traffic.send`); nobody else should ask the service meanwhile.
+        send: sends them from the bench, and returns the client's table (see `traffic.send`).
         service: the one that is asked.
         timeout: how long logs and spans are waited for, in seconds; what is not there then is missing. A shipper sends first
             what was written before: 20,000 lines of an earlier load take half a minute.
@@ -241,7 +244,7 @@ def gather(lab: Lab, send: Callable[[], pd.DataFrame], *, service: str, timeout:
     Raises:
         CheckFailed, WaitTimeout: a witness cannot be asked.
     """
-    from stackbook import metrics, tracing
+    from stackbook import bench, metrics, tracing
     from stackbook.logs import client as elasticsearch
     from stackbook.logs.reading import access_log
     from stackbook.tracing import observation
@@ -249,14 +252,16 @@ def gather(lab: Lab, send: Callable[[], pd.DataFrame], *, service: str, timeout:
     words = metrics.vocabulary(lab)
     parts: dict[str, pd.DataFrame] = {}
     began = time.time()
-    with (
-        metrics.opened(lab.kube) as prometheus,
-        elasticsearch.opened(lab.kube) as store,
-        tracing.Jaeger(lab.kube) as jaeger,
-        tracing.sampled(lab.kube, 100),
-    ):
-        observation.settled(lab.kube, jaeger, traced=True)
-        counted, frame = metrics.around(prometheus, words, send, services=[service, *NEIGHBOURS.get(service, ())])
+    with elasticsearch.opened(lab.kube) as store, tracing.Jaeger(lab.kube) as jaeger:
+        with (
+            bench.used(lab) as table,
+            lab.turn("the three witnesses", of=metrics.PROMETHEUS),
+            metrics.opened(lab.kube) as prometheus,
+            tracing.sampled(lab.kube, 100),
+        ):
+            observation.settled(lab.kube, jaeger, traced=True)
+            services = [service, *NEIGHBOURS.get(service, ())]
+            counted, frame = metrics.around(prometheus, words, lambda: send(table), services=services)
         asked = from_client(frame, service)
 
         def fetch() -> Lines:

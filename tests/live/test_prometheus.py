@@ -8,16 +8,18 @@ from collections.abc import Iterator
 import pytest
 from stackbook import checks, metrics
 from stackbook.chapter import Lab
+from stackbook.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.errors import CheckFailed
 from stackbook.waiting import until
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("alone")]
+SCRAPE = CHAPTER_PARAMETERS["10-metrics"]().scrape_seconds
 
 
 @pytest.fixture(scope="module")
 def installed(lab: Lab) -> Iterator[Lab]:
     words = metrics.vocabulary(lab)
-    metrics.install(lab, words, scrape=5, retention_hours=24)
+    metrics.install(lab, words, scrape=SCRAPE, retention_hours=24)
     with metrics.opened(lab.kube) as prometheus:
         metrics.wait_complete(lab, prometheus)
     yield lab
@@ -57,4 +59,4 @@ def test_killed_twice_it_still_has_what_it_had(installed: Lab) -> None:
 
 
 def test_applied_again_nothing_is_changed(installed: Lab) -> None:
-    assert metrics.install(installed, metrics.vocabulary(installed), scrape=5, retention_hours=24) == 0
+    assert metrics.install(installed, metrics.vocabulary(installed), scrape=SCRAPE, retention_hours=24) == 0

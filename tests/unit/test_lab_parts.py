@@ -53,6 +53,15 @@ def test_a_machine_that_is_no_container_keeps_its_defaults() -> None:
     assert "SystemdCgroup = true" in kubeadm.containerd_config("p", contained=False)
 
 
+@pytest.mark.parametrize(("version", "known"), [("1.34.9", False), ("1.35.0", True), ("1.36.3", True)])
+def test_a_killed_container_is_started_again_at_once_where_the_kubelet_can_be_told(version: str, known: bool) -> None:
+    """Before 1.35 a kubelet refuses the field (feature gate KubeletCrashLoopBackOffMax)."""
+    profile = Profile.load("embedded", overrides={"kubernetes_version": version})
+    text = kubeadm.init_config(profile, kubeadm.Images(), cgroup_v1=False, contained=True)
+    kubelet = {d["kind"]: d for d in yaml.safe_load_all(text)}["KubeletConfiguration"]
+    assert kubelet.get("crashLoopBackOff") == ({"maxContainerRestartPeriod": "2s"} if known else None)
+
+
 def test_the_join_token_goes_by_a_file_that_is_removed() -> None:
     token, digest = "abcdef.0123456789abcdef", "sha256:" + "a" * 64
     create = "kubeadm token create --ttl 30m --print-join-command"

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import elasticsearch
 import pandas as pd
 import pytest
-from stackbook.errors import CheckFailed
+from stackbook.errors import CheckFailed, WaitTimeout
 from stackbook.logs import client, delivery, figures, reading, retention, writers
 
 ID = "01234567-89ab-{}def-8123-456789abcdef"
@@ -194,3 +194,38 @@ def test_a_shard_that_does_not_start_and_a_refusal_are_said(monkeypatch, times, 
     monkeypatch.setattr(client, "pause", time.sleep)
     with pytest.raises(CheckFailed, match=f"does not answer as it should: .*{status}"):
         client.Store(Starting(times, status)).aggregate({}, parts={})
+
+
+def waited(monkeypatch, *, counts, duplicates):
+    """`wait_arrived` on writers of 10 lines, a look every 5 s: how many can be found, and what was sent again, look by look."""
+    clock, found, again = iter(range(0, 1000, 5)), iter(counts), iter(duplicates)
+    now = [0]
+
+    def until(check, *, timeout, last, **more):
+        while now[0] < timeout:
+            now[0] = next(clock)
+            if check():
+                return
+        raise WaitTimeout("the numbered lines have arrived", timeout, last=last())
+
+    monkeypatch.setattr(delivery, "until", until)
+    monkeypatch.setattr(delivery, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(delivery, "statistics", lambda kube: {"m": {"duplicates": next(again)}})
+    monkeypatch.setattr(delivery, "lines_of", lambda writers: {})
+    monkeypatch.setattr(delivery, "arrived", lambda store, writers: now[0])
+    return delivery.wait_arrived(
+        SimpleNamespace(count=lambda query: next(found)), SimpleNamespace(kube=None, lines=10), timeout=240, quiet=20
+    )
+
+
+def test_lines_are_waited_for_while_a_shipper_is_busy_with_older_ones(monkeypatch):
+    assert waited(monkeypatch, counts=[4] * 30 + [10], duplicates=range(0, 10**6, 10**4)) == 150
+
+
+def test_they_are_not_waited_for_once_the_shippers_are_quiet(monkeypatch):
+    assert waited(monkeypatch, counts=[4] * 100, duplicates=[5] * 100) == 50
+
+
+def test_a_shipper_that_is_never_quiet_ends_at_the_deadline_with_what_it_counted(monkeypatch):
+    with pytest.raises(WaitTimeout, match=r"4 of 10; \{'m': \{'duplicates'"):
+        waited(monkeypatch, counts=[4] * 100, duplicates=range(0, 10**6, 10**4))

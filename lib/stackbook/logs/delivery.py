@@ -49,21 +49,38 @@ def _seconds(text: str) -> float:
     return float(pd.Timestamp(text).timestamp())
 
 
-def wait_arrived(store: Store, writers: Writers, *, timeout: float = 90.0, quiet: float = 20.0) -> pd.DataFrame:
+def wait_arrived(store: Store, writers: Writers, *, timeout: float = 240.0, quiet: float = 20.0) -> pd.DataFrame:
     """Wait until as many lines as were written can be found, or none came for `quiet` seconds, and return them as `arrived`.
 
-    What is missing then is no reason to fail here: `problems` says what it is.
+    What is missing then is no reason to fail here: `problems` says what it is. A shipper that sends again what had arrived
+    before, as after its start, is not quiet: the numbered lines come behind that.
+
+    Raises:
+        WaitTimeout: shippers were busy all the time; with how many lines there are, and what each shipper has counted.
     """
     seen = [0, time.monotonic()]
+    again: dict[str, int] = {}
+
+    def resent() -> dict[str, int]:
+        return {node: counted["duplicates"] for node, counted in statistics(writers.kube).items()}
 
     def ended() -> bool:
+        nonlocal again
         count = store.count(lines_of(writers))
         if count != seen[0]:
             seen[:] = [count, time.monotonic()]
-        return count >= writers.lines or time.monotonic() - seen[1] > quiet
+        if count >= writers.lines:
+            return True
+        if time.monotonic() - seen[1] <= quiet:
+            return False
+        before, again = again, resent()
+        if again == before:
+            return True
+        seen[1] = time.monotonic()
+        return False
 
     until(ended, what="the numbered lines have arrived", timeout=timeout, every=0.5,
-          last=lambda: f"{seen[0]} of {writers.lines}")  # fmt: skip
+          last=lambda: f"{seen[0]} of {writers.lines}; {statistics(writers.kube)}")  # fmt: skip
     return arrived(store, writers)
 
 

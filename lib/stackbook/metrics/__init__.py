@@ -2,7 +2,16 @@
 
 from stackbook.metrics.client import Prometheus, opened
 from stackbook.metrics.counting import advanced, agree, around, client_counts, service_counts
-from stackbook.metrics.deploy import JOBS, dashboards, install, missing, missing_in_the_end, wait_complete, wait_scraped
+from stackbook.metrics.deploy import (
+    JOBS,
+    PROMETHEUS,
+    dashboards,
+    install,
+    missing,
+    missing_in_the_end,
+    wait_complete,
+    wait_scraped,
+)
 from stackbook.metrics.graph import draw, edges, service_graph
 from stackbook.metrics.observe import firing, gap, killed, latency_of_observation, memory_twice, samples
 from stackbook.metrics.words import Vocabulary, vocabulary
@@ -11,6 +20,7 @@ from stackbook.witnesses import KEYS
 __all__ = [
     "JOBS",
     "KEYS",
+    "PROMETHEUS",
     "Prometheus",
     "Vocabulary",
     "advanced",

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from stackbook.step import Step
 
 JOBS = ("cadvisor", "coredns", "envoy", "istiod", "kubelet", "prometheus")
+PROMETHEUS = "Prometheus"
+"""The turn of whoever kills it, or needs that nobody does: see `Lab.turn`."""
 _UNKNOWN, _NOT_YET = "Prometheus does not know it", "not scraped yet"
 
 
