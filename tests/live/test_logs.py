@@ -27,7 +27,7 @@ def logs(lab: Lab) -> Iterator[Lab]:
         deploy.template(store)
     deploy.ship(lab, retention_days=7)
     with client.opened(lab.kube) as store:
-        delivery.wait_current(lab.kube, store)
+        delivery.wait_current(lab.kube, store, timeout=120)
     yield lab
 
 
@@ -125,7 +125,7 @@ def test_a_line_dropped_on_purpose_is_missed_by_its_number(logs: Lab) -> None:
     drop = 'if $msg contains " line 77 " then stop\n  set $.path'
     with shipper_with(logs, "set $.path", drop), writers.numbered(logs, 2000, seconds=4) as pods:
         with client.opened(logs.kube) as store:
-            until(lambda: store.count(delivery.lines_of(pods)) >= 1998, what="the other lines are found")
+            until(lambda: store.count(delivery.lines_of(pods)) >= 1998, what="the other lines are found", timeout=120)
             found = delivery.wait_arrived(store, pods, quiet=3)
         assert delivery.problems(found, pods.share) == [f"{node}: 1 of 1000 lines missing: 77" for node in pods.share]
 
@@ -158,7 +158,7 @@ def test_shippers_that_are_locked_out_fail_the_claim(logs: Lab, monkeypatch: pyt
         with in_vain(monkeypatch), pytest.raises(WaitTimeout, match="refuses"):
             claim("current").prove(logs)
     with client.opened(logs.kube) as store:
-        delivery.wait_current(logs.kube, store)
+        delivery.wait_current(logs.kube, store, timeout=120)
 
 
 def test_a_shipper_that_may_read_fails_the_claim(logs: Lab) -> None:

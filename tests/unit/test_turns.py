@@ -21,22 +21,23 @@ import sys, time
 from pathlib import Path
 from stackbook.turns import turn
 folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
-with turn(folder, "06-traffic, canary", timeout=10) as waited:
+with turn(folder, "06-traffic, canary", timeout=10, **dict(zip(["of"], sys.argv[3:]))) as waited:
     print("has it", flush=True)
     time.sleep(seconds)
 print(f"{waited:.3f}", flush=True)
 """
 
 
-def other(folder: Path, seconds: float) -> subprocess.Popen[str]:
+def other(folder: Path, seconds: float, *of: str) -> subprocess.Popen[str]:
     """Another process that wants the turn, and keeps it for so long."""
-    return subprocess.Popen([sys.executable, "-c", OTHER, str(folder), str(seconds)], stdout=subprocess.PIPE, text=True)
+    argv = [sys.executable, "-c", OTHER, str(folder), str(seconds), *of]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
 
 
 @contextmanager
-def held(folder: Path, seconds: float) -> Iterator[subprocess.Popen[str]]:
+def held(folder: Path, seconds: float, *of: str) -> Iterator[subprocess.Popen[str]]:
     """Another process that has the turn."""
-    process = other(folder, seconds)
+    process = other(folder, seconds, *of)
     assert process.stdout is not None
     try:
         assert process.stdout.readline() == "has it\n"
@@ -66,6 +67,17 @@ def test_the_deadline_says_who_has_it_and_what_for(tmp_path: Path) -> None:
     with held(tmp_path, 30) as process, pytest.raises(WaitTimeout, match=rf"process {process.pid} .* 06-traffic, canary"), \
          turn(tmp_path, "mine", timeout=0.2):  # fmt: skip
         raise AssertionError("it was given")
+
+
+def test_the_turn_of_something_else_is_another(tmp_path: Path) -> None:
+    with held(tmp_path, 30, "Prometheus"):
+        with turn(tmp_path, "mine") as waited:
+            assert waited < 0.1
+        with (
+            pytest.raises(WaitTimeout, match="Prometheus is free: not so"),
+            turn(tmp_path, "mine", of="Prometheus", timeout=0.2),
+        ):
+            raise AssertionError("it was given")
 
 
 def test_a_process_that_was_killed_holds_up_nobody(tmp_path: Path) -> None:
