@@ -124,18 +124,17 @@ second_lane() {
     tests/live/test_witnesses_live.py tests/live/test_logs.py || failed=1 # by now there is a toolchain on a new machine, too
   return "$failed"
 }
-third_lane() { # what stands beside the lab, and leaves it alone
-  tests -v tests/live/test_own_lab.py tests/live/test_ssh.py tests/browser
+third_lane() { # what stands beside the lab, and what has a turn of its own
+  tests -v tests/live/test_prometheus.py tests/live/test_own_lab.py tests/live/test_ssh.py tests/browser
 }
 beside second second_lane
 live "every chapter against what is committed, in two lanes" -m "not beside" "$nbval"
 first="$((SECONDS - before))"
 beside third third_lane
-live "rules, and the checks of traffic, metrics, traces, each seen to fail; Prometheus itself" \
-  tests/live/test_traffic_live.py tests/live/test_traffic_mutations.py \
-  tests/live/test_metrics.py tests/live/test_tracing.py tests/live/test_prometheus.py
+live "rules, and the checks of traffic, metrics, traces, each seen to fail" \
+  tests/live/test_traffic_live.py tests/live/test_traffic_mutations.py tests/live/test_metrics.py tests/live/test_tracing.py
 meanwhile second "the other chapters; gRPC, delivery, witnesses, logs, each check seen to fail"
-meanwhile third "a lab of its own; SSH; the browser"
+meanwhile third "Prometheus itself; a lab of its own; SSH; the browser"
 second="$(cat "$logs/chapters.seconds" 2>/dev/null || echo 0)"
 say "every chapter was compared within $((first > second ? first : second)) s"
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from mutate import copy, run_here
+from stackbook import metrics
+from stackbook.chapter import Lab
+from stackbook.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.errors import CheckFailed, WaitTimeout
 
-pytestmark = [pytest.mark.live, pytest.mark.usefixtures("one_bench", "alone")]
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("one_bench", "alone", "prometheus")]
 FEW = {"requests = 300": "requests = 100"}
 """Parameter with which a run is over sooner; what is counted is counted exactly."""
 MUTATIONS = {
@@ -25,6 +30,22 @@ MUTATIONS = {
         {"scrape=scrape_seconds, retention": "scrape=9, retention", 'service="ratings")': 'service="ratings", tries=8)'},
         "within one scrape|counts the requests"),
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def as_it_was(lab: Lab) -> Iterator[None]:
+    """Afterwards it scrapes as often as the chapter has it, again."""
+    yield
+    with lab.turn("it is as it was", of=metrics.PROMETHEUS):
+        scrape = CHAPTER_PARAMETERS["10-metrics"]().scrape_seconds
+        metrics.install(lab, metrics.vocabulary(lab), scrape=scrape, retention_hours=24)
+
+
+@pytest.fixture
+def prometheus(lab: Lab, as_it_was: None, alone: None) -> Iterator[None]:
+    """Prometheus for a test alone; asked for behind bookinfo, as whoever counts requests does."""
+    with lab.turn("a test", of=metrics.PROMETHEUS):
+        yield
 
 
 @pytest.mark.parametrize("name", MUTATIONS)

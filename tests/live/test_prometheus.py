@@ -12,17 +12,18 @@ from stackbook.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.errors import CheckFailed
 from stackbook.waiting import until
 
-pytestmark = [pytest.mark.live, pytest.mark.usefixtures("alone")]
+pytestmark = pytest.mark.live
 SCRAPE = CHAPTER_PARAMETERS["10-metrics"]().scrape_seconds
 
 
 @pytest.fixture(scope="module")
 def installed(lab: Lab) -> Iterator[Lab]:
-    words = metrics.vocabulary(lab)
-    metrics.install(lab, words, scrape=SCRAPE, retention_hours=24)
-    with metrics.opened(lab.kube) as prometheus:
-        metrics.wait_complete(lab, prometheus)
-    yield lab
+    """Prometheus as the chapter has it, for these tests alone: nobody else kills it, or counts on it."""
+    with lab.turn("its tests", of=metrics.PROMETHEUS):
+        metrics.install(lab, metrics.vocabulary(lab), scrape=SCRAPE, retention_hours=24)
+        with metrics.opened(lab.kube) as prometheus:
+            metrics.wait_complete(lab, prometheus)
+        yield lab
 
 
 def test_a_target_that_cannot_be_scraped_is_named_with_its_reason_and_since_when(installed: Lab) -> None:

@@ -11,7 +11,7 @@ from stackbook.chapter import Lab
 from stackbook.errors import CheckFailed
 from stackbook.tracing import observation
 
-pytestmark = [pytest.mark.live, pytest.mark.usefixtures("alone")]
+pytestmark = pytest.mark.live
 SPOILT = "    asked, told = evidence.table("
 # What is changed in the step. The forgotten request is one that asks no ratings: so the witnesses have told all that is wanted
 # of them once they have the others, however late that is, and nothing is cut short.
