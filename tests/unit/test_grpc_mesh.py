@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,13 @@ class FakeLab:
     def __init__(self, kubeconfig: Path = Path(__file__)) -> None:
         self.events: list[str] = []
         self.record, self.kubeconfig = self, kubeconfig
+        self.has_turn = False
+
+    @contextlib.contextmanager
+    def turn(self, what: str) -> Iterator[None]:
+        self.has_turn = True
+        yield
+        self.has_turn = False
 
     def append(self, event: str, **values: Any) -> None:
         self.events.append(event)
@@ -205,6 +213,7 @@ def test_without_a_mesh_the_second_half_says_that_it_was_not_run(capsys: pytest.
 
 def test_a_mesh_that_is_asked_for_and_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(lab: Any) -> str:
+        assert lab.has_turn, "another chapter may restart bookinfo's pods just now"
         raise CheckFailed("not available: istiod", fix="run chapter 05")
 
     monkeypatch.setattr(checks, "of", lambda chapter: (Check("istio", "Istio's components are available", absent),))
