@@ -19,6 +19,8 @@ from stackbook.waiting import until
 
 NAMESPACE = "istio-system"
 COMPONENTS = ("istiod", "istio-ingressgateway", "istio-egressgateway")
+ISTIOD = "istiod"
+"""The turn of whoever takes it away, or needs it all the while: see `Lab.turn`."""
 DRAIN = "2s"
 """How long a proxy keeps connections that go by a changed listener (Envoy's --drain-time-s; Istio's default is 45 s).
 

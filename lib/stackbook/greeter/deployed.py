@@ -55,15 +55,19 @@ def asked_for(lab: Lab, wanted: bool) -> bool:
 
 @contextlib.contextmanager
 def namespaces(lab: Lab) -> Iterator[None]:
-    """Two empty namespaces while the block runs; what a run that was killed has left in them is cleared first."""
-    _delete(lab.kube)
-    lab.kube.kubectl("delete", "namespace", INSIDE, OUTSIDE, "--ignore-not-found", "--wait=true", timeout=120)
-    try:
-        for name in (INSIDE, OUTSIDE):
-            lab.kube.kubectl("create", "namespace", name)
-        yield
-    finally:
+    """Two empty namespaces while the block runs; what a run that was killed has left in them is cleared first.
+
+    Meanwhile nobody takes istiod away: it gives the pods their sidecars, and the rules to those.
+    """
+    with lab.turn("gRPC in the mesh", of=mesh.ISTIOD):
         _delete(lab.kube)
+        lab.kube.kubectl("delete", "namespace", INSIDE, OUTSIDE, "--ignore-not-found", "--wait=true", timeout=120)
+        try:
+            for name in (INSIDE, OUTSIDE):
+                lab.kube.kubectl("create", "namespace", name)
+            yield
+        finally:
+            _delete(lab.kube)
 
 
 def _delete(kube: Kube) -> None:
