@@ -319,3 +319,27 @@ def test_jaeger_on_a_machine_of_somebody_else_is_not_killed():
 
     with pytest.raises(CheckFailed, match="theirs"):
         switches.kill(One(), {})
+
+
+class Pods:
+    """A cluster with these pods, of which some are being deleted."""
+
+    def __init__(self, *names, going=()):
+        pods = [{"name": name, "namespace": "default"} for name in names]
+        pods += [{"name": name, "namespace": "default", "deletionTimestamp": "now"} for name in going]
+        self.pods = [{"metadata": pod} for pod in pods]
+
+    def wait_rollout(self, namespace, name, *, timeout):
+        pass
+
+    def json(self, *args):
+        assert args == ("get", "pods", "-A")
+        return {"items": self.pods}
+
+
+def test_a_proxy_whose_pod_is_gone_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(switches, "proxies", lambda kube: {"a.default": 1})
+    known = {"a.default", "gone.default", "going.default"}
+    switches.reconnected(Pods("a", going=["going"]), known, timeout=0.2)
+    with pytest.raises(WaitTimeout, match=r"missing: b\.default$"):
+        switches.reconnected(Pods("a", "b", going=["going"]), known | {"b.default"}, timeout=0.2)

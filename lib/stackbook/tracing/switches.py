@@ -85,7 +85,7 @@ def reconnecting(kube: Kube) -> Iterator[set[str]]:
 
 
 def reconnected(kube: Kube, known: set[str], *, timeout: float = 90.0) -> None:
-    """Wait until istiod runs and these proxies are connected to it.
+    """Wait until istiod runs and these proxies are connected to it; one whose pod has been deleted is not waited for.
 
     A proxy looks for istiod again and again, after pauses that grow to 30 s.
 
@@ -93,15 +93,23 @@ def reconnected(kube: Kube, known: set[str], *, timeout: float = 90.0) -> None:
         WaitTimeout: istiod does not start, or a proxy is missing: which.
     """
     kube.wait_rollout(NAMESPACE, CONTROL_PLANE, timeout=timeout)
-    seen: set[str] = set()
+    missing: set[str] = set()
 
     def back() -> bool:
-        seen.clear()
-        seen.update(proxies(kube))
-        return known <= seen
+        missing.clear()
+        missing.update(known - set(proxies(kube)))
+        if missing:
+            missing.intersection_update(_standing(kube))
+        return not missing
 
     until(back, what="the proxies are connected to istiod again", timeout=timeout, every=0.3,
-          last=lambda: f"missing: {', '.join(sorted(known - seen))}", tolerate=(StackbookError,))  # fmt: skip
+          last=lambda: f"missing: {', '.join(sorted(missing))}", tolerate=(StackbookError,))  # fmt: skip
+
+
+def _standing(kube: Kube) -> set[str]:
+    """The pods that are not being deleted, by the ids that their proxies have."""
+    pods = [pod["metadata"] for pod in kube.json("get", "pods", "-A")["items"]]
+    return {f"{pod['name']}.{pod['namespace']}" for pod in pods if "deletionTimestamp" not in pod}
 
 
 def _scale(kube: Kube, count: int) -> None:
