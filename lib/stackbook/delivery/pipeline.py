@@ -27,12 +27,8 @@ def problem(text: str) -> str:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         return f"line {line}: {error.context}: {error.problem}"
-    except (
-        yaml.YAMLError,
-        ValueError,
-        TypeError,
-        RecursionError,
-    ) as error:  # a date or a key that YAML itself cannot build
+    # Beside its own errors, a date that is none, or a list as a key.
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         return " ".join(str(error).split())[:200]
     return ""
 

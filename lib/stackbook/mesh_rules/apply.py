@@ -183,12 +183,8 @@ def parsed(*rules: Rule | str) -> list[Rule]:
     texts = [rule if isinstance(rule, str) else json.dumps(rule) for rule in rules]
     try:
         found = [item for text in texts for item in yaml.safe_load_all(text) if item]
-    except (
-        yaml.YAMLError,
-        ValueError,
-        TypeError,
-        RecursionError,
-    ) as error:  # a date or a key that YAML itself cannot build
+    # Beside its own errors, a date that is none, or a list as a key.
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"a rule is no YAML: {' '.join(str(error).split())[:200]}", fix="mend it there") from error
     for item in found:
         named = isinstance(item, dict) and item.get("kind") and isinstance(item.get("metadata"), dict)
