@@ -15,11 +15,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stackbook import api_reading, api_writing, webhooks
+from stackbook import api_reading, api_writing, scratch, webhooks
 from stackbook.errors import CommandFailed, InputError, StackbookError, WaitTimeout
 from stackbook.hosts import LocalHost, Observer, Result
 from stackbook.redact import redact
 from stackbook.waiting import until
+
+CREDENTIALS = "client"
+"""The scratch folder of the API's client."""
 
 
 def _as_list(manifest: str | dict[str, Any] | Sequence[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
@@ -123,12 +126,17 @@ class Kube:
 
     @cached_property
     def client(self) -> Any:
-        """The official client's ApiClient for this cluster, with a bounded number of retries."""
+        """The official client's ApiClient for this cluster, with a bounded number of retries.
+
+        It wants certificate and key as files: in a folder that goes even where a kernel is killed.
+        """
         from kubernetes import client, config
 
         configuration = client.Configuration()
         config.load_kube_config(  # type: ignore[no-untyped-call]
-            config_file=str(self.kubeconfig), client_configuration=configuration
+            config_file=str(self.kubeconfig),
+            client_configuration=configuration,
+            temp_file_path=str(scratch.of_this_process(CREDENTIALS)),
         )
         configuration.retries = 1
         return client.ApiClient(configuration)

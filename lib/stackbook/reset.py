@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stackbook import facts, paths
+from stackbook import facts, paths, scratch
+from stackbook.cluster import CREDENTIALS
 from stackbook.hosts import Host, LocalHost
 from stackbook.parameters import Profile
 from stackbook.providers import for_profile
@@ -150,6 +151,7 @@ def reset(profile: Profile, *, say: Say = print, machines: bool = True) -> list[
     if old is not None:
         restore(old, LocalHost())
     differences = compare(old, snapshot()) if old is not None else []
+    scratch.sweep(CREDENTIALS)
     folder = paths.state(profile.lab)
     if not differences:
         shutil.rmtree(folder, ignore_errors=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -21,6 +23,19 @@ def folder(name: str) -> Iterator[Path]:
     sweep(name)
     with tempfile.TemporaryDirectory(prefix=f"stackbook-{name}-{os.getpid()}-") as made:
         yield Path(made)
+
+
+@functools.cache
+def of_this_process(name: str) -> Path:
+    """A temporary folder until this process ends, the same at each call; only its owner may read it.
+
+    Args:
+        name: what it is for, in letters.
+    """
+    scope = contextlib.ExitStack()
+    made = scope.enter_context(folder(name))
+    atexit.register(scope.close)
+    return made
 
 
 def sweep(name: str) -> list[str]:

@@ -18,23 +18,34 @@ from stackbook.waiting import until
 
 pytestmark = pytest.mark.live
 COMPARED = [c for c in chapters.available() if c.batch]
-BESIDE = ("00", "01", "02", "07", "09", "14", "15", "08", "13", "04", "12")
-"""Chapters for the second lane, in this order: while the first one switches the pods' network and restarts bookinfo, by turns
-with 07, none runs here that uses the network otherwise. 12 comes long after 07: the shippers have sent its thousands of lines by then."""
-LAST = "06"
-"""The last chapter of the first lane: nothing waits for it, and 12 in the other one stands on 10 and 11."""
+LANES = {
+    1: ("03", "05", "11", "04"),
+    2: ("00", "01", "02", "07", "09", "12"),
+    3: ("14", "15", "08", "13", "10", "06"),
+}
+"""The chapters in the order of each lane; the lanes run side by side, and what needs bookinfo waits for its turn in each.
+
+The first one switches the pods' network, restarts bookinfo, and takes istiod away; while it does the first of these, none runs that
+uses the network otherwise. 12 comes long after 07: the shippers have sent its thousands of lines by then.
+"""
+QUIET = ("08",)
+"""It measures this host's speed: it begins when 03 has measured the network."""
 WITH_BENCH = ("07", "10", "11")
-"""These find a bench, and leave it, in either lane: so its pods stay until the last chapter; 06 sets it up by itself."""
+"""These find a bench, and leave it, in any lane: so its pods stay until the last chapter; 06 sets it up by itself."""
 STOOD_ON = ("10", "11")
 """12 stands on what the first lane makes of these on a new lab."""
 
 
 def ordered() -> list[ParameterSet]:
-    """The chapters: first those of the first lane, then those of the second."""
-    others = sorted((c for c in COMPARED if c.number not in BESIDE), key=lambda c: (c.number == LAST, c.number))
-    first = [pytest.param(c, id=c.id) for c in others]
-    second = sorted((c for c in COMPARED if c.number in BESIDE), key=lambda c: BESIDE.index(c.number))
-    return first + [pytest.param(c, id=c.id, marks=pytest.mark.beside) for c in second]
+    """The chapters lane by lane, as they are marked for `tools/test.sh`."""
+    numbers = [number for lane in LANES.values() for number in lane]
+    assert sorted(numbers) == [c.number for c in COMPARED], "each chapter is in one lane"
+    by_number = {c.number: c for c in COMPARED}
+    return [
+        pytest.param(by_number[number], id=by_number[number].id, marks=pytest.mark.lane(number=lane))
+        for lane, numbers in LANES.items()
+        for number in numbers
+    ]
 
 
 def nbval(path: Path, outputs: Path) -> subprocess.CompletedProcess[str]:
@@ -58,6 +69,9 @@ def test_a_chapter_prints_what_is_committed(
 ) -> None:
     if chapter.number in WITH_BENCH:
         request.getfixturevalue("standing_bench")
+    if chapter.number in QUIET:
+        with lab.turn("nothing else is measured"):
+            pass
     if any(needed.startswith(STOOD_ON) for needed in chapter.needs):
         until(
             lambda: Lab.open(chapter.id).preconditions() is None, what=f"what {chapter.id} needs is there", timeout=400,
@@ -74,6 +88,7 @@ def test_a_chapter_prints_what_is_committed(
     assert steps and (not changed or not before), f"executed again, it has changed something: {changed}"
 
 
+@pytest.mark.lane(number=1)
 def test_a_wrong_output_in_a_chapter_fails(lab: Lab, tmp_path: Path) -> None:
     """In a copy of the first chapter with outputs, one compared table is changed by one character."""
     book = json.loads(COMPARED[0].notebook.read_text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import tempfile
 from pathlib import Path
 
 import canaries
@@ -11,8 +12,9 @@ import pytest
 from canaries import NAME
 from labtools import stackbook
 from secrets_scan import scan
-from stackbook import paths
+from stackbook import paths, scratch
 from stackbook.chapter import Lab
+from stackbook.cluster import CREDENTIALS
 from stackbook.parameters import Profile
 from stackbook.providers.embedded import Embedded
 
@@ -36,6 +38,9 @@ def test_no_secret_in_anything_that_was_left(lab: Lab, left_behind: Path, tmp_pa
     everything = [runs, *state, logs, tmp_path, paths.notebooks(), paths.checkout() / "docs"]
     assert list(runs.rglob("report.html")) and state
     found = scan(everything, held.values())
+    scratch.sweep(CREDENTIALS)  # of kernels that were killed: the next process does it
+    mine = [p for p in Path(tempfile.gettempdir()).glob("tmp*") if p.is_file() and p.stat().st_uid == os.geteuid()]
+    found += [finding for finding in scan(mine, held.values()) if finding.kind == "canary"]
     canaries.uproot(lab)
     assert found == []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from stackbook import scratch
+from stackbook.cluster import CREDENTIALS
 
 
 @pytest.fixture(autouse=True)
@@ -36,3 +39,34 @@ def test_what_a_killed_process_left_goes_with_the_next(elsewhere: Path) -> None:
     with scratch.folder("trial"):
         assert not left.exists()
         assert of_another_name.exists() and still_used.exists() and foreign.exists()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_the_key_of_the_apis_client_goes_with_its_process_or_with_the_next(elsewhere: Path, killed: bool) -> None:
+    """A kernel is often killed: what its client had as files must not stay."""
+    name = base64.b64encode(b"not a real key").decode()
+    config = elsewhere / "kubeconfig"
+    config.write_text(json.dumps({
+        "apiVersion": "v1", "kind": "Config", "current-context": "here",
+        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
+        "clusters": [{"name": "here", "cluster": {"server": "https://127.0.0.1:1", "certificate-authority-data": name}}],
+        "users": [{"name": "me", "user": {"client-certificate-data": name, "client-key-data": name}}],
+    }))  # fmt: skip
+    code = (
+        "import sys; from pathlib import Path; from stackbook.cluster import Kube\n"
+        "Kube(Path(sys.argv[1])).client; print('made', flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(config)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"TMPDIR": str(elsewhere)},
+    )  # fmt: skip
+    assert process.stdout and process.stdout.readline() == "made\n"
+    there = [path for path in elsewhere.rglob("*") if path.is_file() and path != config]
+    assert {path.read_text() for path in there} == {"not a real key"}
+    if killed:
+        process.kill()
+    process.communicate(timeout=30)
+    left = [path for path in elsewhere.iterdir() if path != config]
+    if killed:
+        assert scratch.sweep(CREDENTIALS) == [path.name for path in left] != []
+    assert [path.name for path in elsewhere.iterdir()] == ["kubeconfig"]
