@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from stackbook import startup
 
+startup.spare_grammar()
 sys.path.insert(0, str(Path(__file__).parent))
 
 

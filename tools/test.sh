@@ -110,33 +110,29 @@ fi
 say "the components of the later chapters"
 ended building || tail -n 20 "$logs/building.log"
 
-# Two lanes: first the chapters, then what breaks things on purpose. What needs bookinfo, its rules or what is traced waits for
-# its turn (stackbook.turns), in either lane.
+# Three lanes: first the chapters, and nothing beside them, then what breaks things on purpose. What needs bookinfo, its rules or
+# what is traced waits for its turn (stackbook.turns), in any lane.
 nbval=tests/live/test_c_nbval.py
 before=$SECONDS
-second_lane() {
-  local failed=0
-  tests -v -m beside "$nbval" || failed=1
-  echo "$((SECONDS - before))" >"$logs/chapters.seconds"
-  # gRPC's rules last: istiod's pushes for them are not to come between those that the first lane's tests of rules wait for
+for lane in 2 3; do beside "chapters-$lane" tests -v -m "lane(number=$lane)" "$nbval"; done
+live "every chapter against what is committed, in three lanes" -m "lane(number=1)" "$nbval"
+for lane in 2 3; do meanwhile "chapters-$lane" "chapters of lane $lane"; done
+say "every chapter was compared within $((SECONDS - before)) s"
+
+second_lane() { # gRPC's rules last: istiod's pushes for them are not to come between those that the first lane's tests of rules wait for
   tests -v tests/live/test_delivery_mutations.py tests/unit/test_grpc_go.py tests/unit/test_traffic_program.py \
     tests/live/test_grpc_mutations.py \
-    tests/live/test_witnesses_live.py tests/live/test_logs.py || failed=1 # by now there is a toolchain on a new machine, too
-  return "$failed"
+    tests/live/test_witnesses_live.py tests/live/test_logs.py # by now there is a toolchain on a new machine, too
 }
 third_lane() { # what stands beside the lab, and what has a turn of its own
   tests -v tests/live/test_prometheus.py tests/live/test_own_lab.py tests/live/test_ssh.py tests/browser
 }
 beside second second_lane
-live "every chapter against what is committed, in two lanes" -m "not beside" "$nbval"
-first="$((SECONDS - before))"
 beside third third_lane
 live "rules, and the checks of traffic, metrics, traces, each seen to fail" \
   tests/live/test_traffic_live.py tests/live/test_traffic_mutations.py tests/live/test_metrics.py tests/live/test_tracing.py
-meanwhile second "the other chapters; gRPC, delivery, witnesses, logs, each check seen to fail"
+meanwhile second "gRPC, delivery, witnesses, logs, each check seen to fail"
 meanwhile third "Prometheus itself; a lab of its own; SSH; the browser"
-second="$(cat "$logs/chapters.seconds" 2>/dev/null || echo 0)"
-say "every chapter was compared within $((first > second ? first : second)) s"
 
 touch "$logs/reset"
 live "secrets are searched for in all that was left; reset: the host as it was" tests/live/test_z_reset.py

@@ -104,15 +104,15 @@ def callers(lab: Lab, *, pages: int = 30) -> list[dict[str, Any]]:
 def restart_under_load(lab: Lab, workload: str, *, rate: float) -> pd.DataFrame:
     """Restart a Deployment pod by pod while requests come in at `rate` per second; returns one line per request.
 
-    The load begins two seconds before the restart, and ends two seconds after the old pods are gone.
+    The load begins one second before the restart, and ends one second after the old pods are gone.
     """
     program = str(lab.artifacts.path("app-load"))
     plan = Plan([Group("page", f"{lab.ingress}/productpage")], count=20_000, rate=rate, seconds=180, timeout=15)
-    with flowing(FromHost(lab.local, program), plan, app="productpage", lead=2.0) as flow:
+    with flowing(FromHost(lab.local, program), plan, app="productpage", lead=1.0) as flow:
         old = {p["metadata"]["name"] for p in lab.kube.pods("default", "app=productpage")}
         lab.kube.kubectl("rollout", "restart", f"deployment/{workload}")
         lab.kube.wait_rollout("default", f"deployment/{workload}", timeout=120)
-        until(lambda: not old & _running(lab), what="the old pods are gone", timeout=90, every=0.5)
+        until(lambda: not old & _running(lab), what="the old pods are gone", timeout=90, every=0.2)
         _settle()
         flow.stop()
         return from_mesh(flow.frame())
@@ -121,7 +121,7 @@ def restart_under_load(lab: Lab, workload: str, *, rate: float) -> pd.DataFrame:
 def _settle() -> None:
     from stackbook.waiting import pause
 
-    pause(2)
+    pause(1)
 
 
 def _running(lab: Lab) -> set[str]:

@@ -50,7 +50,7 @@ class Traffic(ChapterParameters):
         default_factory=lambda: [10, 50, 100]
     )
     rate: Annotated[int, Field(ge=20, le=1000)] = 400
-    changes: Annotated[int, Field(ge=4, le=40)] = 20
+    changes: Annotated[int, Field(ge=4, le=40)] = 12
     alpha: Alpha = 0.001
     power: Power = 0.99
 

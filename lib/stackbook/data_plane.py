@@ -147,8 +147,8 @@ def kinds_at_work(lab: Lab) -> list[dict[str, Any]]:
     def see(kind: str, what: str, look: Any, *objects: dict[str, Any]) -> None:
         before = bool(look())
         with applied(lab, *objects):
-            until(look, what=f"{kind}: {what}", timeout=30, every=0.5)
-        until(lambda: not look(), what=f"{kind} is gone: {what}", timeout=30, every=0.5)
+            until(look, what=f"{kind}: {what}", timeout=30, every=0.1)
+        until(lambda: not look(), what=f"{kind} is gone: {what}", timeout=30, every=0.1)
         rows.append(
             {"kind": kind, "what appears in the proxy": what, "before": before, "with it": True, "after": False}
         )

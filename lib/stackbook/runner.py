@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from stackbook import chapters, checks, paths, preflight, reset
+from stackbook import chapters, checks, paths, preflight, reset, startup
 from stackbook.chapter import Lab
 from stackbook.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.companions import end_group, following, only_run, prefetching
@@ -225,6 +225,7 @@ def _remember_proof(profile: Profile, chapter: chapters.Chapter, key: str) -> No
 
 def _execute(current: Run, chapter: chapters.Chapter, values: Mapping[str, Any], outcome: Outcome) -> None:
     """Execute one notebook by papermill; the exception and our own record decide, never the cells' marks."""
+    startup.spare_grammar()
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 

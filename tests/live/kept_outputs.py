@@ -7,6 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
+from stackbook import startup
+
+startup.spare_grammar()  # this plugin is loaded before nbval
 
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:

@@ -29,7 +29,7 @@ SOON = 5.0
 TO = 'rules.virtual_service("reviews", rules.route(rules.to("reviews", "{}")))'
 
 MUTATIONS: dict[str, tuple[str, str, str, str]] = {
-    "the Telemetry stays": ("telemetry", "tracing.untraced(lab.kube)", NOTHING,
+    "the Telemetry stays": ("telemetry", "tracing.untraced(lab.kube, drain=False)", NOTHING,
         "without it the proxy has no tracer"),
     "another parent": ("one", "tracing.send(lab.kube, probe)",
                        "tracing.send(lab.kube, tracing.Probe(PAGE, probe.trace_id, request_id=probe.request_id))",

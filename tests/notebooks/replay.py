@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nbformat
-import nbval.plugin
+from stackbook import startup
+
+startup.spare_grammar()
+import nbformat  # noqa: E402
+import nbval.plugin  # noqa: E402
 
 PARTS = {"stream": ("name", "text"), "error": ("ename", "evalue", "traceback")}
 

@@ -62,7 +62,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[int, st
         lay(root / "wrong" / path.stem, book, wrong, path.stem)
     files = [str(folder / f"{folder.name}.ipynb") for side in ("right", "wrong") for folder in (root / side).iterdir()]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "nbval.plugin", "-p", "replay", "-v", "--color=no", "--tb=no", "-p", "no:cacheprovider",
+        [sys.executable, "-m", "pytest", "-p", "replay", "-p", "nbval.plugin", "-v", "--color=no", "--tb=no", "-p", "no:cacheprovider",
          "-o", "addopts=", "--rootdir", str(root), "--nbval", "--nbval-current-env",
          "--nbval-sanitize-with", str(SANITIZE), *files],
         cwd=root, capture_output=True, text=True, timeout=600, check=False,

@@ -206,6 +206,33 @@ def test_the_graph_runs_from_where_requests_come_in_and_marks_errors() -> None:
     assert "30/s\n20% errors" in texts and sum("errors" in text for text in texts) == 1
 
 
+def test_a_sidecar_without_a_figure_yet_is_waited_for_and_named(server: Server) -> None:
+    class Kube:
+        def pods(self, namespace: str) -> list[dict[str, Any]]:
+            own = [{"name": "app"}, {"name": "istio-proxy"}]
+            native = {"containers": own[:1], "initContainers": own[1:]}
+            specs = {
+                "default": {"old": {"containers": own}, "new": native},
+                "istio-system": {"plain": {"containers": own[:1]}},
+            }
+            return [{"metadata": {"name": name}, "spec": spec} for name, spec in specs[namespace].items()]
+
+    def figures(**bytes_of: float) -> dict[str, Any]:
+        return vector(
+            *(({"namespace": "default", "pod": p, "container": "istio-proxy"}, b) for p, b in bytes_of.items())
+        )
+
+    kube: Any = Kube()
+    server.answers |= {panels.USAGE["cpu"]: vector(), panels.USAGE["memory"]: figures(old=5e7, new=0)}
+    with pytest.raises(WaitTimeout, match=r"a figure of cAdvisor.*: new"):
+        metrics.wait_usage(kube, server.client, namespaces=["default", "istio-system"], timeout=0.2)
+    server.answers[panels.USAGE["memory"]] = figures(old=5e7, new=4e7)
+    found = metrics.wait_usage(kube, server.client, namespaces=["default", "istio-system"], timeout=5)
+    assert dict(zip(found["pod"], found["memory"], strict=True)) == {"old": 5e7, "new": 4e7}
+    with pytest.raises(WaitTimeout, match="no pod has a sidecar"):
+        metrics.wait_usage(kube, server.client, namespaces=["istio-system"], timeout=0.2)
+
+
 def test_a_bucket_is_found_by_its_limits(server: Server) -> None:
     query = f"group by (le) ({ENVOY.buckets})"
     server.answers[query] = vector(*(({"le": le}, 1) for le in ("0.5", "5", "25", "+Inf")))
@@ -251,7 +278,7 @@ def test_the_gap_is_the_longest_time_without_a_sample() -> None:
 
 @pytest.mark.parametrize("chosen", [ENVOY, ISTIO], ids=["envoy", "istio"])
 def test_the_manifest_is_whole_and_its_configuration_readable(chosen: words.Vocabulary) -> None:
-    text = manifests.render("prometheus.yaml", scrape="5", retention="24", image_prometheus="i", mark="m",
+    text = manifests.render("prometheus.yaml", scrape="5", slow="10", retention="24", image_prometheus="i", mark="m",
                             errors=chosen.errors, requests=chosen.requests)  # fmt: skip
     objects = list(yaml.safe_load_all(text))
     assert {o["kind"] for o in objects} == {

@@ -62,11 +62,12 @@ def _entry(document: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def wait_access(
-    store: Store, requests: Sequence[str], *, service: str, direction: str = "inbound", timeout: float = 90.0
+    store: Store, requests: Sequence[str], *, service: str, direction: str = "inbound", timeout: float = 240.0
 ) -> pd.DataFrame:
     """Wait until a service's proxy has a line for each request, and return the requests' lines of all proxies.
 
-    A shipper sends first what was written before: 20,000 lines of an earlier load take half a minute.
+    A shipper sends first what was written before: 20,000 lines of an earlier load take half a minute. And while the files of
+    deleted pods keep it busy, it reads on late where the kubelet has rotated a file (`rsyslog_config`).
 
     Raises:
         WaitTimeout: with how many are missing.

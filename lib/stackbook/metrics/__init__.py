@@ -13,7 +13,15 @@ from stackbook.metrics.deploy import (
     wait_scraped,
 )
 from stackbook.metrics.graph import draw, edges, service_graph
-from stackbook.metrics.observe import firing, gap, killed, latency_of_observation, memory_twice, samples
+from stackbook.metrics.observe import (
+    firing,
+    gap,
+    killed,
+    latency_of_observation,
+    memory_twice,
+    samples,
+    wait_usage,
+)
 from stackbook.metrics.words import Vocabulary, vocabulary
 from stackbook.witnesses import KEYS
 
@@ -45,4 +53,5 @@ __all__ = [
     "vocabulary",
     "wait_complete",
     "wait_scraped",
+    "wait_usage",
 ]

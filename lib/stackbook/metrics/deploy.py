@@ -29,7 +29,7 @@ def install(lab: Lab, words: Vocabulary, *, scrape: int, retention_hours: int, s
     Args:
         lab: the lab.
         words: the metrics' names, for the alert.
-        scrape: seconds between two scrapes of a target.
+        scrape: seconds between two scrapes of a target; kubelets have twice the time.
         retention_hours: how long samples are kept.
         step: the step that the import of the image counts for.
 
@@ -37,8 +37,8 @@ def install(lab: Lab, words: Vocabulary, *, scrape: int, retention_hours: int, s
         WaitTimeout: its pod is not Ready; says why.
     """
     lab.load_images("metrics", step=step)
-    values = {"scrape": str(scrape), "retention": str(retention_hours), "image_prometheus": lab.image("prometheus"),
-              "errors": words.errors, "requests": words.requests}  # fmt: skip
+    values = {"scrape": str(scrape), "slow": str(2 * scrape), "retention": str(retention_hours), "errors": words.errors,
+              "requests": words.requests, "image_prometheus": lab.image("prometheus")}  # fmt: skip
     mark = hashlib.sha256(manifests.render("prometheus.yaml", mark="", **values).encode()).hexdigest()[:16]
     changed = lab.kube.apply(manifests.render("prometheus.yaml", mark=mark, **values))
     lab.kube.wait_rollout(mesh.NAMESPACE, "deployment/prometheus", timeout=180)

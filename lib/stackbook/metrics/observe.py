@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from stackbook import mesh
 from stackbook.errors import CheckFailed
 from stackbook.metrics.client import Prometheus
 from stackbook.metrics.counting import service_counts
+from stackbook.metrics.panels import usage
 from stackbook.metrics.words import Vocabulary
 from stackbook.waiting import until
 
@@ -139,6 +142,34 @@ def longest_gap(times: list[float]) -> float:
     """
     ordered = sorted(times)
     return max((b - a for a, b in itertools.pairwise(ordered)), default=0.0)
+
+
+def wait_usage(kube: Kube, prometheus: Prometheus, *, namespaces: Sequence[str], timeout: float = 60.0) -> pd.DataFrame:
+    """Wait until each sidecar in these namespaces has a figure, and return what their containers use (`panels.usage`).
+
+    cAdvisor looks every few seconds: the sidecar of a pod that has just started has none yet.
+
+    Raises:
+        WaitTimeout: with the pods whose sidecars have none.
+    """
+    found = pd.DataFrame()
+
+    def without() -> list[str]:
+        nonlocal found
+        pods = [pod for namespace in namespaces for pod in kube.pods(namespace)]
+        named = {pod["metadata"]["name"] for pod in pods if "istio-proxy" in _containers(pod)}
+        found = usage(prometheus)
+        found = found[found["namespace"].isin(namespaces)]
+        seen = found[(found["container"] == "istio-proxy") & (found["memory"] > 0)]
+        return sorted(named - set(seen["pod"])) if named else ["no pod has a sidecar"]
+
+    until(lambda: not without(), what="each sidecar has a figure of cAdvisor", timeout=timeout, every=1,
+          last=lambda: ", ".join(without()))  # fmt: skip
+    return found
+
+
+def _containers(pod: dict[str, Any]) -> set[str]:
+    return {c["name"] for kind in ("containers", "initContainers") for c in pod["spec"].get(kind, ())}
 
 
 def memory_twice(lab: Lab, prometheus: Prometheus, *, app: str) -> tuple[float, float]:

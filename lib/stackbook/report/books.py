@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stackbook import startup
 from stackbook.redact import redact
 from stackbook.report.style import page
 
@@ -101,6 +102,7 @@ class Exporter:
     """Notebooks as pages that load nothing, in the report's own style."""
 
     def __init__(self) -> None:
+        startup.spare_grammar()
         from nbconvert import HTMLExporter
         from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
 

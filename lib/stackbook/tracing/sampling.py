@@ -92,8 +92,16 @@ def count(kube: Executes, jaeger: Jaeger, log: Callable[[], Sequence[str]], shar
         requests: how many.
 
     Raises:
-        CheckFailed: a request failed, or is not in the access log.
+        CheckFailed: a request failed.
+        WaitTimeout: a request is not in the access log, and once more.
     """
+    try:
+        return _count(kube, jaeger, log, share, requests)
+    except WaitTimeout:  # where the kubelet has rotated the log meanwhile, it shows the new file only
+        return _count(kube, jaeger, log, share, requests)
+
+
+def _count(kube: Executes, jaeger: Jaeger, log: Callable[[], Sequence[str]], share: float, requests: int) -> Counted:
     began = time.time()
     mark = flood(kube, RATINGS, requests)
     said: dict[str, str] = {}

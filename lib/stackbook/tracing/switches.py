@@ -87,7 +87,9 @@ def reconnecting(kube: Kube) -> Iterator[set[str]]:
 def reconnected(kube: Kube, known: set[str], *, timeout: float = 90.0) -> None:
     """Wait until istiod runs and these proxies are connected to it; one whose pod has been deleted is not waited for.
 
-    A proxy looks for istiod again and again, after pauses that grow to 30 s.
+    That takes some 20 s: a proxy's first try, as istiod went away, goes to the address of a pod that is no more, and is given
+    up only then (gRPC's minimum, https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md). Who is refused instead
+    tries again after pauses that grow to 30 s.
 
     Raises:
         WaitTimeout: istiod does not start, or a proxy is missing: which.

@@ -106,8 +106,11 @@ def take_away(kube: Kube) -> int:
     return len(there)
 
 
-def put_back(kube: Kube, before: Sequence[Rule]) -> None:
-    """Bring the Telemetry resources about tracing back to those of `before`, and wait until all requests go by them."""
+def put_back(kube: Kube, before: Sequence[Rule], *, drain: bool = True) -> None:
+    """Bring the Telemetry resources about tracing back to those of `before`, and wait until all requests go by them.
+
+    Without `drain` only the proxies are waited for; requests on a connection of before go by what was.
+    """
     names = {item["metadata"]["name"] for item in before}
     now = found(kube)
     added = [item for item in now if item["metadata"]["name"] not in names]
@@ -116,18 +119,23 @@ def put_back(kube: Kube, before: Sequence[Rule]) -> None:
         propagate(kube, lambda: kube.delete(added), added)
     if changed:
         propagate(kube, lambda: kube.apply(changed), changed)
-    if added or changed:
+    if drain and (added or changed):
         drained(kube)
 
 
 @contextlib.contextmanager
-def untraced(kube: Kube) -> Iterator[int]:
-    """A mesh without a Telemetry resource about tracing while the block runs; then those that were there come back."""
+def untraced(kube: Kube, *, drain: bool = True) -> Iterator[int]:
+    """A mesh without a Telemetry resource about tracing while the block runs; then those that were there come back.
+
+    Args:
+        kube: the cluster.
+        drain: see `put_back`; not needed where whoever comes next waits by itself (`observation.settled`).
+    """
     before = found(kube)
     try:
         yield take_away(kube)
     finally:
-        put_back(kube, before)
+        put_back(kube, before, drain=drain)
 
 
 @contextlib.contextmanager
