@@ -54,7 +54,7 @@ class Fact(Generic[T]):
             result = host.run(self.argv)
         try:
             return self.parse(result.stdout)
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
             raise FactUnreadable(
                 f"{self.name} of {host.name} cannot be read from the output of {result.command}: {error}"
             ) from error

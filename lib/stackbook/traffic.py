@@ -195,7 +195,7 @@ def parse(report: str, *, app: str = "") -> pd.DataFrame:
         lines.sort(key=lambda line: line["n"])
         rows = [_row(line, app) for line in lines]
         attrs = {name: float(summary[name]) for name in ("began", "late", "seconds")}
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise StackbookError(f"the load program's report is not whole: {error}", fix="send again") from error
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     frame.attrs.update(attrs, rate=len(rows) / attrs["seconds"] if attrs["seconds"] else 0.0)
@@ -321,7 +321,7 @@ def with_flags(frame: pd.DataFrame, access_log: Sequence[str]) -> pd.DataFrame:
         try:
             entry = json.loads(line)
             key, flags = plain_id(entry["request_id"]), entry["response_flags"]
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, OverflowError):
             continue  # not an access log line: Envoy's own log is in the same stream
         found.setdefault(key, set()).update(str(flags or "-").split(","))
     joined = {key: ",".join(sorted(flags - {"-"})) or "-" for key, flags in found.items()}

@@ -13,7 +13,7 @@ from _pytest.mark import ParameterSet
 from labtools import ROOT
 from stackbook import chapters, runner
 from stackbook.chapter import Lab
-from stackbook.errors import CheckFailed
+from stackbook.errors import StackbookError
 from stackbook.waiting import until
 
 pytestmark = pytest.mark.live
@@ -82,7 +82,7 @@ def test_a_chapter_prints_what_is_committed(
     if any(needed.startswith(STOOD_ON) for needed in chapter.needs):
         until(
             lambda: Lab.open(chapter.id).preconditions() is None, what=f"what {chapter.id} needs is there", timeout=400,
-            every=5, tolerate=(CheckFailed,),
+            every=5, tolerate=(StackbookError,),
         )  # fmt: skip
     # Executed before on this very lab, as it stands in the notebook? Then it is to change nothing.
     before = chapter.leaves == "nothing" or runner.proved(lab.profile, chapter, {})

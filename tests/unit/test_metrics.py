@@ -88,6 +88,16 @@ def test_a_query_that_cannot_be_read_is_one_line(server: Server) -> None:
         server.client.query("sum(")
 
 
+@pytest.mark.parametrize("ask", [lambda p: p.targets(), lambda p: p.query("up")], ids=["targets", "query"])
+def test_a_server_that_has_gone_is_one_line(server: Server, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As while its pod starts again behind a port-forward."""
+    monkeypatch.setattr("urllib3.util.retry.Retry.sleep", lambda *_: None)
+    gone = metrics.Prometheus(server.client.url.rpartition(":")[0] + ":1")
+    with pytest.raises(CheckFailed, match="Prometheus does not answer") as caught:
+        ask(gone)
+    assert "kubectl get pods" in caught.value.fix
+
+
 def test_times_are_those_of_the_samples_in_order(server: Server) -> None:
     server.answers["up[10m]"] = {"resultType": "matrix", "result": [{"metric": {}, "values": [[20, "1"], [10, "1"]]}]}
     assert server.client.times("up") == [10.0, 20.0]

@@ -105,7 +105,7 @@ def _of_its_form(path: str) -> Iterator[None]:
     """Say which answer of istiod has another form than the one that is read here."""
     try:
         yield
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise CheckFailed(f"istiod's answer to {path} cannot be read: {type(error).__name__}: {error}") from error
 
 

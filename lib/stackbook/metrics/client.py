@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SERVICE, PORT = "svc/prometheus", 9090
 _TIMEOUT = 30
+_AWAY = "see its pod: kubectl get pods -n istio-system -l app=prometheus"
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,10 @@ class Prometheus:
     def _get(self, path: str) -> Any:
         import httpx
 
-        answer = httpx.get(f"{self.url}/api/v1/{path}", timeout=_TIMEOUT, trust_env=False)
+        try:
+            answer = httpx.get(f"{self.url}/api/v1/{path}", timeout=_TIMEOUT, trust_env=False)
+        except httpx.TransportError as error:
+            raise CheckFailed(f"Prometheus does not answer: {error}", fix=_AWAY) from error
         if answer.status_code != 200:
             raise CheckFailed(f"Prometheus answers /api/v1/{path} with {answer.status_code}: {answer.text[:200]}")
         return answer.json()["data"]
@@ -121,6 +125,8 @@ class Prometheus:
             api = PrometheusConnect(url=self.url, session=session, timeout=_TIMEOUT)
             try:
                 return list(getattr(api, method)(text, **arguments))
+            except requests.ConnectionError as error:
+                raise CheckFailed(f"Prometheus does not answer: {error}", fix=_AWAY) from error
             except PrometheusApiClientException as error:
                 reason = str(error).partition("error")[2].strip("\":b'}\\n ") or str(error)
                 raise InputError(

@@ -44,7 +44,7 @@ def parse(traces: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """
     try:
         rows = [_row(span, trace["processes"][span["processID"]]) for trace in traces for span in trace["spans"]]
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise StackbookError(f"Jaeger's answer is no list of traces: {type(error).__name__}: {error}") from error
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).drop_duplicates(["trace_id", "span_id"])
     return frame.sort_values(["start", "seconds"], ascending=[True, False], ignore_index=True)
