@@ -110,6 +110,7 @@ sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
 password: *** | PASSWORD=*** | "password": "***" | --token *** | client-key-data: ***
 result.getattributename | secretName: istio-ca-secret | password: your own
 61fwo7.13hldbyt1oyd6qra
+{"warn": "apply request took too long", "request": "range key:\\"/registry/events/default/reviews-v1-broken.18bb2a3c4d5e6f70\\" "}
 -----BEGIN CERTIFICATE----- | -----BEGIN PRIVATE KEY-----***"""
 
 
