@@ -6,14 +6,16 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from labtools import stackbook
-from stackbook import checks, kubeadm
+from stackbook import checks, kubeadm, runner
 from stackbook.chapter import Lab
 from stackbook.errors import StackbookError, TransportError
 from stackbook.providers.embedded import GONE, Embedded
 from stackbook.waiting import until
+from test_c_nbval import COMPARED, executed
 
 pytestmark = pytest.mark.live
 
@@ -102,6 +104,17 @@ def test_a_second_init_and_join_do_nothing(lab: Lab) -> None:
     assert kubeadm.kubeadm_init(lab.control_plane, "this text is never used") == 0
     node = lab.machines["k8s-node1"]
     assert kubeadm.kubeadm_join(node, lab.control_plane, lab.profile, lab.images, cgroup_v1=lab.cgroup_v1) == 0
+
+
+def test_a_chapter_that_changes_something_when_it_is_executed_again_is_noticed(lab: Lab, tmp_path: Path) -> None:
+    """01 is proved on every lab by now; with one line more in a file that it writes, it puts that right, and says so.
+
+    Here, and not beside other chapters: settings of the network are loaded again.
+    """
+    chapter = next(c for c in COMPARED if c.number == "01")
+    assert runner.proved(lab.profile, chapter, {})
+    lab.machines["k8s-node1"].run(["sh", "-c", "echo '# one line more' >> /etc/modules-load.d/k8s.conf"])
+    assert executed(chapter, tmp_path) == {"kernel": 1}
 
 
 def test_a_machine_whose_processes_podman_believes_to_run_is_started_again(lab: Lab) -> None:
