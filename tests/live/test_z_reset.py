@@ -39,6 +39,8 @@ def test_no_secret_in_anything_that_was_left(lab: Lab, left_behind: Path, tmp_pa
     assert list(runs.rglob("report.html")) and state
     found = scan(everything, held.values())
     scratch.sweep(CREDENTIALS)  # of kernels that were killed: the next process does it
+    folders = Path(tempfile.gettempdir()).glob(f"stackbook-{CREDENTIALS}-*")
+    assert [f for f in folders if not Path("/proc", f.name.split("-")[2]).exists()] == [], "of a process that has ended"
     mine = [p for p in Path(tempfile.gettempdir()).glob("tmp*") if p.is_file() and p.stat().st_uid == os.geteuid()]
     found += [finding for finding in scan(mine, held.values()) if finding.kind == "canary"]
     canaries.uproot(lab)
