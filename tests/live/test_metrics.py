@@ -39,6 +39,8 @@ def as_it_was(lab: Lab) -> Iterator[None]:
     with lab.turn("it is as it was", of=metrics.PROMETHEUS):
         scrape = CHAPTER_PARAMETERS["10-metrics"]().scrape_seconds
         metrics.install(lab, metrics.vocabulary(lab), scrape=scrape, retention_hours=24)
+        with metrics.opened(lab.kube) as prometheus:
+            metrics.wait_complete(lab, prometheus)
 
 
 @pytest.fixture

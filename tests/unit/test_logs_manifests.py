@@ -182,12 +182,19 @@ def test_what_is_left_of_a_line_read_from_its_middle_is_no_line(start):
 
 
 @contextlib.contextmanager
-def running(folder):
-    """The script with a stand-in for rsyslogd, in `folder`/state, over the files of `folder`/pods; ended in good order."""
+def running(folder, *, second="0.1"):
+    """The script with a stand-in for rsyslogd, in `folder`/state, over the files of `folder`/pods; ended in good order.
+
+    A second of its own clock is shorter here; each is noted in `folder`/state/looks.
+    """
     (folder / "bin").mkdir(exist_ok=True)
-    stand_in = folder / "bin" / "rsyslogd"
-    stand_in.write_text('#!/bin/sh\necho started >> "$SHIPPER_FOLDER/starts"\nexec sleep 60\n')
-    stand_in.chmod(0o755)
+    for name, body in (
+        ("rsyslogd", 'echo started >> "$SHIPPER_FOLDER/starts"\nexec /bin/sleep 60'),
+        ("sleep", f'echo x >> "$SHIPPER_FOLDER/looks"\nexec /bin/sleep {second}'),
+    ):
+        stand_in = folder / "bin" / name
+        stand_in.write_text(f"#!/bin/sh\n{body}\n")
+        stand_in.chmod(0o755)
     state = folder / "state"
     state.mkdir(exist_ok=True)
     starts = state / "starts"
@@ -243,22 +250,63 @@ def test_the_place_to_go_on_from_says_what_was_compressed_since(tmp_path):
         assert len(list((state / "packed").rglob("*.log.*"))) == 1
 
 
+def place(folder, at, **held):
+    """A state of imfile: what it has read to, and where the message began of which it may hold a part."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {"filename": "x", "prev_was_nl": 0, "curr_offs": at, "strt_offs": at} | held
+    (folder / "imfile-state:1").write_text(json.dumps(state, ensure_ascii=False))
+
+
 def test_after_any_end_it_goes_back_to_a_place_before_which_all_has_arrived(tmp_path):
     """Also after one in good order: rsyslogd had up to a whole request in hand, however long its lines are."""
-
-    def place(folder, at):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "imfile-state:1").write_text(json.dumps({"filename": "x", "curr_offs": at, "strt_offs": at}))
-
     with running(tmp_path) as state:
         place(state / "older", 3_000_000)
         place(state, 9_000_000)
     with running(tmp_path) as state:
         found = json.loads((state / "imfile-state:1").read_text())
-        assert found["curr_offs"] == found["strt_offs"] == 3_000_000 - 400_000
+        assert found["curr_offs"] == found["strt_offs"] == 3_000_000
         shutil.rmtree(state / "older")
     with running(tmp_path) as state:
         assert not (state / "imfile-state:1").exists()
+
+
+@pytest.mark.parametrize(
+    ("curr_offs", "segment", "at"),
+    [
+        (5100, 'panic: x "strt_offs": 7', 5000),
+        (5000, "the rest of one that was too long", 0),
+        (900_000, "y" * 900_000, 0),
+        (905_000, "y" * 900_000, 5000),
+        (5000 + 9 * 4, '\t"\\\u001b é\n\u241e' * 4, 5000),
+        (5000 + 9 * 4 - 1, '\t"\\\u001b é\n\u241e' * 4, 0),
+    ],
+)
+def test_a_message_of_which_a_part_is_held_is_read_again_from_its_beginning(tmp_path, curr_offs, segment, at):
+    with running(tmp_path) as state:
+        place(state / "older", curr_offs, strt_offs=5000, prev_msg_segment=segment)
+    with running(tmp_path) as state:
+        found = json.loads((state / "imfile-state:1").read_text())
+    assert found == {"filename": "", "prev_was_nl": 0, "curr_offs": at, "strt_offs": at}
+
+
+@pytest.mark.parametrize(("alive", "place_to_go_on_from"), [(True, 2000), (False, 1000)])
+def test_a_place_holds_only_once_rsyslogd_has_counted_again(tmp_path, alive, place_to_go_on_from):
+    """One that stands still says that its queues are empty as it did before, whatever it has in hand."""
+    empty = "".join(f'{{"name": "{name}", "size": 0, "x": 1}}\n' for name in ("pods", "refused"))
+    with running(tmp_path, second="0.02") as state:
+        place(state / "older", 1000)
+        place(state / "kept", 2000)
+        place(state, 3000)
+        os.utime(state / "kept", (1_000_000, 1_000_000))
+        counted = state / "counted"
+        counted.write_text(empty)
+        counted_at = 1_000_002 if alive else 999_999
+        os.utime(counted, (counted_at, counted_at))
+        counted.rename(state / "stats.json")
+        looked = state / "looks"
+        until(lambda: looked.stat().st_size > 2 * 12, what="it has looked again", timeout=20, every=0.02)
+        found = json.loads((state / "older" / "imfile-state:1").read_text())
+    assert found["curr_offs"] == place_to_go_on_from
 
 
 # the Secret

@@ -125,6 +125,17 @@ def test_scrapes_are_waited_for_and_the_late_one_is_named(server: Server) -> Non
         metrics.wait_scraped(server.client, after=at + 60, timeout=0.3)
 
 
+def test_a_target_that_was_not_scraped_yet_is_waited_for_and_one_that_is_down_is_not(server: Server) -> None:
+    """As after a start of Prometheus: what it has of a proxy then is of before its end."""
+    new = target("envoy", "new", "unknown") | {"lastScrape": "0001-01-01T00:00:00Z"}
+    server.answers["targets"] = {
+        "activeTargets": [target("envoy", "a"), target("envoy", "gone", "down", "refused"), new]
+    }
+    at = pd.Timestamp("2026-11-23T07:00:00Z").timestamp()
+    with pytest.raises(WaitTimeout, match=r"last seen: new$"):
+        metrics.wait_scraped(server.client, after=at, timeout=0.3)
+
+
 class Pods:
     """The part of a cluster that `expected` reads."""
 

@@ -46,10 +46,13 @@ def server():
 
 class Kube:
     def __init__(self, server):
-        self.server, self.opened, self.closed = server, [], 0
+        self.server, self.opened, self.closed, self.refused = server, [], 0, 0
 
     @contextlib.contextmanager
     def port_forward(self, namespace, target, port, *, timeout=20.0):
+        if self.refused and self.opened:
+            self.refused -= 1
+            raise WaitTimeout("port-forward", 0.1, last="pod is not running")
         self.opened.append((namespace, target, port))
         try:
             yield self.server.server_address[1]
@@ -66,17 +69,27 @@ def test_the_handle_opens_a_port_and_closes_it(server):
     assert kube.closed == 1
 
 
-def test_a_way_that_is_cut_is_opened_anew_once(server):
+def test_a_way_that_is_cut_is_opened_anew_until_the_pod_is_back(server):
     kube = Kube(server)
     server.answers["/jaeger/api/services"] = ["a"]
     with Jaeger(kube) as jaeger:
         server.broken = 1
         assert jaeger.services() == ["a"]
         assert len(kube.opened) == 2 and kube.closed == 1
-        server.broken = 2
-        with pytest.raises(TransportError):
-            jaeger.services()
+        server.broken, kube.refused = 2, 1
+        assert jaeger.services() == ["a"]
+        assert server.broken == kube.refused == 0
     assert kube.closed == len(kube.opened)
+
+
+def test_one_that_stays_away_is_said_in_one_line(server):
+    server.broken = 1000
+    with (
+        Jaeger(Kube(server), back=0.7) as jaeger,
+        pytest.raises(TransportError, match=r"/services: .* — see its pod") as said,
+    ):
+        jaeger.services()
+    assert "\n" not in str(said.value) and server.broken >= 990
 
 
 def test_an_error_is_no_empty_answer(server):

@@ -252,13 +252,13 @@ ruleset(name="pods" queue.type="LinkedList" queue.filename="pods" queue.size="20
 }
 
 input(type="imfile" file="@pods@/*/*/*.log" tag="pods" ruleset="pods" addMetadata="on" endmsg.regex="@complete@" readTimeout="1"
-  escapeLF="on" escapeLF.replacement="@separator@" persistStateInterval="200")
+  escapeLF="on" escapeLF.replacement="@separator@" persistStateInterval="20")
 # What was renamed: 0.log.20261123-081500, but not what the kubelet has compressed.
 input(type="imfile" file="@pods@/*/*/*.log.*[0-9]" tag="pods" ruleset="pods" addMetadata="on" endmsg.regex="@complete@" readTimeout="1"
-  escapeLF="on" escapeLF.replacement="@separator@" persistStateInterval="200")
+  escapeLF="on" escapeLF.replacement="@separator@" persistStateInterval="20")
 # Copies of what the kubelet has compressed meanwhile: see the script.
 input(type="imfile" file="@folder@/packed/*/*/*.log.*[0-9]" tag="pods" ruleset="pods" addMetadata="on" endmsg.regex="@complete@"
-  readTimeout="1" escapeLF="on" escapeLF.replacement="@separator@" persistStateInterval="200")
+  readTimeout="1" escapeLF="on" escapeLF.replacement="@separator@" persistStateInterval="20")
 
 *.* call own
 """
@@ -270,18 +270,32 @@ SCRIPT = r"""#!/bin/sh
 cd "$SHIPPER_FOLDER" || exit 1
 umask 077
 say() { echo "$(date -u +%Y-%m-%dT%H:%M:%SZ) shipper: $*"; }
+# Where a message began that was not complete yet: nothing is held then, so what was held is read again. Of one longer than the
+# configuration allows, the part after the cut begins somewhere in a line of the runtime, which has at most 16 KiB.
 rewind() {
   for file in imfile-state:*; do
     [ -f "$file" ] || continue
-    awk 'match($0, /"curr_offs": *[0-9]+/) {
-      at = substr($0, RSTART, RLENGTH); sub(/[^0-9]*/, "", at); at -= 400000; if (at < 0) at = 0
+    LC_ALL=C awk 'function number(name) {
+      if (!match($0, "\"" name "\": *[0-9]+")) exit
+      text = substr($0, RSTART, RLENGTH); sub(/.*: */, "", text); return text + 0
+    }
+    {
+      at = number("strt_offs"); held = number("curr_offs") - at
+      if (match($0, /"prev_msg_segment": ".*"/)) {
+        text = substr($0, RSTART + 21, RLENGTH - 22)
+        gsub(/\\\\/, "x", text); gsub(/\\u..../, "x", text); gsub(/\\./, "x", text); gsub(/\342\220\236/, "x", text) # as in the file
+        if (length(text) > held) at -= 20000
+      }
+      if (at < 0) at = 0
       printf "{ \"filename\": \"\", \"prev_was_nl\": 0, \"curr_offs\": %d, \"strt_offs\": %d }\n", at, at
     }' "$file" > new.state
     if [ -s new.state ]; then mv new.state "$file"; else rm -f "$file"; fi
   done
 }
-# Places in the files, copied while both queues were empty. That they are empty again later shows that all has arrived.
+# Places in the files, copied while both queues were empty. That they are empty again later shows that all has arrived; "later" is
+# what rsyslogd has counted since then, as one that stands still says nothing new.
 keep() {
+  [ ! -d kept ] || [ stats.json -nt kept ] || return
   [ "$(tail -n 40 stats.json 2>/dev/null | grep -E '"name": "(pods|refused)"' | tail -n 2 | grep -c '"size": 0,')" = 2 ] || return
   if [ -d kept ]; then rm -rf older; mv kept older; fi
   mkdir kept && cp imfile-state:* kept/ 2>/dev/null

@@ -17,13 +17,15 @@ from typing import Any, Protocol
 import httpx
 import pandas as pd
 
-from stackbook.errors import CheckFailed, StackbookError, TransportError
+from stackbook.errors import CheckFailed, StackbookError, TransportError, WaitTimeout
 from stackbook.tracing.frames import parse
+from stackbook.waiting import pause
 from stackbook.waiting import until as wait_until
 
 NAMESPACE = "istio-system"
 SERVICE, PORT, BASE = "svc/tracing", 80, "/jaeger/api"
 _IDS_AT_ONCE = 100
+_AWAY = "see its pod: kubectl get pods -n istio-system -l app=jaeger"
 
 
 class Forwards(Protocol):
@@ -36,10 +38,16 @@ class Forwards(Protocol):
 
 
 class Jaeger:
-    """An open way to Jaeger while the block runs; when its pod has been restarted, the way is opened anew."""
+    """An open way to Jaeger while the block runs; when its pod is restarted, the way is opened anew.
 
-    def __init__(self, kube: Forwards, *, timeout: float = 60.0) -> None:
-        self._kube, self._timeout = kube, timeout
+    Args:
+        kube: opens the way.
+        timeout: deadline of one question, in seconds.
+        back: seconds within which a pod that was restarted has to answer again.
+    """
+
+    def __init__(self, kube: Forwards, *, timeout: float = 60.0, back: float = 30.0) -> None:
+        self._kube, self._timeout, self._back = kube, timeout, back
         self._open = contextlib.ExitStack()
         self._client: httpx.Client | None = None
 
@@ -68,17 +76,20 @@ class Jaeger:
         """The `data` of an answer.
 
         Raises:
-            TransportError: Jaeger could not be reached, also after the way was opened anew.
+            TransportError: Jaeger could not be reached, however often the way was opened anew.
             CheckFailed: it answers with an error.
         """
-        for last in (False, True):
+        deadline, wait = time.monotonic() + self._back, 0.0  # at first, only the way may be an old one
+        while True:
             try:
                 answer = (self._client or self._connect()).get(BASE + path, params=params)
                 break
-            except httpx.TransportError as error:
+            except (httpx.TransportError, WaitTimeout) as error:
                 self._client = None
-                if last:
-                    raise TransportError(f"Jaeger could not be asked {path}: {error!r}") from error
+                if time.monotonic() >= deadline:
+                    raise TransportError(f"Jaeger could not be asked {path}: {error!r}", fix=_AWAY) from error
+            pause(wait)
+            wait = 0.5
         if answer.status_code != 200:
             raise CheckFailed(f"Jaeger answers {path} with {answer.status_code}: {answer.text.strip()[:300]}")
         return answer.json()["data"] or []
