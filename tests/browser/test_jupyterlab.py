@@ -134,7 +134,8 @@ def test_plots_and_tables_of_a_long_chapter(
     assert all(outputs_alt(server.saved(PROTOBUF)))
     batch = by_papermill(PROTOBUF, tmp_path, monkeypatch)
     assert sum(map(bool, batch)) >= 30
-    assert batch == shown(server.saved(PROTOBUF))
+    both = enumerate(zip(batch, shown(server.saved(PROTOBUF)), strict=True))
+    assert {number: pair for number, pair in both if pair[0] != pair[1]} == {}
 
 
 def test_a_long_step_says_what_it_is_doing_while_it_runs(server: Any, page: Any, pictures: Path) -> None:

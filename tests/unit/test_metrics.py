@@ -136,26 +136,6 @@ def test_a_target_that_was_not_scraped_yet_is_waited_for_and_one_that_is_down_is
         metrics.wait_scraped(server.client, after=at, timeout=0.3)
 
 
-def test_a_quantile_is_that_of_the_first_moment_at_which_each_versions_histogram_has_the_requests(
-    server: Server,
-) -> None:
-    keys = {"service": "reviews", "status": 200, "count": 1}
-    counted = pd.DataFrame(
-        [keys | {"version": v} for v in ("v1", "v2")] + [keys | {"service": "ratings", "version": "v9"}]
-    )
-    counted.attrs |= {"at": 1000.0, "seconds": 4.5}
-    v1, v2, other = ({"app": app, "version": v} for app, v in (("reviews", "v1"), ("reviews", "v2"), ("ratings", "v9")))
-    for later, values in enumerate(((1.0, float("nan")), (2.0, 3.0), (7.0, 8.0))):
-        query = ENVOY.fill(ENVOY.latency, window=4.5 + later, quantile=0.9)
-        server.answers[query] = vector((v1, values[0]), (v2, values[1]), (other, 9.0))
-    assert metrics.quantile(server.client, ENVOY, counted, 0.9, service="reviews").to_dict() == {"v1": 2.0, "v2": 3.0}
-    server.answers = dict.fromkeys(
-        (ENVOY.fill(ENVOY.latency, window=4.5 + n, quantile=0.9) for n in range(11)), vector()
-    )
-    with pytest.raises(WaitTimeout, match="reviews's latency in the histograms"):
-        metrics.quantile(server.client, ENVOY, counted, 0.9, service="reviews")
-
-
 class Pods:
     """The part of a cluster that `expected` reads."""
 

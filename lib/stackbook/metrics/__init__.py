@@ -1,7 +1,7 @@
 """What is counted: Prometheus in the cluster, its answers as DataFrames, and the panels that Kiali and Grafana would show."""
 
 from stackbook.metrics.client import Prometheus, opened
-from stackbook.metrics.counting import advanced, agree, around, client_counts, quantile, service_counts
+from stackbook.metrics.counting import advanced, agree, around, client_counts, service_counts
 from stackbook.metrics.deploy import (
     JOBS,
     PROMETHEUS,
@@ -47,7 +47,6 @@ __all__ = [
     "missing",
     "missing_in_the_end",
     "opened",
-    "quantile",
     "samples",
     "service_counts",
     "service_graph",

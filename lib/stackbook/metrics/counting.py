@@ -7,11 +7,9 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from stackbook.errors import WaitTimeout
 from stackbook.metrics.client import Prometheus
 from stackbook.metrics.deploy import wait_scraped
 from stackbook.metrics.words import Vocabulary
-from stackbook.waiting import until
 from stackbook.witnesses import KEYS, count
 
 
@@ -80,30 +78,3 @@ def around(
     rise.attrs["at"] = time.time()
     rise.attrs["seconds"] = rise.attrs["at"] - began
     return rise, frame
-
-
-def quantile(prometheus: Prometheus, words: Vocabulary, counted: pd.DataFrame, q: float, *, service: str) -> pd.Series:
-    """Version → the latency in ms that a share `q` of a service's requests did not exceed, from the proxies' histograms.
-
-    Envoy adds what it timed to a histogram's buckets every 5 s (`stats_flush_interval`), and counts at once: so the answer is that
-    of the first second, after the requests were counted, in which each version that has counted some has timed some, too.
-
-    Args:
-        prometheus, words: where, and how it is asked.
-        counted: what `around` has counted; it says when.
-        q: from 0 to 1.
-        service: the service.
-
-    Raises:
-        WaitTimeout: the histograms know nothing of the requests 10 s later.
-    """
-    wanted = set(counted[counted["service"] == service]["version"])
-    found = pd.Series(dtype=float)
-    for later in range(11):
-        at, window = counted.attrs["at"] + later, counted.attrs["seconds"] + later
-        until(lambda: time.time() >= at, what="a second has passed", timeout=12, every=0.2)  # noqa: B023
-        answer = words.plain(prometheus.query(words.fill(words.latency, window=window, quantile=q), at=at))
-        found = answer[answer["service"] == service].set_index("version")["value"].dropna() if len(answer) else found
-        if wanted <= set(found.index):
-            return found
-    raise WaitTimeout(f"{service}'s latency in the histograms", 10, last=str(found.to_dict()))
