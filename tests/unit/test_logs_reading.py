@@ -58,6 +58,21 @@ def test_ids_are_asked_for_without_envoys_note_and_not_too_many_at_once():
     assert asked[0][0] == "00000000-89ab-4def-8123-456789abcdef"
 
 
+def test_a_page_is_there_once_each_service_that_it_asked_has_its_line():
+    """ratings is asked by v2 and v3 of reviews only; the lines come service by service."""
+    starred = {"version": "v2", "request_id": ID.format("4")}
+    plain = {"request_id": ID.format("4").replace("cdef", "0000")}
+    asked = [starred["request_id"], plain["request_id"]]
+    pages = [entry(service) | one for service in ("details", "productpage", "reviews") for one in (plain, starred)]
+    store = Store(*pages)
+    with pytest.raises(WaitTimeout, match="1 of 1 requests are in no line of ratings"):
+        reading.wait_pages(store, asked, timeout=0.1)
+    store.found.append(entry("ratings") | {"request_id": starred["request_id"]})
+    assert reading.wait_pages(store, asked, timeout=0.1)["service"].value_counts().to_dict() == {
+        "details": 2, "productpage": 2, "reviews": 2, "ratings": 1,
+    }  # fmt: skip
+
+
 def test_a_time_window_is_asked_for_in_utc():
     assert reading.between(0, 60) == {
         "range": {"@timestamp": {"gte": "1970-01-01T00:00:00+00:00", "lt": "1970-01-01T00:01:00+00:00"}}

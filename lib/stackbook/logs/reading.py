@@ -89,6 +89,21 @@ def wait_access(
     return found
 
 
+def wait_pages(store: Store, requests: Sequence[str], *, timeout: float = 240.0) -> pd.DataFrame:
+    """Wait until each service that bookinfo's page asks has a line for each request; returns the lines of all proxies.
+
+    `ratings` is asked where v2 or v3 of `reviews` has answered.
+
+    Raises:
+        WaitTimeout: with the service, and how many are missing.
+    """
+    for service in ("details", "productpage", "reviews"):
+        log = wait_access(store, requests, service=service, timeout=timeout)
+    starred = log[(log["service"] == "reviews") & (log["direction"] == "inbound") & (log["version"] != "v1")]
+    wait_access(store, list(starred["request_id"]), service="ratings", timeout=timeout)
+    return access_log(store, requests={plain_id(request) for request in requests})
+
+
 def discover(
     store: Store, query: Mapping[str, Any], *, columns: Mapping[str, str], count: int = 10, oldest_first: bool = False
 ) -> pd.DataFrame:

@@ -114,6 +114,8 @@ def quantiles(named: Mapping[str, Mapping[str, float]], *, title: str) -> Any:
         for bar in container:
             bar.set_hatch(hatch)
     axes.set(title=title, ylabel="latency in ms")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
     axes.grid(axis="x", visible=False)
     return fig
 
