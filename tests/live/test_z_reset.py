@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import canaries
 import pytest
@@ -28,11 +30,15 @@ def test_no_secret_in_anything_that_was_left(lab: Lab, left_behind: Path, tmp_pa
     lab.provider.collect_logs(tmp_path / "journals")
     pods = tmp_path / "pods"
     pods.mkdir()
-    for pod in lab.kube.json("get", "pods", "-A")["items"]:
+
+    def keep_log(pod: dict[str, Any]) -> None:
         meta = pod["metadata"]
         flags = ("--all-containers", "--tail=5000", "-n", meta["namespace"])
         said = lab.kube.kubectl("logs", meta["name"], *flags, check=False, timeout=60).stdout
         (pods / f"{meta['namespace']}-{meta['name']}.log").write_text(said)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(keep_log, lab.kube.json("get", "pods", "-A")["items"]))
     runs, state = paths.runs(), sorted(lab.state.rglob("*.jsonl"))
     logs = os.environ.get("STACKBOOK_TEST_LOGS", left_behind)
     everything = [runs, *state, logs, tmp_path, paths.notebooks(), paths.checkout() / "docs"]

@@ -66,6 +66,14 @@ def test_a_canary_is_found_in_each_kind_of_file(tmp_path: Path, name: str) -> No
     assert not any(CANARY in str(f) for f in found)
 
 
+def test_among_many_files_each_that_has_it_is_named_once_and_in_order(tmp_path: Path) -> None:
+    for number in range(60):
+        text = f"it is {CANARY}. {CANARY}" if number % 7 == 0 else "nothing"
+        (tmp_path / f"{number:02d}.log").write_text(text, encoding="utf-8")
+    found = scan([tmp_path], [CANARY])
+    assert [f.path.stem for f in found] == [f"{n:02d}" for n in range(0, 60, 7) for _ in range(2)]
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.binary(max_size=9), st.binary(max_size=9))
 def test_a_canary_is_found_in_base64_at_any_place(tmp_path: Path, before: bytes, after: bytes) -> None:
