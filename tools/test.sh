@@ -132,19 +132,18 @@ second_lane() { # gRPC's rules last: istiod's pushes for them are not to come be
     tests/live/test_grpc_mutations.py \
     tests/live/test_witnesses_live.py tests/live/test_logs.py # by now there is a toolchain on a new machine, too
 }
-third_lane() { # what stands beside the lab, and what has a turn of its own; metrics after the witnesses, which count on Prometheus
-  tests -v tests/live/test_prometheus.py tests/live/test_own_lab.py tests/live/test_ssh.py tests/browser tests/live/test_metrics.py
+third_lane() { # what stands beside the lab, and what has a turn of its own; where the lab stood, the unit tests
+  local failed=0
+  tests -v tests/live/test_prometheus.py tests/live/test_own_lab.py tests/live/test_ssh.py tests/browser || failed=1
+  [ "$STACKBOOK_LAB_WAS_THERE" = 0 ] || unit || failed=1
+  return "$failed"
 }
 beside second second_lane
 beside third third_lane
-live "rules, and the checks of traffic and traces, each seen to fail" \
-  tests/live/test_traffic_live.py tests/live/test_traffic_mutations.py tests/live/test_tracing.py
-if [ "$STACKBOOK_LAB_WAS_THERE" = 1 ]; then
-  say "unit tests"
-  unit || status=1
-fi
+live "rules, and the checks of traffic, metrics, traces, each seen to fail" \
+  tests/live/test_traffic_live.py tests/live/test_traffic_mutations.py tests/live/test_metrics.py tests/live/test_tracing.py
 meanwhile second "gRPC, delivery, witnesses, logs, each check seen to fail"
-meanwhile third "Prometheus itself; a lab of its own; SSH; the browser; metrics, each check seen to fail"
+meanwhile third "Prometheus itself; a lab of its own; SSH; the browser; on a lab that stood, unit tests"
 
 touch "$logs/reset"
 live "secrets are searched for in all that was left; reset: the host as it was" tests/live/test_z_reset.py

@@ -57,6 +57,7 @@ def test_killed_twice_it_still_has_what_it_had(installed: Lab) -> None:
     with metrics.opened(installed.kube) as prometheus:
         metrics.wait_complete(installed, prometheus)
         assert metrics.samples(prometheus, at=moment)[1] >= before > 0  # one more, where a scrape had just begun
+        assert len(prometheus.query("up")) and prometheus.query("up", newer=time.time()).empty
 
 
 def test_applied_again_nothing_is_changed(installed: Lab) -> None:

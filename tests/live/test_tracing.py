@@ -24,7 +24,7 @@ pytestmark = pytest.mark.live
 NOTHING = "__import__('contextlib').nullcontext()"
 """Stands for a context that does nothing."""
 IN_TIME = tracing.Jaeger.wait.__kwdefaults__
-SOON = 5.0
+SOON = 3.0
 """Seconds that spans are waited for where they never come."""
 TO = 'rules.virtual_service("reviews", rules.route(rules.to("reviews", "{}")))'
 
@@ -71,7 +71,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     "istiod stays": ("istiod", "switches.without_istiod(lab.kube)", NOTHING,
         "by the old rule|is refused"),
     "spans that wait": ("latency", "set_runtime(lab.kube, LONE)",
-                        'set_runtime(lab.kube, LONE | {telemetry.INTERVAL: "9000"}); pause(1.2)',
+                        'set_runtime(lab.kube, LONE | {telemetry.INTERVAL: "7000"}); pause(1.2)',
         "within 5 s|each request is found"),
     "not killed": ("killed", "switches.kill(lab.kube, lab.machines)", "time.time(), time.time()",
         "sent after the kill"),

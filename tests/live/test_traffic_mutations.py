@@ -81,7 +81,12 @@ MUTATIONS = {
         {'rules.peer_authentication("all", mode)': 'rules.peer_authentication("all", "PERMISSIVE")'},
         "all but one are answered",
     ),
-    "always at random": ("06-traffic", "balance", {"balance=way": 'balance="RANDOM"'}, "ROUND_ROBIN"),
+    "always at random": (
+        "06-traffic",
+        "balance",
+        {"balance=way": 'balance="RANDOM"', "count=900": "count=300"},
+        "ROUND_ROBIN",
+    ),
     "not by the gateway": ("06-traffic", "egress", {", SHOP, *GATE]": ", SHOP]"}, "the routed ones"),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -17,6 +18,7 @@ from stackbook.chapter_parameters import Metrics
 from stackbook.errors import CheckFailed, InputError, WaitTimeout
 from stackbook.metrics import counting, deploy, graph, observe, panels, words
 from stackbook.parameters import validate
+from stackbook.waiting import pause
 
 ENVOY, ISTIO = words.ENVOY, words.ISTIO
 TO_REVIEWS = {"app": "productpage", "cluster_name": "outbound|9080||reviews.default.svc.cluster.local;"}
@@ -33,12 +35,14 @@ class Server:
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}
         self.asked: list[str] = []
+        self.lookback: list[float] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 parts = urlsplit(self.path)
                 query = parse_qs(parts.query).get("query", [""])[0]
+                outer.lookback += map(float, parse_qs(parts.query).get("lookback_delta", []))
                 outer.asked.append(query or parts.path)
                 key = query or parts.path.rpartition("/")[2]
                 answer = outer.answers.get(key)
@@ -331,6 +335,20 @@ def test_there_is_no_prometheus(monkeypatch: pytest.MonkeyPatch) -> None:
     kube: Any = Kube()
     with pytest.raises(CheckFailed, match="no Prometheus"), metrics.opened(kube):
         pass
+
+
+def test_a_count_around_requests_takes_only_what_was_scraped_since(server: Server) -> None:
+    """Started anew, Prometheus still has the last value of a counter that is no longer there: 2 of 98 requests were counted."""
+    server.answers["targets"] = {"activeTargets": [target("envoy", "a") | {"lastScrape": "2100-01-01T00:00:00Z"}]}
+    server.answers[ENVOY.served] = vector()
+    began = time.time()
+    rise, sent = metrics.around(
+        server.client, ENVOY, lambda: pd.DataFrame({"sent": [pause(1.0)]}), services=["ratings"]
+    )
+    assert rise.empty and len(sent) == 1
+    before, after = server.lookback
+    assert 0 < before <= rise.attrs["at"] - began - 1.0 and 0 < after < 1.0
+    assert server.client.query(ENVOY.served).empty and len(server.lookback) == 2
 
 
 def test_counts_of_services_are_whole_numbers(server: Server) -> None:

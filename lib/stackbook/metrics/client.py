@@ -6,6 +6,7 @@ https://prometheus.io/docs/prometheus/latest/querying/api/
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,19 +30,22 @@ class Prometheus:
 
     url: str
 
-    def query(self, text: str, *, at: float | None = None) -> pd.DataFrame:
+    def query(self, text: str, *, at: float | None = None, newer: float | None = None) -> pd.DataFrame:
         """The answer to an instant query: a column per label, `timestamp` (Unix time) and `value`; empty where there is none.
 
         Args:
             text: PromQL.
             at: Unix time; now when None.
+            newer: samples taken before this Unix time do not count; when None, those of the last 5 min do.
 
         Raises:
             InputError: Prometheus cannot read the query.
         """
         from prometheus_api_client import MetricSnapshotDataFrame
 
-        found = self._ask("custom_query", text, params={"time": at} if at is not None else None)
+        when = {} if at is None else {"time": at}
+        back = {} if newer is None else {"lookback_delta": f"{max(0.001, (at or time.time()) - newer):.3f}"}
+        found = self._ask("custom_query", text, params=when | back or None)
         if not found:
             return pd.DataFrame(columns=["timestamp", "value"])
         return pd.DataFrame(MetricSnapshotDataFrame(found, ts_as_datetime=False))

@@ -13,9 +13,18 @@ from stackbook.metrics.words import Vocabulary
 from stackbook.witnesses import KEYS, count
 
 
-def service_counts(prometheus: Prometheus, words: Vocabulary, *, at: float | None = None) -> pd.DataFrame:
-    """What the proxies of the services have counted since each started: pod, service, version, status, count."""
-    found = words.plain(prometheus.query(words.served, at=at))
+def service_counts(
+    prometheus: Prometheus, words: Vocabulary, *, at: float | None = None, newer: float | None = None
+) -> pd.DataFrame:
+    """What the proxies of the services have counted since each started: pod, service, version, status, count.
+
+    Args:
+        prometheus, words: where, and how it is asked.
+        at: Unix time; now when None.
+        newer: what was scraped before this Unix time does not count. Started anew, Prometheus goes on with what it had of a
+            counter for 5 min, also where that is no longer there.
+    """
+    found = words.plain(prometheus.query(words.served, at=at, newer=newer))
     if found.empty:
         return pd.DataFrame(columns=["pod", *KEYS, "count"])
     return found.assign(count=found["value"].astype(int))[["pod", *KEYS, "count"]].reset_index(drop=True)
@@ -71,10 +80,11 @@ def around(
     """
     began = time.time()
     wait_scraped(prometheus, after=began)
-    before = service_counts(prometheus, words)
+    before = service_counts(prometheus, words, newer=began)
     frame = send()
-    wait_scraped(prometheus, after=time.time())
-    rise = advanced(before, service_counts(prometheus, words), services=services)
+    sent = time.time()
+    wait_scraped(prometheus, after=sent)
+    rise = advanced(before, service_counts(prometheus, words, newer=sent), services=services)
     rise.attrs["at"] = time.time()
     rise.attrs["seconds"] = rise.attrs["at"] - began
     return rise, frame
