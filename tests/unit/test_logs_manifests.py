@@ -182,14 +182,14 @@ def test_what_is_left_of_a_line_read_from_its_middle_is_no_line(start):
 
 
 @contextlib.contextmanager
-def running(folder, *, second="0.1"):
+def running(folder, *, second="0.1", rsyslogd="exec /bin/sleep 60"):
     """The script with a stand-in for rsyslogd, in `folder`/state, over the files of `folder`/pods; ended in good order.
 
     A second of its own clock is shorter here; each is noted in `folder`/state/looks.
     """
     (folder / "bin").mkdir(exist_ok=True)
     for name, body in (
-        ("rsyslogd", 'echo started >> "$SHIPPER_FOLDER/starts"\nexec /bin/sleep 60'),
+        ("rsyslogd", f'echo started >> "$SHIPPER_FOLDER/starts"\n{rsyslogd}'),
         ("sleep", f'echo x >> "$SHIPPER_FOLDER/looks"\nexec /bin/sleep {second}'),
     ):
         stand_in = folder / "bin" / name
@@ -307,6 +307,25 @@ def test_a_place_holds_only_once_rsyslogd_has_counted_again(tmp_path, alive, pla
         until(lambda: looked.stat().st_size > 2 * 12, what="it has looked again", timeout=20, every=0.02)
         found = json.loads((state / "older" / "imfile-state:1").read_text())
     assert found["curr_offs"] == place_to_go_on_from
+
+
+@pytest.mark.parametrize(
+    ("size", "opened", "anew"), [(0, False, True), (0, True, False), (7, False, False)], ids=["unseen", "open", "busy"]
+)
+def test_a_file_that_rsyslogd_does_not_see_has_it_started_anew_unless_it_is_busy(tmp_path, size, opened, anew):
+    log = tmp_path / "pods" / "shop_web_1" / "web" / "0.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("new\n")
+    counts = "".join(f'{{"name": "{name}", "size": {size}, "x": 1}}\\n' for name in ("pods", "refused"))
+    counting = f"while :; do printf '{counts}' >> \"$SHIPPER_FOLDER/stats.json\"; /bin/sleep 0.02; done"
+    with running(tmp_path, second="0.02", rsyslogd=f"exec 3< {log}\n{counting}" if opened else counting) as state:
+        looks = state / "looks"
+        once = len("started\n")
+        if anew:
+            until(lambda: (state / "starts").stat().st_size > once, what="it is started anew", timeout=20, every=0.05)
+        else:
+            until(lambda: looks.stat().st_size > 2 * 45, what="it has looked often", timeout=20, every=0.05)
+            assert (state / "starts").stat().st_size == once
 
 
 # the Secret

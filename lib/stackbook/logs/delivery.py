@@ -49,7 +49,7 @@ def _seconds(text: str) -> float:
     return float(pd.Timestamp(text).timestamp())
 
 
-def wait_arrived(store: Store, writers: Writers, *, timeout: float = 240.0, quiet: float = 20.0) -> pd.DataFrame:
+def wait_arrived(store: Store, writers: Writers, *, timeout: float = 240.0, quiet: float = 30.0) -> pd.DataFrame:
     """Wait until as many lines as were written can be found, or none came for `quiet` seconds, and return them as `arrived`.
 
     What is missing then is no reason to fail here: `problems` says what it is. A shipper that sends again what had arrived

@@ -66,8 +66,7 @@ def wait_access(
 ) -> pd.DataFrame:
     """Wait until a service's proxy has a line for each request, and return the requests' lines of all proxies.
 
-    A shipper sends first what was written before: 20,000 lines of an earlier load take half a minute. And while the files of
-    deleted pods keep it busy, it reads on late where the kubelet has rotated a file (`rsyslog_config`).
+    A shipper sends first what was written before: 20,000 lines of an earlier load take half a minute.
 
     Raises:
         WaitTimeout: with how many are missing.

@@ -5,8 +5,8 @@ From a line of the container runtime ("time stream tag text", tag P for a part a
 1. imfile follows the files, also over the kubelet's rotation: a second input reads on where a file was renamed, as the
    runtime still writes to it for a moment. Lines that need what follows them are held back (`complete`), 1 s at most.
 2. The ruleset `pods` puts parts together and keeps stack traces whole; mmkubernetes asks the API whose pod it is.
-   imfile of this version drops what is deleted one by one, 6 s each, and sees a new file behind it only then: after pods with
-   many containers are deleted, a file that is rotated is read on minutes late (twice rotated within that time: not tried).
+   imfile of this version drops what is deleted one by one, 6 s each, and sees only then that a file behind it was rotated
+   (detect_updates): the script starts rsyslogd anew where it does not see a file (`look`).
 3. omelasticsearch creates a document under an id made of pod, container, time in ns and stream. A line sent twice has the
    same id: Elasticsearch refuses the second (409), and so duplicates are told apart.
 
@@ -294,11 +294,24 @@ rewind() {
 }
 # Places in the files, copied while both queues were empty. That they are empty again later shows that all has arrived; "later" is
 # what rsyslogd has counted since then, as one that stands still says nothing new.
+empty() { [ "$(tail -n 40 stats.json 2>/dev/null | grep -E '"name": "(pods|refused)"' | tail -n 2 | grep -c '"size": 0,')" = 2 ]; }
 keep() {
   [ ! -d kept ] || [ stats.json -nt kept ] || return
-  [ "$(tail -n 40 stats.json 2>/dev/null | grep -E '"name": "(pods|refused)"' | tail -n 2 | grep -c '"size": 0,')" = 2 ] || return
+  empty || return
   if [ -d kept ]; then rm -rf older; mv kept older; fi
   mkdir kept && cp imfile-state:* kept/ 2>/dev/null
+}
+# imfile lets go of deleted files one by one, 6 s each, and sees only then that one behind them was rotated: its new lines might wait
+# for minutes, or be deleted with their pod. So where a file is not open at two looks, though rsyslogd has nothing else to do, it is
+# started anew. `stuck` is the file then.
+look() {
+  stuck=""
+  if [ -e unseen ] && ! [ stats.json -nt unseen ]; then return; fi
+  stat -L -c %i "/proc/$child/fd/"* > open.inodes 2>/dev/null
+  stat -c '%i %n' "$SHIPPER_PODS"/*/*/*.log 2>/dev/null |
+    awk 'NR == FNR { open[$1]; next } !($1 in open) { print $2 }' open.inodes - > unseen.new
+  if [ -e unseen ] && empty; then stuck=$(grep -Fxf unseen unseen.new | head -n 1); fi
+  mv unseen.new unseen
 }
 # Files that were compressed since a place before which all has arrived, or since the beginning, may hold lines that were never
 # read. What had arrived of them is refused by its id. A copy is kept for an hour.
@@ -324,17 +337,19 @@ trap stop TERM INT
 [ -e begun ] || : > begun
 while :; do
   if [ -s refused.json ]; then mv refused.json refused.last; fi
-  rm -rf imfile-state:* kept
+  rm -rf imfile-state:* kept unseen
   cp older/imfile-state:* . 2>/dev/null
   rewind
   unpack
   rsyslogd -n -i NONE -f "$SHIPPER_CONFIG" &
   child=$!
   seconds=0
-  while kill -0 "$child" 2>/dev/null && [ ! -s refused.json ]; do
+  stuck=""
+  while kill -0 "$child" 2>/dev/null && [ ! -s refused.json ] && [ ! "$stuck" ]; do
     if [ -f stats.json ] && [ "$(wc -c < stats.json)" -gt 1000000 ]; then : > stats.json; fi
     seconds=$((seconds + 1))
     [ $((seconds % 5)) != 0 ] || keep
+    [ $((seconds % 5)) != 0 ] || [ "$seconds" -lt 20 ] || look
     sleep 1 &
     wait $!
   done
@@ -345,6 +360,10 @@ while :; do
     wait "$child"
     sleep 2 &
     wait $!
+  elif [ "$stuck" ]; then
+    say "rsyslogd is started anew, as it does not see $stuck"
+    kill -TERM "$child"
+    wait "$child"
   else
     wait "$child"
     say "rsyslogd has ended with status $?"
