@@ -220,7 +220,10 @@ def _rules(lab: Lab) -> str:
 def _scraped(lab: Lab) -> str:
     from stackbook import metrics
 
-    with metrics.opened(lab.kube) as prometheus:
+    with (  # nobody kills it meanwhile, as chapter 10 does
+        lab.turn("what is scraped", of=metrics.PROMETHEUS),
+        metrics.opened(lab.kube) as prometheus,
+    ):
         wrong = metrics.missing_in_the_end(lab, prometheus)
         require(not wrong, "; ".join(wrong[:5]), fix="stackbook run --only 10")
         return f"{len(prometheus.targets())} targets"
