@@ -74,10 +74,10 @@ def scan(
     look = partial(_search, forms=forms, allowed=tuple(allowed))
     all_files = list(files(paths))
     if len(all_files) < 50:
-        parts = map(look, all_files)
+        parts = list(map(look, all_files))
     else:  # reading a hundred megabytes takes one processor 10 s
         with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-            parts = iter(list(pool.map(look, all_files, chunksize=10)))
+            parts = list(pool.map(look, all_files, chunksize=10))
     return list(dict.fromkeys(finding for part in parts for finding in part))
 
 

@@ -11,7 +11,7 @@ import pytest
 from stackbook import checks
 from stackbook.chapter import Lab
 from stackbook.errors import CheckFailed, WaitTimeout
-from stackbook.logs import client, delivery, deploy, faults, guard, reading, rsyslog_config, writers
+from stackbook.logs import client, delivery, deploy, faults, guard, reading, rsyslog_config, shipper_script, writers
 from stackbook.logs.secret import NAMESPACE, SERVER
 from stackbook.redact import Secret
 from stackbook.waiting import pause, until
@@ -97,7 +97,7 @@ def configured(lab: Lab, old: str, new: str) -> dict[str, Any]:
     """The shippers' ConfigMap with one change."""
     text = rsyslog_config.render(server=SERVER, port=9200)
     assert text.count(old) == 1
-    data = {"rsyslog.conf": text.replace(old, new), "run.sh": rsyslog_config.SCRIPT}
+    data = {"rsyslog.conf": text.replace(old, new), "run.sh": shipper_script.SCRIPT}
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -193,7 +193,7 @@ def test_a_shipper_killed_outright_loses_nothing(logs: Lab) -> None:
 
 
 def test_a_shipper_ended_in_good_order_while_nobody_takes_its_lines_loses_nothing(logs: Lab) -> None:
-    """The lines are long: what it has in hand for one request is more than it goes back in a file to find the beginning of a trace."""
+    """The lines are long: what it has in hand for one request is megabytes."""
     with writers.numbered(logs, 600, seconds=3, filled=0.9) as pods:
         with client.opened(logs.kube) as store:
             until(lambda: store.count(delivery.lines_of(pods)), what="the first lines are found", timeout=40)

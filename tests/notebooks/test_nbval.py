@@ -79,3 +79,22 @@ def test_what_a_reader_must_be_able_to_trust_is_left_alone(text):
 
 def test_the_list_stays_short():
     assert len(patterns()) <= 6
+
+
+DEAD = "Kernel died before replying to kernel_info"
+
+
+@pytest.mark.parametrize(
+    ("said", "last"),
+    [([DEAD, "1 passed"], "1 passed"), (["1 failed", "1 passed"], "1 failed"), ([DEAD] * 4, DEAD)],
+    ids=["died at its start", "failed", "dies each time"],
+)
+def test_only_a_kernel_that_has_not_even_answered_is_started_again(monkeypatch, tmp_path, said, last):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "live")
+    import test_c_nbval
+
+    answers = iter(said)
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, next(answers), "")
+    )
+    assert test_c_nbval.nbval(tmp_path / "x.ipynb", tmp_path).stdout == last

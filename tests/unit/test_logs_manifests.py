@@ -14,7 +14,7 @@ import yaml
 from stackbook import manifests
 from stackbook.chapter_parameters import Logs
 from stackbook.errors import InputError
-from stackbook.logs import deploy, guard, rsyslog_config, secret
+from stackbook.logs import deploy, guard, rsyslog_config, secret, shipper_script
 from stackbook.parameters import validate
 from stackbook.waiting import until
 
@@ -201,7 +201,7 @@ def running(folder, *, second="0.1", rsyslogd="exec /bin/sleep 60"):
     before = starts.stat().st_size if starts.exists() else 0
     env = {"PATH": f"{folder / 'bin'}:/usr/bin:/bin", "SHIPPER_FOLDER": str(state), "SHIPPER_CONFIG": "none",
            "SHIPPER_PODS": str(folder / "pods")}  # fmt: skip
-    process = subprocess.Popen(["sh", "-c", rsyslog_config.SCRIPT], env=env, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(["sh", "-c", shipper_script.SCRIPT], env=env, stdout=subprocess.PIPE, text=True)
     try:
         until(lambda: starts.exists() and starts.stat().st_size > before, what="it has started", timeout=20, every=0.02)
         yield state

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stackbook import manifests
 from stackbook.cluster import pod_problem
 from stackbook.errors import CommandFailed
-from stackbook.logs import rsyslog_config, secret
+from stackbook.logs import rsyslog_config, secret, shipper_script
 from stackbook.logs.client import INDICES, Store, opened
 from stackbook.waiting import until
 
@@ -150,7 +150,7 @@ def _configuration() -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": "shipper", "namespace": NAMESPACE},
-        "data": {"rsyslog.conf": text, "run.sh": rsyslog_config.SCRIPT},
+        "data": {"rsyslog.conf": text, "run.sh": shipper_script.SCRIPT},
     }
 
 
