@@ -239,6 +239,39 @@ def test_a_shipper_away_until_the_kubelet_compresses_a_log_loses_nothing(logs: L
         assert delivery.problems(found, pods.share) == []
 
 
+def test_a_log_rotated_behind_deleted_ones_is_seen_all_the_same(logs: Lab) -> None:
+    """imfile lets go of deleted files one by one, 6 s each, before it sees what was rotated: for these it would take 4 min."""
+    if deploy.flavour(logs) != "rsyslog":
+        pytest.skip("it is imfile that does not see it")
+    shipper = logs.kube.pods(NAMESPACE, "app=shipper")[0]
+    pod, machine = shipper["metadata"], logs.machines[shipper["spec"]["nodeName"]]
+    folder = f"/var/log/pods/{NAMESPACE}_{pod['name']}_{pod['uid']}"  # of a pod that lives: in it, the kubelet removes nothing
+    name = f"by-hand-{time.time_ns()}"
+    write = f"""write() {{ for i in $(seq "$2"); do echo "$(date -u +%FT%T.%N)Z stdout F $3 $i"; done >> {folder}/$1/0.log; }}"""
+    others = f"{folder}/{name}-*"
+
+    def found(store: client.Store, container: str) -> int:
+        return store.count({"prefix": {"kubernetes.container": container}})
+
+    def said() -> list[str]:
+        return logs.kube.kubectl("logs", "-n", NAMESPACE, pod["name"]).lines
+
+    try:
+        before = len(said())
+        machine.run(["sh", "-c", f"""{write}
+            for n in $(seq 40); do mkdir {folder}/{name}-$n && write {name}-$n 1 other; done
+            mkdir {folder}/{name} && write {name} 1 before"""])  # fmt: skip
+        with client.opened(logs.kube) as store:
+            until(lambda: found(store, name) == 41, what="all are read", timeout=60)
+            machine.run(["sh", "-c", f"""{write}
+                rm -r {others} && cd {folder}/{name} && mv 0.log 0.log.20261126-000000 && write {name} 50 after"""])  # fmt: skip
+            until(lambda: found(store, name) == 91, what="what was written after the rotation is found", timeout=60,
+                  last=lambda: f"{found(store, name)} lines of 91", cause=lambda: "\n".join(said()[-3:]))  # fmt: skip
+        assert [line for line in said()[before:] if f"started anew, as it does not see {folder}/{name}/0.log" in line]
+    finally:
+        machine.run(["sh", "-c", f"rm -rf {folder}/{name}*"])
+
+
 def test_the_witnesses_together_take_at_most_2_5_gib(logs: Lab) -> None:
     """What the chapters 10 to 12 add to the lab: Prometheus, Jaeger, Elasticsearch and the shippers."""
     added = {"prometheus": 0, "jaeger": 0, "java": 0, "rsyslogd": 0}

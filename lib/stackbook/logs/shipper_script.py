@@ -46,8 +46,8 @@ keep() {
 look() {
   stuck=""
   if [ -e unseen ] && ! [ stats.json -nt unseen ]; then return; fi
-  stat -L -c %i "/proc/$child/fd/"* > open.inodes 2>/dev/null
-  stat -c '%i %n' "$SHIPPER_PODS"/*/*/*.log 2>/dev/null |
+  stat -L -c %d:%i "/proc/$child/fd/"* > open.inodes 2>/dev/null
+  stat -c '%d:%i %n' "$SHIPPER_PODS"/*/*/*.log 2>/dev/null |
     awk 'NR == FNR { open[$1]; next } !($1 in open) { print $2 }' open.inodes - > unseen.new
   if [ -e unseen ] && empty; then stuck=$(grep -Fxf unseen unseen.new | head -n 1); fi
   mv unseen.new unseen
