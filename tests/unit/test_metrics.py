@@ -248,9 +248,11 @@ def test_a_sidecar_without_a_figure_yet_is_waited_for_and_named(server: Server) 
         )
 
     kube: Any = Kube()
-    server.answers |= {panels.USAGE["cpu"]: vector(), panels.USAGE["memory"]: figures(old=5e7, new=0)}
-    with pytest.raises(WaitTimeout, match=r"a figure of cAdvisor.*: new"):
-        metrics.wait_usage(kube, server.client, namespaces=["default", "istio-system"], timeout=0.2)
+    server.answers |= {panels.USAGE["cpu"]: figures(ended=0.1)}
+    for too_small in (0, 4096):
+        server.answers[panels.USAGE["memory"]] = figures(old=5e7, new=too_small)
+        with pytest.raises(WaitTimeout, match=r"a figure of cAdvisor.*: new"):
+            metrics.wait_usage(kube, server.client, namespaces=["default", "istio-system"], timeout=0.2)
     server.answers[panels.USAGE["memory"]] = figures(old=5e7, new=4e7)
     found = metrics.wait_usage(kube, server.client, namespaces=["default", "istio-system"], timeout=5)
     assert dict(zip(found["pod"], found["memory"], strict=True)) == {"old": 5e7, "new": 4e7}

@@ -57,10 +57,11 @@ def test_nobody_is_waited_for_where_nobody_is(tmp_path: Path) -> None:
 
 def test_another_is_waited_for_and_named(tmp_path: Path) -> None:
     said: list[str] = []
-    with held(tmp_path, 0.4) as process, turn(tmp_path, "mine", timeout=10, say=said.append) as waited:
+    with held(tmp_path, 1) as process, turn(tmp_path, "mine", timeout=10, say=said.append) as waited:
         assert waited > 0.1
         assert process.wait(5) == 0
-    assert f"waits for its turn: process {process.pid} has it since " in said[-1] and "06-traffic, canary" in said[-1]
+    named = f"waits for its turn: process {process.pid} has it since "
+    assert [text for text in said if named in text and "06-traffic, canary" in text], said
 
 
 def test_the_deadline_says_who_has_it_and_what_for(tmp_path: Path) -> None:

@@ -145,9 +145,11 @@ def longest_gap(times: list[float]) -> float:
 
 
 def wait_usage(kube: Kube, prometheus: Prometheus, *, namespaces: Sequence[str], timeout: float = 60.0) -> pd.DataFrame:
-    """Wait until each sidecar in these namespaces has a figure, and return what their containers use (`panels.usage`).
+    """Wait until each sidecar in these namespaces has a figure, and return what their pods' containers use (`panels.usage`).
 
-    cAdvisor looks every few seconds: the sidecar of a pod that has just started has none yet.
+    cAdvisor looks every few seconds: the sidecar of a pod that has just started has no figure yet, or one of before its
+    programs began, of some KiB; none that runs has less than a MiB. Pods that have ended are left out: their last figures
+    can still be asked for.
 
     Raises:
         WaitTimeout: with the pods whose sidecars have none.
@@ -156,11 +158,11 @@ def wait_usage(kube: Kube, prometheus: Prometheus, *, namespaces: Sequence[str],
 
     def without() -> list[str]:
         nonlocal found
-        pods = [pod for namespace in namespaces for pod in kube.pods(namespace)]
-        named = {pod["metadata"]["name"] for pod in pods if "istio-proxy" in _containers(pod)}
+        pods = {pod["metadata"]["name"]: pod for namespace in namespaces for pod in kube.pods(namespace)}
+        named = {name for name, pod in pods.items() if "istio-proxy" in _containers(pod)}
         found = usage(prometheus)
-        found = found[found["namespace"].isin(namespaces)]
-        seen = found[(found["container"] == "istio-proxy") & (found["memory"] > 0)]
+        found = found[found["namespace"].isin(namespaces) & found["pod"].isin(list(pods))]
+        seen = found[(found["container"] == "istio-proxy") & (found["memory"] > 2**20)]
         return sorted(named - set(seen["pod"])) if named else ["no pod has a sidecar"]
 
     until(lambda: not without(), what="each sidecar has a figure of cAdvisor", timeout=timeout, every=1,

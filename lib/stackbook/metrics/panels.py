@@ -70,7 +70,7 @@ def usage(prometheus: Prometheus, *, at: float | None = None) -> pd.DataFrame:
     found = frames[0]
     for frame in frames[1:]:
         found = found.merge(frame, on=key, how="outer")
-    return found
+    return found.reindex(columns=[*key, *USAGE])
 
 
 def resources(table: pd.DataFrame, *, title: str) -> Any:
