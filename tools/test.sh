@@ -128,13 +128,13 @@ for lane in 2 3; do meanwhile "chapters-$lane" "chapters of lane $lane"; done
 say "every chapter was compared within $((SECONDS - before)) s"
 
 second_lane() { # gRPC's rules last: istiod's pushes for them are not to come between those that the first lane's tests of rules wait for
-  tests -v tests/live/test_delivery_mutations.py tests/unit/test_grpc_go.py tests/unit/test_traffic_program.py \
-    tests/live/test_grpc_mutations.py \
-    tests/live/test_witnesses_live.py tests/live/test_logs.py # by now there is a toolchain on a new machine, too
+  tests -v tests/live/test_delivery_mutations.py tests/live/test_grpc_mutations.py tests/live/test_witnesses_live.py \
+    tests/live/test_logs.py
 }
 third_lane() { # what stands beside the lab, and what has a turn of its own; where the lab stood, the unit tests
   local failed=0
-  tests -v tests/live/test_prometheus.py tests/live/test_own_lab.py tests/live/test_ssh.py tests/browser || failed=1
+  tests -v tests/live/test_prometheus.py tests/live/test_own_lab.py tests/live/test_ssh.py tests/browser \
+    tests/unit/test_grpc_go.py tests/unit/test_traffic_program.py || failed=1 # by now there is a toolchain on a new machine, too
   [ "$STACKBOOK_LAB_WAS_THERE" = 0 ] || unit || failed=1
   return "$failed"
 }

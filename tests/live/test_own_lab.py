@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from labtools import ROOT, stackbook
-from stackbook import kubeadm, paths
+from stackbook import kubeadm, paths, reset
 from stackbook.chapter import Lab
 from stackbook.parameters import Profile
 from stackbook.providers.embedded import Embedded
@@ -28,19 +29,19 @@ gateway: 192.168.97.2
 """
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A lab of one machine beside the other, for what cannot be tried on the one that everybody uses."""
-    path = tmp_path / "small.yaml"
+    path = tmp_path_factory.mktemp("own") / "small.yaml"
     path.write_text(SMALL)
-    return path
+    before = reset.snapshot()
+    yield path
+    assert reset.reset(Profile.load(path), say=lambda text: None) == []
+    assert reset.compare(before, reset.snapshot()) == []
 
 
 def test_an_interrupted_run_keeps_its_record_and_goes_on(small: Path, lab: Lab) -> None:
-    """Ctrl-C in the middle of kubeadm init; the next run continues; reset leaves the host as it was."""
-    from stackbook import reset
-
-    before = reset.snapshot()
+    """Ctrl-C in the middle of kubeadm init; the next run continues."""
     process = subprocess.Popen(
         [sys.executable, "-m", "stackbook", "run", "--profile", str(small), "--to", "02"],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
@@ -53,32 +54,27 @@ def test_an_interrupted_run_keeps_its_record_and_goes_on(small: Path, lab: Lab) 
         os.killpg(process.pid, signal.SIGINT)
         rest = process.stdout.read()
         assert process.wait(60) == 130, rest
-        assert "interrupted" in rest
-        mine = [f for f in paths.runs().glob("2*") if "lab: sbtest" in (f / "profile.yaml").read_text()]
-        folder = max(mine)
-        assert (folder / "run.json").exists() and (folder / "02-kubeadm.ipynb").exists()
-        assert any(e["event"] == "step-end" and e["step"] == "images" for e in Record(folder / "events.jsonl").events())
-        children = subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, text=True, check=False)
-        assert children.stdout == "", children.stdout
-        again = stackbook("run", "--profile", str(small), "--to", "02")
-        assert again.status == 0, again.output[-4000:]
-        assert "01-machines   unchanged" in again.output
-        solo = Embedded(Profile.load(small)).machines()["solo"]
-        assert kubeadm.initialised(solo)
     finally:
         if process.poll() is None:
             process.kill()
         if process.stdout:
             process.stdout.close()
-        done = stackbook("reset", "--profile", str(small))
-    assert done.status == 0, done.output
-    assert "as it was before" in done.output
-    assert reset.compare(before, reset.snapshot()) == []
+    assert "interrupted" in rest
+    mine = [f for f in paths.runs().glob("2*") if "lab: sbtest" in (f / "profile.yaml").read_text()]
+    folder = max(mine)
+    assert (folder / "run.json").exists() and (folder / "02-kubeadm.ipynb").exists()
+    assert any(e["event"] == "step-end" and e["step"] == "images" for e in Record(folder / "events.jsonl").events())
+    children = subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, text=True, check=False)
+    assert children.stdout == "", children.stdout
+    again = stackbook("run", "--profile", str(small), "--to", "02")
+    assert again.status == 0, again.output[-4000:]
+    assert "01-machines   unchanged" in again.output
+    solo = Embedded(Profile.load(small)).machines()["solo"]
+    assert kubeadm.initialised(solo)
 
 
-def test_something_left_behind_is_noticed_by_reset(small: Path, lab: Lab) -> None:
-    from stackbook import reset
-
+def test_something_left_behind_is_noticed_by_reset_until_it_is_gone(small: Path, lab: Lab) -> None:
+    """The lab that was interrupted is taken away, all of it; what is not the lab's is named, and stays."""
     assert stackbook("run", "--profile", str(small), "--to", "01").status == 0
     subprocess.run(["ip", "link", "add", "sbleft", "type", "dummy"], check=False)
     made = subprocess.run(["ip", "link", "show", "sbleft"], capture_output=True, check=False).returncode == 0
@@ -88,9 +84,13 @@ def test_something_left_behind_is_noticed_by_reset(small: Path, lab: Lab) -> Non
         done = stackbook("reset", "--profile", str(small))
         assert done.status == 1, done.output
         assert "interfaces: left over: sbleft" in done.output
+        assert len([line for line in done.output.splitlines() if "left over" in line]) == 1, done.output
     finally:
         subprocess.run(["ip", "link", "delete", "sbleft"], check=True)
-    assert reset.reset(Profile.load(small), say=lambda text: None) == []
+    assert Embedded(Profile.load(small)).containers() == {}
+    done = stackbook("reset", "--profile", str(small))
+    assert done.status == 0, done.output
+    assert "as it was before" in done.output
 
 
 def test_a_failing_step_says_what_failed_and_blocks_what_comes_after(small: Path, lab: Lab) -> None:

@@ -113,6 +113,7 @@ def chapter(lab: Lab, one_bench: Bench, cells: dict[str, str]) -> Iterator[dict[
             names,
         )
         tracing.in_force(lab.kube, 100)
+        names["usual"] = telemetry.found(lab.kube)
         names["observation"].settled(lab.kube, names["jaeger"], traced=True)
     try:
         exec(cells["one"], names)
@@ -125,12 +126,11 @@ def chapter(lab: Lab, one_bench: Bench, cells: dict[str, str]) -> Iterator[dict[
 
 @pytest.fixture(autouse=True)
 def as_it_was(request: pytest.FixtureRequest, alone: None) -> Iterator[None]:
-    """After each test all requests are traced again, and spans are sent at once."""
+    """After each test all requests are traced again."""
     yield
     if "chapter" in request.fixturenames:
         names = request.getfixturevalue("chapter")
-        tracing.in_force(names["lab"].kube, 100)
-        telemetry.set_runtime(names["lab"].kube, telemetry.PROMPT)
+        telemetry.put_back(names["lab"].kube, names["usual"], drain=False)
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
@@ -149,6 +149,8 @@ def test_a_step_notices(
     finally:
         if "held" in names:
             names["held"].close()
+        if "set_runtime" in source:
+            telemetry.set_runtime(names["lab"].kube, telemetry.PROMPT)
 
 
 def test_propagation_off_is_noticed(

@@ -102,10 +102,10 @@ def test_the_share_in_the_proxies_is_read_and_anything_odd_is_noticed():
 
 
 class Draining(Kube):
-    """Two proxies; productpage's has so many filter chains to drain, one less each time it is asked."""
+    """Two proxies; that of one pod has so many filter chains to drain, one less each time it is asked."""
 
-    def __init__(self, chains):
-        self.chains = chains
+    def __init__(self, chains, *, slow="productpage-1"):
+        self.chains, self.slow = chains, slow
         super().__init__(exec=self.said)
 
     def pods(self, namespace, selector):
@@ -114,8 +114,8 @@ class Draining(Kube):
 
     def said(self, argv):
         pod = self.asked[-1][1]
-        count = max(self.chains, 0) if pod.startswith("productpage") else 0
-        self.chains -= pod.startswith("productpage")
+        count = max(self.chains, 0) if pod == self.slow else 0
+        self.chains -= pod == self.slow
         names = ("total_filter_chains_draining", "total_listeners_draining")
         return "".join(f"listener_manager.{name}: {n}\n" for name, n in zip(names, (count, 0), strict=True))
 
@@ -123,9 +123,17 @@ class Draining(Kube):
 def test_what_still_drains_is_waited_for_and_named_at_the_deadline():
     kube = Draining(2)
     telemetry.drained(kube, timeout=10)
-    assert [target for _, target, _, _ in kube.asked].count("productpage-1") == 3
-    with pytest.raises(WaitTimeout, match="productpage-1: 9"):
+    assert [target for _, target, _, _ in kube.asked] == ["productpage-1"] * 3 + ["ingress-1"]
+    with pytest.raises(WaitTimeout, match=r"last seen: productpage-1: 8$"):
         telemetry.drained(Draining(9), timeout=0)
+
+
+def test_what_drains_longer_than_the_first_is_waited_for_and_named_too():
+    kube = Draining(2, slow="ingress-1")
+    telemetry.drained(kube, timeout=10)
+    assert [target for _, target, _, _ in kube.asked] == ["productpage-1"] + ["ingress-1"] * 3
+    with pytest.raises(WaitTimeout, match=r"last seen: ingress-1: 8$"):
+        telemetry.drained(Draining(9, slow="ingress-1"), timeout=0)
 
 
 def test_a_proxy_that_says_nothing_is_not_taken_for_drained():
