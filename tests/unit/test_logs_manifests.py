@@ -304,7 +304,12 @@ def test_a_place_holds_only_once_rsyslogd_has_counted_again(tmp_path, alive, pla
         os.utime(counted, (counted_at, counted_at))
         counted.rename(state / "stats.json")
         looked = state / "looks"
-        until(lambda: looked.stat().st_size > 2 * 12, what="it has looked again", timeout=20, every=0.02)
+        until(
+            lambda: looked.exists() and looked.stat().st_size > 2 * 12,
+            what="it has looked again",
+            timeout=20,
+            every=0.02,
+        )
         found = json.loads((state / "older" / "imfile-state:1").read_text())
     assert found["curr_offs"] == place_to_go_on_from
 
@@ -324,7 +329,12 @@ def test_a_file_that_rsyslogd_does_not_see_has_it_started_anew_unless_it_is_busy
         if anew:
             until(lambda: (state / "starts").stat().st_size > once, what="it is started anew", timeout=20, every=0.05)
         else:
-            until(lambda: looks.stat().st_size > 2 * 45, what="it has looked often", timeout=20, every=0.05)
+            until(
+                lambda: looks.exists() and looks.stat().st_size > 2 * 45,
+                what="it has looked often",
+                timeout=20,
+                every=0.05,
+            )
             assert (state / "starts").stat().st_size == once
 
 
