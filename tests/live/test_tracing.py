@@ -71,7 +71,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     "istiod stays": ("istiod", "switches.without_istiod(lab.kube)", NOTHING,
         "by the old rule|is refused"),
     "spans that wait": ("latency", "set_runtime(lab.kube, LONE)",
-                        'set_runtime(lab.kube, LONE | {telemetry.INTERVAL: "7000"}); pause(1.2)',
+                        'set_runtime(lab.kube, LONE | {telemetry.INTERVAL: "9000"}); pause(1.2)',
         "within 5 s|each request is found"),
     "not killed": ("killed", "switches.kill(lab.kube, lab.machines)", "time.time(), time.time()",
         "sent after the kill"),
