@@ -248,26 +248,31 @@ def test_a_log_rotated_behind_deleted_ones_is_seen_all_the_same(logs: Lab) -> No
     folder = f"/var/log/pods/{NAMESPACE}_{pod['name']}_{pod['uid']}"  # of a pod that lives: in it, the kubelet removes nothing
     name = f"by-hand-{time.time_ns()}"
     write = f"""write() {{ for i in $(seq "$2"); do echo "$(date -u +%FT%T.%N)Z stdout F $3 $i"; done >> {folder}/$1/0.log; }}"""
-    others = f"{folder}/{name}-*"
+    rotated = [f"{name}-{number}" for number in (10, 31, 52)]  # in whatever order imfile has them, one is behind others
 
-    def found(store: client.Store, container: str) -> int:
-        return store.count({"prefix": {"kubernetes.container": container}})
+    def found() -> int:
+        return store.count({"prefix": {"kubernetes.container": name}})
 
     def said() -> list[str]:
         return logs.kube.kubectl("logs", "-n", NAMESPACE, pod["name"]).lines
 
     try:
-        before = len(said())
-        machine.run(["sh", "-c", f"""{write}
-            for n in $(seq 40); do mkdir {folder}/{name}-$n && write {name}-$n 1 other; done
-            mkdir {folder}/{name} && write {name} 1 before"""])  # fmt: skip
+        machine.run(
+            [
+                "sh",
+                "-c",
+                f"{write}; cd {folder}; for n in $(seq 10 52); do mkdir {name}-$n; write {name}-$n 1 before; done",
+            ]
+        )
         with client.opened(logs.kube) as store:
-            until(lambda: found(store, name) == 41, what="all are read", timeout=60)
-            machine.run(["sh", "-c", f"""{write}
-                rm -r {others} && cd {folder}/{name} && mv 0.log 0.log.20261126-000000 && write {name} 50 after"""])  # fmt: skip
-            until(lambda: found(store, name) == 91, what="what was written after the rotation is found", timeout=60,
-                  last=lambda: f"{found(store, name)} lines of 91", cause=lambda: "\n".join(said()[-3:]))  # fmt: skip
-        assert [line for line in said()[before:] if f"started anew, as it does not see {folder}/{name}/0.log" in line]
+            until(lambda: found() == 43, what="all are read", timeout=60)
+            machine.run(["sh", "-c", f"""{write}; cd {folder}
+                for n in $(seq 10 52); do case $n in 10|31|52) ;; *) rm -r {name}-$n ;; esac; done
+                for f in {" ".join(rotated)}; do mv $f/0.log $f/0.log.20261126-000000; write $f 50 after; done"""])  # fmt: skip
+            until(lambda: found() == 43 + 150, what="what was written after the rotation is found", timeout=60,
+                  last=lambda: f"{found()} lines of 193", cause=lambda: "\n".join(said()[-3:]))  # fmt: skip
+        anew = f"started anew, as it does not see {folder}/{name}-"
+        assert [line for line in said() if anew in line]
     finally:
         machine.run(["sh", "-c", f"rm -rf {folder}/{name}*"])
 
