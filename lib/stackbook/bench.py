@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +15,7 @@ import pandas as pd
 
 from stackbook import manifests
 from stackbook.errors import CheckFailed, InputError, WaitTimeout
+from stackbook.locks import Held, Lock
 from stackbook.mesh_rules import Rule, destination_rule, found, in_turn, proxies, restore, route, to, virtual_service
 from stackbook.traffic import FromHost, FromPod, Plan, Source, send, with_flags
 from stackbook.waiting import until
@@ -288,14 +287,14 @@ def restored(lab: Lab) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with lab.turn("the rules found"):
             users = stack.enter_context(_users(lab))
-            if _only(users):
+            if users.alone():
                 there = sorted({str(pod["metadata"]["name"]) for pod in lab.kube.pods(NAMESPACE)} & set(PODS))
                 if held := _noted(note):
                     restore(lab.kube, held["rules"], NAMESPACE)
                     there = held["pods"]
                 data = {"rules": found(lab.kube, NAMESPACE), "pods": there}
                 note.write_text(json.dumps(data), encoding="utf-8")
-            fcntl.flock(users, fcntl.LOCK_SH)
+            users.share()
             before = found(lab.kube, NAMESPACE)
         try:
             with lab.by_turns():
@@ -303,7 +302,7 @@ def restored(lab: Lab) -> Iterator[None]:
         finally:
             with lab.turn("the rules given back"):
                 restore(lab.kube, before, NAMESPACE)
-                if _only(users):
+                if users.alone():
                     there = (_noted(note) or {}).get("pods", [])
                     if mine := [name for name in PODS if name not in there]:
                         flags = (
@@ -315,22 +314,13 @@ def restored(lab: Lab) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _users(lab: Lab) -> Iterator[int]:
-    """The file whose lock everybody shares that has the bench, as long as its process lives."""
-    file = os.open(lab.state / "bench.users", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        yield file
-    finally:
-        os.close(file)
+def _users(lab: Lab) -> Iterator[Held]:
+    """The lock that everybody shares who has the bench, as long as its process lives.
 
-
-def _only(users: int) -> bool:
-    """Whether nobody else has the bench. Asked within a turn, as who asks has no lock any more if somebody does."""
-    try:
-        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    Whether somebody has it alone is asked within a turn only, so there it can always be shared.
+    """
+    with Lock(lab.state / "bench.users").held(what="the bench can be shared", timeout=10, shared=True) as users:
+        yield users
 
 
 @contextlib.contextmanager
@@ -356,7 +346,7 @@ def given_back(lab: Lab) -> str:
         CheckFailed: one was.
     """
     with lab.turn("rules given back"), _users(lab) as users:
-        killed = _noted(lab.state / "rules.json") and _only(users)
+        killed = _noted(lab.state / "rules.json") and users.alone()
     if killed:
         raise CheckFailed(
             "a chapter ended before it gave back the traffic rules", fix="run it again: it does that first"

@@ -82,7 +82,15 @@ class Lab:
         from stackbook.artifacts.resolver import Resolver
 
         versions = {"kubernetes": self.profile.kubernetes_version}
-        return Resolver.open(source=self.profile.source, progress=self._progress, versions=versions)
+        return Resolver.open(
+            source=self.profile.source, progress=self._progress, versions=versions, waited=self._waited_for
+        )
+
+    def _waited_for(self, names: Sequence[str], seconds: float) -> None:
+        """Keep in the step's record which components it waited for, and how many seconds."""
+        if self._observers:
+            waited = self._observers[-1].evidence.setdefault("waited_for_components", {})
+            waited[", ".join(names)] = round(seconds, 1)
 
     def _progress(self, text: str) -> None:
         self.record.append("progress", chapter=self.chapter.id, text=str(text))

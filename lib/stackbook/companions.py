@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import subprocess
 import sys
@@ -14,8 +13,9 @@ from typing import Any
 
 from stackbook import chapters, paths
 from stackbook.errors import InputError
+from stackbook.locks import Lock, words
 from stackbook.parameters import Profile
-from stackbook.step import Record
+from stackbook.step import Record, now
 from stackbook.waiting import beside
 
 # How much of Go's build cache is kept when everything is built: it only saves time when a component changes.
@@ -25,14 +25,12 @@ GO_CACHE_GB = 2
 @contextlib.contextmanager
 def only_run(lab: str) -> Iterator[None]:
     """No two runs change one lab at the same time."""
-    path = paths.state(lab).parent / f"{lab}.lock"
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"another run works on the lab {lab!r}", fix="wait for it, or end it with Ctrl-C"
-            ) from None
+    lock = Lock(paths.state(lab).parent / f"{lab}.lock")
+    with lock.attempt(who="stackbook run", since=now()) as held:
+        if held is None:
+            holder = words(lock.holder() or {})
+            fix = "wait for it, or end it with Ctrl-C"
+            raise InputError(f"another run works on the lab {lab!r} ({holder})", fix=fix)
         yield
 
 
@@ -43,7 +41,8 @@ def prefetching(profile: Profile, chosen: Sequence[chapters.Chapter], folder: Pa
     if not names:
         yield
         return
-    command = [sys.executable, "-m", "stackbook.artifacts.prefetch", "--source", profile.source, *names]
+    command = [sys.executable, "-m", "stackbook.artifacts.prefetch", "--source", profile.source]
+    command += ["--kubernetes", profile.kubernetes_version, *names]
     with (folder / "prefetch.log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         try:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from stackbook.artifacts.locks import Lock
+from stackbook.artifacts.locks import JobLock
 from stackbook.artifacts.progress import Progress
 from stackbook.artifacts.store import Entry, Store, remove_folder
 from stackbook.errors import WaitTimeout
@@ -158,7 +158,7 @@ def test_estimates_are_medians_of_what_was_measured(store: Store) -> None:
 
 
 def _hold(folder: str, seconds: float, taken) -> None:
-    with Lock(Path(folder), "job").held(job="job", report=lambda _: None, deadline=5) as report:
+    with JobLock(Path(folder), "job").job("job", report=lambda _: None, deadline=5) as report:
         report(Progress("job", "build", 3, 10, "packages", seconds=1, remaining=7))
         taken.set()
         time.sleep(seconds)
@@ -170,11 +170,11 @@ def test_a_waiter_sees_what_the_holder_does_and_then_gets_the_lock(tmp_path: Pat
     holder.start()
     assert taken.wait(10)
     seen: list[Progress] = []
-    lock = Lock(tmp_path, "job")
+    lock = JobLock(tmp_path, "job")
     record = lock.holder()
     assert record is not None
     assert record["pid"] == holder.pid
-    with lock.held(job="job", report=seen.append, deadline=10):
+    with lock.job("job", report=seen.append, deadline=10):
         assert lock.holder() is not None
     assert seen
     assert {progress.phase for progress in seen} == {"wait"}
@@ -190,17 +190,17 @@ def test_a_dead_holder_is_taken_over_from(tmp_path: Path) -> None:
     assert taken.wait(10)
     assert holder.pid is not None
     os.kill(holder.pid, signal.SIGKILL)
-    with Lock(tmp_path, "job").held(job="job", report=lambda _: None, deadline=10):
+    with JobLock(tmp_path, "job").job("job", report=lambda _: None, deadline=10):
         pass
     holder.join()
 
 
 def test_waiting_has_a_deadline_and_says_for_whom(tmp_path: Path) -> None:
-    lock = Lock(tmp_path, "job")
-    with lock.held(job="job", report=lambda _: None, deadline=1), pytest.raises(WaitTimeout) as caught:  # noqa: SIM117
-        with Lock(tmp_path, "job").held(job="other", report=lambda _: None, deadline=0.1):
+    lock = JobLock(tmp_path, "job")
+    with lock.job("job", report=lambda _: None, deadline=1), pytest.raises(WaitTimeout) as caught:  # noqa: SIM117
+        with JobLock(tmp_path, "job").job("other", report=lambda _: None, deadline=0.1):
             pass
-    assert "this process, job: build" in str(caught.value)
+    assert f"process {os.getpid()}, job: build" in str(caught.value)
 
 
 def _add_many(root: str, number: int) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,7 +52,7 @@ def held(folder: Path, seconds: float, *of: str) -> Iterator[subprocess.Popen[st
 def test_nobody_is_waited_for_where_nobody_is(tmp_path: Path) -> None:
     with turn(tmp_path, "mine") as waited:
         assert waited < 0.1
-        assert json.loads((tmp_path / "turn.lock").read_text())["process"] == os.getpid()
+        assert json.loads((tmp_path / "turn.lock").read_text())["pid"] == os.getpid()
     assert (tmp_path / "turn.lock").read_text() == ""
 
 
@@ -75,7 +76,7 @@ def test_the_turn_of_something_else_is_another(tmp_path: Path) -> None:
         with turn(tmp_path, "mine") as waited:
             assert waited < 0.1
         with (
-            pytest.raises(WaitTimeout, match="Prometheus is free: not so"),
+            pytest.raises(WaitTimeout, match="Prometheus is free"),
             turn(tmp_path, "mine", of="Prometheus", timeout=0.2),
         ):
             raise AssertionError("it was given")
@@ -89,6 +90,34 @@ def test_a_process_that_was_killed_holds_up_nobody(tmp_path: Path) -> None:
         with turn(tmp_path, "x", timeout=5) as waited:
             assert waited < 1
             assert json.loads((tmp_path / "turn.lock").read_text())["who"] == "x"
+
+
+def test_the_note_of_a_killed_holder_is_not_believed_of_a_process_that_has_its_number(tmp_path: Path) -> None:
+    """The kernel gives numbers out again: this process stands for one that got the number of a holder that was killed."""
+    with held(tmp_path, 30):
+        note = {"pid": os.getpid(), "born": "1", "who": "somebody who was killed", "since": "10:00:00"}
+        (tmp_path / "turn.lock").write_text(json.dumps(note))
+        with pytest.raises(WaitTimeout), turn(tmp_path, "mine", timeout=0.3):
+            raise AssertionError("it was given")
+
+
+def test_two_threads_of_one_process_take_turns(tmp_path: Path) -> None:
+    inside: list[str] = []
+    both = threading.Barrier(2)
+
+    def work() -> None:
+        both.wait()
+        with turn(tmp_path, "mine", timeout=10):
+            inside.append("in")
+            time.sleep(0.2)
+            inside.append("out")
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert inside == ["in", "out", "in", "out"]
 
 
 def test_within_a_turn_there_is_nothing_to_wait_for(tmp_path: Path) -> None:

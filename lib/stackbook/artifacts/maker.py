@@ -6,9 +6,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from stackbook.artifacts import debroot, gobuild, images, oci, registry, release
+from stackbook.artifacts.build_queue import BuildQueue
 from stackbook.artifacts.catalogue import Artifact, Build, Catalogue, Debian, Image, Maven, Release, Source, Wheel
 from stackbook.artifacts.debroot import DebianRoot
 from stackbook.artifacts.digests import key_of, sha256_of, source_digest
@@ -32,6 +34,7 @@ class Maker:
         verify: compare full digests of what is cached.
         cancel: set to end the work.
         run: starts child processes.
+        urgent: somebody waits for what is made; else it is only fetched ahead.
     """
 
     catalogue: Catalogue
@@ -41,10 +44,16 @@ class Maker:
     verify: bool = False
     cancel: threading.Event = field(default_factory=threading.Event)
     run: Spawn = spawn
+    urgent: bool = True
     probe: release.Probe = field(default_factory=release.Probe)
     _said: set[str] = field(default_factory=set)
     _digests: dict[Path, str] = field(default_factory=dict)
     _roots: dict[str, DebianRoot] = field(default_factory=dict)
+
+    @property
+    def queue(self) -> BuildQueue:
+        """The queue of the builds."""
+        return BuildQueue(self.store.root / "locks")
 
     def recipes(self, artifact: Artifact) -> list[tuple[Source, str]]:
         """The sources that may be used, in order, each with its key in the store."""
@@ -115,8 +124,9 @@ class Maker:
         key = self.archive_key(members, files, roots)
         if entry := self.store.find(name, [key], verify=self.verify):
             return entry
-        with self.store.lock(name).held(job=name, report=self.report, deadline=900) as report:
-            if entry := self.store.find(name, [key]):
+        found = partial(self.store.find, name, [key])
+        with self.store.lock(name).job(name, report=self.report, deadline=900, found=found) as report:
+            if entry := found():
                 return entry
             start = time.monotonic()
             report(Progress(name, "assemble", remaining=self.store.estimate(name, 8)))
@@ -180,8 +190,9 @@ class Maker:
             return self._build(source, artifact)
         name = artifact.name
         estimate = self.store.estimate(name, artifact.seconds or 30)
-        with self.store.lock(name).held(job=name, report=self.report, deadline=4 * estimate + 900) as report:
-            if entry := self.store.find(name, [key] if key else []):
+        found = partial(self.store.find, name, [key] if key else [])
+        with self.store.lock(name).job(name, report=self.report, deadline=4 * estimate + 900, found=found) as report:
+            if entry := found():
                 return entry
             start = time.monotonic()
             with self.store.temporary("get") as folder:
@@ -228,9 +239,12 @@ class Maker:
         estimate = self.store.estimate(f"go:{group.name}", group.seconds)
         waiting = 4 * sum(g.seconds for g in self.catalogue.groups.values()) + 900
         job = f"go:{group.name}"
-        with self.store.lock("go-build").held(job=job, report=self.report, deadline=waiting) as report:
-            if entry := self.cached(artifact):
-                return entry
+        found = partial(self.cached, artifact)
+        with self.queue.turn(
+            group.name, urgent=self.urgent, found=found, report=self.report, deadline=waiting
+        ) as report:
+            if isinstance(report.found, Entry):
+                return report.found
             members = [item for item in self._members(group.name) if item is artifact or self._to_build(item)]
             builds = {item.name: build for item in members for build in item.sources if isinstance(build, Build)}
             log = self.store.root / "logs" / f"go-{group.name}.log"

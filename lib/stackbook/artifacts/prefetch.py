@@ -1,6 +1,6 @@
 """Components had ahead of the chapters that need them: `python -m stackbook.artifacts.prefetch [NAME …]`.
 
-A process of its own, at lower priority. A chapter that needs something before it is ready waits on its lock.
+A process of its own, at lower priority. A chapter that needs something before it is ready comes first in the queue of builds.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from collections.abc import Sequence
 from types import FrameType
 
 from stackbook import paths
+from stackbook.artifacts.build_queue import BuildQueue
 from stackbook.artifacts.gobuild import trim, trim_modules
 from stackbook.artifacts.progress import ConsoleReport
 from stackbook.artifacts.resolver import SOURCES, fetch
 from stackbook.artifacts.store import Store
 from stackbook.errors import StackbookError
+
+_NICE = 10  # what a chapter waits for has the processors first
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m stackbook.artifacts.prefetch", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to fetch; all that a lab needs when empty")
     parser.add_argument("--source", choices=SOURCES, default="auto")
+    parser.add_argument("--kubernetes", default="", metavar="VERSION", help="another version than the catalogue's")
     parser.add_argument(
         "--trim",
         type=float,
@@ -32,14 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="afterwards, make Go's build cache no larger than this, its unpacked modules half of it",
     )
     options = parser.parse_args(argv)
-    os.nice(5)
+    os.nice(_NICE)
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background process starts with SIGINT ignored
         signal.signal(number, _interrupt)
     try:
-        fetch(options.names, options.source, ConsoleReport(sys.stderr, every=10.0))
+        versions = {"kubernetes": options.kubernetes} if options.kubernetes else {}
+        fetch(options.names, options.source, ConsoleReport(sys.stderr, every=10.0), versions=versions)
         if options.trim is not None:
-            # Under the lock of the builds: none of them may miss what it has just seen in the cache.
-            with Store(paths.cache()).lock("go-build").held(job="trim", report=lambda _: None, deadline=3600):
+            # While nobody builds: no build may miss what it has just seen in the cache.
+            with BuildQueue(Store(paths.cache()).root / "locks").no_build(deadline=3600):
                 keep = int(options.trim * 1e9)
                 freed = trim(paths.cache(), keep=keep) + trim_modules(paths.cache(), keep=keep // 2)
             print(f"• build cache: {freed / 1e9:.1f} GB freed", file=sys.stderr)

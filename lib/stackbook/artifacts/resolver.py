@@ -7,15 +7,17 @@ artifacts.bundle("control-plane").archive  # an OCI archive for `ctr -n k8s.io i
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stackbook import paths
+from stackbook.artifacts.build_queue import free_memory, places
 from stackbook.artifacts.catalogue import Artifact, Build, Catalogue, Image
 from stackbook.artifacts.load import load
 from stackbook.artifacts.maker import Maker
@@ -72,8 +74,9 @@ class Bundle:
 class Resolver:
     """The catalogue and the cache together; make one with `open`."""
 
-    def __init__(self, maker: Maker) -> None:
+    def __init__(self, maker: Maker, waited: Callable[[Sequence[str], float], None] | None = None) -> None:
         self._maker = maker
+        self._waited = waited or (lambda _names, _seconds: None)
         self.catalogue: Catalogue = maker.catalogue
         self.store: Store = maker.store
 
@@ -81,6 +84,7 @@ class Resolver:
     def open(
         cls, source: str = "auto", progress: Callable[[Any], object] | None = None, *,
         versions: Mapping[str, str] | None = None, cache: Path | None = None, verify: bool = False, run: Spawn = spawn,
+        urgent: bool = True, waited: Callable[[Sequence[str], float], None] | None = None,
     ) -> Resolver:  # fmt: skip
         """The resolver of this checkout and this user's cache.
 
@@ -92,6 +96,8 @@ class Resolver:
             cache: another cache folder than the user's.
             verify: compare full digests, not only sizes and times, of what is cached.
             run: starts child processes.
+            urgent: somebody waits for what is asked for; builds that are only fetched ahead come after it.
+            waited: told what was not in the cache, and the seconds until it was.
 
         Raises:
             InputError: an unknown source, component or version.
@@ -101,7 +107,7 @@ class Resolver:
         report = _thinned(progress)
         catalogue = load(versions=versions)
         store = Store(cache or paths.cache(), say=lambda text: report(Progress("cache", "note", message=text)))
-        return cls(Maker(catalogue, store, source, report, verify, run=run))
+        return cls(Maker(catalogue, store, source, report, verify, run=run, urgent=urgent), waited)
 
     def path(self, name: str) -> Path:
         """Where the file or folder `name` lies, had if need be; see `Maker.file` for errors."""
@@ -159,7 +165,16 @@ class Resolver:
             Cancelled, KeyboardInterrupt: interrupted; what is done so far is kept and continued the next time.
         """
         wanted = [self.catalogue.resolve(name) for name in names]
+        missing = [name for kind, name in wanted if not self._cached(kind, name)]
+        start = time.monotonic()
         _Round(self, self._maker).run(wanted)
+        if missing:
+            self._waited(missing, time.monotonic() - start)
+
+    def _cached(self, kind: str, name: str) -> bool:
+        if kind == "file":
+            return self._maker.cached(self.catalogue.artifact(name)) is not None
+        return self._maker.archive_cached(f"{kind}:{name}", self._members(kind, name)) is not None
 
     def _members(self, kind: str, name: str) -> list[Image]:
         members = self.catalogue.bundle(name) if kind == "bundle" else (name,)
@@ -170,7 +185,8 @@ class Resolver:
 
     def _busy(self) -> set[str]:
         """Jobs that some process works on now."""
-        names = ["go-build", *self.catalogue.artifacts, *(f"bundle:{name}" for name in self.catalogue.bundles)]
+        names = [*(f"go:{name}" for name in self.catalogue.groups), *self.catalogue.artifacts]
+        names += [f"bundle:{name}" for name in self.catalogue.bundles]
         holders = [self.store.lock(name).holder() for name in names]
         return {str(holder.get("job", "")) for holder in holders if holder}
 
@@ -199,7 +215,8 @@ class _Round:
 
     def __init__(self, resolver: Resolver, maker: Maker) -> None:
         self._resolver, self._maker = resolver, maker
-        self._lanes = {lane: ThreadPoolExecutor(workers, lane) for lane, workers in _LANES.items()}
+        workers = {"build": places(os.cpu_count() or 1, free_memory()), "download": 3, "assemble": 1}
+        self._lanes = {lane: ThreadPoolExecutor(count, lane) for lane, count in workers.items()}
         self._futures: dict[tuple[str, str], Future[Entry]] = {}
 
     def run(self, wanted: Iterable[tuple[str, str]]) -> None:
@@ -254,17 +271,17 @@ class _Round:
         return "build" if recipes and isinstance(recipes[0][0], Build) else "download"
 
 
-_LANES = {"build": 1, "download": 3, "assemble": 1}
-
-
-def fetch(names: Iterable[str] = (), source: str = "auto", progress: Callable[[Any], object] | None = None) -> None:
+def fetch(
+    names: Iterable[str] = (), source: str = "auto", progress: Callable[[Any], object] | None = None, *,
+    versions: Mapping[str, str] | None = None,
+) -> None:  # fmt: skip
     """Have the named components, or all that a lab needs; the function of `stackbook fetch`.
 
     Raises:
-        InputError: an unknown name or source.
+        InputError: an unknown name, source or version.
         ArtifactError: a component cannot be had.
     """
-    resolver = Resolver.open(source=source, progress=progress)
+    resolver = Resolver.open(source=source, progress=progress, versions=versions, urgent=False)
     resolver.ensure(tuple(names) or resolver.catalogue.default_names())
 
 

@@ -13,7 +13,6 @@ Everything appears by a rename, so that a reader never sees half a file.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -27,11 +26,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from stackbook.artifacts.digests import sha256_of, tree_digest
-from stackbook.artifacts.locks import Lock
+from stackbook.artifacts.locks import JobLock
 from stackbook.errors import CorruptArtifact
+from stackbook.locks import Lock
 
 _KEEP = 2  # recipes remembered per name; older ones are removed with their contents
 _HISTORY = 5
+_INDEX_SECONDS = 300.0  # a large file is hashed under this lock when it was found changed
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,9 @@ class Store:
             if not _alive(left.name.split("-")[-2:-1]):
                 remove_folder(left)
 
-    def lock(self, name: str) -> Lock:
+    def lock(self, name: str) -> JobLock:
         """The lock of that name among all processes that use this cache."""
-        return Lock(self.root / "locks", name)
+        return JobLock(self.root / "locks", name)
 
     @contextmanager
     def temporary(self, prefix: str) -> Iterator[Path]:
@@ -238,8 +239,9 @@ class Store:
             if self._depth:
                 yield
                 return
-            with (self.root / "locks" / "index.lock").open("w") as guard:
-                fcntl.flock(guard, fcntl.LOCK_EX)
+            with Lock(self.root / "locks" / "index.lock").held(
+                what="the cache's index is free", timeout=_INDEX_SECONDS
+            ):
                 self._depth += 1
                 try:
                     yield

@@ -1,0 +1,140 @@
+"""Which group of Go packages is built next, among all processes that share the cache.
+
+Two builds of one group exclude each other. Builds of different groups run side by side where processors and memory allow it
+(`places`); what a chapter waits for comes before what is only fetched ahead, and has a place more. Whoever waits looks for
+its artifact while it waits, since another process may have built it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stackbook.artifacts.locks import Job, JobLock, progress_words
+from stackbook.artifacts.progress import Progress, Report
+from stackbook.errors import WaitTimeout
+from stackbook.locks import Held, Lock
+from stackbook.waiting import pause
+
+_MEMORY_FOR_ONE = 4 << 30
+"""Bytes that one build may take: the linker of the largest program takes 1.5 GB, and two of them run at once."""
+_EVERY = 0.2
+
+
+def places(processors: int, free: int) -> int:
+    """How many builds may run side by side: a compiler keeps two processors busy.
+
+    >>> places(2, 20 << 30), places(8, 20 << 30), places(8, 5 << 30), places(2, 1 << 30)
+    (1, 4, 1, 1)
+    """
+    return max(1, min(processors // 2, free // _MEMORY_FOR_ONE, 4))
+
+
+def free_memory() -> int:
+    """Bytes that this host can give to new processes (`MemAvailable` of proc(5))."""
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+@dataclass(frozen=True)
+class BuildQueue:
+    """The queue of one cache; `folder` is that of its locks."""
+
+    folder: Path
+
+    @contextlib.contextmanager
+    def turn(
+        self, group: str, *, urgent: bool, found: Callable[[], object], report: Report, deadline: float
+    ) -> Iterator[Job]:  # fmt: skip
+        """Have the turn to build a group while the block runs, unless `found` answers first.
+
+        Args:
+            group: of the catalogue.
+            urgent: a chapter waits for it.
+            found: looks for what the build is to make.
+            report: where waiting is shown.
+            deadline: seconds to wait at most.
+
+        Raises:
+            WaitTimeout: the deadline passed; says what was built all the while.
+        """
+        job = f"go:{group}"
+        start = time.monotonic()
+        with self._wanted(group) if urgent else contextlib.nullcontext():
+            while True:
+                if answer := found():
+                    yield Job(Held(None, waited=time.monotonic() - start, found=answer), report)
+                    return
+                with contextlib.ExitStack() as stack:
+                    if self._place(stack, urgent=urgent, group=group) and (held := self._alone(stack, job)):
+                        # Built since the last look: whoever had the lock has given it back after that.
+                        held.found = found()
+                        yield Job(held, report)
+                        return
+                waited = time.monotonic() - start
+                busy = self._busy(group)
+                if waited >= deadline:
+                    raise WaitTimeout(f"{job}: its turn to be built", waited, last=busy)
+                if waited > 0.2:
+                    report(Progress(job, "wait", seconds=waited, message=busy))
+                pause(_EVERY)
+
+    @contextlib.contextmanager
+    def no_build(self, *, deadline: float) -> Iterator[None]:
+        """Nobody builds while the block runs, and nobody begins to."""
+        with self._cache.held(what="all builds are over", timeout=deadline, job="trim"):
+            yield
+
+    @property
+    def _cache(self) -> Lock:
+        return Lock(self.folder / "go-cache.lock")
+
+    def _group(self, group: str) -> JobLock:
+        return JobLock(self.folder, f"go:{group}")
+
+    def _alone(self, stack: contextlib.ExitStack, job: str) -> Held | None:
+        """The lock of the group, and a share of the compiler's cache; None when another has the group."""
+        held = stack.enter_context(JobLock(self.folder, job).attempt(**Progress(job, "build").as_dict()))
+        cache = stack.enter_context(self._cache.attempt(shared=True)) if held else None
+        return held if cache else None
+
+    def _place(self, stack: contextlib.ExitStack, *, urgent: bool, group: str) -> bool:
+        """Whether there is a place for another build; those who only fetch ahead leave it to a chapter that waits."""
+        free = free_memory()
+        if not urgent and self._others_wanted(group):
+            return False
+        names = [f"go-place-{number}" for number in range(places(os.cpu_count() or 1, free))]
+        if urgent and free > _MEMORY_FOR_ONE:
+            names.append("go-place-urgent")
+        return any(stack.enter_context(Lock(self.folder / f"{name}.lock").attempt()) for name in names)
+
+    @contextlib.contextmanager
+    def _wanted(self, group: str) -> Iterator[None]:
+        """A chapter waits for this group: its mark is a lock that it shares with others that wait for the same."""
+        with Lock(self.folder / f"go-wanted-{group}.lock").attempt(shared=True):
+            yield
+
+    def _others_wanted(self, group: str) -> bool:
+        """Whether a chapter waits for another group that nobody builds yet, and none for this one."""
+        marks = {path.stem.removeprefix("go-wanted-"): path for path in self.folder.glob("go-wanted-*.lock")}
+        wanted = {name for name, path in marks.items() if not _free(path)}
+        return group not in wanted and any(self._group(name).holder() is None for name in wanted)
+
+    def _busy(self, group: str) -> str:
+        """What is being built meanwhile, in words: this group, or the others."""
+        if mine := self._group(group).holder():
+            return progress_words(mine)
+        others = (JobLock(self.folder, path.stem) for path in sorted(self.folder.glob("go-*.lock")))
+        notes = [note for lock in others if (note := lock.holder()) and "phase" in note]
+        return "; ".join(progress_words(note) for note in notes) or "a build that has just begun"
+
+
+def _free(path: Path) -> bool:
+    with Lock(path).attempt() as held:
+        return held is not None
