@@ -155,7 +155,6 @@ def _add_apps(
 def _words(versions: Mapping[str, str]) -> dict[str, str]:
     words = dict(versions)
     words["kubernetes_minor"] = versions["kubernetes"].split(".")[1]
-    words["istio_last"] = versions["istio"].rpartition(".")[2]
     return words
 
 
@@ -168,7 +167,7 @@ def _check_pins(pins: Mapping[str, Mapping[str, str]], versions: Mapping[str, st
         found = re.search(rf"^\s*(?:require )?{re.escape(pin['module'])} (v\S+)", path.read_text(), re.MULTILINE)
         version = versions[component]
         wanted = pin["require"].format(version=version, last=version.rpartition(".")[2])
-        if not found or not (found[1] == wanted or (wanted.startswith("-") and found[1].endswith(wanted))):
+        if not found or found[1] != wanted:
             actual = found[1] if found else "nothing"
             raise InputError(
                 f"the catalogue has {component} {version}, {pin['folder']}/go.mod has {actual} of {pin['module']}",
