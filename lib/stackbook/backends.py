@@ -27,8 +27,8 @@ def manifest(lab: Lab, backend: str) -> str:
         network=lab.profile.pod_cidr,
         backend=backend,
         images={name: lab.image(name) for name in ("flannel", "flannel-cni-plugin")},
-        cni_version="0.4.0" if lab.preloads else "",
-        preloaded=lab.preloads,
+        cni_version="" if lab.sources.pulled("flannel-cni-plugin") else "0.4.0",
+        preloaded=lab.profile.target != "cluster",
     )
 
 

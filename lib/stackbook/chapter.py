@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,13 @@ from stackbook import chapters, display, kubeadm, operations, paths, turns
 from stackbook import step as steps
 from stackbook.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.cluster import Kube, existing_kubeconfig
-from stackbook.errors import CheckFailed, InputError, StackbookError
+from stackbook.errors import ArtifactUnavailable, CheckFailed, InputError, StackbookError
 from stackbook.hosts import Host, LocalHost, Result
+from stackbook.image_sources import ImageSources
+from stackbook.images import PullFailed, begin, begin_pull, environment, load, pull
 from stackbook.parameters import ChapterParameters, Profile, validate
 from stackbook.providers import Provider, for_profile
+from stackbook.registries import Registries, proxy_file
 
 if TYPE_CHECKING:
     from stackbook.artifacts.resolver import Resolver
@@ -151,66 +154,144 @@ class Lab:
     # images
 
     @cached_property
-    def preloads(self) -> bool:
-        """Whether images are imported into the machines, as no registry can be asked. Decided once for a lab."""
-        if self.profile.target == "cluster" or self.profile.images == "pull":
-            return False
-        if self.profile.images == "preload":
+    def registries(self) -> Registries:
+        """What this lab says about container registries: their mirrors, and the CA that signs them."""
+        ca = self.profile.registry_ca
+        return Registries(self.profile.registry_mirrors, Path(ca).expanduser() if ca else None)
+
+    @cached_property
+    def sources(self) -> ImageSources:
+        """Where each image comes from."""
+        mode = "pull" if self.profile.target == "cluster" else self.profile.images
+        return ImageSources(self.artifacts.catalogue, mode, self.registries.why_not, self.state / "images.json")
+
+    @property
+    def upstream_envoy(self) -> bool:
+        """Whether the mesh's proxies are upstream Envoy, without Istio's own filters: told by the image itself."""
+        if not self.sources.pulled("proxyv2"):
             return True
-        memory = self.state / "images.json"
-        if memory.exists():
-            return bool(json.loads(memory.read_text(encoding="utf-8"))["preload"])
-        reached = self.local.run(
-            ["curl", "-sS", "-o", "/dev/null", "-m", "4", "https://registry.k8s.io/v2/"], check=False
-        )
-        memory.write_text(json.dumps({"preload": not reached.ok}), encoding="utf-8")
-        return not reached.ok
+        if not self.machines:
+            return False
+        host = next(iter(self.machines.values()))
+        return environment(host, self.image("proxyv2")).get("ISTIO_META_ISTIO_PROXY_SHA", "").startswith("envoy-")
 
     def image(self, name: str) -> str:
-        """The reference of an image: the lab's own build where images are preloaded, else the official one."""
-        image = self.artifacts.catalogue.image(name)
-        return image.reference if self.preloads else image.official
+        """The reference of an image, under which the machines have it or can pull it.
+
+        Raises:
+            ArtifactUnavailable: it can neither be pulled nor built.
+        """
+        source = self.sources.of(name)
+        if source.kind == "none":
+            raise ArtifactUnavailable(f"there is no image {name} here: {source.reason}")
+        return source.reference
 
     @property
     def images(self) -> kubeadm.Images:
         """Where kubeadm's images come from."""
-        if not self.preloads:
-            return kubeadm.Images(repository=self.profile.image_repository or "registry.k8s.io")
-        reference = {name: self.artifacts.image_reference(name) for name in ("pause", "etcd", "coredns")}
+        repository = self.image("kube-apiserver").rpartition("/")[0]
+        if self.sources.pulled("kube-apiserver") and self.profile.image_repository:
+            repository = self.profile.image_repository
         return kubeadm.Images(
-            repository=reference["pause"].rpartition("/")[0],
+            repository=repository,
             preloaded=True,
-            pause=reference["pause"],
-            etcd_tag=reference["etcd"].rpartition(":")[2],
-            dns_tag=reference["coredns"].rpartition(":")[2],
+            pause=self.image("pause"),
+            etcd=self.image("etcd"),
+            dns=self.image("coredns"),
         )
 
-    def load_images(self, bundle: str, *, on: Sequence[str] | None = None, step: steps.Step | None = None) -> int:
-        """Import a bundle of images into machines that lack any of them; returns how many machines were changed.
+    @property
+    def runtime(self) -> operations.Operation:
+        """Containerd on a machine, as this lab needs it."""
+        inside = [self.profile.subnet, self.profile.pod_cidr, self.profile.service_cidr, "localhost", "127.0.0.1"]
+        inside += [*(node.address for node in self.profile.nodes), ".svc", ".cluster.local"]
+        proxies = proxy_file(os.environ, inside)
+        return kubeadm.runtime(self.images.pause, contained=self.contained, registries=self.registries, proxies=proxies)
+
+    def load_images(self, *names: str, on: Sequence[str] | None = None, step: steps.Step | None = None) -> int:
+        """Have images on machines that lack any of them: pulled or imported; returns how many machines were changed.
+
+        An image that its registry does not give is built instead, with the rest of its set, and that is said.
 
         Args:
-            bundle: name of the bundle in the catalogue.
+            names: bundles or images of the catalogue.
             on: names of machines; all when None.
             step: the step that this counts for.
-        """
-        if not self.preloads:
-            return 0
-        from stackbook.images import load
 
+        Raises:
+            ArtifactUnavailable: an image can neither be pulled nor built.
+        """
+        if self.profile.target == "cluster":
+            return 0
         wanted = {name: host for name, host in self.machines.items() if on is None or name in on}
-        changed = load(wanted, self.artifacts.bundle(bundle).archive)
+        say = step.progress if step else self._progress
+        changed = 0
+        members = self._members(names)
+        for image in self.sources.to_pull(members):
+            if not self.sources.pulled(image.name):
+                continue  # another one of its set has failed just now
+            try:
+                changed += pull(wanted, image.official, digest=image.digest, say=say)
+            except PullFailed as error:
+                self.sources.fall_back(image.name, error.message)
+                say(f"{image.official} could not be pulled, {image.set} is built instead: {error.message}")
+                if image.name == "pause":
+                    for host in wanted.values():
+                        operations.apply(host, self.runtime, step=step)
+        for archive in self._archives(names):
+            changed += load(wanted, archive)
         if step:
             step.changed += changed
         return changed
 
-    def preload(self, bundle: str, *, on: Sequence[str] | None = None) -> None:
-        """Begin to import a bundle in the background, if it is in the cache; `load_images` waits for its end."""
-        from stackbook.images import begin
-
+    def preload(self, *names: str, on: Sequence[str] | None = None) -> None:
+        """Begin to pull or import images in the background, if they need not be built first; `load_images` waits for the end."""
+        if self.profile.target == "cluster":
+            return
+        wanted = {name: host for name, host in self.machines.items() if on is None or name in on}
+        begin_pull(wanted, [image.official for image in self.sources.to_pull(self._members(names))])
         cached = {entry.name for entry in self.artifacts.status() if entry.state == "cached"}
-        if self.preloads and bundle in cached:
-            wanted = {name: host for name, host in self.machines.items() if on is None or name in on}
-            begin(wanted, self.artifacts.bundle(bundle).archive)
+        if set(names) <= cached:
+            for archive in self._archives(names):
+                begin(wanted, archive)
+
+    def components(self, names: Iterable[str]) -> list[str]:
+        """What has to be fetched or built for these components and images: without the images that are pulled."""
+        catalogue = self.artifacts.catalogue
+        found: dict[str, None] = {}
+        for name in names:
+            kind, plain = catalogue.resolve(name)
+            if kind == "file":
+                found[name] = None
+            elif built := set(self.sources.to_build(self._members([plain]))):
+                bundle = self._bundle_of(plain, built)
+                found.update(dict.fromkeys([f"bundle:{bundle}"] if bundle else [f"image:{m}" for m in sorted(built)]))
+        return list(found)
+
+    def _members(self, names: Sequence[str]) -> list[str]:
+        """The images of these bundles and images, each once."""
+        bundles = self.artifacts.catalogue.bundles
+        return list(dict.fromkeys(member for name in names for member in bundles.get(name, (name,))))
+
+    def _archives(self, names: Sequence[str]) -> list[Path]:
+        """Archives with what is built of these bundles and images: the smallest bundle that has it, or one for each image."""
+        found: dict[Path, None] = {}
+        for name in names:
+            if not (built := set(self.sources.to_build(self._members([name])))):
+                continue
+            if bundle := self._bundle_of(name, built):
+                found[self.artifacts.bundle(bundle).archive] = None
+            else:
+                found.update({self.artifacts.image(member).archive: None for member in built})
+        return list(found)
+
+    def _bundle_of(self, name: str, built: set[str]) -> str:
+        """The bundle of that name, or else the smallest one, that has these images and no other that is not built here."""
+        bundles = self.artifacts.catalogue.bundles
+        for bundle, members in sorted(bundles.items(), key=lambda item: (item[0] != name, len(item[1]))):
+            if built <= set(members) and set(self.sources.to_build(members)) == set(members):
+                return bundle
+        return ""
 
     @property
     def cgroup_v1(self) -> bool:

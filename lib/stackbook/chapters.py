@@ -48,6 +48,11 @@ class Chapter:
         return paths.notebooks() / f"{self.id}.ipynb"
 
 
+_BOOKINFO = tuple(
+    f"bookinfo-{workload}"
+    for workload in ("productpage-v1", "details-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3")
+)
+
 ALL: tuple[Chapter, ...] = (
     Chapter("00-preflight", "This host can carry the lab", leaves="nothing"),
     Chapter(
@@ -88,7 +93,7 @@ ALL: tuple[Chapter, ...] = (
         guide=("1.2", "2.2.1", "2.2.2"),
         needs=("03-flannel",),
         leaves="Istio and six bookinfo pods 2/2",
-        artifacts=("apps", "app-load", "istioctl", "istio"),
+        artifacts=("apps", "app-load", "istioctl", "istio", *_BOOKINFO),
     ),
     Chapter(
         "06-traffic",
@@ -121,7 +126,7 @@ ALL: tuple[Chapter, ...] = (
         guide=("4.3",),
         needs=("05-istio", "10-metrics", "11-tracing"),
         leaves="Elasticsearch, and a shipper on every machine",
-        artifacts=("apps", "app-load", "logs", "shipper"),
+        artifacts=("apps", "app-load", "logs", "fluentd", "kibana"),
     ),
     Chapter(
         "13-delivery",

@@ -25,7 +25,7 @@ from stackbook.errors import EXIT_INPUT, HostUnfit, InputError, StackbookError
 from stackbook.parameters import Profile, did_you_mean, profile_names
 from stackbook.redact import redact
 
-NEEDS_ROOT = ("run", "reset", "shell", "status", "plan", "notebooks")
+NEEDS_ROOT = ("run", "reset", "shell", "status", "plan", "notebooks", "images")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,6 +101,7 @@ def _parser() -> _Parser:
     fetch = add("fetch", "obtain components ahead of a run", _fetch)
     fetch.add_argument("--source", choices=["auto", "release", "registry"], default="auto")
     fetch.add_argument("names", nargs="*", metavar="NAME", help="components; all when none is named")
+    add("images", "each image of the lab: who uses it, where it comes from", _images)
     reset = add("reset", "take the lab away and compare this host with how it was", _reset)
     reset.add_argument("--cache", action="store_true", help="remove the cache as well")
     coverage = add(
@@ -311,7 +312,18 @@ def _shell(options: argparse.Namespace) -> int:
 def _fetch(options: argparse.Namespace) -> int:
     from stackbook.artifacts.resolver import fetch
 
-    fetch(options.names, source=options.source, progress=lambda text: print(text, flush=True))
+    lab = _lab(options)
+    names = options.names or lab.components(lab.artifacts.catalogue.default_names())
+    versions = {"kubernetes": lab.profile.kubernetes_version}
+    fetch(names, source=options.source, progress=lambda text: print(text, flush=True), versions=versions)
+    return 0
+
+
+def _images(options: argparse.Namespace) -> int:
+    from stackbook.image_table import lines
+
+    for line in lines(_lab(options)):
+        print(line)
     return 0
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stackbook import chapters, paths
+from stackbook import paths
 from stackbook.errors import InputError
 from stackbook.locks import Lock, words
 from stackbook.parameters import Profile
@@ -35,9 +35,8 @@ def only_run(lab: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def prefetching(profile: Profile, chosen: Sequence[chapters.Chapter], folder: Path) -> Iterator[None]:
-    """Components are fetched and built ahead of the chapters that need them, by a process of its own."""
-    names = list(dict.fromkeys(name for chapter in chosen for name in chapter.artifacts))
+def prefetching(profile: Profile, names: Sequence[str], folder: Path) -> Iterator[None]:
+    """Components are fetched and built ahead of the chapters that need them, by a process of its own, in this order."""
     if not names:
         yield
         return

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackbook import bookinfo, mesh
 from stackbook.errors import CommandFailed, WaitTimeout
+from stackbook.registries import full_name
 
 if TYPE_CHECKING:
     from stackbook.chapter import Lab
@@ -39,7 +40,9 @@ def commands(lab: Lab) -> list[dict[str, Any]]:
     wanted = f"{lab.artifacts.version('istio')}"
     version = lab.istioctl("version", "--remote=false", check=False)
     profiles = lab.istioctl("profile", "list", check=False)
-    generated = lab.istioctl("manifest", "generate", "--set", f"profile={lab.profile.istio_profile}", check=False)
+    images = source(lab)
+    flags = [f"profile={lab.profile.istio_profile}", f"hub={images.hub}", f"tag={images.tag}"]
+    generated = lab.istioctl("manifest", "generate", *(part for f in flags for part in ("--set", f)), check=False)
     deployments = len(re.findall(r"^kind: Deployment$", generated.stdout, re.MULTILINE))
     manifest = lab.istioctl("manifest", "--help", check=False).stdout
     install = lab.istioctl("install", "--help", check=False)
@@ -77,10 +80,8 @@ def fish_path(lab: Lab) -> dict[str, bool]:
 
 def source(lab: Lab) -> mesh.ImageSource:
     """Where Istio's images come from in this lab."""
-    if not lab.preloads:
-        return mesh.ImageSource()
-    hub, _, tag = lab.image("pilot").rpartition("/")[0], "", lab.image("pilot").rpartition(":")[2]
-    return mesh.ImageSource(hub=hub, tag=tag, upstream_envoy=True)
+    name, _, tag = lab.image("pilot").rpartition(":")
+    return mesh.ImageSource(hub=name.rpartition("/")[0], tag=tag, upstream_envoy=lab.upstream_envoy)
 
 
 def install(lab: Lab, step: Step) -> int:
@@ -117,7 +118,7 @@ def flavour(lab: Lab) -> str:
     )
     version = re.search(r'"version":\s*"([^"]+)"', answer.stdout)
     number = version.group(1).split("/")[1] if version and version.group(1).count("/") > 1 else "?"
-    if lab.preloads:
+    if lab.upstream_envoy:
         return (
             f"The proxy is upstream Envoy {number}, a C++ program, without Istio's own filters: "
             "istio_requests_total does not exist here, and Envoy's own counters take its place."
@@ -140,13 +141,28 @@ def addons(lab: Lab, step: Step) -> list[dict[str, str]]:
         "prometheus": "comes with chapter 10, under the same name",
         "jaeger": "comes with chapter 11, under the same name",
     }
-    if lab.preloads:
-        without = "an image only, and no registry can be reached: not installed"
-        return [{"addon": name, "here": later.get(name, without)} for name in mesh.ADDONS]
-    folder = lab.artifacts.path("istio-addons")
-    mine = [name for name in mesh.ADDONS if name not in later]
-    for name in mine:
-        step.changed += lab.kube.apply((folder / f"{name}.yaml").read_text(encoding="utf-8"))
-    for name in ("kiali", "grafana"):
-        lab.kube.wait_rollout(mesh.NAMESPACE, f"deployment/{name}", timeout=600)
-    return [{"addon": name, "here": later.get(name, f"istioctl dashboard {name}")} for name in mesh.ADDONS]
+    rows = []
+    folder = lab.artifacts.path("istio-addons") if lab.profile.images != "preload" else None
+    for name in mesh.ADDONS:
+        if name in later:
+            rows.append({"addon": name, "here": later[name]})
+            continue
+        text = (folder / f"{name}.yaml").read_text(encoding="utf-8") if folder else ""
+        if why := _not_pulled(lab, text):
+            step.note(**{f"{name}_not_installed": why})
+            rows.append({"addon": name, "here": "an image only, and it cannot be pulled here: not installed"})
+            continue
+        step.changed += lab.kube.apply(text)
+        kind = "statefulset" if name == "loki" else "deployment"
+        lab.kube.wait_rollout(mesh.NAMESPACE, f"{kind}/{name}", timeout=600)
+        rows.append({"addon": name, "here": f"istioctl dashboard {name}"})
+    return rows
+
+
+def _not_pulled(lab: Lab, manifest: str) -> str:
+    """Why the images of an addon cannot be pulled; empty when they can."""
+    if not manifest:
+        return "the profile says that nothing is pulled"
+    images = dict.fromkeys(re.findall(r"^\s*-?\s*image:\s*\"?([^\s\"]+)", manifest, re.MULTILINE))
+    reasons = (lab.registries.why_not(full_name(image)) for image in images)
+    return next(filter(None, reasons), "") if images else "its manifest names no image"

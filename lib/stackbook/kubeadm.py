@@ -21,6 +21,7 @@ from stackbook.hosts import Host
 from stackbook.operations import Command, Operation, command
 from stackbook.parameters import Profile
 from stackbook.redact import Secret
+from stackbook.registries import CERTS, PROXY_FILE, Registries
 from stackbook.waiting import until
 
 SOCKET = "unix:///run/containerd/containerd.sock"
@@ -82,16 +83,16 @@ class Images:
 
     Args:
         repository: prefix of the images, for `--image-repository`.
-        preloaded: they are imported into each machine, and no registry is asked.
+        preloaded: they are on each machine before kubeadm runs, and the kubelet asks no registry.
         pause: reference of the sandbox image, which `--image-repository` does not reach (K17).
-        etcd_tag, dns_tag: tags that differ from kubeadm's defaults; empty for the defaults.
+        etcd, dns: references of etcd's and CoreDNS' images; empty for kubeadm's defaults.
     """
 
     repository: str = "registry.k8s.io"
     preloaded: bool = False
     pause: str = ""
-    etcd_tag: str = ""
-    dns_tag: str = ""
+    etcd: str = ""
+    dns: str = ""
 
 
 def containerd_config(pause: str, *, contained: bool) -> str:
@@ -108,20 +109,40 @@ def containerd_config(pause: str, *, contained: bool) -> str:
     lines += ["  enable_unprivileged_ports = true", "  enable_unprivileged_icmp = true"]
     cri = 'plugins."io.containerd.grpc.v1.cri"'
     runc = f"{cri}.containerd.runtimes.runc"
+    lines += ["", f"[{cri}.registry]", f'  config_path = "{CERTS}"']
     lines += ["", f"[{cri}.cni]", '  bin_dir = "/opt/cni/bin"', '  conf_dir = "/etc/cni/net.d"']
     lines += ["", f"[{runc}]", '  runtime_type = "io.containerd.runc.v2"']
     lines += ["", f"[{runc}.options]", "  SystemdCgroup = true", ""]
     return "\n".join(lines)
 
 
-def runtime(pause: str, *, contained: bool) -> Operation:
-    """Containerd runs with the systemd cgroup driver and the lab's sandbox image."""
+def runtime(
+    pause: str, *, contained: bool, registries: Registries | None = None, proxies: str = ""
+) -> Operation:  # fmt: skip
+    """Containerd runs with the systemd cgroup driver and the lab's sandbox image, and knows mirrors and proxies.
+
+    Args:
+        pause: reference of the sandbox image.
+        contained: see `containerd_config`.
+        registries: whose mirrors are asked; none when None.
+        proxies: the environment file of the proxies (`registries.proxy_file`); empty for none. Only root may read it, as a
+            proxy's address may hold a password.
+    """
+    files = dict((registries or Registries()).hosts_files())
+    if proxies:
+        files["/etc/systemd/system/containerd.service.d/proxy.conf"] = f"[Service]\nEnvironmentFile=-{PROXY_FILE}\n"
 
     def operation(host: Host) -> Iterator[Command]:
         text = containerd_config(pause, contained=contained)
         changed = facts.text_file("/etc/containerd/config.toml").read(host) != text
         if changed:
             yield Command(path="/etc/containerd/config.toml", text=text)
+        for path, wanted in files.items():  # hosts.toml is read anew at each pull
+            yield from operations.file(path, wanted)(host)
+        if facts.text_file(PROXY_FILE).read(host) != proxies:
+            yield Command(path=PROXY_FILE, text=proxies, mode=0o600)
+            yield command("systemctl", "daemon-reload")
+            changed = True
         yield from cni_plugins()(host)
         state, at_boot = facts.unit_state("containerd").read(host)
         if at_boot != "enabled":
@@ -203,10 +224,10 @@ def init_config(profile: Profile, images: Images, *, cgroup_v1: bool, contained:
         "imageRepository": images.repository,
         "networking": {"podSubnet": profile.pod_cidr, "serviceSubnet": profile.service_cidr},
     }
-    if images.etcd_tag:
-        cluster["etcd"] = {"local": {"imageTag": images.etcd_tag}}
-    if images.dns_tag:
-        cluster["dns"] = {"imageTag": images.dns_tag}
+    if images.etcd:
+        cluster["etcd"] = {"local": _image(images.etcd, images.repository)}
+    if images.dns:
+        cluster["dns"] = _image(images.dns, images.repository)
     init = {
         "apiVersion": api,
         "kind": "InitConfiguration",
@@ -233,6 +254,17 @@ def init_config(profile: Profile, images: Images, *, cgroup_v1: bool, contained:
     if contained:  # /proc/sys/net/netfilter/nf_conntrack_max belongs to the host: leave it alone
         proxy["conntrack"] = {"maxPerCore": 0}
     return yaml.safe_dump_all([init, cluster, kubelet, proxy], sort_keys=False)
+
+
+def _image(reference: str, repository: str) -> dict[str, str]:
+    """An image as kubeadm's configuration has it; the repository only where it is not that of the others.
+
+    >>> _image("quay.io/coreos/etcd:v3.7.2", "registry.k8s.io")
+    {'imageRepository': 'quay.io/coreos', 'imageTag': 'v3.7.2'}
+    """
+    name, _, tag = reference.rpartition(":")
+    prefix = name.rpartition("/")[0]
+    return {**({} if prefix == repository else {"imageRepository": prefix}), "imageTag": tag}
 
 
 def _at_least(version: str, wanted: tuple[int, int]) -> bool:

@@ -35,10 +35,10 @@ UPSTREAM_ENVOY: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Where Istio's images come from: `hub` and `tag` of `pilot` and `proxyv2`; empty for the release's own."""
+    """Where Istio's images come from: `hub` and `tag` of `pilot` and `proxyv2`. istioctl's own defaults are never relied upon."""
 
-    hub: str = ""
-    tag: str = ""
+    hub: str
+    tag: str
     upstream_envoy: bool = False
     pull_policy: str = "IfNotPresent"
 
@@ -57,6 +57,8 @@ def operator(profile: str, images: ImageSource) -> str:
         values["pilot"] = {**values["pilot"], **UPSTREAM_ENVOY["pilot"]}
     spec: dict[str, Any] = {
         "profile": profile,
+        "hub": images.hub,
+        "tag": images.tag,
         "meshConfig": {
             "accessLogFile": "/dev/stdout",
             "accessLogEncoding": "JSON",
@@ -73,9 +75,6 @@ def operator(profile: str, images: ImageSource) -> str:
         "components": {"pilot": {"k8s": {"resources": _resources("10m", "100Mi")}}},
         "values": values,
     }
-    if images.hub:
-        spec["hub"] = images.hub
-        spec["tag"] = images.tag
     document = {"apiVersion": "install.istio.io/v1alpha1", "kind": "IstioOperator", "spec": spec}
     return yaml.safe_dump(document, sort_keys=False)
 
@@ -182,9 +181,6 @@ __all__ = [
     "wait_installed",
 ]
 
-# For hosts that can pull: Istio's own sample images. https://istio.io/latest/docs/examples/bookinfo/
-OFFICIAL_BOOKINFO = "registry.istio.io/release/examples-bookinfo"
-BOOKINFO_TAG = "1.20.3"
 ADDONS = ("grafana", "jaeger", "kiali", "loki", "prometheus")
 
 

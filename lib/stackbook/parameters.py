@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from stackbook.errors import InputError
+from stackbook.registries import check_mirrors
 
 MAX_NODES = 8
 _NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
@@ -115,6 +116,8 @@ class Profile(Model):
     source: Literal["auto", "release", "registry"] = "auto"
     images: Literal["auto", "preload", "pull"] = "auto"
     image_repository: str = ""
+    registry_mirrors: dict[str, str] = Field(default_factory=dict)
+    registry_ca: str = ""
     kubeconfig: str = ""
     chapters: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
@@ -123,6 +126,19 @@ class Profile(Model):
     def _good_lab(cls, value: str) -> str:
         if not _NAME.fullmatch(value) or len(value) > 20:
             raise ValueError(f"{value!r} is no name for a lab: up to 20 of a-z, 0-9 and -")
+        return value
+
+    @field_validator("registry_mirrors")
+    @classmethod
+    def _good_mirrors(cls, value: dict[str, str]) -> dict[str, str]:
+        check_mirrors(value)
+        return value
+
+    @field_validator("registry_ca")
+    @classmethod
+    def _good_ca(cls, value: str) -> str:
+        if value and not Path(value).expanduser().is_file():
+            raise ValueError(f"there is no file {value}: name the PEM file of the CA")
         return value
 
     @field_validator("nodes", mode="before")

@@ -95,7 +95,9 @@ def run(
         (folder / "profile.yaml").write_text(_effective(loaded, values), encoding="utf-8")
         if needs_lab:
             reset.remember(loaded)
-        with prefetching(loaded, chosen, folder), following(folder, say) as tell:
+        names = dict.fromkeys(name for chapter in chosen for name in chapter.artifacts)
+        components = Lab(chosen[0], loaded, ChapterParameters()).components(names)
+        with prefetching(loaded, components, folder), following(folder, say) as tell:
             try:
                 for chapter in chosen:
                     current.outcomes.append(_one(current, chapter, values[chapter.id], again, tell))

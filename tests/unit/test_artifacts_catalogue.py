@@ -48,7 +48,7 @@ def test_checksums_have_their_shape_and_wheels_always_have_one(catalogue: Catalo
 def test_image_names(catalogue: Catalogue) -> None:
     kubernetes = catalogue.versions["kubernetes"]
     assert catalogue.image("kube-apiserver").reference == f"stackbook.local/kube-apiserver:v{kubernetes}"
-    assert catalogue.official("kube-apiserver") == f"registry.k8s.io/kube-apiserver:v{kubernetes}"
+    assert catalogue.image("kube-apiserver").official == f"registry.k8s.io/kube-apiserver:v{kubernetes}"
     assert all(re.fullmatch(r"[\w./-]+:[\w.-]+", image.reference) for image in catalogue.images.values())
 
 

@@ -22,7 +22,13 @@ from stackbook.parameters import Profile
 
 
 def documents(**kwargs: bool) -> dict[str, dict]:
-    images_ = kubeadm.Images("example.test", preloaded=True, pause="example.test/pause:1", etcd_tag="3.7", dns_tag="v1")
+    images_ = kubeadm.Images(
+        "example.test",
+        preloaded=True,
+        pause="example.test/pause:1",
+        etcd="other.test/a/etcd:3.7",
+        dns="example.test/coredns:v1",
+    )
     text = kubeadm.init_config(Profile(), images_, **{"cgroup_v1": False, "contained": True, **kwargs})
     return {d["kind"]: d for d in yaml.safe_load_all(text)}
 
@@ -33,7 +39,8 @@ def test_init_configuration_has_the_guides_options() -> None:
     assert cluster["networking"] == {"podSubnet": "10.244.0.0/16", "serviceSubnet": "10.0.0.0/12"}
     assert cluster["kubernetesVersion"] == "v1.36.3"
     assert cluster["imageRepository"] == "example.test"
-    assert (cluster["etcd"]["local"]["imageTag"], cluster["dns"]["imageTag"]) == ("3.7", "v1")
+    assert cluster["etcd"]["local"] == {"imageRepository": "other.test/a", "imageTag": "3.7"}
+    assert cluster["dns"] == {"imageTag": "v1"}
     assert init["localAPIEndpoint"]["advertiseAddress"] == "192.168.98.3"
     assert init["nodeRegistration"]["imagePullPolicy"] == "Never"
 
@@ -269,8 +276,8 @@ def test_operator_for_upstream_envoy_leaves_out_istios_own_filters() -> None:
     assert (spec["hub"], spec["tag"], spec["values"]["telemetry"]["enabled"]) == ("h", "t", False)
     assert spec["values"]["pilot"]["env"]["PILOT_ENABLE_METADATA_EXCHANGE"] == "false"
     assert spec["meshConfig"]["defaultConfig"]["drainDuration"] == mesh.DRAIN
-    official = yaml.safe_load(mesh.operator("demo", mesh.ImageSource()))["spec"]
-    assert "hub" not in official and "telemetry" not in official["values"]
+    official = yaml.safe_load(mesh.operator("demo", mesh.ImageSource("h", "t")))["spec"]
+    assert official["tag"] == "t" and "telemetry" not in official["values"]
 
 
 @pytest.mark.parametrize(

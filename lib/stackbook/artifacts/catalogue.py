@@ -88,7 +88,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Image:
-    """An image of ours; `files` are (artifact, path in the image), `official` its public counterpart."""
+    """An image of ours: what it is made of, and the same release in its project's registry.
+
+    Attributes:
+        files: (artifact, path in the image); none for an image that is only pulled.
+        official: reference in the project's registry; empty for the lab's own images.
+        digest: of the official image, `sha256:…`; empty where it is not known.
+        set: images of one set are all pulled or all built.
+        instead: the image of ours that takes the place of one that is only pulled.
+    """
 
     name: str
     reference: str
@@ -101,6 +109,19 @@ class Image:
     entrypoint: tuple[str, ...]
     command: tuple[str, ...]
     user: str
+    digest: str = ""
+    set: str = ""
+    instead: str = ""
+
+    @property
+    def pulled_as(self) -> str:
+        """The official image by tag, and by digest where it is known."""
+        return f"{self.official}@{self.digest}" if self.digest else self.official
+
+    @property
+    def built(self) -> bool:
+        """Whether the lab can build it."""
+        return bool(self.files or self.base)
 
 
 @dataclass(frozen=True)
@@ -146,10 +167,6 @@ class Catalogue:
     def roots(self, members: Iterable[Image]) -> tuple[str, ...]:
         """The root filesystems that the images' base layers are copied out of, each once."""
         return tuple(dict.fromkeys(self.bases[image.base].root for image in members if image.base))
-
-    def official(self, name: str) -> str:
-        """The public counterpart of an image, for hosts that can pull; empty when there is none."""
-        return self.image(name).official
 
     def bundle(self, name: str) -> tuple[str, ...]:
         """The images of a bundle; InputError with the nearest names otherwise."""

@@ -115,15 +115,18 @@ def _image(name: str, spec: Mapping[str, Any], words: Mapping[str, str]) -> Imag
     return Image(
         name=name,
         reference=f"{PREFIX}/{name}:{spec['tag'].format(**words)}",
-        official=spec["official"].format(**words),
+        official=spec.get("official", "").format(**words),
         base=spec.get("base", ""),
-        files=tuple(spec["files"].items()),
+        files=tuple(spec.get("files", {}).items()),
         folders=tuple(spec.get("folders", ())),
         owner=spec.get("owner", 0),
         env=tuple((key, value.format(**words)) for key, value in env.items()),
         entrypoint=tuple(spec.get("entrypoint", ())),
         command=tuple(spec.get("command", ())),
         user=spec.get("user", ""),
+        digest=spec.get("digest", ""),
+        set=spec.get("set", name),
+        instead=spec.get("instead", ""),
     )
 
 
@@ -145,7 +148,7 @@ def _add_apps(
         artifacts[f"app-{name}"] = Artifact(f"app-{name}", "file", version, "05", 8_000_000, 0.0, (build,))
         images[name] = _image(
             name,
-            {"tag": version, "official": spec["official"].get(name, ""), "files": {f"app-{name}": program},
+            {"tag": version, "files": {f"app-{name}": program},
              "entrypoint": [program], "user": spec["user"]},
             {},
         )  # fmt: skip

@@ -55,11 +55,10 @@ class ArtifactStatus:
 
 @dataclass(frozen=True)
 class ImageRef:
-    """An image of ours: its full name, an OCI archive that holds it, and its public counterpart."""
+    """An image of ours: its full name, and an OCI archive that holds it."""
 
     reference: str
     archive: Path
-    official: str
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ class Resolver:
         """One image in an archive of its own."""
         image = self.catalogue.image(name)
         self.ensure([f"image:{name}"])
-        return ImageRef(image.reference, self.store.path(self._archive("image", name)), image.official)
+        return ImageRef(image.reference, self.store.path(self._archive("image", name)))
 
     def bundle(self, name: str) -> Bundle:
         """Several images in one archive, with what they share once."""

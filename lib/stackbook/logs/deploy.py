@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 NAMESPACE = secret.NAMESPACE
 TEMPLATE = "logs"
-OFFICIAL_KIBANA = "docker.elastic.co/kibana/kibana"
-OFFICIAL_FLUENTD = "docker.io/fluent/fluentd-kubernetes-daemonset:v1.18-debian-elasticsearch8-1"
 _KEYWORD: Mapping[str, Any] = {"type": "keyword", "ignore_above": 1024}
 MAPPINGS: Mapping[str, Any] = {
     # What has no type here is kept and shown, but not searched: an application cannot blow up the index.
@@ -71,7 +69,7 @@ def start(lab: Lab, *, heap_mb: int, step: Step | None = None) -> int:
     text = manifests.render("elasticsearch.yaml", fingerprint=_mark("elasticsearch.yaml", values), **values)
     lab.kube.kubectl("create", "namespace", NAMESPACE, check=False)
     changed = secret.ensure(lab.kube) + lab.kube.apply(text)
-    lab.load_images("shipper", step=step)
+    lab.load_images("fluentd", step=step)
     return changed
 
 
@@ -111,7 +109,7 @@ def template(store: Store) -> None:
 
 def flavour(lab: Lab) -> str:
     """Which shipper runs here: Fluentd as in the guide where images can be pulled, else rsyslog."""
-    return "rsyslog" if lab.preloads else "fluentd"
+    return "fluentd" if lab.sources.pulled("fluentd") else "rsyslog"
 
 
 def ship(lab: Lab, *, retention_days: int, step: Step | None = None, timeout: float = 90.0) -> int:
@@ -120,8 +118,7 @@ def ship(lab: Lab, *, retention_days: int, step: Step | None = None, timeout: fl
     Raises:
         WaitTimeout: one of them is not Ready; says why.
     """
-    lab.load_images("shipper", step=step)
-    lab.load_images("apps", step=step)
+    lab.load_images("fluentd", "apps", step=step)
     kind = flavour(lab)
     # Its configuration first: a pod that does not find it waits a minute before it looks again.
     changed = lab.kube.apply(_configuration()) if kind == "rsyslog" else 0
@@ -139,7 +136,7 @@ def shipper(lab: Lab) -> str:
         values = {"image_shipper": lab.image("rsyslog")}
         mark = _mark("rsyslog.yaml", {**values, **_configuration()["data"]}, known=values)
         return manifests.render("rsyslog.yaml", fingerprint=mark, **values)
-    values = {"image_shipper": OFFICIAL_FLUENTD}
+    values = {"image_shipper": lab.image("fluentd")}
     return manifests.render("fluentd.yaml", fingerprint=_mark("fluentd.yaml", values), **values)
 
 
@@ -163,8 +160,8 @@ def kibana(lab: Lab, *, timeout: float = 240.0) -> int:
     with opened(lab.kube) as store:
         password = secret.access(lab.kube).passwords["kibana"]
         store.client.security.change_password(username="kibana_system", password=password.reveal())
-    tag = lab.image("elasticsearch").rpartition(":")[2]
-    changed = lab.kube.apply(manifests.render("kibana.yaml", image_kibana=f"{OFFICIAL_KIBANA}:{tag}"))
+    lab.load_images("kibana")
+    changed = lab.kube.apply(manifests.render("kibana.yaml", image_kibana=lab.image("kibana")))
     lab.kube.wait_rollout(NAMESPACE, "deployment/kibana", timeout=timeout)
     return changed
 
