@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,9 @@ import pandas as pd
 
 from stackbook import facts, flannel, walk
 from stackbook.display import PALETTE
-from stackbook.hosts import Result
+from stackbook.errors import CheckFailed
+from stackbook.hosts import Host, Result
+from stackbook.waiting import until
 
 if TYPE_CHECKING:
     from stackbook.chapter import Lab
@@ -86,22 +89,48 @@ def measure(lab: Lab, backend: str, *, seconds: int, pings: int) -> dict[str, An
     walk.inside(here, source, "ping", "-c", "1", "-W", "5", target.address)
     said = walk.inside(here, source, "ping", "-i", "0.02", "-c", str(pings), target.address, timeout=60).stdout
     times = pd.Series(walk.rtt_milliseconds(said))
-    walk.inside(there, target, "iperf3", "-s", "-1", "-D")
-    answer = walk.inside(here, source, "iperf3", "-c", target.address, "-t", str(seconds), "-J", timeout=seconds + 30)
     mtu = json.loads(walk.inside(here, source, "ip", "-j", "link", "show", "eth0").stdout)[0]["mtu"]
     return {
         "backend": backend,
         "device": flannel.DEVICES[backend] or "none: the machines' own",
         "mtu": int(mtu),
-        "gbit_per_s": _throughput(answer),
+        "gbit_per_s": throughput(here, source, there, target, seconds=seconds),
         "rtt_ms_median": float(times.median()),
         "rtt_ms_p99": float(times.quantile(0.99)),
     }
 
 
-def _throughput(answer: Result) -> float:
-    """Gigabits a second that arrived, from iperf3's JSON."""
-    return float(json.loads(answer.stdout)["end"]["sum_received"]["bits_per_second"]) / 1e9
+def throughput(here: Host, source: walk.End, there: Host, target: walk.End, *, seconds: int) -> float:
+    """Gigabits a second that arrived, by iperf3; measured anew where the server ended early or was not there yet.
+
+    Raises:
+        WaitTimeout: three measurements failed; with what iperf3 said last.
+    """
+
+    def measured() -> float:
+        walk.inside(there, target, "iperf3", "-s", "-1", "-D")
+        until(lambda: "LISTEN" in walk.inside(there, target, "ss", "-Hltn", "sport = :5201").stdout,
+              what=f"iperf3 listens in {target.pod}", timeout=10, every=0.1)  # fmt: skip
+        argv = ["iperf3", "-c", target.address, "-t", str(seconds), "-J"]
+        return received(walk.inside(here, source, *argv, check=False, timeout=seconds + 30))
+
+    return until(measured, what=f"iperf3 measures from {source.pod} to {target.pod}", timeout=3 * seconds + 10,
+                 tolerate=(CheckFailed,))  # fmt: skip
+
+
+def received(answer: Result) -> float:
+    """Gigabits a second that arrived, from iperf3's JSON.
+
+    Raises:
+        CheckFailed: it measured nothing; with its own reason.
+    """
+    try:
+        data = json.loads(answer.stdout)
+        return float(data["end"]["sum_received"]["bits_per_second"]) / 1e9
+    except (ValueError, KeyError, TypeError):
+        said = re.search(r'"error":\s*"([^"]*)"', answer.stdout)
+        reason = said[1] if said else answer.stderr.strip() or "it says nothing"
+        raise CheckFailed(f"iperf3 measured nothing: {reason}") from None
 
 
 def plot(frame: pd.DataFrame) -> Any:

@@ -21,6 +21,7 @@ class Chapter:
         needs: the chapters whose result it stands on.
         leaves: what it leaves behind, in a few words.
         artifacts: the components that it needs, in the order in which they are needed.
+        seconds: that it takes on two processors with everything in the cache, as a first estimate.
         batch: whether `stackbook run` without a choice of chapters runs it.
     """
 
@@ -30,6 +31,7 @@ class Chapter:
     needs: tuple[str, ...] = ()
     leaves: str = "nothing"
     artifacts: tuple[str, ...] = ()
+    seconds: float = 30.0
     batch: bool = True
 
     @property
@@ -54,7 +56,7 @@ _BOOKINFO = tuple(
 )
 
 ALL: tuple[Chapter, ...] = (
-    Chapter("00-preflight", "This host can carry the lab", leaves="nothing"),
+    Chapter("00-preflight", "This host can carry the lab", leaves="nothing", seconds=4),
     Chapter(
         "01-machines",
         "Two machines that differ where they must",
@@ -62,6 +64,7 @@ ALL: tuple[Chapter, ...] = (
         needs=("00-preflight",),
         leaves="two running machines",
         artifacts=("machine-rootfs",),
+        seconds=9,
     ),
     Chapter(
         "02-kubeadm",
@@ -70,6 +73,7 @@ ALL: tuple[Chapter, ...] = (
         needs=("01-machines",),
         leaves="a cluster without a pod network",
         artifacts=("kubelet", "kubeadm", "kubectl", "control-plane", "worker"),
+        seconds=28,
     ),
     Chapter(
         "03-flannel",
@@ -78,6 +82,7 @@ ALL: tuple[Chapter, ...] = (
         needs=("02-kubeadm",),
         leaves="both nodes Ready, DNS answering",
         artifacts=("node", "kube-flannel.yml", "apps"),
+        seconds=45,
     ),
     Chapter(
         "04-kubernetes",
@@ -86,6 +91,7 @@ ALL: tuple[Chapter, ...] = (
         needs=("03-flannel",),
         leaves="nothing",
         artifacts=("apps",),
+        seconds=25,
     ),
     Chapter(
         "05-istio",
@@ -94,16 +100,16 @@ ALL: tuple[Chapter, ...] = (
         needs=("03-flannel",),
         leaves="Istio and six bookinfo pods 2/2",
         artifacts=("apps", "app-load", "istioctl", "istio", *_BOOKINFO),
+        seconds=60,
     ),
     Chapter(
-        "06-traffic",
-        "Traffic by rules, seen in counted requests",
-        guide=("2.2.3",),
-        needs=("05-istio",),
+        "06-traffic", "Traffic by rules, seen in counted requests", guide=("2.2.3",), needs=("05-istio",), seconds=60
     ),
-    Chapter("07-faults", "Aborts and delays, proved by statistics", guide=("2.2.3.2",), needs=("05-istio",)),
-    Chapter("08-protobuf", "Bytes on the wire", guide=("2.4",), artifacts=("go",)),
-    Chapter("09-grpc", "Calls between languages", guide=("2.5",), artifacts=("go",)),
+    Chapter(
+        "07-faults", "Aborts and delays, proved by statistics", guide=("2.2.3.2",), needs=("05-istio",), seconds=70
+    ),
+    Chapter("08-protobuf", "Bytes on the wire", guide=("2.4",), artifacts=("go",), seconds=20),
+    Chapter("09-grpc", "Calls between languages", guide=("2.5",), artifacts=("go",), seconds=50),
     Chapter(
         "10-metrics",
         "Metrics: what is counted",
@@ -111,6 +117,7 @@ ALL: tuple[Chapter, ...] = (
         needs=("05-istio",),
         leaves="Prometheus",
         artifacts=("apps", "app-load", "metrics"),
+        seconds=70,
     ),
     Chapter(
         "11-tracing",
@@ -119,6 +126,7 @@ ALL: tuple[Chapter, ...] = (
         needs=("05-istio",),
         leaves="Jaeger, and a mesh that sends it spans",
         artifacts=("apps", "app-load", "tracing"),
+        seconds=80,
     ),
     Chapter(
         "12-logs",
@@ -127,15 +135,29 @@ ALL: tuple[Chapter, ...] = (
         needs=("05-istio", "10-metrics", "11-tracing"),
         leaves="Elasticsearch, and a shipper on every machine",
         artifacts=("apps", "app-load", "logs", "fluentd", "kibana"),
+        seconds=100,
     ),
     Chapter(
         "13-delivery",
         "From a push to a build",
         guide=("4.1",),
         artifacts=("node", "compose-config", "gitea", "gitea-templates", "gitea-options", "gitea-docker-setup"),
+        seconds=30,
     ),
-    Chapter("14-ecosystem", "What the guide only names", guide=("2.6", "2.7", "3.3"), artifacts=("go", "swagger")),
-    Chapter("15-design", "Bounded contexts and Conway's law", guide=("3.1", "3.2"), artifacts=("go", "app-bookinfo")),
+    Chapter(
+        "14-ecosystem",
+        "What the guide only names",
+        guide=("2.6", "2.7", "3.3"),
+        artifacts=("go", "swagger"),
+        seconds=20,
+    ),
+    Chapter(
+        "15-design",
+        "Bounded contexts and Conway's law",
+        guide=("3.1", "3.2"),
+        artifacts=("go", "app-bookinfo"),
+        seconds=10,
+    ),
     Chapter("90-diagnose", "What is wrong, and why", batch=False),
     Chapter("99-reset", "The host as it was", leaves="the host as it was before", batch=False),
 )

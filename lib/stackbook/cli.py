@@ -171,7 +171,6 @@ def _run(options: argparse.Namespace) -> int:
             only=tuple(options.only),
             parameters=_given(options.p),
             again=options.again,
-            say=lambda text: print(text, flush=True),
         )
         report = _write_report(done.folder)
     except KeyboardInterrupt:

@@ -15,6 +15,7 @@ from stackbook import paths
 from stackbook.errors import InputError
 from stackbook.locks import Lock, words
 from stackbook.parameters import Profile
+from stackbook.run_display import Display
 from stackbook.step import Record, now
 from stackbook.waiting import beside
 
@@ -72,7 +73,7 @@ def end_group(process: subprocess.Popen[Any]) -> None:
 
 
 @contextlib.contextmanager
-def following(folder: Path, say: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
+def following(folder: Path, screen: Display) -> Iterator[Callable[[str], None]]:
     """Show the steps' events while notebooks run in kernels of their own.
 
     Yields a way to say something else in its place: after all events that came before it.
@@ -85,8 +86,11 @@ def following(folder: Path, say: Callable[[str], None]) -> Iterator[Callable[[st
         with one_at_a_time:
             events = Record(folder / "events.jsonl").events()
             for event in events[shown:]:
-                if line := _line(event):
-                    say(line)
+                if event["event"] == "progress":
+                    screen.progress(event)
+                elif line := _line(event):
+                    screen.settled()
+                    screen.say(line)
             shown = len(events)
 
     def follow(stop: threading.Event) -> None:
@@ -96,7 +100,7 @@ def following(folder: Path, say: Callable[[str], None]) -> Iterator[Callable[[st
     def tell(text: str) -> None:
         with one_at_a_time:
             catch_up()
-            say(text)
+            screen.say(text)
 
     try:
         with beside(follow, name="follow", timeout=5):
@@ -108,8 +112,6 @@ def following(folder: Path, say: Callable[[str], None]) -> Iterator[Callable[[st
 def _line(event: Mapping[str, Any]) -> str:
     if event["event"] == "step-start":
         return f"  • {event['step']}: {event['title']}"
-    if event["event"] == "progress":
-        return f"    {event['text']}"
     if event["event"] == "step-end":
         mark = {"passed": "✓", "interrupted": "–"}.get(str(event["outcome"]), "✗")
         return f"  {mark} {event['step']} ({event['seconds']:.1f} s)"

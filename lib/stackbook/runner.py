@@ -22,8 +22,10 @@ from stackbook.companions import end_group, following, only_run, prefetching
 from stackbook.errors import InputError, StackbookError
 from stackbook.parameters import ChapterParameters, Profile, did_you_mean, validate
 from stackbook.redact import redact
+from stackbook.run_display import display
 from stackbook.runs import PASSED, Outcome, Run, exit_status, keep_evidence, save, summary
 from stackbook.step import Record, now
+from stackbook.time_left import TimeLeft
 from stackbook.waiting import pause
 
 # A cell that runs for longer than this is broken: every wait inside has a shorter deadline of its own.
@@ -66,7 +68,7 @@ def run(
     only: tuple[str, ...] = (),
     parameters: Mapping[str, Any] | None = None,
     again: bool = False,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] | None = None,
 ) -> Run:
     """Run chapters; see the module's docstring.
 
@@ -75,7 +77,7 @@ def run(
         first, last, only: the choice of chapters; see `chapters.choose`.
         parameters: overrides of the profile's and of the chapters' parameters.
         again: execute chapters that are proved as well.
-        say: takes a line of progress.
+        say: takes a line of progress; the terminal when None.
 
     Raises:
         InputError: bad input or an unfit host; nothing was changed.
@@ -96,19 +98,27 @@ def run(
         if needs_lab:
             reset.remember(loaded)
         names = dict.fromkeys(name for chapter in chosen for name in chapter.artifacts)
-        components = Lab(chosen[0], loaded, ChapterParameters()).components(names)
-        with prefetching(loaded, components, folder), following(folder, say) as tell:
+        lab = Lab(chosen[0], loaded, ChapterParameters())
+        components = lab.components(names)
+        left = TimeLeft(lab.artifacts, components, chosen, folder)
+        with (
+            display(say, left=left) as screen,
+            prefetching(loaded, components, folder),
+            following(folder, screen) as tell,
+        ):
+            tell(left.announcement())
             try:
                 for chapter in chosen:
                     current.outcomes.append(_one(current, chapter, values[chapter.id], again, tell))
+                    left.passed(chapter)
                     current.seconds = round(time.monotonic() - start, 3)
                     save(current)
             except KeyboardInterrupt:
                 current.seconds = round(time.monotonic() - start, 3)
                 save(current)
                 raise
-        if not current.passed:
-            keep_evidence(current, say)
+            if not current.passed:
+                keep_evidence(current, tell)
     return current
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -129,20 +129,25 @@ def capture(lab: Lab, source: End, target: End, *, packets: int = 4) -> list[fla
     Args:
         source, target: the two ends.
         packets: how many to wait for; at most 10 s.
+
+    Raises:
+        CheckFailed: tcpdump could not capture; with what it said.
+        TransportError, WaitTimeout: the machine did not answer.
     """
     here = lab.machines[source.node]
     device = next(r["dev"] for r in facts.ROUTES.read(here) if r.get("dst") == "default")
-    caught: list[Result] = []
     # Only pings: behind the headers of UDP (8 bytes), VXLAN (8) and Ethernet (14) the inner IP header names its protocol.
     pings = "udp port 8472 and udp[39] = 1"
     command = ["timeout", "10", "tcpdump", "-l", "-nn", "-i", device, "-c", str(packets), pings]
-    watch = threading.Thread(target=lambda: caught.append(here.run(command, check=False, timeout=20)))
-    watch.start()
-    pause(0.7)  # tcpdump opens its socket; a packet missed is sent again below
-    while watch.is_alive():
-        inside(here, source, "ping", "-c", "2", "-i", "0.2", "-W", "1", target.address, check=False)
-    watch.join(20)
-    found = flannel.parse_capture(caught[0].stdout)
+    with ThreadPoolExecutor(1) as pool:
+        watch = pool.submit(here.run, command, check=False, timeout=20)
+        pause(0.7)  # tcpdump opens its socket; a packet missed is sent again below
+        while not watch.done():
+            inside(here, source, "ping", "-c", "2", "-i", "0.2", "-W", "1", target.address, check=False)
+        caught = watch.result()
+    if "listening on" not in caught.stderr:
+        raise CheckFailed(f"tcpdump on {device} of {here.name} did not start: {caught.stderr.strip()[-300:]}")
+    found = flannel.parse_capture(caught.stdout)
     return [p for p in found if {p.inner_source, p.inner_target} == {source.address, target.address}]
 
 

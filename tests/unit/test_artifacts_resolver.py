@@ -165,7 +165,7 @@ def test_auto_goes_on_to_the_registry_and_says_why(monkeypatch: pytest.MonkeyPat
     resolver = opened(FakeTools(), "auto", progress=lambda progress: seen.append(str(progress)))
     seen: list[str] = []
     asked: list[str] = []
-    monkeypatch.setattr(resolver._maker.probe, "_ask", lambda origin: asked.append(origin) or f"{origin} is away")
+    monkeypatch.setattr(resolver.maker.probe, "_ask", lambda origin: asked.append(origin) or f"{origin} is away")
     resolver.ensure(["kubeadm", "kubelet", "kubectl"])
     assert asked == ["https://dl.k8s.io"]
     assert len([line for line in seen if "dl.k8s.io is away: package registries are used" in line]) == 1
@@ -207,7 +207,7 @@ def test_bad_input_begins_nothing() -> None:
 def test_an_interrupt_leaves_nothing_half_made_and_goes_on_the_next_time() -> None:
     tools = FakeTools(slow=30)
     resolver = opened(tools)
-    threading.Timer(0.3, resolver._maker.cancel.set).start()
+    threading.Timer(0.3, resolver.maker.cancel.set).start()
     with pytest.raises(KeyboardInterrupt):
         resolver.ensure(["machine-rootfs"])
     assert resolver.store.entries() == []

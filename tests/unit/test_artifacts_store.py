@@ -200,7 +200,7 @@ def test_waiting_has_a_deadline_and_says_for_whom(tmp_path: Path) -> None:
     with lock.job("job", report=lambda _: None, deadline=1), pytest.raises(WaitTimeout) as caught:  # noqa: SIM117
         with JobLock(tmp_path, "job").job("other", report=lambda _: None, deadline=0.1):
             pass
-    assert f"process {os.getpid()}, job: build" in str(caught.value)
+    assert f"job: building, by process {os.getpid()}" in str(caught.value)
 
 
 def _add_many(root: str, number: int) -> None:

@@ -136,7 +136,10 @@ def test_the_deadline_says_what_is_built_meanwhile(tmp_path: Path, monkeypatch: 
     with queue.turn("istio", urgent=False, found=nothing, report=quiet, deadline=5) as job:
         job(Progress("go:istio", "build", 3, 10, "packages", seconds=1, remaining=7))
         with (
-            pytest.raises(WaitTimeout, match=r"go:apps.*go:istio: build 3/10 packages, 1 s, about 7 s more"),
+            pytest.raises(
+                WaitTimeout,
+                match=r"go:apps.*istio \(Go build\): building, 3 of 10 packages, 1 s, about 7 s more, by process",
+            ),
             queue.turn("apps", urgent=True, found=nothing, report=quiet, deadline=0.4),
         ):
             raise AssertionError("it was given")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from stackbook import companions
+from stackbook.run_display import Lines
 from stackbook.step import Record
 
 
@@ -24,7 +25,7 @@ def test_gos_caches_are_bounded_only_after_a_build(
 def test_a_chapters_steps_are_said_before_the_next_chapter(tmp_path: Path) -> None:
     said: list[str] = []
     record = Record(tmp_path / "events.jsonl")
-    with companions.following(tmp_path, said.append) as tell:
+    with companions.following(tmp_path, Lines(said.append, every=0)) as tell:
         for number in range(30):
             tell(f"chapter {number}")
             record.append("progress", text=f"step of {number}")

@@ -188,7 +188,7 @@ def test_a_pull_that_fails_says_why_in_one_line() -> None:
     text = (
         'time="x" level=info msg="trying"\nctr: failed to copy: unexpected commit digest sha256:1, expected sha256:2\n'
     )
-    with pytest.raises(PullFailed, match="^failed to copy: unexpected commit digest sha256:1, expected sha256:2$"):
+    with pytest.raises(PullFailed, match=r"^failed to copy: unexpected commit digest sha256:1, expected sha256:2$"):
         pull({"a": host(lists=["", ""], answer=(1, "", text))}, "docker.io/x:1")
     assert pull_reason("") == "it says nothing"
 

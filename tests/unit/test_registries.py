@@ -137,7 +137,7 @@ def test_a_mirror_that_cannot_be_used_is_refused(mirrors: dict[str, str], said: 
 
 
 def test_a_ca_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no file .*ca.pem"):
+    with pytest.raises(InputError, match=r"there is no file .*ca\.pem"):
         Profile.load("embedded", overrides={"registry_ca": str(tmp_path / "ca.pem")})
 
 

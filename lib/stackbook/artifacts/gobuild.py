@@ -112,10 +112,11 @@ class _Watch:
 def build(
     group: Group, builds: Iterable[Build], *, goroot: Path, cache: Path, out: Path, log: Path, report: Report,
     estimate: float, cancel: threading.Event, run: Spawn = spawn, env: Mapping[str, str] | None = None,
+    background: bool = False,
 ) -> Built:  # fmt: skip
     """Build packages of a group into `out`, and copy the module files that it names; returns where each lies.
 
-    An interrupted build continues by Go's own cache.
+    An interrupted build continues by Go's own cache. One in the background leaves the processors to everything else.
 
     Raises:
         InputError: no C compiler.
@@ -139,6 +140,7 @@ def build(
             "go", "build", "-v", "-trimpath", "-tags", tags(group), "-ldflags", ldflags(group), "-o", f"{out}/", *packages,
         ]  # fmt: skip
         argv[0] = str(goroot / "bin" / "go")
+        argv = ["nice", "-n", "10", *argv] if background else argv
         status = run(
             argv, env=environ, cwd=group.folder, log=log, on_line=watch.line, on_tick=watch.tick, cancel=cancel
         )

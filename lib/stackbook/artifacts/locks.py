@@ -61,8 +61,7 @@ class JobLock(Lock):
 
         def waiting(seconds: float, holder: Note) -> None:
             if seconds > 0.2:
-                remaining = holder.get("remaining")
-                report(Progress(job, "wait", seconds=seconds, remaining=remaining, message=progress_words(holder)))
+                report(Progress(job, "wait", seconds=seconds, message=progress_words(holder)))
 
         start = Progress(job, "build").as_dict()
         fix = "look at process {pid}, or end it: this one takes over"
@@ -76,6 +75,6 @@ class JobLock(Lock):
 def progress_words(note: Note) -> str:
     """What a holder is doing, in words."""
     if not note:
-        return "just started"
+        return "another process has just started it"
     fields = {key: note[key] for key in Progress.__dataclass_fields__ if key in note}
-    return f"process {note.get('pid', '?')}, {Progress(**fields).line()}"
+    return f"{Progress(**fields).line()}, by process {note.get('pid', '?')}"

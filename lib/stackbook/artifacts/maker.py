@@ -253,7 +253,7 @@ class Maker:
             with self.store.temporary("go") as folder:
                 built = gobuild.build(
                     group, builds.values(), goroot=goroot, cache=self.store.root, out=folder / "out", log=log,
-                    report=report, estimate=estimate, cancel=self.cancel, run=self.run,
+                    report=report, estimate=estimate, cancel=self.cancel, run=self.run, background=not self.urgent,
                 )  # fmt: skip
                 seconds = time.monotonic() - start
                 if built.share > 0.5:  # otherwise Go's cache had most of it, and the time tells nothing

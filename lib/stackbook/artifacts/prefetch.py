@@ -20,7 +20,7 @@ from stackbook.artifacts.resolver import SOURCES, fetch
 from stackbook.artifacts.store import Store
 from stackbook.errors import StackbookError
 
-_NICE = 10  # what a chapter waits for has the processors first
+_NICE = 5  # what a chapter waits for has the processors first; compilers come after that (gobuild.build)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

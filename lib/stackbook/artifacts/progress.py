@@ -45,23 +45,42 @@ class Progress:
         """The moment in one line.
 
         >>> Progress("istioctl", "download", done=5e6, total=1e7, unit="bytes", seconds=2, remaining=2).line()
-        'istioctl: download 5/10 MB, 2 s, about 2 s more'
+        'istioctl: downloading, 5 of 10 MB, 2 s, about 2 s more'
+        >>> Progress("go:apps", "wait", seconds=9, message="go:istio: building, 3 of 9 packages").line()
+        'waiting 9 s for apps (Go build): go:istio: building, 3 of 9 packages'
         """
-        parts = []
-        if self.unit == "bytes" and self.done:
-            parts.append(
-                f"{self.done / 1e6:.0f}/{self.total / 1e6:.0f} MB" if self.total else f"{self.done / 1e6:.0f} MB"
-            )
-        elif self.unit == "packages" and self.done:
-            parts.append(f"{self.done:.0f}/{self.total:.0f} packages" if self.total else f"{self.done:.0f} packages")
-        text = f"{self.job}: {self.phase}" + (f" {parts[0]}" if parts else "")
         if self.phase in ("note", "done"):
-            return f"{self.job}: {self.message}"
+            return f"{title(self.job)}: {self.message}"
+        if self.phase == "wait":
+            return f"waiting {self.seconds:.0f} s for {title(self.job)}" + (f": {self.message}" if self.message else "")
+        parts = [f"{title(self.job)}: {_PHASES.get(self.phase, self.phase)}"]
+        if self.unit == "bytes" and self.done:
+            whole = f" of {self.total / 1e6:.0f}" if self.total else ""
+            parts.append(f"{self.done / 1e6:.0f}{whole} MB")
+        elif self.unit == "packages" and self.done:
+            parts.append(f"{self.done:.0f}" + (f" of {self.total:.0f}" if self.total else "") + " packages")
         if self.seconds >= 1:
-            text += f", {self.seconds:.0f} s"
+            parts.append(f"{self.seconds:.0f} s")
         if self.remaining is not None:
-            text += f", about {self.remaining:.0f} s more"
-        return text + (f" ({self.message})" if self.message else "")
+            parts.append(f"about {self.remaining:.0f} s more")
+        return ", ".join(parts) + (f" ({self.message})" if self.message and self.phase != "build" else "")
+
+
+_PHASES = {"download": "downloading", "build": "building", "assemble": "packing", "verify": "checking"}
+
+
+def title(job: str) -> str:
+    """A job's name for people.
+
+    >>> title("go:kubernetes"), title("bundle:istio"), title("envoy")
+    ('kubernetes (Go build)', 'images of istio', 'envoy')
+    """
+    kind, _, name = job.partition(":")
+    return (
+        {"go": f"{name} (Go build)", "bundle": f"images of {name}", "image": f"image {name}"}.get(kind, job)
+        if name
+        else job
+    )
 
 
 Report = Callable[[Progress], None]

@@ -74,7 +74,7 @@ class Resolver:
     """The catalogue and the cache together; make one with `open`."""
 
     def __init__(self, maker: Maker, waited: Callable[[Sequence[str], float], None] | None = None) -> None:
-        self._maker = maker
+        self.maker = maker
         self._waited = waited or (lambda _names, _seconds: None)
         self.catalogue: Catalogue = maker.catalogue
         self.store: Store = maker.store
@@ -111,15 +111,15 @@ class Resolver:
     def path(self, name: str) -> Path:
         """Where the file or folder `name` lies, had if need be; see `Maker.file` for errors."""
         artifact = self.catalogue.artifact(name)
-        if entry := self._maker.cached(artifact):
+        if entry := self.maker.cached(artifact):
             return self.store.path(entry)
         self.ensure([f"file:{artifact.name}"])
-        return self.store.path(self._maker.file(artifact.name))
+        return self.store.path(self.maker.file(artifact.name))
 
     def digest(self, name: str) -> str:
         """SHA-256 of the file `name`, had if need be."""
         self.path(name)
-        return self._maker.file(name).digest
+        return self.maker.file(name).digest
 
     def version(self, name: str) -> str:
         """The version of a component, artifact or image, as its project writes it, without a leading v."""
@@ -166,21 +166,21 @@ class Resolver:
         wanted = [self.catalogue.resolve(name) for name in names]
         missing = [name for kind, name in wanted if not self._cached(kind, name)]
         start = time.monotonic()
-        _Round(self, self._maker).run(wanted)
+        _Round(self, self.maker).run(wanted)
         if missing:
             self._waited(missing, time.monotonic() - start)
 
     def _cached(self, kind: str, name: str) -> bool:
         if kind == "file":
-            return self._maker.cached(self.catalogue.artifact(name)) is not None
-        return self._maker.archive_cached(f"{kind}:{name}", self._members(kind, name)) is not None
+            return self.maker.cached(self.catalogue.artifact(name)) is not None
+        return self.maker.archive_cached(f"{kind}:{name}", self._members(kind, name)) is not None
 
     def _members(self, kind: str, name: str) -> list[Image]:
         members = self.catalogue.bundle(name) if kind == "bundle" else (name,)
         return [self.catalogue.image(member) for member in members]
 
     def _archive(self, kind: str, name: str) -> Entry:
-        return self._maker.archive(f"{kind}:{name}", self._members(kind, name))
+        return self.maker.archive(f"{kind}:{name}", self._members(kind, name))
 
     def _busy(self) -> set[str]:
         """Jobs that some process works on now."""
@@ -190,16 +190,16 @@ class Resolver:
         return {str(holder.get("job", "")) for holder in holders if holder}
 
     def _file_status(self, artifact: Artifact, busy: set[str]) -> ArtifactStatus:
-        entry = self._maker.cached(artifact)
+        entry = self.maker.cached(artifact)
         jobs = {artifact.name, *(f"go:{source.group}" for source in artifact.sources if isinstance(source, Build))}
         state = "cached" if entry else "building" if jobs & busy else "missing"
         size, source = (entry.size, entry.source) if entry else (artifact.size, "")
-        estimate = 0.0 if entry else self._maker.estimate(artifact.name)
+        estimate = 0.0 if entry else self.maker.estimate(artifact.name)
         return ArtifactStatus(artifact.name, artifact.version, state, size, source, estimate, artifact.chapter)
 
     def _bundle_status(self, name: str, busy: set[str]) -> ArtifactStatus:
         members = self._members("bundle", name)
-        entry = self._maker.archive_cached(f"bundle:{name}", members)
+        entry = self.maker.archive_cached(f"bundle:{name}", members)
         parts = {file: self.catalogue.artifact(file) for image in members for file, _ in image.files}
         state = "cached" if entry else "building" if f"bundle:{name}" in busy else "missing"
         size = entry.size if entry else sum(part.size for part in parts.values())

@@ -1,0 +1,82 @@
+"""What a run will fetch and build, said before anything is done: how much, how long, and where it comes from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stackbook.artifacts.catalogue import Build, Debian, Maven, Release, Source, Wheel
+
+if TYPE_CHECKING:
+    from stackbook.artifacts.resolver import Resolver
+
+_WORDS: dict[type[Source], str] = {
+    Release: "downloaded from their projects",
+    Build: "built from Go modules",
+    Wheel: "from PyPI",
+    Maven: "from Maven Central",
+    Debian: "made of Debian packages",
+}
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is missing.
+
+    Attributes:
+        components: how many files and folders.
+        size: bytes that they will take in the cache.
+        seconds: that it will probably take, from this machine's history, else from the catalogue.
+        origins: how many come from where, in words.
+    """
+
+    components: int
+    size: int
+    seconds: float
+    origins: dict[str, int]
+
+    def __str__(self) -> str:
+        if not self.components:
+            return "every component is in the cache: nothing is fetched or built"
+        where = ", ".join(f"{count} {words}" for words, count in self.origins.items())
+        return (
+            f"{self.components} components are not in the cache ({self.size / 1e9:.1f} GB, {duration(self.seconds)} of fetching "
+            f"and building, beside the chapters): {where}"
+        )
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people.
+
+    >>> duration(40), duration(100), duration(5400)
+    ('about 40 s', 'about 2 min', 'about 1 h 30 min')
+    """
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"about {minutes} min" if minutes < 60 else f"about {minutes // 60} h {minutes % 60} min"
+
+
+def forecast(resolver: Resolver, names: Iterable[str]) -> Forecast:
+    """What of these components, bundles and images is missing."""
+    catalogue, maker = resolver.catalogue, resolver.maker
+    files: dict[str, None] = {}
+    for name in names:
+        kind, plain = catalogue.resolve(name)
+        if kind == "file":
+            files[plain] = None
+            continue
+        members = [catalogue.image(m) for m in (catalogue.bundle(plain) if kind == "bundle" else (plain,))]
+        files.update(dict.fromkeys(file for image in members for file, _ in image.files))
+        files.update(dict.fromkeys(catalogue.roots(members)))
+    missing = [catalogue.artifact(file) for file in files if maker.cached(catalogue.artifact(file)) is None]
+    origins: Counter[str] = Counter()
+    jobs: dict[str, float] = {}
+    for artifact in missing:
+        source = (maker.usable(artifact) or maker.recipes(artifact))[0][0]
+        origins[_WORDS[type(source)]] += 1
+        job = f"go:{source.group}" if isinstance(source, Build) else artifact.name
+        jobs[job] = maker.estimate(artifact.name)
+    return Forecast(len(missing), sum(a.size for a in missing), sum(jobs.values()), dict(origins.most_common()))
