@@ -59,4 +59,14 @@ if ! cmp -s requirements.lock .venv/requirements.installed 2>/dev/null; then
   install --no-deps --no-build-isolation --editable .
   cp requirements.lock .venv/requirements.installed
 fi
+# The tests' own container registry. Unpacked, not installed: the package would start a service on this host.
+if [ "${STACKBOOK_BROWSER:-}" = 1 ] && [ ! -x .venv/test-tools/usr/bin/docker-registry ]; then
+  say "unpacking docker-registry for the tests"
+  work=$(mktemp -d)
+  chmod 755 "$work"
+  (cd "$work" && { apt-get download -qq docker-registry || { $SUDO apt-get update -qq && apt-get download -qq docker-registry; }; } 2>/dev/null) \
+    || die "apt-get could not download docker-registry, which the tests of pulling images need"
+  dpkg-deb -x "$work"/docker-registry_*.deb .venv/test-tools
+  rm -rf "$work"
+fi
 say "ready: .venv/bin/stackbook"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -434,12 +435,15 @@ class Lab:
             print(f"✓ {self.chapter.id} leaves nothing behind")
 
     def key(self) -> str:
-        """What a proof of this chapter is valid for: its notebook, its parameters, the lab's, and this very lab."""
+        """What a proof of this chapter is valid for: its notebook, the library, its parameters, the lab's, and this very lab.
+
+        What other code has proved is proved again.
+        """
         book = json.loads(self.chapter.notebook.read_text(encoding="utf-8"))
         sources = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]
         profile = self.profile.model_dump(exclude={"chapters", "name"}, mode="json")
         instance = self.instance() if self.chapter.needs else ""
-        parts = [sources, profile, self.parameters.model_dump(mode="json"), instance]
+        parts = [sources, library_digest(), profile, self.parameters.model_dump(mode="json"), instance]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def instance(self) -> str:
@@ -482,6 +486,18 @@ class Lab:
     def figure(self, fig: Any, *, alt: str) -> None:
         """Show a plot with a text for those who cannot see it."""
         display.figure(fig, alt)
+
+
+@functools.cache
+def library_digest() -> str:
+    """A digest of the library: its code, manifests and catalogue, and the sources of what it builds."""
+    lib = paths.checkout() / "lib"
+    digest = hashlib.sha256()
+    for path in sorted(lib.rglob("*")):
+        name = path.relative_to(lib).as_posix()
+        if path.is_file() and "__pycache__" not in name and ".egg-info" not in name:
+            digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 __all__ = ["InputError", "Lab", "bind"]

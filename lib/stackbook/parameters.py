@@ -34,7 +34,10 @@ def _version(value: Any) -> Any:
 
 def _network(value: Any) -> Any:
     try:
-        ipaddress.ip_network(str(value))
+        if ipaddress.ip_network(str(value)).version != 4:
+            raise _NoIPv6(f"{value} is an IPv6 network, and the lab has IPv4 only: write it like 10.244.0.0/16")
+    except _NoIPv6:
+        raise
     except ValueError as error:
         try:
             canonical = ipaddress.ip_network(str(value), strict=False)
@@ -46,9 +49,16 @@ def _network(value: Any) -> Any:
 
 def _address(value: Any) -> Any:
     try:
-        return str(ipaddress.ip_address(str(value)))
+        address = ipaddress.ip_address(str(value))
     except ValueError as error:
         raise ValueError(f"{value!r} is no IP address") from error
+    if address.version != 4:
+        raise ValueError(f"{value} is an IPv6 address, and the lab has IPv4 only")
+    return str(address)
+
+
+class _NoIPv6(ValueError):
+    """An address of the other family."""
 
 
 Version = Annotated[str, BeforeValidator(_version)]
@@ -94,6 +104,16 @@ class ChapterParameters(Model):
     """The parameters of one chapter; each chapter has a class of its own."""
 
     model_config = ConfigDict(extra="forbid", strict=False, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_yes_for_a_number(cls, data: Any) -> Any:
+        """YAML reads yes, no, on and off as true and false, which would count as 1 and 0."""
+        for name, value in data.items() if isinstance(data, dict) else ():
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and field and "bool" not in str(field.annotation):
+                raise ValueError(f"{name} is {value} (yes, no, on and off mean that in YAML): give its value")
+        return data
 
 
 class Profile(Model):
@@ -210,7 +230,9 @@ class Profile(Model):
         """
         path = profile_path(name)
         try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            data = yaml.load(path.read_text(encoding="utf-8"), _Once) or {}
+        except InputError as error:
+            raise InputError(f"{path.name}: {error.message}", fix=error.fix) from None
         except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
             reason = " ".join(str(error).split())
             raise InputError(f"{path.name} cannot be read as YAML: {reason}", fix="correct the file") from error
@@ -220,6 +242,23 @@ class Profile(Model):
         data.update(overrides or {})
         loaded: Profile = validate(cls, data, where=path.name)
         return loaded
+
+
+class _Once(yaml.SafeLoader):
+    """YAML in which no key stands twice: the last would win, and nobody would see it."""
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    for key, (place, _) in zip(keys, node.value, strict=True):
+        if keys.count(key) > 1 and isinstance(key, str) and key != "<<":
+            raise InputError(
+                f"{key!r} is given twice, again in line {place.start_mark.line + 1}", fix="keep one of them"
+            )
+    return loader.construct_mapping(node, deep=True)
+
+
+_Once.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
 def parameters_folder() -> Path:

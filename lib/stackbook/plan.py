@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stackbook import chapters, checks, runner
+from stackbook import chapters, checks, preflight, runner
 from stackbook.chapter import Lab
 from stackbook.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.errors import StackbookError
@@ -29,6 +29,8 @@ def plan(
     chosen = chapters.choose(first=first, last=last, only=only)
     overrides, given = runner.split_parameters(parameters or {}, chosen)
     loaded = Profile.load(profile, overrides=overrides)
+    if loaded.target == "cluster":
+        preflight.demand(loaded)
     for chapter in chosen:
         schema = CHAPTER_PARAMETERS.get(chapter.id, ChapterParameters)
         values = runner.chapter_values(chapter, loaded, given)

@@ -12,7 +12,6 @@ import ssl
 import subprocess
 import tarfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -122,7 +121,7 @@ def _chunks(file) -> Iterator[bytes]:
 def serving(folder: Path, host: str, port: int) -> Iterator[Server]:
     """A registry at https://host:port while the block runs."""
     program = shutil.which("docker-registry") or str(PROGRAM)
-    assert Path(program).exists(), f"{PROGRAM} is missing: run STACKBOOK_TESTS=1 tools/setup.sh"
+    assert Path(program).exists(), f"{PROGRAM} is missing: run STACKBOOK_BROWSER=1 tools/setup.sh"
     ca, cert, key = certificate(folder, host)
     config = {
         "version": "0.1", "log": {"level": "warn"},
@@ -172,11 +171,3 @@ def refusing(host: str, port: int, status: int, *, seconds: float = 0.0) -> Iter
         server.shutdown()
         server.server_close()
         thread.join(5)
-
-
-def wait_until_dead(process: subprocess.Popen[bytes], seconds: float = 10) -> None:
-    """Wait for the end of a process that was killed."""
-    deadline = time.monotonic() + seconds
-    while process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert process.poll() is not None

@@ -244,3 +244,11 @@ def test_a_closed_pipe_and_an_interrupt_end_quietly(home: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 128 + signal.SIGINT, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_plan_refuses_a_kubeconfig_that_is_not_there(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile = home / "cluster.yaml"
+    profile.write_text(f"target: cluster\nkubeconfig: {home}/nowhere\n")
+    assert cli.main(["plan", "--profile", str(profile), "--only", "04"]) == 2
+    said = capsys.readouterr()
+    assert "nowhere" in said.err and len(said.err.strip().splitlines()) == 1 and said.out == ""

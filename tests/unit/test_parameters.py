@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
+from stackbook.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.errors import InputError
-from stackbook.parameters import Profile, profile_names
+from stackbook.parameters import Profile, profile_names, validate
 
 
 def load(**overrides: Any) -> Profile:
@@ -113,3 +114,29 @@ def test_500_broken_profiles_are_each_refused_in_one_line(tmp_path: Path) -> Non
             Profile.load(path)
         assert "\n" not in str(caught.value), data
         assert caught.value.exit_status == 2
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("target: embedded\nlab: one\nlab: two\n")
+    with pytest.raises(InputError, match=r"twice\.yaml: 'lab' is given twice, again in line 2"):
+        Profile.load(path)
+    path.write_text("nodes:\n  - {name: a, address: 192.168.98.3, name: b}\n")
+    with pytest.raises(InputError, match="'name' is given twice"):
+        Profile.load(path)
+
+
+@pytest.mark.parametrize("word", [True, False])
+def test_yes_is_no_number(word: bool) -> None:
+    schema = CHAPTER_PARAMETERS["07-faults"]
+    with pytest.raises(InputError, match="abort_percent is"):
+        validate(schema, {"abort_percent": word}, where="chapter 07-faults")
+    assert validate(schema, {"abort_percent": 50}, where="x").abort_percent == 50
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("subnet", "fd00::/64"), ("pod_cidr", "fd01::/48"), ("gateway", "fd00::1")]
+)
+def test_ipv6_is_refused(name: str, value: str) -> None:
+    with pytest.raises(InputError, match="IPv4 only"):
+        Profile.load("embedded", overrides={name: value})

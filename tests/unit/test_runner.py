@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stackbook import chapter as lab_module
 from stackbook import chapters, paths, plan, runner
 from stackbook.chapters import Chapter
 from stackbook.checks import Check
@@ -179,7 +180,7 @@ def test_what_is_proved_is_not_run_again(tiny: Path, papermill: list[str]) -> No
     assert papermill == ["80-good", "80-good"]
 
 
-@pytest.mark.parametrize("change", ["notebook", "profile", "instance", "proofs", "check"])
+@pytest.mark.parametrize("change", ["notebook", "library", "profile", "instance", "proofs", "check"])
 def test_a_proof_holds_only_for_what_was_proved(
     tiny: Path, papermill: list[str], monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
@@ -191,6 +192,8 @@ def test_a_proof_holds_only_for_what_was_proved(
     overrides: dict[str, Any] = {}
     if change == "notebook":
         (tiny / "notebooks" / "80-good.ipynb").write_text(notebook(GOOD + "\n1"), encoding="utf-8")
+    elif change == "library":
+        monkeypatch.setattr(lab_module, "library_digest", lambda: "another")
     elif change == "profile":
         overrides = {"flannel_backend": "host-gw"}
     elif change == "instance":

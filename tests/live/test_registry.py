@@ -1,0 +1,241 @@
+"""Images pulled from a real registry, by the machines' own containerd: what goes wrong with one, and a lab that comes from it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from labtools import keep_evidence, stackbook
+from registry_server import Server, refusing, serving
+from stackbook import images, reset
+from stackbook.chapter import Lab
+from stackbook.errors import ArtifactUnavailable
+from stackbook.hosts import Host
+from stackbook.images import PullFailed
+from stackbook.parameters import Profile
+from stackbook.registries import Reference, Registries
+
+pytestmark = pytest.mark.live
+
+PORT = 5443
+OFFICIAL = ("docker.io", "registry.k8s.io", "quay.io", "ghcr.io", "docker.elastic.co")
+BUNDLES = ("control-plane", "node", "istio", "apps")
+LATER = ("metrics", "tracing", "logs")
+
+
+@pytest.fixture(scope="module")
+def registry(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A registry on the lab's gateway address, which only this host and its machines reach."""
+    folder = tmp_path_factory.mktemp("registry")
+    with serving(folder, lab.profile.gateway, PORT) as server:
+        yield server
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def push(lab: Lab, server: Server, bundles: tuple[str, ...]) -> None:
+    """What the lab has built of these bundles, under the official names."""
+    catalogue = lab.artifacts.catalogue
+    for bundle in bundles:
+        archive = lab.artifacts.bundle(bundle).archive
+        ours = images.contents(archive)
+        for image in catalogue.images.values():
+            stands_for = (
+                catalogue.image(image.instead) if image.instead and image.name.startswith("bookinfo-") else image
+            )
+            if image.official and stands_for.reference in ours:
+                server.push(archive, {stands_for.reference: image.official})
+
+
+@pytest.fixture
+def machine(lab: Lab) -> Host:
+    return next(iter(lab.workers.values()))
+
+
+@contextmanager
+def mirrored(host: Host, name: str, url: str, ca: Path | None = None) -> Iterator[None]:
+    """A machine asks `url` for the images of the registry `name` while the block runs."""
+    files = Registries({name: url}, ca).hosts_files()
+    try:
+        for path, text in files.items():
+            host.write(path, text)
+        yield
+    finally:
+        host.run(["rm", "-rf", *{str(Path(path).parent) if path.endswith("hosts.toml") else path for path in files}])
+
+
+@pytest.mark.parametrize(("status", "said"), [(404, "not found"), (401, "401"), (429, "429"), (503, "503")])
+def test_what_a_registry_refuses_is_one_line(lab: Lab, machine: Host, status: int, said: str) -> None:
+    with refusing(lab.profile.gateway, 0, status) as url, mirrored(machine, "faults.test", url):
+        with pytest.raises(PullFailed) as caught:
+            images.pull({machine.name: machine}, "faults.test/a:1", timeout=60)
+        reason = Registries({"faults.test": url}).why_not("faults.test/a:1")
+    assert said in caught.value.message and "\n" not in str(caught.value), caught.value.message
+    assert reason and url in reason
+
+
+def test_a_registry_that_is_slow_or_gone_is_given_up(lab: Lab, machine: Host) -> None:
+    with refusing(lab.profile.gateway, 0, 200, seconds=60) as url, mirrored(machine, "faults.test", url):
+        start = time.monotonic()
+        with pytest.raises(PullFailed, match=r"was not there .* after 4 s"):
+            images.pull({machine.name: machine}, "faults.test/a:1", timeout=4)
+        assert time.monotonic() - start < 20
+    with mirrored(machine, "faults.test", url), pytest.raises(PullFailed, match="refused"):
+        images.pull({machine.name: machine}, "faults.test/a:1", timeout=60)
+    left = machine.run(["systemctl", "list-units", "--no-legend", "stackbook-pull-*"], check=False).stdout
+    assert left == "", left
+
+
+def test_a_corrupt_layer_is_noticed_and_what_is_right_is_pulled(lab: Lab, machine: Host, registry: Server) -> None:
+    archive = lab.artifacts.bundle("tracing").archive
+    (ours,) = [name for name in images.contents(archive) if "jaeger" in name]
+    registry.push(archive, {ours: "docker.io/faults/jaeger:1"})
+    manifest = json.loads(registry.blob(registry.pushed["docker.io/faults/jaeger:1"]).read_text())
+    layer = registry.blob(manifest["layers"][-1]["digest"])
+    right = layer.read_bytes()
+    name = "mirrored.test/faults/jaeger:1"
+    with mirrored(machine, "mirrored.test", registry.address, registry.ca):
+        try:
+            layer.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+            with pytest.raises(PullFailed, match="digest"):
+                images.pull({machine.name: machine}, name, timeout=120)
+            assert name not in images.present(machine)
+            layer.write_bytes(right)
+            assert images.pull({machine.name: machine}, name, digest=images.contents(archive)[ours], timeout=120) == 1
+            assert images.pull({machine.name: machine}, name, timeout=120) == 0
+            with pytest.raises(PullFailed, match="is pinned"):
+                images.pull({machine.name: machine}, name, digest="sha256:" + "0" * 64, timeout=120)
+        finally:
+            machine.run(["ctr", "-n", "k8s.io", "images", "rm", name], check=False)
+
+
+def test_another_ca_is_not_believed(lab: Lab, machine: Host, registry: Server) -> None:
+    with mirrored(machine, "mirrored.test", registry.address), pytest.raises(PullFailed, match="certificate"):
+        images.pull({machine.name: machine}, "mirrored.test/faults/jaeger:1", timeout=60)
+    assert "CERTIFICATE_VERIFY_FAILED" in Registries({"docker.io": registry.address}).why_not("docker.io/a:1")
+
+
+# a lab that comes from the registry
+
+
+def written(folder: Path, registry: Server, mode: str = "auto", name: str = "sbpull", net: str = "192.168.96") -> Path:
+    """The profile of a second lab, whose machines ask the registry for every official image."""
+    path = folder / f"{name}.yaml"
+    profile = {
+        "target": "embedded", "lab": name,
+        "nodes": [{"name": "pull-master", "address": f"{net}.3"}, {"name": "pull-node1", "address": f"{net}.4"}],
+        "subnet": f"{net}.0/24", "gateway": f"{net}.2", "images": mode,
+        "registry_mirrors": dict.fromkeys(OFFICIAL, registry.address), "registry_ca": str(registry.ca),
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(profile))
+    return path
+
+
+@pytest.fixture(scope="module")
+def pulled(lab: Lab, registry: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The profile of a second lab; the lab is taken away at the end."""
+    push(lab, registry, BUNDLES)
+    before = reset.snapshot()
+    path = written(tmp_path_factory.mktemp("pulled"), registry)
+    yield path
+    with ExitStack() as stack:
+        stack.callback(lambda: reset.reset(Profile.load(path), say=lambda text: None))
+    assert reset.compare(before, reset.snapshot()) == []
+
+
+def run(profile: Path, *words: str) -> str:
+    done = stackbook("run", "--profile", str(profile), *words)
+    if done.status:
+        keep_evidence(done.output)
+    assert done.status == 0, done.output[-4000:]
+    return done.output
+
+
+def test_a_lab_comes_from_the_registry(pulled: Path, registry: Server) -> None:
+    """Chapters 00 to 03 and 05 with everything official pulled; what the registry lacks is built or left out."""
+    run(pulled, "--to", "03")
+    run(pulled, "--only", "05")
+    second = Lab.open("05-istio", pulled)
+    source = {s.name: s.kind for s in second.sources.all()}
+    from_registry = {name for name, kind in source.items() if kind == "pull"}
+    assert {
+        "kube-apiserver",
+        "etcd",
+        "pause",
+        "coredns",
+        "flannel",
+        "pilot",
+        "proxyv2",
+        "bookinfo-reviews-v3",
+    } <= from_registry
+    assert (source["load"], source["kibana"], source["fluentd"]) == ("build", "none", "build")
+    for host in second.machines.values():
+        there = images.present(host)
+        ours = [name for name in there if name.startswith("stackbook.local/")]
+        assert not [
+            name for name in ours if not any(word in name for word in ("load", "echo", "bookinfo", "greeter", "tools"))
+        ]
+        assert "docker.io/istio/proxyv2:1.31.0" in there
+    pods = second.kube.json("get", "pods", "-A")["items"]
+    running = {c["image"] for p in pods for c in [*p["spec"]["containers"], *p["spec"].get("initContainers", [])]}
+    assert {Reference.parse(name).registry for name in running} <= {*OFFICIAL, "stackbook.local"}
+    assert any(name.startswith("docker.io/istio/examples-bookinfo-reviews-v3:") for name in running)
+    shown = stackbook("images", "--profile", str(pulled))
+    assert shown.status == 0
+    (row,) = [line.split() for line in shown.output.splitlines() if line.startswith("pilot ")]
+    assert row[1:4] == ["05", "pull", "docker.io/istio/pilot:1.31.0"] and row[4].startswith("sha256:"), row
+
+
+def test_a_pull_that_fails_half_way_ends_in_the_build(pulled: Path, registry: Server, lab: Lab) -> None:
+    """The registry still says that it has the image, and a layer of it is broken."""
+    push(lab, registry, ("metrics",))
+    official = lab.artifacts.catalogue.image("prometheus").official
+    manifest = json.loads(registry.blob(registry.pushed[official]).read_text())
+    layer = registry.blob(manifest["layers"][-1]["digest"])
+    right = layer.read_bytes()
+    second = Lab.open("10-metrics", pulled)
+    assert second.sources.pulled("prometheus")
+    said: list[str] = []
+    second._progress = said.append  # type: ignore[method-assign]
+    try:
+        layer.write_bytes(right[:100])
+        assert second.load_images("metrics") == 2
+    finally:
+        layer.write_bytes(right)
+    assert second.sources.of("prometheus").kind == "build"
+    assert second.image("prometheus") == lab.artifacts.catalogue.image("prometheus").reference
+    assert any("prometheus is built instead" in line for line in said), said
+    for host in second.machines.values():
+        assert second.image("prometheus") in images.present(host)
+
+
+def test_a_lab_that_only_pulls_says_what_is_missing(lab: Lab, registry: Server, pulled: Path, tmp_path: Path) -> None:
+    """`images: pull`, and an image that the registry lost: one line with the registry's reason and the fix."""
+    profile = written(tmp_path, registry, mode="pull")
+    only = Lab.open("11-tracing", profile)
+    with pytest.raises(
+        ArtifactUnavailable, match=r"jaegertracing.* could not be pulled: .*not found .* images: auto"
+    ) as caught:
+        only.load_images("tracing")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_registry_ends_while_an_image_is_pulled(lab: Lab, machine: Host, registry: Server) -> None:
+    """Last, as it ends the registry: what was begun is given up with the reason, and the machine is as it was."""
+    push(lab, registry, ("logs",))
+    official = lab.artifacts.catalogue.image("elasticsearch").official
+    name = official.replace("docker.elastic.co", "mirrored.test")
+    killer = threading.Timer(0.4, registry.process.kill)
+    with mirrored(machine, "mirrored.test", registry.address, registry.ca):
+        killer.start()
+        with pytest.raises(PullFailed) as caught:
+            images.pull({machine.name: machine}, name, timeout=90)
+        killer.join()
+    assert "\n" not in caught.value.message
+    assert name not in images.present(machine)
