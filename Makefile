@@ -4,7 +4,7 @@ PROFILE ?= embedded
 BIN := .venv/bin
 RUN_ARGS ?=
 
-.PHONY: help setup lab notebooks test test-fast lint bench fetch reset clean
+.PHONY: help setup lab notebooks test test-fast lint bench bench-cold fetch reset clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test: ## everything: lint, unit tests, the live lab, its chapters, faults, reset
 
 bench: setup ## the lab against the same steps by bare commands; writes bench/<time>.json and a plot
 	@$(BIN)/python -m stackbook.benchmark
+
+bench-cold: setup ## make lab from an empty cache, whole; half an hour; writes bench/<time>-cold.json
+	@$(BIN)/python -m stackbook.cold_benchmark
 
 fetch: setup ## obtain every component ahead of a run
 	@$(BIN)/stackbook fetch
