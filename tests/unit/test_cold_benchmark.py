@@ -49,7 +49,7 @@ def test_what_was_waited_for() -> None:
 
 def test_the_readme_gets_the_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "checkout", lambda: tmp_path)
-    (tmp_path / "README.md").write_text("a\n<!-- cold:begin -->\nold\n<!-- cold:end -->\nz\n")
+    (tmp_path / "README.md").write_text("a\n<!-- cold:begin -->\nfigures of before\n<!-- cold:end -->\nz\n")
     data = {
         "time": "20261127T000000Z", "marks": marks(RECORD, EVENTS, 1000.0, 1500.4), "processor_seconds": 2400, "floor": 1200,
         "cache_bytes": 9e9, "machine": {"processors": 2, "system": "Debian", "kernel": "6.1"},
@@ -57,7 +57,7 @@ def test_the_readme_gets_the_figures(tmp_path: Path, monkeypatch: pytest.MonkeyP
     publish(data)
     text = (tmp_path / "README.md").read_text()
     assert (
-        text.startswith("a\n<!-- cold:begin -->\n|") and text.endswith("<!-- cold:end -->\nz\n") and "old" not in text
+        text.startswith("a\n<!-- cold:begin -->\n|") and text.endswith("<!-- cold:end -->\nz\n") and "figures of before" not in text
     )
     assert "| chapter 05 done | 14 min 00 s | 15 min |" in block(data)
     assert "at least 20 min on 2 processors" in text
