@@ -20,11 +20,25 @@ from typing import Any, NoReturn
 
 import yaml
 
-from stackbook import __version__, paths
+from stackbook import __version__, elevation, paths
 from stackbook.errors import EXIT_INPUT, HostUnfit, InputError, StackbookError
 from stackbook.parameters import Profile, did_you_mean, profile_names
 from stackbook.redact import redact
 
+# What of the user's environment holds under sudo as well.
+_KEPT = (
+    "STACKBOOK_",
+    "XDG_",
+    "PIP_",
+    "GO",
+    "http",
+    "HTTP",
+    "no_proxy",
+    "NO_PROXY",
+    "SSL_CERT_",
+    "REQUESTS_CA_",
+    "CURL_CA_",
+)
 NEEDS_ROOT = ("run", "reset", "shell", "status", "plan", "notebooks")
 
 
@@ -129,9 +143,9 @@ def become_root(options: argparse.Namespace, words: Sequence[str]) -> None:
         "HOME": str(Path.home()),
         "PATH": os.environ.get("PATH", ""),
         "STACKBOOK_CACHE": str(paths.cache()),
-        **{k: v for k, v in os.environ.items() if k.startswith(("STACKBOOK_", "XDG_", "PIP_", "GO", "http", "HTTP"))},
+        **{k: v for k, v in os.environ.items() if k.startswith(_KEPT)},
     }
-    command = [sudo, "env", *(f"{k}={v}" for k, v in keep.items()), sys.executable, "-m", "stackbook", *words]
+    command = elevation.command(sudo, keep, words)
     sys.stdout.flush()
     os.execv(sudo, command)
 
@@ -288,7 +302,8 @@ def _istioctl(options: argparse.Namespace) -> int:
 
 
 def _shell(options: argparse.Namespace) -> int:
-    from stackbook.hosts import ContainerHost, SSHHost
+    from stackbook.hosts import ContainerHost
+    from stackbook.ssh import SSHHost
 
     lab = _lab(options)
     known = [n.name for n in lab.profile.nodes]

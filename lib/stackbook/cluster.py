@@ -17,7 +17,7 @@ from typing import Any
 
 from stackbook import api_reading, api_writing, scratch, webhooks
 from stackbook.errors import CommandFailed, InputError, StackbookError, WaitTimeout
-from stackbook.hosts import LocalHost, Observer, Result
+from stackbook.hosts import LocalHost, Observer, Result, Text
 from stackbook.redact import redact
 from stackbook.waiting import until
 
@@ -53,22 +53,23 @@ class Kube:
         return {"KUBECONFIG": str(self.kubeconfig)}
 
     def kubectl(
-        self, *args: str, check: bool = True, stdin: str | None = None, timeout: float = 60.0, secret: bool = False
+        self, *args: str, check: bool = True, stdin: Text | None = None, timeout: float = 60.0, secret: bool = False
     ) -> Result:
         """Run kubectl; an `apply` again where `webhooks.applied` does. See `Host.run` for what is raised."""
 
         def run() -> Result:
             result = LocalHost(name="kubectl").run(
-                [str(self.kubectl_path), *args], check=False, stdin=stdin, timeout=timeout, env=self.environment
-            )
+                [str(self.kubectl_path), *args], check=False, stdin=stdin, timeout=timeout, env=self.environment,
+                secret=secret,
+            )  # fmt: skip
             result = replace(result, argv=("kubectl", *args), host="this host")
             for observe in self.observers:
-                observe(result.masked() if secret else result)
+                observe(result)
             return result
 
         result = webhooks.applied(run) if args[:1] == ("apply",) else run()
         if check and not result.ok:
-            raise CommandFailed(result.masked() if secret else result)
+            raise CommandFailed(result)
         return result
 
     def json(self, *args: str, timeout: float = 60.0) -> Any:

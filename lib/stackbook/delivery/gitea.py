@@ -228,8 +228,8 @@ def _make_user(parts: Parts, ini: Path, env: Mapping[str, str]) -> Secret:
         str(parts.program), "admin", "user", "create", "--config", str(ini), "--admin", "--username", USER,
         "--email", f"{USER}@example.com", "--must-change-password=false", "--random-password",
     ]  # fmt: skip
-    output = golang.call(argv, env=env, cwd=ini.parent, timeout=60)
-    found = re.search(r"generated random password is '(.+)'", output.text)
+    output = golang.call(argv, env=env, cwd=ini.parent, timeout=60, secret=True)
+    found = re.search(r"generated random password is '(.+)'", output.reveal())
     if not found:
         raise CheckFailed("Gitea made a user, but did not say the password that it chose")
     return Secret(found[1])
