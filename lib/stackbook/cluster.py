@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stackbook import api_reading, api_writing, scratch, webhooks
+from stackbook import api_reading, api_writing, private, scratch, webhooks
 from stackbook.errors import CommandFailed, InputError, StackbookError, WaitTimeout
 from stackbook.hosts import LocalHost, Observer, Result, Text
 from stackbook.redact import redact
@@ -373,13 +373,7 @@ def write_kubeconfig(text: str, path: Path) -> int:
     """Keep a kubeconfig where only its owner can read it; returns 1 when it was changed."""
     if path.exists() and path.read_text(encoding="utf-8") == text and path.stat().st_mode & 0o777 == 0o600:
         return 0
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.unlink(missing_ok=True)
-    descriptor = os.open(new, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    new.replace(path)
+    private.write(path, text)
     return 1
 
 

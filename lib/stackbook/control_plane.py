@@ -84,7 +84,7 @@ def fetch_kubeconfig(lab: Lab) -> int:
     """
     host = lab.control_plane
     script = (
-        'mkdir -p "$HOME/.kube" && cmp -s /etc/kubernetes/admin.conf "$HOME/.kube/config" || '
+        'umask 077; mkdir -p "$HOME/.kube" && cmp -s /etc/kubernetes/admin.conf "$HOME/.kube/config" || '
         '{ install -m 600 /etc/kubernetes/admin.conf "$HOME/.kube/config" && echo changed; }'
     )
     changed = host.run(["sh", "-c", script], env={"HOME": "/root"}).stdout.count("changed")
