@@ -361,10 +361,14 @@ def _notebooks(options: argparse.Namespace) -> int:
     root = Path(options.root or paths.checkout()).resolve()
     if not (root / "notebooks").is_dir():
         raise InputError(f"{root} has no folder notebooks", fix="copy notebooks/ of the checkout there")
-    argv = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--port={options.port}", "--no-browser"]
+    from stackbook import jupyter_access
+
+    access = jupyter_access.prepare(options.port)
+    argv = [sys.executable, "-m", "jupyterlab", *access.arguments, "--no-browser"]
     argv += [f"--ServerApp.root_dir={root}", "--LabApp.default_url=/lab/tree/notebooks"]
     argv += ["--allow-root"] if os.geteuid() == 0 else []
-    os.execv(sys.executable, argv)
+    print(access.line(terminal=sys.stdout.isatty()), flush=True)
+    os.execve(sys.executable, argv, access.environment)
 
 
 if __name__ == "__main__":

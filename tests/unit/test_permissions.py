@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import yaml
-from stackbook import benchmark, cluster, control_plane, elevation, kubeadm, paths, private, scratch
+from stackbook import benchmark, cluster, control_plane, elevation, jupyter_access, kubeadm, paths, private, scratch
 from stackbook.delivery import compose, gitea
 from stackbook.hosts import LocalHost, Result
 from stackbook.logs import secret
@@ -181,6 +181,14 @@ def _environment_under_sudo(folder: Path, machine: Machine, monkeypatch: pytest.
     return modes(Path(elevation.command("sudo", {"PIP_INDEX_URL": "https://me:hunter22x@x/"}, [])[-1]))
 
 
+def _jupyters_token(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Modes:
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    scratch.of_this_process.cache_clear()
+    access = jupyter_access.prepare(20_000)
+    scratch.of_this_process.cache_clear()
+    return modes(access.file) | modes(Path(access.environment["JUPYTER_TOKEN_FILE"]))
+
+
 WRITERS: dict[str, Callable[[Path, Machine, pytest.MonkeyPatch], Modes]] = {
     "the join token on a machine": _join,
     "the benchmark's join token on a machine": _benchmarks_join,
@@ -192,6 +200,7 @@ WRITERS: dict[str, Callable[[Path, Machine, pytest.MonkeyPatch], Modes]] = {
     "Gitea's settings, edited": _edited_settings,
     "the key of Elasticsearch's certificate": _certificates_key,
     "the environment under sudo": _environment_under_sudo,
+    "JupyterLab's token and address": _jupyters_token,
 }
 
 
@@ -230,7 +239,8 @@ LOOKED_AT = {
     "benchmark.py": "the benchmark's join token on a machine", "cluster.py": "this host's kubeconfig",
     "control_plane.py": "root's kubeconfig on a machine", "delivery/compose.py": "the variables of a compose file",
     "delivery/gitea.py": "Gitea's settings", "elevation.py": "the environment under sudo",
-    "hosts.py": "the join token on a machine", "kubeadm.py": "the join token on a machine",
+    "hosts.py": "the join token on a machine", "jupyter_access.py": "JupyterLab's token and address",
+    "kubeadm.py": "the join token on a machine",
     "logs/secret.py": "the key of Elasticsearch's certificate", "paths.py": "this host's kubeconfig",
     "private.py": "this host's kubeconfig",
 }  # fmt: skip
