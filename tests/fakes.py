@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stackbook.errors import CommandFailed
-from stackbook.hosts import Result
+from stackbook.hosts import Result, Text
 
 
 @dataclass
@@ -25,7 +25,7 @@ class FakeHost:
         argv: Sequence[str],
         *,
         check: bool = True,
-        stdin: str | None = None,
+        stdin: Text | None = None,
         timeout: float = 60.0,
         env: Mapping[str, str] | None = None,
         secret: bool = False,
@@ -41,6 +41,8 @@ class FakeHost:
         else:
             raise AssertionError(f"unexpected command: {text}")
         result = Result(tuple(argv), rc, out, err, 0.0, self.name)
+        if secret:
+            result = result.hide()
         if check and rc:
             raise CommandFailed(result)
         return result
@@ -48,8 +50,8 @@ class FakeHost:
     def read(self, path: str) -> str:
         return self.files[path]
 
-    def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
-        self.files[path], self.modes[path] = text, mode
+    def write(self, path: str, text: Text, *, mode: int = 0o644) -> None:
+        self.files[path], self.modes[path] = text if isinstance(text, str) else text.reveal(), mode
 
     def put(self, local: Path, remote: str, *, mode: int | None = None) -> None:
         self.files[remote] = local.read_text()

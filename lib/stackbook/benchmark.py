@@ -19,8 +19,9 @@ from typing import Any
 
 from stackbook import backends, bench, bookinfo, istio_install, kubeadm, mesh, paths, reset
 from stackbook.chapter import Lab
+from stackbook.cluster import write_kubeconfig
 from stackbook.errors import InputError, StackbookError
-from stackbook.hosts import LocalHost
+from stackbook.hosts import LocalHost, Text
 from stackbook.parameters import Profile
 from stackbook.providers.embedded import Embedded
 from stackbook.step import Record, now
@@ -48,16 +49,14 @@ class Floor:
         yield
         self.phases[name] = round(time.monotonic() - begin, 2)
 
-    def _sh(self, *argv: str, stdin: str | None = None, env: dict[str, str] | None = None) -> str:
-        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=300, check=False,
-                              env={**os.environ, **(env or {})})  # fmt: skip
-        if done.returncode:
-            raise StackbookError(f"{' '.join(argv)[:200]} failed: {(done.stderr or done.stdout).strip()[-400:]}")
-        return done.stdout
+    def _sh(
+        self, *argv: str, stdin: Text | None = None, env: dict[str, str] | None = None, secret: bool = False
+    ) -> str:
+        return LocalHost().run(argv, stdin=stdin, timeout=300, env=env, secret=secret).reveal()
 
-    def _in(self, node: str, *argv: str, stdin: str | None = None) -> str:
-        flags = ["-i"] if stdin is not None else []
-        return self._sh(*self.provider.podman, "exec", *flags, self.provider.container(node), *argv, stdin=stdin)
+    def _in(self, node: str, *argv: str, stdin: Text | None = None, secret: bool = False) -> str:
+        inside = [*self.provider.podman, "exec", *(["-i"] if stdin is not None else []), self.provider.container(node)]
+        return self._sh(*inside, *argv, stdin=stdin, secret=secret)
 
     def _kubectl(self, *argv: str, stdin: str | None = None) -> str:
         return self._sh(str(self.lab.artifacts.path("kubectl")), *argv, stdin=stdin,
@@ -134,20 +133,30 @@ class Floor:
         self._import("node", nodes)
 
     def _init(self, node: str) -> None:
-        v1 = self._in(node, "stat", "-fc", "%T", "/sys/fs/cgroup").strip() != "cgroup2fs"
-        config = kubeadm.init_config(self.lab.profile, self.lab.images, cgroup_v1=v1, contained=True)
+        config = kubeadm.init_config(self.lab.profile, self.lab.images, cgroup_v1=self._v1(node), contained=True)
         self._write(node, "/etc/stackbook/patches/corednsdeployment+strategic.yaml", kubeadm.DNS_PATCH)
         self._write(node, kubeadm.CONFIG, config)
-        self._in(node, "kubeadm", "init", "--config", kubeadm.CONFIG)
-        text = self._in(node, "cat", "/etc/kubernetes/admin.conf")
-        path = self.lab.state / "kubeconfig"
-        path.touch(0o600)
-        path.write_text(text, encoding="utf-8")
+        self._in(node, "kubeadm", "init", "--config", kubeadm.CONFIG, "--skip-token-print")
+        text = self._in(node, "cat", "/etc/kubernetes/admin.conf", secret=True)
+        write_kubeconfig(text, self.lab.state / "kubeconfig")
+
+    def _v1(self, node: str) -> bool:
+        return self._in(node, "stat", "-fc", "%T", "/sys/fs/cgroup").strip() != "cgroup2fs"
 
     def _join(self, nodes: list[str]) -> None:
-        command = self._in(nodes[0], "kubeadm", "token", "create", "--print-join-command").split()
+        said = self._in(nodes[0], "kubeadm", "token", "create", "--print-join-command", secret=True)
+        token, digest = kubeadm.parsed(said)
         for node in nodes[1:]:
-            self._in(node, *command, "--ignore-preflight-errors=SystemVerification")
+            config = kubeadm.join_config(
+                node, token, digest, self.lab.profile, self.lab.images, cgroup_v1=self._v1(node)
+            )
+            self._in(
+                node, "sh", "-c", f"umask 077; mkdir -p {Path(kubeadm.JOIN).parent}; cat > {kubeadm.JOIN}", stdin=config
+            )
+            try:
+                self._in(node, "kubeadm", "join", "--config", kubeadm.JOIN)
+            finally:
+                self._in(node, "rm", "-f", kubeadm.JOIN)
 
     def _flannel(self, nodes: list[str]) -> None:
         self._kubectl("apply", "-f", "-", stdin=backends.manifest(self.lab, self.lab.profile.flannel_backend))

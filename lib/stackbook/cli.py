@@ -20,11 +20,25 @@ from typing import Any, NoReturn
 
 import yaml
 
-from stackbook import __version__, paths
+from stackbook import __version__, elevation, paths
 from stackbook.errors import EXIT_INPUT, HostUnfit, InputError, StackbookError
 from stackbook.parameters import Profile, did_you_mean, profile_names
 from stackbook.redact import redact
 
+# What of the user's environment holds under sudo as well.
+_KEPT = (
+    "STACKBOOK_",
+    "XDG_",
+    "PIP_",
+    "GO",
+    "http",
+    "HTTP",
+    "no_proxy",
+    "NO_PROXY",
+    "SSL_CERT_",
+    "REQUESTS_CA_",
+    "CURL_CA_",
+)
 NEEDS_ROOT = ("run", "reset", "shell", "status", "plan", "notebooks", "images")
 
 
@@ -130,9 +144,9 @@ def become_root(options: argparse.Namespace, words: Sequence[str]) -> None:
         "HOME": str(Path.home()),
         "PATH": os.environ.get("PATH", ""),
         "STACKBOOK_CACHE": str(paths.cache()),
-        **{k: v for k, v in os.environ.items() if k.startswith(("STACKBOOK_", "XDG_", "PIP_", "GO", "http", "HTTP"))},
+        **{k: v for k, v in os.environ.items() if k.startswith(_KEPT)},
     }
-    command = [sudo, "env", *(f"{k}={v}" for k, v in keep.items()), sys.executable, "-m", "stackbook", *words]
+    command = elevation.command(sudo, keep, words)
     sys.stdout.flush()
     os.execv(sudo, command)
 
@@ -288,7 +302,8 @@ def _istioctl(options: argparse.Namespace) -> int:
 
 
 def _shell(options: argparse.Namespace) -> int:
-    from stackbook.hosts import ContainerHost, SSHHost
+    from stackbook.hosts import ContainerHost
+    from stackbook.ssh import SSHHost
 
     lab = _lab(options)
     known = [n.name for n in lab.profile.nodes]
@@ -357,10 +372,14 @@ def _notebooks(options: argparse.Namespace) -> int:
     root = Path(options.root or paths.checkout()).resolve()
     if not (root / "notebooks").is_dir():
         raise InputError(f"{root} has no folder notebooks", fix="copy notebooks/ of the checkout there")
-    argv = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--port={options.port}", "--no-browser"]
+    from stackbook import jupyter_access
+
+    access = jupyter_access.prepare(options.port)
+    argv = [sys.executable, "-m", "jupyterlab", *access.arguments, "--no-browser"]
     argv += [f"--ServerApp.root_dir={root}", "--LabApp.default_url=/lab/tree/notebooks"]
     argv += ["--allow-root"] if os.geteuid() == 0 else []
-    os.execv(sys.executable, argv)
+    print(access.line(terminal=sys.stdout.isatty()), flush=True)
+    os.execve(sys.executable, argv, access.environment)
 
 
 if __name__ == "__main__":

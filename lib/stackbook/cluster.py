@@ -15,9 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stackbook import api_reading, api_writing, scratch, webhooks
+from stackbook import api_reading, api_writing, private, scratch, webhooks
 from stackbook.errors import CommandFailed, InputError, StackbookError, WaitTimeout
-from stackbook.hosts import LocalHost, Observer, Result
+from stackbook.hosts import LocalHost, Observer, Result, Text
 from stackbook.redact import redact
 from stackbook.waiting import until
 
@@ -53,22 +53,23 @@ class Kube:
         return {"KUBECONFIG": str(self.kubeconfig)}
 
     def kubectl(
-        self, *args: str, check: bool = True, stdin: str | None = None, timeout: float = 60.0, secret: bool = False
+        self, *args: str, check: bool = True, stdin: Text | None = None, timeout: float = 60.0, secret: bool = False
     ) -> Result:
         """Run kubectl; an `apply` again where `webhooks.applied` does. See `Host.run` for what is raised."""
 
         def run() -> Result:
             result = LocalHost(name="kubectl").run(
-                [str(self.kubectl_path), *args], check=False, stdin=stdin, timeout=timeout, env=self.environment
-            )
+                [str(self.kubectl_path), *args], check=False, stdin=stdin, timeout=timeout, env=self.environment,
+                secret=secret,
+            )  # fmt: skip
             result = replace(result, argv=("kubectl", *args), host="this host")
             for observe in self.observers:
-                observe(result.masked() if secret else result)
+                observe(result)
             return result
 
         result = webhooks.applied(run) if args[:1] == ("apply",) else run()
         if check and not result.ok:
-            raise CommandFailed(result.masked() if secret else result)
+            raise CommandFailed(result)
         return result
 
     def json(self, *args: str, timeout: float = 60.0) -> Any:
@@ -372,13 +373,7 @@ def write_kubeconfig(text: str, path: Path) -> int:
     """Keep a kubeconfig where only its owner can read it; returns 1 when it was changed."""
     if path.exists() and path.read_text(encoding="utf-8") == text and path.stat().st_mode & 0o777 == 0o600:
         return 0
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.unlink(missing_ok=True)
-    descriptor = os.open(new, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    new.replace(path)
+    private.write(path, text)
     return 1
 
 

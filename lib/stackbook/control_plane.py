@@ -84,11 +84,11 @@ def fetch_kubeconfig(lab: Lab) -> int:
     """
     host = lab.control_plane
     script = (
-        'mkdir -p "$HOME/.kube" && cmp -s /etc/kubernetes/admin.conf "$HOME/.kube/config" || '
+        'umask 077; mkdir -p "$HOME/.kube" && cmp -s /etc/kubernetes/admin.conf "$HOME/.kube/config" || '
         '{ install -m 600 /etc/kubernetes/admin.conf "$HOME/.kube/config" && echo changed; }'
     )
     changed = host.run(["sh", "-c", script], env={"HOME": "/root"}).stdout.count("changed")
-    text = host.run(["cat", "/etc/kubernetes/admin.conf"], secret=True).stdout
+    text = host.run(["cat", "/etc/kubernetes/admin.conf"], secret=True).reveal()
     return changed + write_kubeconfig(text, lab.state / "kubeconfig")
 
 
@@ -178,7 +178,7 @@ def ca_hash(host: Host) -> str:
 
 def tokens(host: Host) -> list[dict[str, Any]]:
     """The bootstrap tokens by what they are for and their hours left; never the tokens themselves."""
-    text = host.run(["kubeadm", "token", "list", "-o", "json"], secret=True, timeout=60).stdout
+    text = host.run(["kubeadm", "token", "list", "-o", "json"], secret=True, timeout=60).reveal()
     decoder, found, position = json.JSONDecoder(), [], 0
     while position < len(text.rstrip()):
         entry, position = decoder.raw_decode(text, position)

@@ -11,12 +11,15 @@
         ├── CorruptArtifact   its content is not what its checksum says
         └── ArtifactUnavailable  no source has it
 
-Each message is one the reader can act upon; `fix` holds the action.
+Each message is one the reader can act upon; `fix` holds the action. Secrets in either are masked here, once for all: a message
+ends in a notebook's traceback, a record, a log or on a terminal.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from stackbook.redact import redact
 
 if TYPE_CHECKING:
     from stackbook.hosts import Result
@@ -31,9 +34,8 @@ class StackbookError(Exception):
     exit_status = EXIT_FAILED
 
     def __init__(self, message: str, *, fix: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.fix = fix
+        self.message, self.fix = redact(message), redact(fix)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message} — {self.fix}" if self.fix else self.message
@@ -77,7 +79,7 @@ class WaitTimeout(StackbookError):
     """
 
     def __init__(self, what: str, seconds: float, *, last: str = "", cause: str = "", fix: str = "") -> None:
-        self.what, self.seconds, self.last, self.cause = what, seconds, last, cause
+        self.what, self.seconds, self.last, self.cause = redact(what), seconds, redact(last), redact(cause)
         message = f"{what}: not so after {seconds:.0f} s"
         if last:
             message += f"; last seen: {last}"

@@ -6,12 +6,13 @@ import functools
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from stackbook import paths
 from stackbook.errors import StackbookError
+from stackbook.redact import MASK, Secret
 
 
 class ToolFailed(StackbookError):
@@ -25,17 +26,22 @@ class ToolFailed(StackbookError):
 
 @dataclass(frozen=True)
 class Output:
-    """What a tool did; unlike `hosts.Result` its stdout is bytes, for protobuf's sake."""
+    """What a tool did; unlike `hosts.Result` its stdout is bytes, for protobuf's sake. Hidden output is as there."""
 
     argv: tuple[str, ...]
     rc: int
     stdout: bytes
     stderr: str
+    hidden: Secret | None = None
 
     @property
     def text(self) -> str:
         """Stdout as text."""
         return self.stdout.decode(errors="replace")
+
+    def reveal(self) -> str:
+        """Stdout as text, though it was hidden."""
+        return self.text if self.hidden is None else self.hidden.reveal()
 
 
 def call(
@@ -47,6 +53,7 @@ def call(
     env: Mapping[str, str] | None = None,
     check: bool = True,
     timeout: float = 300.0,
+    secret: bool = False,
 ) -> Output:
     """Run a program to its end.
 
@@ -58,15 +65,36 @@ def call(
         env: its whole environment; this process's when None.
         check: raise when the exit status is not 0.
         timeout: in seconds; subprocess.TimeoutExpired when it passes.
+        secret: what it prints holds a secret: only `Output.reveal` has it.
 
     Raises:
         ToolFailed: the exit status is not 0 and `check` is set.
     """
-    done = subprocess.run(argv, input=stdin, capture_output=True, cwd=cwd, env=env, timeout=timeout, check=False)
-    output = Output(shown or tuple(argv), done.returncode, done.stdout, done.stderr.decode(errors="replace"))
+    run = functools.partial(_run, argv, stdin=stdin, cwd=cwd, env=env, timeout=timeout)
+    if secret:
+        output = _hidden(run)
+        if output is None:
+            raise subprocess.TimeoutExpired(argv, timeout)  # without what was printed
+    else:
+        output = run()
+    output = replace(output, argv=shown or tuple(argv))
     if check and output.rc:
         raise ToolFailed(output)
     return output
+
+
+def _run(argv: list[str], *, stdin: bytes, cwd: Path | None, env: Mapping[str, str] | None, timeout: float) -> Output:
+    done = subprocess.run(argv, input=stdin, capture_output=True, cwd=cwd, env=env, timeout=timeout, check=False)
+    return Output(tuple(argv), done.returncode, done.stdout, done.stderr.decode(errors="replace"))
+
+
+def _hidden(run: Callable[[], Output]) -> Output | None:
+    """What a tool did, its output hidden; None when it took too long. No variable of the caller ever has the output."""
+    try:
+        done = run()
+    except subprocess.TimeoutExpired:
+        return None
+    return replace(done, stdout=MASK.encode(), stderr=MASK, hidden=Secret(done.text, remember=False))
 
 
 def guarded(argv: list[str]) -> list[str]:

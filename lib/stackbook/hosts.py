@@ -11,7 +11,6 @@ import os
 import shlex
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,9 +21,13 @@ from stackbook.errors import CommandFailed, TransportError, WaitTimeout
 from stackbook.redact import MASK, Secret, redact
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
-    """What a command did. `seconds` is wall time; output is text with undecodable bytes replaced."""
+    """What a command did. `seconds` is wall time; output is text with undecodable bytes replaced.
+
+    Of a command whose output holds a secret, `stdout` and `stderr` are `***` wherever the Result goes: to an observer, into an
+    error, onto a page. Only `reveal` has what it printed.
+    """
 
     argv: tuple[str, ...]
     rc: int
@@ -32,6 +35,7 @@ class Result:
     stderr: str
     seconds: float
     host: str = "local"
+    hidden: Secret | None = None
 
     @property
     def ok(self) -> bool:
@@ -41,19 +45,33 @@ class Result:
     @property
     def command(self) -> str:
         """The command as it could be pasted into a shell, secrets masked."""
-        return redact(" ".join(MASK if isinstance(a, Secret) else shlex.quote(a) for a in self.argv))
+        return redact(shlex.join(self.argv))
 
     @property
     def lines(self) -> list[str]:
         """The lines of stdout that are not blank."""
         return [line for line in self.stdout.splitlines() if line.strip()]
 
-    def masked(self) -> Result:
-        """The same without what the command said."""
-        return replace(self, stdout=MASK, stderr=MASK)
+    def hide(self) -> Result:
+        """The same with what the command said put out of sight."""
+        if self.hidden is not None:
+            return self
+        return replace(self, stdout=MASK, stderr=MASK, hidden=Secret(self.stdout, remember=False))
+
+    def reveal(self) -> str:
+        """Its stdout, though it was hidden."""
+        return self.stdout if self.hidden is None else self.hidden.reveal()
+
+    def __repr__(self) -> str:
+        said = ", ".join(
+            f"{name}={redact(text)!r}" for name, text in (("stdout", self.stdout), ("stderr", self.stderr))
+        )
+        return f"Result({self.command!r}, rc={self.rc}, {said}, host={self.host!r})"
 
 
 Observer = Callable[[Result], None]
+Text = str | Secret
+"""What goes to a machine by standard input; as a Secret it shows itself in no traceback on its way."""
 _PROC = Path("/proc")
 
 
@@ -67,7 +85,7 @@ class Host(Protocol):
         argv: Sequence[str],
         *,
         check: bool = True,
-        stdin: str | None = None,
+        stdin: Text | None = None,
         timeout: float = 60.0,
         env: Mapping[str, str] | None = None,
         secret: bool = False,
@@ -75,14 +93,15 @@ class Host(Protocol):
         """Run `argv` and return what it did.
 
         Args:
-            argv: the command, never parsed by a shell.
+            argv: the command, never parsed by a shell. No secret goes there, nor into `env`, as `ps` shows both.
             check: raise CommandFailed when the exit status is not 0.
-            stdin: text for its standard input.
+            stdin: text for its standard input: the way for a secret.
             timeout: deadline in seconds; the command is ended when it passes.
             env: variables to add to the environment.
-            secret: its output holds a secret, and is kept out of every record.
+            secret: its output holds a secret: the Result, records and errors have `***`, and `Result.reveal` the output.
 
         Raises:
+            TypeError: a Secret is among the words.
             TransportError: the machine could not be reached.
             CommandFailed: the command failed and `check` is set.
             WaitTimeout: the deadline passed.
@@ -91,7 +110,7 @@ class Host(Protocol):
     def read(self, path: str) -> str:
         """The text of a file; CommandFailed when it cannot be read."""
 
-    def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
+    def write(self, path: str, text: Text, *, mode: int = 0o644) -> None:
         """Put `text` into the file, in one step, with these permissions."""
 
     def put(self, local: Path, remote: str, *, mode: int | None = None) -> None:
@@ -99,7 +118,7 @@ class Host(Protocol):
 
 
 @dataclass
-class _Base:
+class RunningHost:
     """What all backends share: timing, records, and files by way of `run`."""
 
     name: str = "local"
@@ -107,6 +126,10 @@ class _Base:
 
     def _argv(self, argv: Sequence[str], env: Mapping[str, str], stdin: bool) -> list[str]:
         raise AssertionError("each backend says how a command reaches it")
+
+    def _environment(self, env: Mapping[str, str]) -> dict[str, str] | None:
+        """The environment of the process on this host; None for this one's own."""
+        return None
 
     def _transport_failed(self, result: Result) -> str:
         """Why the transport failed, or an empty string when the command itself answered."""
@@ -117,24 +140,41 @@ class _Base:
         argv: Sequence[str],
         *,
         check: bool = True,
-        stdin: str | None = None,
+        stdin: Text | None = None,
         timeout: float = 60.0,
         env: Mapping[str, str] | None = None,
         secret: bool = False,
     ) -> Result:
         """See `Host.run`."""
-        result = self._execute(argv, stdin=stdin, timeout=timeout, env=env or {})
-        shown = result.masked() if secret else result
+        for word in (*argv, *(env or {}).values()):
+            if not isinstance(word, str):
+                raise TypeError(f"a word of a command is a {type(word).__name__}: a secret goes by its standard input")
+        result, late = self._execute(argv, stdin=stdin, timeout=timeout, env=env or {})
+        failed = self._transport_failed(result)
+        if secret:  # from here on nothing has its output: no error, no observer, no variable that a traceback shows
+            result, failed = result.hide(), self._why() if failed else ""
+        if late:
+            tail = (result.stderr or result.stdout).strip().splitlines()[-3:]
+            raise WaitTimeout(f"{result.command} on {self.name}", timeout, last=" | ".join(tail))
         for observe in self.observers:
-            observe(shown)
-        if reason := self._transport_failed(result):
-            raise TransportError(f"{self.name} could not be reached: {reason}")
+            observe(result)
+        if failed:
+            raise TransportError(f"{self.name} could not be reached: {failed}")
         if check and not result.ok:
-            raise CommandFailed(shown)
+            raise CommandFailed(result)
         return result
 
-    def _execute(self, argv: Sequence[str], *, stdin: str | None, timeout: float, env: Mapping[str, str]) -> Result:
-        full = [a.reveal() if isinstance(a, Secret) else a for a in self._argv(argv, env, stdin is not None)]
+    def _why(self) -> str:
+        """What is wrong with the transport, by another command: what the first one printed may hold its secret."""
+        with contextlib.suppress(WaitTimeout):
+            return self._transport_failed(self._execute(["true"], stdin=None, timeout=30, env={})[0]) or "it was lost"
+        return "it does not answer"
+
+    def _execute(
+        self, argv: Sequence[str], *, stdin: Text | None, timeout: float, env: Mapping[str, str]
+    ) -> tuple[Result, bool]:
+        """What the command did, and whether the deadline ended it."""
+        full = self._argv(argv, env, stdin is not None)
         start = time.monotonic()
         try:
             process = subprocess.Popen(
@@ -143,16 +183,16 @@ class _Base:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
+                env=self._environment(env),
             )
         except OSError as error:
             raise TransportError(f"{full[0]} could not be started: {error.strerror}") from error
         try:
-            out, err = process.communicate(None if stdin is None else stdin.encode(), timeout=timeout)
+            out, err = process.communicate(None if stdin is None else _plain(stdin).encode(), timeout=timeout)
+            late = False
         except subprocess.TimeoutExpired:
             out, err = _end(process)
-            shown = Result(tuple(argv), -1, "", "", timeout, self.name)
-            tail = redact((err or out).decode(errors="replace")).strip().splitlines()[-3:]
-            raise WaitTimeout(f"{shown.command} on {self.name}", timeout, last=" | ".join(tail)) from None
+            late = True
         except BaseException:
             _end(process)
             raise
@@ -163,21 +203,29 @@ class _Base:
             err.decode(errors="replace"),
             time.monotonic() - start,
             self.name,
-        )
+        ), late
 
     def read(self, path: str) -> str:
         """See `Host.read`."""
         return self.run(["cat", path]).stdout
 
-    def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
+    def write(self, path: str, text: Text, *, mode: int = 0o644) -> None:
         """See `Host.write`."""
-        # A temporary name and `mv`: a reader sees the old file or the new one, never half of it.
-        script = 'set -e; mkdir -p "$(dirname "$1")"; umask 077; cat > "$1.new"; chmod "$2" "$1.new"; mv "$1.new" "$1"'
+        # A temporary name and `mv`: a reader sees the old file or the new one, never half of it. Nobody but the owner gets
+        # into a folder that is made for a file of his own, and `set -C` writes no file that somebody put there meanwhile.
+        script = (
+            'set -e; case "$2" in *00) umask 077 ;; *) umask 022 ;; esac; mkdir -p "$(dirname "$1")"; umask 077; '
+            'rm -f "$1.new"; set -C; cat > "$1.new"; chmod "$2" "$1.new"; mv "$1.new" "$1"'
+        )
         self.run(["sh", "-c", script, "write", path, f"{mode:o}"], stdin=text)
 
     def put(self, local: Path, remote: str, *, mode: int | None = None) -> None:
         """See `Host.put`."""
         raise AssertionError("each backend says how a file reaches it")
+
+
+def _plain(text: Text) -> str:
+    return text.reveal() if isinstance(text, Secret) else text
 
 
 def _end(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
@@ -193,11 +241,14 @@ def _end(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
 
 
 @dataclass
-class LocalHost(_Base):
+class LocalHost(RunningHost):
     """This machine."""
 
     def _argv(self, argv: Sequence[str], env: Mapping[str, str], stdin: bool) -> list[str]:
-        return ["env", *(f"{k}={v}" for k, v in env.items()), *argv] if env else list(argv)
+        return list(argv)
+
+    def _environment(self, env: Mapping[str, str]) -> dict[str, str] | None:
+        return {**os.environ, **env} if env else None
 
     def put(self, local: Path, remote: str, *, mode: int | None = None) -> None:
         """See `Host.put`."""
@@ -205,7 +256,7 @@ class LocalHost(_Base):
 
 
 @dataclass
-class ContainerHost(_Base):
+class ContainerHost(RunningHost):
     """A machine that is a container of podman's, entered by its namespaces.
 
     `podman exec` takes a quarter of a second for each command; entering the namespaces of the machine's first process with
@@ -293,55 +344,3 @@ def _born(pid: int) -> str:
         return (_PROC / str(pid) / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return ""
-
-
-@dataclass
-class SSHHost(_Base):
-    """A machine reached by OpenSSH; `sudo` is used when the user is not root.
-
-    Args:
-        address: host name or IP address.
-        user: login name.
-        port: TCP port.
-        key: path of a private key, or None for the agent's and the default ones.
-        known_hosts: file of accepted host keys; a key that changed is refused.
-    """
-
-    address: str = ""
-    user: str = "root"
-    port: int = 22
-    key: Path | None = None
-    known_hosts: Path | None = None
-
-    def _options(self) -> list[str]:
-        control = Path(tempfile.gettempdir()) / f"stackbook-ssh-{os.getuid()}"
-        control.mkdir(mode=0o700, exist_ok=True)
-        options = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=15"]
-        options += ["-o", "StrictHostKeyChecking=accept-new"]
-        options += ["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", f"ControlPath={control}/%C"]
-        if self.known_hosts:
-            options += ["-o", f"UserKnownHostsFile={self.known_hosts}"]
-        return options + (["-i", str(self.key)] if self.key else [])
-
-    def _argv(self, argv: Sequence[str], env: Mapping[str, str], stdin: bool) -> list[str]:
-        words = [*(["sudo", "-n"] if self.user != "root" else []), "env", *(f"{k}={v}" for k, v in env.items())]
-        words += [a.reveal() if isinstance(a, Secret) else a for a in argv]
-        remote = " ".join(shlex.quote(word) for word in words)
-        return ["ssh", *self._options(), "-p", str(self.port), f"{self.user}@{self.address}", "--", remote]
-
-    def _transport_failed(self, result: Result) -> str:
-        # ssh(1): "exits with the exit status of the remote command or with 255 if an error occurred".
-        return (result.stderr.strip().splitlines() or ["ssh failed"])[-1] if result.rc == 255 else ""
-
-    def put(self, local: Path, remote: str, *, mode: int | None = None) -> None:
-        """See `Host.put`."""
-        staged = self.run(["mktemp", "-p", "/var/tmp"]).stdout.strip()
-        self.run(["chown", self.user, staged])
-        target = f"{self.user}@{self.address}:{staged}"
-        copied = LocalHost().run(
-            ["scp", "-q", *self._options(), "-P", str(self.port), str(local), target], check=False, timeout=1800
-        )
-        if not copied.ok:
-            raise TransportError(f"{local.name} could not be copied to {self.name}: {copied.stderr.strip()[-300:]}")
-        permissions = f"{mode or local.stat().st_mode & 0o777:o}"
-        self.run(["sh", "-c", 'install -D -m "$2" "$1" "$3" && rm -f "$1"', "put", staged, permissions, remote])

@@ -28,6 +28,7 @@ SOCKET = "unix:///run/containerd/containerd.sock"
 # What kubeadm 1.36 names where nothing else is said; containerd has to be told (K17).
 DEFAULT_PAUSE = "registry.k8s.io/pause:3.10.2"
 CONFIG = "/etc/stackbook/kubeadm.yaml"
+JOIN = "/run/stackbook/join.yaml"
 PATCHES = "/etc/stackbook/patches"
 # CoreDNS is asked every second whether it is ready, not every ten: a cluster answers names that much sooner.
 DNS_PATCH = """\
@@ -322,14 +323,19 @@ def join_command(control_plane: Host) -> tuple[Secret, str]:
     """A fresh bootstrap token and the hash of the cluster's CA, from `kubeadm token create --print-join-command`."""
     text = control_plane.run(
         ["kubeadm", "token", "create", "--ttl", "30m", "--print-join-command"], secret=True, timeout=60
-    ).stdout
+    ).reveal()
+    token, digest = parsed(text)
+    _wait_signed(control_plane, token)
+    return token, digest
+
+
+def parsed(text: str) -> tuple[Secret, str]:
+    """The token and the hash of the CA out of the join command that kubeadm prints."""
     token = re.search(r"--token (\S+)", text)
     digest = re.search(r"--discovery-token-ca-cert-hash (sha256:[0-9a-f]{64})", text)
     if not token or not digest:
         raise StackbookError("kubeadm token create did not print a join command")
-    found = Secret(token.group(1))
-    _wait_signed(control_plane, found)
-    return found, digest.group(1)
+    return Secret(token.group(1)), digest.group(1)
 
 
 def _wait_signed(control_plane: Host, token: Secret) -> None:
@@ -348,7 +354,7 @@ def _wait_signed(control_plane: Host, token: Secret) -> None:
         "cluster-info",
     ]
     until(
-        lambda: name in control_plane.run([*ask, "-o", "yaml"], secret=True).stdout,
+        lambda: name in control_plane.run([*ask, "-o", "yaml"], secret=True).reveal(),
         what="the controller manager has signed cluster-info with the new token",
         timeout=60,
         every=0.2,
@@ -373,6 +379,16 @@ def kubeadm_join(
     if host.run(["test", "-e", "/etc/kubernetes/bootstrap-kubelet.conf"], check=False).ok:
         host.run(["kubeadm", "reset", "-f", "--cri-socket", SOCKET], timeout=120)
     token, digest = join_command(control_plane)
+    host.write(JOIN, join_config(host.name, token, digest, profile, images, cgroup_v1=cgroup_v1), mode=0o600)
+    try:
+        _explained(host, ["kubeadm", "join", "--config", JOIN], timeout)
+    finally:
+        host.run(["rm", "-f", JOIN])
+    return 1
+
+
+def join_config(name: str, token: Secret, digest: str, profile: Profile, images: Images, *, cgroup_v1: bool) -> Secret:
+    """Kubeadm's configuration for `kubeadm join`: the way for the token, which everybody could read on a command line."""
     config = {
         "apiVersion": "kubeadm.k8s.io/v1beta4",
         "kind": "JoinConfiguration",
@@ -383,15 +399,9 @@ def kubeadm_join(
                 "caCertHashes": [digest],
             }
         },
-        "nodeRegistration": _registration(host.name, images, cgroup_v1=cgroup_v1),
+        "nodeRegistration": _registration(name, images, cgroup_v1=cgroup_v1),
     }
-    path = "/run/stackbook-join.yaml"
-    host.write(path, json.dumps(config), mode=0o600)
-    try:
-        _explained(host, ["kubeadm", "join", "--config", path], timeout)
-    finally:
-        host.run(["rm", "-f", path])
-    return 1
+    return Secret(json.dumps(config), remember=False)
 
 
 def _explained(host: Host, argv: list[str], timeout: float) -> None:

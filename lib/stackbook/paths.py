@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from stackbook import private
+
 
 def _home() -> Path:
     return Path(os.environ.get("HOME") or "~").expanduser()
@@ -26,8 +28,7 @@ def states() -> Path:
 
 def state(lab: str) -> Path:
     """The state of one lab: kubeconfig and what has been proved. Only its owner may read it."""
-    folder = states() / lab
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = private.folder(states() / lab)
     folder.chmod(0o700)
     return folder
 

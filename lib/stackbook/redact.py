@@ -8,16 +8,21 @@ too little; what is masked already stays as it is.
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NoReturn, final
 from urllib.parse import quote
+
+from stackbook import command_lines
 
 MASK = "***"
 
 # A shorter "secret" would mask ordinary text, and protects nothing.
 _SHORTEST = 4
+# A shorter one could stand in a path or in the name of a program by chance.
+_LONG = 8
 
 # The end of a key whose value is a secret, whatever stands before it: PASSWORD, rootPassword, DRONE_RPC_SECRET.
 _WORD = r"(?i:passw(?:or)?d|passphrase|secret(?:[_-]?key)?|api[_-]?key|private[_-]?key)"
@@ -64,20 +69,35 @@ _TOKEN_KEY = re.compile(r"(?i:token)$")
 _known: dict[str, None] = {}
 
 
-class Secret(str):
-    """A string that does not show itself: `repr` and `format` print `***`; use `.reveal()` where it is needed."""
+@final
+class Secret:
+    """A text that does not show itself, and is no `str`: `reveal` gives it, and nothing else does.
 
-    __slots__ = ()
+    `repr`, `str` and `format` print `***`. What would need the text itself (`+`, `join`, an index, `len`, `json.dumps`, pickle,
+    a process's arguments) is a TypeError. It equals another Secret of the same text, and never a `str`.
+    """
 
-    def __new__(cls, value: str) -> Secret:
-        """Remember the value, so that `redact` finds it wherever it turns up."""
-        for form in _forms(str.__str__(value)):
-            _known[form] = None
-        return super().__new__(cls, value)
+    __slots__ = ("__value",)
+    __value: str
+
+    def __init__(self, value: str, *, remember: bool = True) -> None:
+        """Remember the value, so that `redact` finds it wherever it turns up, and no process is started with it.
+
+        Args:
+            value: the secret.
+            remember: no for a long text that merely holds a secret somewhere.
+        """
+        if not isinstance(value, str):
+            raise TypeError(f"a secret is made of a str, not of {type(value).__name__}")
+        object.__setattr__(self, "_Secret__value", value)
+        if remember:
+            for form in _forms(value):
+                _known[form] = None
+            command_lines.guard(on_a_command_line)
 
     def reveal(self) -> str:
         """The value itself."""
-        return str.__str__(self)
+        return self.__value
 
     def __repr__(self) -> str:
         return f"Secret({MASK})"
@@ -87,6 +107,36 @@ class Secret(str):
 
     def __format__(self, spec: str) -> str:
         return MASK
+
+    # In constant time; and without a hash, so that it is no key of a mapping.
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        mine, theirs = (one.reveal().encode(errors="surrogatepass") for one in (self, other))
+        return hmac.compare_digest(mine, theirs)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("a secret does not change")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError("a secret does not change")
+
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Secret:
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a secret is not pickled")
+
+
+def on_a_command_line(words: Iterable[str]) -> bool:
+    """Whether a secret that this process knows stands in these words."""
+    long = [form for form in list(_known) if len(form) >= _LONG]
+    return any(form in word for word in words for form in long)
 
 
 def _forms(value: str) -> Iterator[str]:
@@ -109,7 +159,6 @@ def redact(text: str) -> str:
     >>> redact("kubeadm join --token abcdef.0123456789abcdef")
     'kubeadm join --token ***'
     """
-    text = str.__str__(text)
     # The longest first: a secret may be the beginning of another.
     for value in sorted(_known, key=len, reverse=True):
         text = text.replace(value, MASK)

@@ -14,34 +14,38 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def folder(name: str) -> Iterator[Path]:
+def folder(name: str, base: Path | None = None) -> Iterator[Path]:
     """A temporary folder while the block runs; only its owner may read it.
 
     Args:
         name: what it is for, in letters.
+        base: the folder that it is made in; the user's one for temporary files when None.
     """
-    sweep(name)
-    with tempfile.TemporaryDirectory(prefix=f"stackbook-{name}-{os.getpid()}-") as made:
+    sweep(name, base)
+    prefix = f"stackbook-{name}-{os.getpid()}-"
+    # What cannot be removed is left to the next one's sweep.
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=base, ignore_cleanup_errors=True) as made:
         yield Path(made)
 
 
 @functools.cache
-def of_this_process(name: str) -> Path:
+def of_this_process(name: str, base: Path | None = None) -> Path:
     """A temporary folder until this process ends, the same at each call; only its owner may read it.
 
     Args:
         name: what it is for, in letters.
+        base: as `folder`.
     """
     scope = contextlib.ExitStack()
-    made = scope.enter_context(folder(name))
+    made = scope.enter_context(folder(name, base))
     atexit.register(scope.close)
     return made
 
 
-def sweep(name: str) -> list[str]:
+def sweep(name: str, base: Path | None = None) -> list[str]:
     """Remove the folders of that name whose process has ended; returns their names."""
     gone = []
-    for path in Path(tempfile.gettempdir()).glob(f"stackbook-{name}-*-*"):
+    for path in (base or Path(tempfile.gettempdir())).glob(f"stackbook-{name}-*-*"):
         owner = re.fullmatch(rf"stackbook-{name}-(\d+)-\w+", path.name)
         if owner and not Path(f"/proc/{owner[1]}").exists() and path.stat().st_uid == os.geteuid():
             shutil.rmtree(path, ignore_errors=True)

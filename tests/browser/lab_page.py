@@ -95,7 +95,11 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> re.Match[str] | Non
     text = log.read_text(encoding="utf-8", errors="replace")
     if process.poll() is not None:
         raise AssertionError(f"JupyterLab ended with status {process.returncode}: {text[-800:]}")
-    return re.search(r"(http://127\.0\.0\.1:\d+)/lab\S*\?token=([0-9a-f]+)", text)
+    if not (told := re.search(r"JupyterLab: its address with the token is in (\S+)", text)):
+        return None
+    if "is running at" not in text:
+        return None
+    return re.fullmatch(r"(http://127\.0\.0\.1:\d+)/lab\?token=([0-9a-f]+)", Path(told[1]).read_text(encoding="utf-8"))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

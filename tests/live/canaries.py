@@ -8,10 +8,10 @@ import re
 import secrets
 import string
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 
 import yaml
 from stackbook.chapter import Lab
-from stackbook.redact import Secret
 
 NAME = "stackbook-canary"
 SECRET_NAMES = re.compile(r"key|passw|secret|token|canary|elastic|shipper|kibana")
@@ -21,12 +21,19 @@ PUBLIC_NAMES = re.compile(r"crt|cert|-id$|\.pub$|^auth-|^usage-")
 def plant(lab: Lab) -> None:
     """A bootstrap token, as kubeadm makes it, and a Secret of a shape that nothing could recognise; earlier ones are taken away."""
     uproot(lab)
-    token = ".".join("".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(n)) for n in (6, 16))
+    name, word = ("".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(n)) for n in (6, 16))
     words = "".join(secrets.choice(string.ascii_lowercase) for _ in range(24))
-    lab.control_plane.run(
-        ["kubeadm", "token", "create", Secret(token), "--ttl", "6h", "--description", NAME], secret=True, timeout=60
-    )
-    body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": NAME}, "stringData": {"canary": words}}
+    end = datetime.now(timezone.utc) + timedelta(hours=6)
+    # As `kubeadm token create` makes it, which has no way for a token but its command line.
+    token = {"description": NAME, "token-id": name, "token-secret": word, "expiration": f"{end:%Y-%m-%dT%H:%M:%SZ}",
+             "usage-bootstrap-authentication": "true", "usage-bootstrap-signing": "true",
+             "auth-extra-groups": "system:bootstrappers:kubeadm:default-node-token"}  # fmt: skip
+    items = [
+        {"apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token", "stringData": token,
+         "metadata": {"name": f"bootstrap-token-{name}", "namespace": "kube-system"}},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": NAME}, "stringData": {"canary": words}},
+    ]  # fmt: skip
+    body = {"apiVersion": "v1", "kind": "List", "items": items}
     lab.kube.kubectl("create", "-f", "-", stdin=json.dumps(body), secret=True)
 
 
@@ -48,13 +55,13 @@ def held(lab: Lab) -> dict[str, str]:
         for path in host.run(
             ["find", "/etc/kubernetes/pki", "/var/lib/kubelet/pki", "-name", "*.key"], check=False
         ).lines:
-            found[f"{machine} {path}"] = _middle(host.run(["cat", path], secret=True).stdout)
+            found[f"{machine} {path}"] = _middle(host.run(["cat", path], secret=True).reveal())
     return found
 
 
 def _secrets(lab: Lab) -> list[dict]:
     answer = lab.kube.kubectl("get", "secrets", "-A", "-o", "json", secret=True)
-    return json.loads(answer.stdout)["items"]
+    return json.loads(answer.reveal())["items"]
 
 
 def _data(entry: dict) -> dict[str, str]:

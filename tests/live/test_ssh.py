@@ -11,8 +11,9 @@ import pytest
 from stackbook import facts, machines, operations
 from stackbook.chapter import Lab
 from stackbook.errors import CommandFailed, TransportError
-from stackbook.hosts import Host, SSHHost
+from stackbook.hosts import Host
 from stackbook.redact import Secret
+from stackbook.ssh import SSHHost
 from stackbook.waiting import until
 
 pytestmark = pytest.mark.live
@@ -83,9 +84,13 @@ def test_files_go_there_and_come_back(remote: SSHHost, tmp_path: Path) -> None:
         remote.run(["rm", "-rf", "/var/tmp/stackbook-test"])
 
 
-def test_a_secret_is_used_and_not_shown(remote: SSHHost) -> None:
-    result = remote.run(["sh", "-c", 'test "$1" = s3cret-w0rd && echo yes', "sh", Secret("s3cret-w0rd")])
-    assert result.stdout == "yes\n" and "s3cret" not in result.command
+def test_a_secret_goes_by_standard_input_and_on_no_command_line(remote: SSHHost) -> None:
+    word = Secret("s3cret-w0rd")
+    result = remote.run(["cat"], stdin=word.reveal(), secret=True)
+    assert result.reveal() == word.reveal() and "s3cret" not in f"{result!r} {result.command}"
+    for argv in (["echo", word], ["echo", word.reveal()]):
+        with pytest.raises((TypeError, AssertionError), match="standard input"):
+            remote.run(argv)
 
 
 def test_an_operation_that_is_done_is_not_done_again(remote: SSHHost) -> None:

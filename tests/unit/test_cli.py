@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -179,10 +180,12 @@ def test_without_root_it_starts_again_under_sudo_with_the_same_words(
     words = ["run", "--only", "03", "-p", "pings", "9; rm x"]
     with pytest.raises(CheckFailed) as error:
         cli.become_root(cli._parser().parse_args(words), words)
-    path, program, env, *rest = json.loads(error.value.message)
-    assert (path, program, env) == ("/usr/bin/sudo", "/usr/bin/sudo", "env")
-    assert rest[-len(words) - 3 :] == [sys.executable, "-m", "stackbook", *words]
-    assert f"STACKBOOK_CACHE={home / 'cache'}" in rest
+    path, program, *rest = json.loads(error.value.message)
+    assert (path, program) == ("/usr/bin/sudo", "/usr/bin/sudo")
+    assert rest[-len(words) :] == words
+    file = Path(rest[-len(words) - 1])
+    assert json.loads(file.read_text())["STACKBOOK_CACHE"] == str(home / "cache")
+    shutil.rmtree(file.parent)
 
 
 def test_other_targets_and_harmless_commands_need_no_root(
@@ -200,17 +203,21 @@ def test_other_targets_and_harmless_commands_need_no_root(
     assert "  pings                          50" in shown
 
 
-def test_the_notebooks_are_served_on_loopback_with_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def execv(path: str, argv: list[str]) -> None:
-        raise CheckFailed(json.dumps(argv))
+def test_the_notebooks_are_served_on_loopback_with_a_token(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def execve(path: str, argv: list[str], env: dict[str, str]) -> None:
+        raise CheckFailed(json.dumps([argv, env["JUPYTER_TOKEN_FILE"]]))
 
     (tmp_path / "notebooks").mkdir()
-    monkeypatch.setattr(os, "execv", execv)
+    monkeypatch.setattr(os, "execve", execve)
     with pytest.raises(CheckFailed) as error:
         cli._notebooks(cli._parser().parse_args(["notebooks", "--port", "9999", "--root", str(tmp_path)]))
-    argv = json.loads(error.value.message)
+    argv, file = json.loads(error.value.message)
+    token = Path(file).read_text()
     assert {"--ip=127.0.0.1", "--port=9999", f"--ServerApp.root_dir={tmp_path}"} <= set(argv)
-    assert not [word for word in argv if "token" in word.lower() or "password" in word.lower()]
+    assert not [word for word in argv if token in word or "token" in word.lower() or "password" in word.lower()]
+    assert len(token) == 48 and token not in capsys.readouterr().out
 
 
 def test_reset_says_what_differs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,7 +57,9 @@ def test_the_readme_gets_the_figures(tmp_path: Path, monkeypatch: pytest.MonkeyP
     publish(data)
     text = (tmp_path / "README.md").read_text()
     assert (
-        text.startswith("a\n<!-- cold:begin -->\n|") and text.endswith("<!-- cold:end -->\nz\n") and "figures of before" not in text
+        text.startswith("a\n<!-- cold:begin -->\n|")
+        and text.endswith("<!-- cold:end -->\nz\n")
+        and "figures of before" not in text
     )
     assert "| chapter 05 done | 14 min 00 s | 15 min |" in block(data)
     assert "at least 20 min on 2 processors" in text

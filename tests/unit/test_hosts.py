@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from stackbook import hosts
 from stackbook.errors import CommandFailed, TransportError, WaitTimeout
-from stackbook.hosts import ContainerHost, LocalHost, Result, SSHHost, _born
-from stackbook.redact import Secret, redact
+from stackbook.hosts import ContainerHost, LocalHost, _born
+from stackbook.ssh import SSHHost
 from stackbook.waiting import beside, until
 
 
@@ -44,24 +44,6 @@ def test_files(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "a b").iterdir()] == ["c"]
     host.put(tmp_path / "a b" / "c", str(tmp_path / "d" / "e"), mode=0o755)
     assert (tmp_path / "d" / "e").stat().st_mode & 0o777 == 0o755
-
-
-def test_a_secret_never_shows_itself() -> None:
-    seen: list[Result] = []
-    host = LocalHost(observers=[seen.append])
-    token = Secret("abcdef.0123456789abcdef")
-    assert host.run(["printf", "%s", token]).stdout == "abcdef.0123456789abcdef"
-    assert f"{token} {token!r}" == "*** Secret(***)"
-    assert "abcdef" not in seen[0].command
-    assert redact(seen[0].stdout) == "***"
-    host.run(["echo", "quiet"], secret=True)
-    assert seen[1].stdout == "***"
-
-
-def test_a_failing_secret_command_does_not_tell() -> None:
-    with pytest.raises(CommandFailed) as caught:
-        LocalHost().run(["sh", "-c", "echo $((40 + 2))-hidden; exit 1"], secret=True)
-    assert "42-hidden" not in str(caught.value)
 
 
 def test_container_and_ssh_commands_are_built_without_a_shell_in_between() -> None:

@@ -77,12 +77,12 @@ def test_the_join_token_goes_by_a_file_that_is_removed() -> None:
                        signed: "data:\n  jws-kubeconfig-abcdef: x\n"})  # fmt: skip
     worker = FakeHost(
         {"test -s /etc/kubernetes/kubelet.conf": (1, "", ""), "test -e /etc/kubernetes/bootstrap-kubelet.conf": (1, "", ""),
-         "kubeadm join --config /run/stackbook-join.yaml": "", "rm -f /run/stackbook-join.yaml": ""}, name="k8s-node1",
+         "kubeadm join --config /run/stackbook/join.yaml": "", "rm -f /run/stackbook/join.yaml": ""}, name="k8s-node1",
     )  # fmt: skip
     assert kubeadm.kubeadm_join(worker, master, Profile(), kubeadm.Images(), cgroup_v1=False) == 1
-    assert token in worker.files["/run/stackbook-join.yaml"]
-    assert worker.modes["/run/stackbook-join.yaml"] == 0o600
-    assert worker.ran[-1] == "rm -f /run/stackbook-join.yaml"
+    assert token in worker.files["/run/stackbook/join.yaml"]
+    assert worker.modes["/run/stackbook/join.yaml"] == 0o600
+    assert worker.ran[-1] == "rm -f /run/stackbook/join.yaml"
     assert not any(token in command for command in worker.ran + master.ran)
 
 

@@ -368,7 +368,7 @@ def test_the_secret_is_created_once_and_out_of_sight():
     kube = Kube()
     assert secret.ensure(kube) == 1
     ((body, hidden),) = kube.created
-    data = {k: base64.b64decode(v).decode() for k, v in yaml.safe_load(body)["data"].items()}
+    data = {k: base64.b64decode(v).decode() for k, v in yaml.safe_load(body.reveal())["data"].items()}
     assert hidden
     assert set(data) == {"tls.crt", "tls.key", "ca.crt", "elastic", "shipper", "kibana", "users"}
     assert len({data[user] for user in secret.USERS}) == 3

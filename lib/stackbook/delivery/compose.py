@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stackbook import golang, scratch
+from stackbook import golang, private, scratch
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def config(program: Path, text: str, env: Mapping[str, str] | None = None) -> Co
     with scratch.folder("compose") as folder:
         (folder / "compose.yaml").write_text(text, encoding="utf-8")
         lines = [f"{name}='{value}'\n" for name, value in (env or {}).items()]
-        (folder / ".env").write_text("".join(lines), encoding="utf-8")
+        private.write(folder / ".env", "".join(lines))
         clean = {"PATH": os.defpath, "COMPOSE_PROJECT_NAME": "guide"}
         argv = [str(program), "compose.yaml"]
         output = golang.call(argv, cwd=folder, env=clean, check=False, timeout=60)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from stackbook import golang, scratch
+from stackbook import golang, private, scratch
 from stackbook.errors import CheckFailed
 from stackbook.redact import Secret
 from stackbook.waiting import until
@@ -194,7 +194,7 @@ def running(parts: Parts, *, timeout: float = 60.0) -> Iterator[Gitea]:
         (static / "options").symlink_to(parts.options)
         (static / "public").mkdir()
         ini = folder / "app.ini"
-        ini.write_text(_INI.format(folder=folder, port=port, static=static), encoding="utf-8")
+        private.write(ini, _INI.format(folder=folder, port=port, static=static))  # Gitea adds its own keys to it
         env = environment(folder)
         with (folder / "console.log").open("wb") as console:
             start = time.monotonic()
@@ -228,8 +228,8 @@ def _make_user(parts: Parts, ini: Path, env: Mapping[str, str]) -> Secret:
         str(parts.program), "admin", "user", "create", "--config", str(ini), "--admin", "--username", USER,
         "--email", f"{USER}@example.com", "--must-change-password=false", "--random-password",
     ]  # fmt: skip
-    output = golang.call(argv, env=env, cwd=ini.parent, timeout=60)
-    found = re.search(r"generated random password is '(.+)'", output.text)
+    output = golang.call(argv, env=env, cwd=ini.parent, timeout=60, secret=True)
+    found = re.search(r"generated random password is '(.+)'", output.reveal())
     if not found:
         raise CheckFailed("Gitea made a user, but did not say the password that it chose")
     return Secret(found[1])
@@ -261,7 +261,7 @@ def edited_ini(parts: Parts, start: str, env: Mapping[str, str]) -> str:
     The official image does this on every start.
     """
     with scratch.folder("gitea") as folder:
-        (folder / "app.ini").write_text(start, encoding="utf-8")
+        private.write(folder / "app.ini", start)
         argv = [str(parts.program), "config", "edit-ini", "--config", str(folder / "app.ini"), "--apply-env",
                 "--out", str(folder / "out.ini")]  # fmt: skip
         golang.call(argv, env={**environment(folder), **env}, cwd=folder, timeout=60)

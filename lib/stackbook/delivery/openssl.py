@@ -17,4 +17,4 @@ def rand_hex(count: int) -> Secret:
     """
     if shutil.which("openssl") is None:
         raise CheckFailed("openssl is not installed", fix="apt-get install openssl")
-    return Secret(golang.call(["openssl", "rand", "-hex", str(count)]).text.strip())
+    return Secret(golang.call(["openssl", "rand", "-hex", str(count)], secret=True).reveal().strip())

@@ -66,9 +66,9 @@ class Repository:
         Raises:
             ToolFailed: git failed.
         """
-        login = base64.b64encode(f"{USER}:{self.gitea.password.reveal()}".encode()).decode()
+        login = Secret(base64.b64encode(f"{USER}:{self.gitea.password.reveal()}".encode()).decode())
         settings = {
-            f"http.{self.gitea.url}/.extraHeader": f"Authorization: Basic {login}",
+            f"http.{self.gitea.url}/.extraHeader": f"Authorization: Basic {login.reveal()}",
             "user.name": USER,
             "user.email": f"{USER}@example.com",
         }

@@ -156,7 +156,7 @@ def opened(
     import elasticsearch
 
     known = secret.access(kube)
-    given = password or known.passwords[user]
+    given = known.passwords[user] if password is None else password
     context = ssl.create_default_context(cadata=known.certificate)
     with contextlib.ExitStack() as stack:
 

@@ -50,7 +50,7 @@ def ensure(kube: Kube) -> int:
         "data": {name: base64.b64encode(value.encode()).decode() for name, value in text.items()},
     }
     # Created and not applied: `apply` would keep a second copy in an annotation.
-    kube.kubectl("create", "-f", "-", stdin=json.dumps(body), secret=True)
+    kube.kubectl("create", "-f", "-", stdin=Secret(json.dumps(body), remember=False), secret=True)
     return 1
 
 
@@ -63,7 +63,7 @@ def access(kube: Kube) -> Access:
     answer = kube.kubectl("get", "secret", NAME, "-n", NAMESPACE, "-o", "json", check=False, secret=True)
     if not answer.ok:
         raise CheckFailed("there is no Elasticsearch in the namespace logging", fix="stackbook run --only 12")
-    data = {name: base64.b64decode(value).decode() for name, value in json.loads(answer.stdout)["data"].items()}
+    data = {name: base64.b64decode(value).decode() for name, value in json.loads(answer.reveal())["data"].items()}
     return Access(data["ca.crt"], {user: Secret(data[user]) for user in USERS})
 
 

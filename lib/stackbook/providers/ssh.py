@@ -7,9 +7,10 @@ from pathlib import Path
 
 from stackbook import operations, paths
 from stackbook.errors import TransportError
-from stackbook.hosts import Host, SSHHost
+from stackbook.hosts import Host
 from stackbook.parameters import Profile
 from stackbook.providers.base import Say
+from stackbook.ssh import SSHHost
 from stackbook.waiting import until
 
 # What kubeadm's preflight asks for, and what the chapters look with. A machine that has containerd from elsewhere keeps it.

@@ -1,0 +1,268 @@
+"""Each place that writes a key, a token, a password or a kubeconfig: mode 0600 from the first moment, below a folder of mode 0700.
+
+The real code writes into a temporary folder, under an umask that takes nothing away and under one that takes all.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from stackbook import benchmark, cluster, control_plane, elevation, jupyter_access, kubeadm, paths, private, scratch
+from stackbook.delivery import compose, gitea
+from stackbook.hosts import LocalHost, Result
+from stackbook.logs import secret
+from stackbook.parameters import Profile
+
+ROOT = paths.checkout()
+TOKEN, DIGEST = "abcdef.0123456789abcdef", "sha256:" + "a" * 64
+LOOK = "stat -c '%a %n' {0} >> {1}; stat -c '%a %n/' \"$(dirname {0})\" >> {1}\n"
+
+Modes = dict[str, int]
+"""Permissions by name; that of a folder ends with a slash."""
+
+
+def modes(path: Path) -> Modes:
+    return {name: stat.S_IMODE(p.stat().st_mode) for name, p in ((str(path), path), (f"{path.parent}/", path.parent))}
+
+
+def seen(note: Path) -> Modes:
+    """What a program found that looked while the file was there."""
+    return {name: int(mode, 8) for mode, _, name in (line.partition(" ") for line in note.read_text().splitlines())}
+
+
+def program(path: Path, text: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+@dataclass
+class Machine(LocalHost):
+    """A machine whose /root, /run and /etc/kubernetes are in a folder of this host, with a kubeadm that only looks."""
+
+    base: Path = Path()
+
+    def _argv(self, argv: Sequence[str], env: Mapping[str, str], stdin: bool) -> list[str]:
+        return [
+            word.replace("/etc/kubernetes", f"{self.base}/kubernetes").replace("/run/", f"{self.base}/")
+            for word in argv
+        ]
+
+    def run(self, argv: Sequence[str], **more: Any) -> Result:
+        env = {
+            **(more.pop("env", None) or {}),
+            "PATH": f"{self.base}/bin:{os.environ['PATH']}",
+            "HOME": f"{self.base}/root",
+        }
+        return super().run(argv, env=env, **more)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    says = f"kubeadm join x --token {TOKEN} --discovery-token-ca-cert-hash {DIGEST}"
+    program(
+        tmp_path / "bin" / "kubeadm",
+        f'case "$1" in token) echo "{says}" ;; join) {LOOK.format("$3", tmp_path / "note")} ;; esac',
+    )
+    program(tmp_path / "bin" / "kubectl", "echo jws-kubeconfig-abcdef")
+    (tmp_path / "kubernetes").mkdir()
+    (tmp_path / "kubernetes" / "admin.conf").write_text("users: []\n")
+    return Machine(base=tmp_path)
+
+
+def _join(folder: Path, machine: Machine, _: pytest.MonkeyPatch) -> Modes:
+    kubeadm.kubeadm_join(machine, machine, Profile(), kubeadm.Images(), cgroup_v1=False)
+    assert not (folder / "stackbook" / "join.yaml").exists()
+    return seen(folder / "note")
+
+
+def _benchmarks_join(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Modes:
+    monkeypatch.setattr(kubeadm, "JOIN", str(folder / "stackbook" / "join.yaml"))
+    podman = program(
+        folder / "podman", f'shift; [ "$1" = -i ] && shift; shift; PATH={folder}/bin:$PATH; export PATH; exec "$@"'
+    )
+    floor = object.__new__(benchmark.Floor)
+    floor.provider = SimpleNamespace(podman=(str(podman),), container=lambda node: node)  # type: ignore[assignment]
+    floor.lab = SimpleNamespace(profile=Profile(), images=kubeadm.Images())  # type: ignore[assignment]
+    floor._join(["one", "two"])
+    assert not Path(kubeadm.JOIN).exists()
+    return seen(folder / "note")
+
+
+def _users_kubeconfig(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Modes:
+    lab = SimpleNamespace(control_plane=machine, state=folder / "states" / "lab")
+    assert control_plane.fetch_kubeconfig(lab) == 2  # type: ignore[arg-type]
+    return modes(folder / "root" / ".kube" / "config")
+
+
+def _hosts_kubeconfig(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Modes:
+    monkeypatch.setenv("STACKBOOK_STATE", str(folder / "new" / "states"))
+    path = paths.state("lab") / "kubeconfig"
+    assert cluster.write_kubeconfig("users: []\n", path) == 1
+    above = {f"{p}/": stat.S_IMODE(p.stat().st_mode) for p in (folder / "new" / "states", folder / "new")}
+    return modes(path) | above
+
+
+def _clients_files(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Modes:
+    data = base64.b64encode(b"-----BEGIN CERTIFICATE-----\n").decode()
+    config = {"apiVersion": "v1", "kind": "Config", "current-context": "c",
+              "clusters": [{"name": "c", "cluster": {"server": "https://192.0.2.1:6443"}}],
+              "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+              "users": [{"name": "u", "user": {"client-certificate-data": data, "client-key-data": data}}]}  # fmt: skip
+    path = private.write(folder / "k" / "kubeconfig", yaml.safe_dump(config))
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    monkeypatch.setattr("kubernetes.config.kube_config._temp_files", {})
+    scratch.of_this_process.cache_clear()
+    _ = cluster.Kube(path).client
+    made = [p for p in scratch.of_this_process(cluster.CREDENTIALS).iterdir() if p.is_file()]
+    scratch.of_this_process.cache_clear()
+    assert made, "the client keeps its key elsewhere"
+    return {name: mode for p in made for name, mode in modes(p).items()}
+
+
+def _compose_variables(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Modes:
+    look = program(folder / "bin" / "compose-config", LOOK.format('"$PWD/.env"', folder / "note") + "echo '{}'")
+    compose.config(look, "services: {}", {"DRONE_RPC_SECRET": "hunter22x"})
+    return seen(folder / "note")
+
+
+_GITEA = """\
+import http.server, sys
+if "user" in sys.argv:
+    print("generated random password is 'hunter22x'")
+    raise SystemExit
+port = int(next(line.split("=")[1] for line in open(sys.argv[3]) if line.startswith("HTTP_PORT")))
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(b'{"status": "pass"}')
+http.server.HTTPServer(("127.0.0.1", port), Answer).serve_forever()
+"""
+
+
+def _giteas_settings(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Modes:
+    (folder / "gitea.py").write_text(_GITEA)
+    start = program(folder / "bin" / "gitea", f'exec {sys.executable} {folder}/gitea.py "$@"')
+    with gitea.running(gitea.Parts(start, folder / "templates", folder / "options")) as server:
+        assert server.password.reveal() == "hunter22x"
+        return modes(server.folder / "app.ini")
+
+
+def _edited_settings(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Modes:
+    look = program(folder / "bin" / "gitea", LOOK.format('"$4"', folder / "note") + 'cp "$4" "$7"')
+    assert gitea.edited_ini(gitea.Parts(look, folder, folder), "[security]\n", {}) == "[security]\n"
+    return seen(folder / "note")
+
+
+def _certificates_key(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Modes:
+    real = shutil.which("openssl")
+    assert real, "openssl is not installed"
+    keys = 'for word; do [ "$last" = -keyout ] && key="$word"; last="$word"; done\n'
+    program(folder / "bin" / "openssl", f'{real} "$@" || exit 1\n{keys}' + LOOK.format('"$key"', folder / "note"))
+    monkeypatch.setenv("PATH", f"{folder}/bin:{os.environ['PATH']}")
+    assert "PRIVATE KEY" in secret._certificate()[1].reveal()
+    return seen(folder / "note")
+
+
+def _environment_under_sudo(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Modes:
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return modes(Path(elevation.command("sudo", {"PIP_INDEX_URL": "https://me:hunter22x@x/"}, [])[-1]))
+
+
+def _jupyters_token(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Modes:
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    scratch.of_this_process.cache_clear()
+    access = jupyter_access.prepare(20_000)
+    scratch.of_this_process.cache_clear()
+    return modes(access.file) | modes(Path(access.environment["JUPYTER_TOKEN_FILE"]))
+
+
+WRITERS: dict[str, Callable[[Path, Machine, pytest.MonkeyPatch], Modes]] = {
+    "the join token on a machine": _join,
+    "the benchmark's join token on a machine": _benchmarks_join,
+    "root's kubeconfig on a machine": _users_kubeconfig,
+    "this host's kubeconfig": _hosts_kubeconfig,
+    "the API client's certificate and key": _clients_files,
+    "the variables of a compose file": _compose_variables,
+    "Gitea's settings": _giteas_settings,
+    "Gitea's settings, edited": _edited_settings,
+    "the key of Elasticsearch's certificate": _certificates_key,
+    "the environment under sudo": _environment_under_sudo,
+    "JupyterLab's token and address": _jupyters_token,
+}
+
+
+@pytest.fixture(params=[0, 0o077], ids=["umask 000", "umask 077"])
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_only_its_owner_gets_to_it(
+    name: str, machine: Machine, tmp_path: Path, umask: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = WRITERS[name](tmp_path, machine, monkeypatch)
+    files = {mode for path, mode in found.items() if not path.endswith("/")}
+    folders = {mode for path, mode in found.items() if path.endswith("/")}
+    assert (files, folders) == ({0o600}, {0o700}), found
+
+
+def test_the_file_is_never_open_to_others_while_it_is_written(
+    tmp_path: Path, umask: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is set afterwards: where `chmod` does not work at all, the mode is right all the same."""
+    for name in ("chmod", "fchmod"):
+        monkeypatch.delattr(os, name)
+    path = tmp_path / "a" / "b" / "key"
+    for text in ("one", "two"):
+        (tmp_path / "a" / "b").exists() and (path.with_name("key.new")).symlink_to(tmp_path / "elsewhere")
+        assert private.write(path, text).read_text() == text
+    assert [stat.S_IMODE(p.stat().st_mode) for p in (path, path.parent, path.parent.parent)] == [0o600, 0o700, 0o700]
+    assert not (tmp_path / "elsewhere").exists()
+
+
+LOOKED_AT = {
+    "benchmark.py": "the benchmark's join token on a machine", "cluster.py": "this host's kubeconfig",
+    "control_plane.py": "root's kubeconfig on a machine", "delivery/compose.py": "the variables of a compose file",
+    "delivery/gitea.py": "Gitea's settings", "elevation.py": "the environment under sudo",
+    "hosts.py": "the join token on a machine", "jupyter_access.py": "JupyterLab's token and address",
+    "kubeadm.py": "the join token on a machine",
+    "logs/secret.py": "the key of Elasticsearch's certificate", "paths.py": "this host's kubeconfig",
+    "private.py": "this host's kubeconfig",
+}  # fmt: skip
+WITHOUT_FILES = {
+    "delivery/listener.py", "delivery/oauth.py", "delivery/openssl.py", "golang.py", "logs/client.py", "logs/deploy.py",
+    "logs/guard.py", "redact.py",
+}  # fmt: skip
+"""They hand a secret to a server, or to a child's standard input or environment."""
+OTHERWISE = {
+    "bench.py": "a lock", "locks.py": "a lock", "delivery/repository.py": "the files of a commit", "images.py": "an image", "step.py": "a record, redacted",
+    "turns.py": "a lock",
+}  # fmt: skip
+"""What they write, which is no secret."""
+SECRETS = re.compile(r"\.reveal\(\)|private\.(write|folder)|0o600|admin\.conf|-keyout")
+WRITES = re.compile(r"write_text|write_bytes|os\.open|mkstemp|\.write\(|open\([^)]*[\"'][wax]")
+
+
+def test_every_module_that_handles_secrets_is_looked_at_here() -> None:
+    library = ROOT / "lib" / "stackbook"
+    found = {
+        str(p.relative_to(library)) for p in library.rglob("*.py") if SECRETS.search(p.read_text(encoding="utf-8"))
+    }
+    assert found - {*LOOKED_AT, *WITHOUT_FILES, *OTHERWISE} == set()
+    assert set(LOOKED_AT.values()) <= set(WRITERS)
+    assert [name for name in WITHOUT_FILES if WRITES.search((library / name).read_text(encoding="utf-8"))] == []
