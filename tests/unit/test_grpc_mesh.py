@@ -16,7 +16,7 @@ from stackbook.errors import CheckFailed, InputError, WaitTimeout
 from stackbook.greeter import deployed, mesh_lessons, rules, stubs
 from stackbook.greeter.deployed import Greeter
 from stackbook.greeter.mesh_lessons import Hop
-from stackbook.hosts import Result
+from stackbook.results import Result
 
 
 class FakeKube:

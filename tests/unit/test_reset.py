@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from stackbook import reset
-from stackbook.hosts import Result
+from stackbook.results import Result
 
 SAVED = {
     "filter": "*filter\n:FORWARD ACCEPT [0:0]\n:NETAVARK_FORWARD - [0:0]\n"
