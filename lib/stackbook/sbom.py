@@ -151,6 +151,7 @@ def text(root: Path | None = None) -> str:
     """The bill of materials as JSON (CycloneDX 1.6)."""
     from cyclonedx.model.bom import Bom
     from cyclonedx.model.component import Component, ComponentType
+    from cyclonedx.model.dependency import Dependency
     from cyclonedx.output.json import JsonV1Dot6
 
     all_parts = parts(root)
@@ -158,10 +159,10 @@ def text(root: Path | None = None) -> str:
     bom.metadata.component = Component(
         name="stackbook", version=__version__, type=ComponentType.APPLICATION, bom_ref="stackbook"
     )
-    components = [_component(part) for part in all_parts]
-    for component in components:
-        bom.components.add(component)
-    bom.register_dependency(bom.metadata.component, components)
+    bom.components.update(_component(part) for part in all_parts)
+    # Not by `register_dependency`, which looks through all that there are for each.
+    each = [Dependency(component.bom_ref) for component in bom.components]
+    bom.dependencies.update([Dependency(bom.metadata.component.bom_ref, each), *each])
     made: dict[str, Any] = json.loads(JsonV1Dot6(bom).output_as_string())
     made["metadata"].pop("timestamp")
     return json.dumps(made, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
