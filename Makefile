@@ -4,7 +4,7 @@ PROFILE ?= embedded
 BIN := .venv/bin
 RUN_ARGS ?=
 
-.PHONY: help setup lab notebooks test test-fast lint bench fetch reset clean
+.PHONY: help setup lab notebooks test test-fast lint bench audit fetch reset clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test: ## everything: lint, unit tests, the live lab, its chapters, faults, reset
 
 bench: setup ## the lab against the same steps by bare commands; writes bench/<time>.json and a plot
 	@$(BIN)/python -m stackbook.benchmark
+
+audit: setup ## known vulnerabilities of all dependencies; says so where the data cannot be reached
+	@$(BIN)/python -m stackbook.audit
 
 fetch: setup ## obtain every component ahead of a run
 	@$(BIN)/stackbook fetch
