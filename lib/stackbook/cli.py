@@ -123,6 +123,9 @@ def _parser() -> _Parser:
     )
     coverage.add_argument("--json", action="store_true")
     coverage.add_argument("--errata", action="store_true", help="print docs/errata.md instead")
+    add("sbom", "what the lab is made of: a CycloneDX bill of materials", _sbom, profile=False).add_argument(
+        "--output", default="", metavar="FILE", help="write it there, not to the terminal"
+    )
     books = add("notebooks", "serve JupyterLab on loopback with a token", _notebooks, profile=False)
     books.add_argument("--port", type=int, default=8888)
     books.add_argument("--root", default="", metavar="DIR", help="serve a copy: a folder with notebooks/ in it")
@@ -364,6 +367,21 @@ def _coverage(options: argparse.Namespace) -> int:
         return 0
     print(ledger.report(covered, as_json=options.json))
     return 0 if not covered.missing else 1
+
+
+def _sbom(options: argparse.Namespace) -> int:
+    from stackbook import sbom
+
+    text = sbom.text()
+    if not options.output:
+        print(text, end="")
+        return 0
+    try:
+        Path(options.output).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{options.output} cannot be written: {error.strerror}", fix="name another file") from None
+    print(f"{len(json.loads(text)['components'])} parts: {options.output}")
+    return 0
 
 
 def _notebooks(options: argparse.Namespace) -> int:
