@@ -1,6 +1,7 @@
 """The command line: each command is thin over one function.
 
-Exit status: 0 passed, 1 a step failed, 2 bad input or a host that cannot carry the lab, 130 interrupted.
+Exit status: 0 passed, 1 a step failed, 2 bad input or a host that cannot carry the lab, 130 interrupted: by Ctrl-C, by
+SIGTERM, or by SIGHUP, which a closed terminal sends (not under nohup, which has it ignored).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from stackbook import __version__, elevation, paths
+from stackbook import __version__, elevation, paths, streams
 from stackbook.errors import EXIT_INPUT, HostUnfit, InputError, StackbookError
 from stackbook.parameters import Profile, did_you_mean, profile_names
 from stackbook.redact import redact
@@ -46,8 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what runs in the background with SIGINT ignored
-            signal.signal(number, _interrupted)
+        _interruptible()
+    with streams.lasting():
+        return _main(words)
+
+
+def _main(words: Sequence[str]) -> int:
     try:
         options = _parser().parse_args(words)
         if options.command in NEEDS_ROOT:
@@ -59,13 +64,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stackbook: interrupted; what was done is kept, and the next run goes on from there", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+
+
+def _interruptible() -> None:
+    """Have SIGTERM and SIGHUP end a command as SIGINT does: with its record, its report and no child left."""
+    signal.signal(signal.SIGINT, _interrupted)  # a shell starts what runs in the background with SIGINT ignored
+    signal.signal(signal.SIGTERM, _interrupted)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup(1)
+        signal.signal(signal.SIGHUP, _interrupted)
 
 
 def _interrupted(_number: int, _frame: FrameType | None) -> NoReturn:
+    # A closed terminal sends SIGHUP twice, by the shell and by the kernel, and what tidies up must come to its end. Ctrl-C
+    # still ends that.
+    signal.signal(signal.SIGHUP, _passed_over)
+    signal.signal(signal.SIGTERM, _passed_over)
     raise KeyboardInterrupt
+
+
+def _passed_over(_number: int, _frame: FrameType | None) -> None:
+    """What SIG_IGN does, but children do not inherit it."""
 
 
 class _Parser(argparse.ArgumentParser):

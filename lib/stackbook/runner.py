@@ -106,8 +106,8 @@ def run(
             prefetching(loaded, components, folder),
             following(folder, screen) as tell,
         ):
-            tell(left.announcement())
             try:
+                tell(left.announcement())
                 for chapter in chosen:
                     current.outcomes.append(_one(current, chapter, values[chapter.id], again, tell))
                     left.passed(chapter)
