@@ -196,7 +196,8 @@ def proxy_file(environment: Mapping[str, str], inside: Iterable[str]) -> str:
     if not values:
         return ""
     given = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-    values["no_proxy"] = ",".join([*(part.strip() for part in given.split(",") if part.strip()), *inside])
+    spared = [*(part.strip() for part in given.split(",") if part.strip()), *inside]
+    values["no_proxy"] = ",".join(dict.fromkeys(spared))
     quoted = {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in values.items()}
     return "".join(f'{name.upper()}="{value}"\n{name}="{value}"\n' for name, value in quoted.items())
 

@@ -56,7 +56,7 @@ def lasting() -> Iterator[None]:
     """Printing raises nothing when the terminal or the pipe is gone, while the block runs."""
     before = sys.stdout, sys.stderr
     streams = [Lasting(stream) for stream in before]
-    sys.stdout, sys.stderr = streams  # type: ignore[assignment]
+    sys.stdout, sys.stderr = streams
     try:
         yield
     finally:
