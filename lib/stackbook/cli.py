@@ -26,19 +26,25 @@ from stackbook.errors import EXIT_INPUT, HostUnfit, InputError, StackbookError
 from stackbook.parameters import Profile, did_you_mean, profile_names
 from stackbook.redact import redact
 
-# What of the user's environment holds under sudo as well.
+# What of the user's environment holds under sudo as well: names, or how they begin.
 _KEPT = (
     "STACKBOOK_",
     "XDG_",
     "PIP_",
     "GO",
-    "http",
+    "http",  # http_proxy, https_proxy
     "HTTP",
+    "all_proxy",
+    "ALL_PROXY",
     "no_proxy",
     "NO_PROXY",
-    "SSL_CERT_",
+    "SSL_CERT_",  # SSL_CERT_FILE, SSL_CERT_DIR
     "REQUESTS_CA_",
     "CURL_CA_",
+    "LANG",
+    "LC_",
+    "TZ",
+    "KUBECONFIG",
 )
 NEEDS_ROOT = ("run", "reset", "shell", "status", "plan", "notebooks", "images")
 

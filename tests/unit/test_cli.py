@@ -17,6 +17,22 @@ from stackbook.errors import CheckFailed, HostUnfit, InputError
 from stackbook.parameters import Profile
 
 TOKEN = "abcdef.0123456789abcdef"
+KEPT = {
+    "SSL_CERT_FILE": "/home/me/ca.pem",
+    "SSL_CERT_DIR": "/home/me/certs",
+    "REQUESTS_CA_BUNDLE": "/home/me/ca.pem",
+    "CURL_CA_BUNDLE": "/home/me/ca.pem",
+    "https_proxy": "http://proxy.invalid:3128",
+    "HTTP_PROXY": "http://proxy.invalid:3128",
+    "all_proxy": "http://proxy.invalid:3128",
+    "NO_PROXY": "intranet.invalid",
+    "no_proxy": "intranet.invalid",
+    "LANG": "ja_JP.UTF-8",
+    "LC_ALL": "ja_JP.UTF-8",
+    "LC_TIME": "de_DE.UTF-8",
+    "TZ": "Asia/Tokyo",
+    "KUBECONFIG": "/home/me/.kube/config",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -177,6 +193,8 @@ def test_without_root_it_starts_again_under_sudo_with_the_same_words(
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(cli.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(os, "execv", execv)
+    for name, value in (KEPT | {"LD_PRELOAD": "x", "PYTHONSTARTUP": "x"}).items():
+        monkeypatch.setenv(name, value)
     words = ["run", "--only", "03", "-p", "pings", "9; rm x"]
     with pytest.raises(CheckFailed) as error:
         cli.become_root(cli._parser().parse_args(words), words)
@@ -184,7 +202,9 @@ def test_without_root_it_starts_again_under_sudo_with_the_same_words(
     assert (path, program) == ("/usr/bin/sudo", "/usr/bin/sudo")
     assert rest[-len(words) :] == words
     file = Path(rest[-len(words) - 1])
-    assert json.loads(file.read_text())["STACKBOOK_CACHE"] == str(home / "cache")
+    env = json.loads(file.read_text())
+    assert env["STACKBOOK_CACHE"] == str(home / "cache")
+    assert KEPT.items() <= env.items() and not {"LD_PRELOAD", "PYTHONSTARTUP"} & env.keys()
     shutil.rmtree(file.parent)
 
 
