@@ -1,4 +1,4 @@
-"""The command line: each command is thin over one function.
+"""The command line: each command is thin over one function, and imports it only when it is called: help is there at once.
 
 Exit status: 0 passed, 1 a step failed, 2 bad input or a host that cannot carry the lab, 130 interrupted: by Ctrl-C, by
 SIGTERM, or by SIGHUP, which a closed terminal sends (not under nohup, which has it ignored).
@@ -17,14 +17,15 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
-
-import yaml
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from stackbook import __version__, elevation, paths, streams
 from stackbook.errors import EXIT_INPUT, HostUnfit, InputError, StackbookError
-from stackbook.parameters import Profile, did_you_mean, profile_names
+from stackbook.names import did_you_mean, profile_names, profile_path
 from stackbook.redact import redact
+
+if TYPE_CHECKING:
+    from stackbook.parameters import Profile
 
 # What of the user's environment holds under sudo as well: names, or how they begin.
 _KEPT = (
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(words: Sequence[str]) -> int:
     try:
         options = _parser().parse_args(words)
+        _refuse_early(options)
         if options.command in NEEDS_ROOT:
             become_root(options, words)
         return int(options.function(options))
@@ -70,6 +72,20 @@ def _main(words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("stackbook: interrupted; what was done is kept, and the next run goes on from there", file=sys.stderr)
         return 130
+
+
+def _refuse_early(options: argparse.Namespace) -> None:
+    """Refuse a profile or a chapter that does not exist, before sudo asks for a password and all is imported.
+
+    Raises:
+        InputError: with the near miss.
+    """
+    if options.command in ("run", "plan"):
+        from stackbook import chapters
+
+        chapters.choose(first=options.first, last=options.last, only=tuple(options.only))
+    if hasattr(options, "profile"):
+        profile_path(options.profile)
 
 
 def _interruptible() -> None:
@@ -159,7 +175,11 @@ def become_root(options: argparse.Namespace, words: Sequence[str]) -> None:
     Raises:
         HostUnfit: not root, and no sudo.
     """
-    if os.geteuid() == 0 or Profile.load(getattr(options, "profile", "embedded")).target != "embedded":
+    if os.geteuid() == 0:
+        return
+    from stackbook.parameters import Profile
+
+    if Profile.load(getattr(options, "profile", "embedded")).target != "embedded":
         return
     sudo = shutil.which("sudo")
     if not sudo:
@@ -187,6 +207,8 @@ def give_back() -> None:
 
 def _given(pairs: Sequence[Sequence[str]]) -> dict[str, Any]:
     """`-p NAME VALUE` pairs; values are typed by YAML except versions, which stay text."""
+    import yaml
+
     values: dict[str, Any] = {}
     for name, text in pairs:
         if name in values:
@@ -269,6 +291,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _parameters(options: argparse.Namespace) -> int:
     from stackbook.chapter_parameters import CHAPTER_PARAMETERS
+    from stackbook.parameters import Profile
 
     print("the lab (parameters/<profile>.yaml, or -p):")
     for name, info in Profile.model_fields.items():
@@ -366,6 +389,7 @@ def _images(options: argparse.Namespace) -> int:
 
 
 def _reset(options: argparse.Namespace) -> int:
+    from stackbook.parameters import Profile
     from stackbook.reset import reset
 
     differences = reset(Profile.load(options.profile))
