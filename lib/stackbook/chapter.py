@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stackbook import chapters, display, kubeadm, operations, paths, turns
+from stackbook import chapters, display, kubeadm, operations, paths, proxies, turns
 from stackbook import step as steps
 from stackbook.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.cluster import Kube, existing_kubeconfig
@@ -61,6 +61,7 @@ class Lab:
     ) -> None:  # fmt: skip
         self.chapter, self.profile, self.parameters = chapter, profile, parameters
         self._checks = checks
+        proxies.spare(profile)
         folder = os.environ.get("STACKBOOK_RUN")
         self.record = steps.Record((Path(folder) if folder else self.state / "interactive") / "events.jsonl")
         self._observers: list[steps.Step] = []
@@ -223,10 +224,8 @@ class Lab:
     @property
     def runtime(self) -> operations.Operation:
         """Containerd on a machine, as this lab needs it."""
-        inside = [self.profile.subnet, self.profile.pod_cidr, self.profile.service_cidr, "localhost", "127.0.0.1"]
-        inside += [*(node.address for node in self.profile.nodes), ".svc", ".cluster.local"]
-        proxies = proxy_file(os.environ, inside)
-        return kubeadm.runtime(self.images.pause, contained=self.contained, registries=self.registries, proxies=proxies)
+        spared = proxy_file(os.environ, proxies.inside(self.profile))
+        return kubeadm.runtime(self.images.pause, contained=self.contained, registries=self.registries, proxies=spared)
 
     def load_images(self, *names: str, on: Sequence[str] | None = None, step: steps.Step | None = None) -> int:
         """Have images on machines that lack any of them: pulled or imported; returns how many machines were changed.

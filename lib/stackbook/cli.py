@@ -1,6 +1,7 @@
-"""The command line: each command is thin over one function.
+"""The command line: each command is thin over one function, and imports it only when it is called: help is there at once.
 
-Exit status: 0 passed, 1 a step failed, 2 bad input or a host that cannot carry the lab, 130 interrupted.
+Exit status: 0 passed, 1 a step failed, 2 bad input or a host that cannot carry the lab, 130 interrupted: by Ctrl-C, by
+SIGTERM, or by SIGHUP, which a closed terminal sends (not under nohup, which has it ignored).
 """
 
 from __future__ import annotations
@@ -16,28 +17,35 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import yaml
-
-from stackbook import __version__, elevation, paths
+from stackbook import __version__, elevation, paths, streams
 from stackbook.errors import EXIT_INPUT, HostUnfit, InputError, StackbookError
-from stackbook.parameters import Profile, did_you_mean, profile_names
+from stackbook.names import did_you_mean, profile_names, profile_path
 from stackbook.redact import redact
 
-# What of the user's environment holds under sudo as well.
+if TYPE_CHECKING:
+    from stackbook.parameters import Profile
+
+# What of the user's environment holds under sudo as well: names, or how they begin.
 _KEPT = (
     "STACKBOOK_",
     "XDG_",
     "PIP_",
     "GO",
-    "http",
+    "http",  # http_proxy, https_proxy
     "HTTP",
+    "all_proxy",
+    "ALL_PROXY",
     "no_proxy",
     "NO_PROXY",
-    "SSL_CERT_",
+    "SSL_CERT_",  # SSL_CERT_FILE, SSL_CERT_DIR
     "REQUESTS_CA_",
     "CURL_CA_",
+    "LANG",
+    "LC_",
+    "TZ",
+    "KUBECONFIG",
 )
 NEEDS_ROOT = ("run", "reset", "shell", "status", "plan", "notebooks", "images")
 
@@ -46,10 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what runs in the background with SIGINT ignored
-            signal.signal(number, _interrupted)
+        _interruptible()
+    with streams.lasting():
+        return _main(words)
+
+
+def _main(words: Sequence[str]) -> int:
     try:
         options = _parser().parse_args(words)
+        _refuse_early(options)
         if options.command in NEEDS_ROOT:
             become_root(options, words)
         return int(options.function(options))
@@ -59,13 +72,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stackbook: interrupted; what was done is kept, and the next run goes on from there", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+
+
+def _refuse_early(options: argparse.Namespace) -> None:
+    """Refuse a profile or a chapter that does not exist, before sudo asks for a password and all is imported.
+
+    Raises:
+        InputError: with the near miss.
+    """
+    if options.command in ("run", "plan"):
+        from stackbook import chapters
+
+        chapters.choose(first=options.first, last=options.last, only=tuple(options.only))
+    if hasattr(options, "profile"):
+        profile_path(options.profile)
+
+
+def _interruptible() -> None:
+    """Have SIGTERM and SIGHUP end a command as SIGINT does: with its record, its report and no child left."""
+    signal.signal(signal.SIGINT, _interrupted)  # a shell starts what runs in the background with SIGINT ignored
+    signal.signal(signal.SIGTERM, _interrupted)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup(1)
+        signal.signal(signal.SIGHUP, _interrupted)
 
 
 def _interrupted(_number: int, _frame: FrameType | None) -> NoReturn:
+    # A closed terminal sends SIGHUP twice, by the shell and by the kernel, and what tidies up must come to its end. Ctrl-C
+    # still ends that.
+    signal.signal(signal.SIGHUP, _passed_over)
+    signal.signal(signal.SIGTERM, _passed_over)
     raise KeyboardInterrupt
+
+
+def _passed_over(_number: int, _frame: FrameType | None) -> None:
+    """What SIG_IGN does, but children do not inherit it."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -138,7 +178,11 @@ def become_root(options: argparse.Namespace, words: Sequence[str]) -> None:
     Raises:
         HostUnfit: not root, and no sudo.
     """
-    if os.geteuid() == 0 or Profile.load(getattr(options, "profile", "embedded")).target != "embedded":
+    if os.geteuid() == 0:
+        return
+    from stackbook.parameters import Profile
+
+    if Profile.load(getattr(options, "profile", "embedded")).target != "embedded":
         return
     sudo = shutil.which("sudo")
     if not sudo:
@@ -166,6 +210,8 @@ def give_back() -> None:
 
 def _given(pairs: Sequence[Sequence[str]]) -> dict[str, Any]:
     """`-p NAME VALUE` pairs; values are typed by YAML except versions, which stay text."""
+    import yaml
+
     values: dict[str, Any] = {}
     for name, text in pairs:
         if name in values:
@@ -248,6 +294,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _parameters(options: argparse.Namespace) -> int:
     from stackbook.chapter_parameters import CHAPTER_PARAMETERS
+    from stackbook.parameters import Profile
 
     print("the lab (parameters/<profile>.yaml, or -p):")
     for name, info in Profile.model_fields.items():
@@ -345,6 +392,7 @@ def _images(options: argparse.Namespace) -> int:
 
 
 def _reset(options: argparse.Namespace) -> int:
+    from stackbook.parameters import Profile
     from stackbook.reset import reset
 
     differences = reset(Profile.load(options.profile))
