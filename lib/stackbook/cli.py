@@ -342,16 +342,21 @@ def _images(options: argparse.Namespace) -> int:
 
 
 def _reset(options: argparse.Namespace) -> int:
+    from stackbook import cache_use
     from stackbook.reset import reset
 
-    differences = reset(Profile.load(options.profile))
+    profile = Profile.load(options.profile)
+    if options.cache:
+        cache_use.demand_removable(profile.lab)
+    differences = reset(profile)
     for difference in differences:
         print(f"✗ {difference}")
     if not differences:
         print("✓ this host is as it was before the lab")
     if options.cache:
-        shutil.rmtree(paths.cache(), ignore_errors=True)
-        print(f"✓ the cache {paths.cache()} is removed")
+        cache_use.demand_removable(profile.lab)  # another lab may have come meanwhile
+        for line in cache_use.remove():
+            print(line)
     return 1 if differences else 0
 
 

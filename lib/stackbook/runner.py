@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from stackbook import chapters, checks, paths, preflight, reset, startup
+from stackbook.artifacts import cache_folder
 from stackbook.chapter import Lab
 from stackbook.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.companions import end_group, following, only_run, prefetching
@@ -90,6 +91,7 @@ def run(
     if needs_lab:
         _known_versions(loaded)
         preflight.demand(loaded)
+    cache_folder.demand(paths.cache())
     with only_run(loaded.lab):
         folder = _folder()
         current = Run(loaded, chosen, folder)
