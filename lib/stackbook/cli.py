@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(number, _interrupted)
     try:
         options = _parser().parse_args(words)
+        paths.check()
         if options.command in NEEDS_ROOT:
             become_root(options, words)
         return int(options.function(options))
