@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
-from stackbook import private
+from stackbook import ownership
 from stackbook.errors import InputError
 
+_RUN = re.compile(r"\d{8}T\d{6}Z(-\d+)?|latest")
 _NOT_IN_A_PATH = {":": "a colon", ",": "a comma", "\n": "a line break"}
 """What podman reads as the end of a path in `-v` and `--mount`."""
 
@@ -56,9 +58,23 @@ def states() -> Path:
 
 def state(lab: str) -> Path:
     """The state of one lab: kubeconfig and what has been proved. Only its owner may read it."""
-    folder = private.folder(states() / lab)
+    ownership.make(states(), mode=0o700)
+    folder = ownership.make(states() / lab, mode=0o700)
     folder.chmod(0o700)
     return folder
+
+
+def written() -> list[Path]:
+    """What stackbook has in the folders of runs and of states: other things may lie there as well."""
+    made = [path for path in _inside(runs()) if _RUN.fullmatch(path.name)]
+    for lock in _inside(states()):
+        if lock.suffix == ".lock":
+            made += [path for path in (lock, lock.with_suffix("")) if path.exists()]
+    return made
+
+
+def _inside(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def checkout() -> Path:

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from stackbook import chapters, checks, paths, preflight, reset, startup
+from stackbook import chapters, checks, ownership, paths, preflight, reset, startup
 from stackbook.artifacts import cache_folder
 from stackbook.chapter import Lab
 from stackbook.chapter_parameters import CHAPTER_PARAMETERS
@@ -152,12 +152,13 @@ def _effective(profile: Profile, values: Mapping[str, Mapping[str, Any]]) -> str
 
 def _folder() -> Path:
     stamp = now()
+    ownership.make(paths.runs())
     folder = paths.runs() / stamp
     number = 1
     while folder.exists():
         number += 1
         folder = paths.runs() / f"{stamp}-{number}"
-    folder.mkdir(parents=True)
+    ownership.make(folder)
     latest = paths.runs() / "latest"
     temporary = paths.runs() / f".latest-{os.getpid()}"
     temporary.symlink_to(folder.name)

@@ -10,6 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
+from stackbook import ownership
 from stackbook.errors import InputError
 from stackbook.locks import Lock
 
@@ -60,7 +61,7 @@ def claim(root: Path) -> None:
         InputError: see `demand`.
     """
     demand(root)
-    root.mkdir(parents=True, exist_ok=True)
+    ownership.make(root)
     if not marked(root):
         temporary = root / "tmp" / f"{MARKER}-{os.getpid()}"
         temporary.parent.mkdir(exist_ok=True)
