@@ -8,7 +8,7 @@ from stackbook import paths
 from stackbook.artifacts import cache_folder
 from stackbook.errors import InputError, TransportError
 from stackbook.hosts import Host, LocalHost
-from stackbook.providers.embedded import LABEL
+from stackbook.providers.belongings import LABEL, labels_of
 
 
 def demand_removable(lab: str, host: Host | None = None) -> None:
@@ -47,4 +47,4 @@ def _containers_of_others(lab: str, host: Host) -> list[str]:
         said = (answer.stderr.strip().splitlines() or ["it says nothing"])[-1]
         raise InputError(f"podman does not say whether another lab uses the cache: {said}", fix="leave out --cache")
     entries = json.loads(answer.stdout or "[]") or []
-    return sorted({str((entry.get("Labels") or {}).get(LABEL, "")) for entry in entries} - {lab})
+    return sorted({str(labels_of(entry).get(LABEL, "")) for entry in entries} - {lab})

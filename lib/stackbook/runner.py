@@ -22,6 +22,7 @@ from stackbook.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.companions import end_group, following, only_run, prefetching
 from stackbook.errors import InputError, StackbookError
 from stackbook.parameters import ChapterParameters, Profile, did_you_mean, validate
+from stackbook.providers.embedded import Embedded
 from stackbook.redact import redact
 from stackbook.run_display import display
 from stackbook.runs import PASSED, Outcome, Run, exit_status, keep_evidence, save, summary
@@ -91,6 +92,8 @@ def run(
     if needs_lab:
         _known_versions(loaded)
         preflight.demand(loaded)
+        if loaded.target == "embedded":
+            Embedded(loaded).demand_names()
     cache_folder.demand(paths.cache())
     with only_run(loaded.lab):
         folder = _folder()
