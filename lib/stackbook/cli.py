@@ -373,16 +373,20 @@ def _images(options: argparse.Namespace) -> int:
 
 def _reset(options: argparse.Namespace) -> int:
     from stackbook import cache_use
-    from stackbook.reset import reset
+    from stackbook.reset import before, reset
 
     profile = Profile.load(options.profile)
     if options.cache:
         cache_use.demand_removable(profile.lab)
+    known = before(profile) is not None
     differences = reset(profile)
     for difference in differences:
         print(f"✗ {difference}")
     if not differences:
-        print("✓ this host is as it was before the lab")
+        compared = "this host is as it was before the lab"
+        print(
+            f"✓ {compared if known else 'the lab is away; there is no record of this host before it to compare with'}"
+        )
     if options.cache:
         cache_use.demand_removable(profile.lab)  # another lab may have come meanwhile
         for line in cache_use.remove():

@@ -131,7 +131,7 @@ class Embedded:
     def demand_names(self) -> None:
         """Refuse names that somebody else's containers, volumes or networks have; see `Belongings.demand_names`."""
         nodes = [self.container(node.name) for node in self.profile.nodes]
-        self.belongings.demand_names(nodes, _volumes_of(nodes), self.network)
+        self.belongings.demand_names(nodes, volumes_of(nodes), self.network)
 
     def _ensure_network(self, say: Say) -> int:
         if any(name_of(entry) == self.network for entry in self.belongings.listed("network", "ls")):
@@ -145,7 +145,7 @@ class Embedded:
 
     def _ensure_volumes(self, new: Sequence[str], there: Iterable[str]) -> None:
         """The volumes of machines that are not there yet, with the lab's label, which `podman run -v` does not give them."""
-        for volume in sorted(_volumes_of(new) - self.belongings.volumes(list(there))):
+        for volume in sorted(volumes_of(new) - self.belongings.volumes(list(there))):
             self._podman("volume", "create", "--label", self.belongings.label, volume)
 
     def _ensure_image(self, say: Say) -> str:
@@ -243,7 +243,7 @@ class Embedded:
         """Remove the containers and volumes of this profile's nodes, and nothing else of the lab."""
         names = {self.container(n.name) for n in self.profile.nodes}
         mine = sorted(names & set(self.containers()))
-        self._remove(mine, self.belongings.volumes(mine) & _volumes_of(names), say)
+        self._remove(mine, self.belongings.volumes(mine) & volumes_of(names), say)
         return len(mine)
 
     def delete(self, *, say: Say) -> int:
@@ -280,7 +280,8 @@ class Embedded:
             (folder / "collect-error.txt").write_text(str(error), encoding="utf-8")
 
 
-def _volumes_of(containers: Iterable[str]) -> set[str]:
+def volumes_of(containers: Iterable[str]) -> set[str]:
+    """The volumes that these containers have."""
     return {f"{container}-{volume}" for container in containers for volume in VOLUMES}
 
 
