@@ -14,12 +14,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from stackbook import __version__, elevation, paths, streams
+from stackbook import __version__, elevation, ownership, paths, streams
+from stackbook.artifacts import cache_folder
 from stackbook.errors import EXIT_INPUT, HostUnfit, InputError, StackbookError
 from stackbook.names import did_you_mean, profile_names, profile_path
 from stackbook.redact import redact
@@ -61,17 +62,47 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(words: Sequence[str]) -> int:
     try:
-        options = _parser().parse_args(words)
-        _refuse_early(options)
-        if options.command in NEEDS_ROOT:
-            become_root(options, words)
-        return int(options.function(options))
+        return _command(words)
     except StackbookError as error:
-        print(f"stackbook: {redact(str(error))}", file=sys.stderr)
-        return error.exit_status
+        return _refused(error)
     except KeyboardInterrupt:
         print("stackbook: interrupted; what was done is kept, and the next run goes on from there", file=sys.stderr)
         return 130
+    except OSError as error:
+        if (folder := _own_folder(error)) is None:
+            raise
+        variable, path = folder
+        reason = os.strerror(error.errno or 0)
+        fix = f"let this user read and write it, or set {variable} to another folder"
+        return _refused(InputError(f"{path} cannot be used: {reason}", fix=fix))
+
+
+def _command(words: Sequence[str]) -> int:
+    options = _parser().parse_args(words)
+    paths.check()
+    _refuse_early(options)
+    if options.command in NEEDS_ROOT:
+        become_root(options, words)
+    try:
+        return int(options.function(options))
+    finally:
+        give_back()
+
+
+def _refused(error: StackbookError) -> int:
+    print(f"stackbook: {redact(str(error))}", file=sys.stderr)
+    return error.exit_status
+
+
+def _own_folder(error: OSError) -> tuple[str, Path] | None:
+    """Which of stackbook's folders an error is about: the variable that names it, and the path; None for any other error."""
+    if not isinstance(error.filename, str):
+        return None
+    path = Path(error.filename)
+    for variable, folder in (("CACHE", paths.cache()), ("STATE", paths.states()), ("RUNS", paths.runs())):
+        if path in (folder, *folder.parents) or folder in path.parents:
+            return f"STACKBOOK_{variable}", path
+    return None
 
 
 def _refuse_early(options: argparse.Namespace) -> None:
@@ -199,13 +230,13 @@ def become_root(options: argparse.Namespace, words: Sequence[str]) -> None:
 
 
 def give_back() -> None:
-    """What a run under sudo wrote belongs to the user who asked for it."""
-    uid, gid = os.environ.get("SUDO_UID"), os.environ.get("SUDO_GID")
-    if os.geteuid() or not uid or not gid:
+    """What a command under sudo wrote belongs to the user who asked for it."""
+    owner = ownership.user()
+    if owner is None:
         return
-    for folder in (paths.runs(), paths.cache(), paths.states()):
-        if folder.exists():
-            subprocess.run(["chown", "-R", f"{uid}:{gid}", str(folder)], check=False)
+    cache = paths.cache().resolve()
+    made = [cache / name for name in (*cache_folder.LAYOUT, cache_folder.MARKER)] if cache_folder.marked(cache) else []
+    ownership.give([*paths.written(), *made], owner)
 
 
 def _given(pairs: Sequence[Sequence[str]]) -> dict[str, Any]:
@@ -241,8 +272,6 @@ def _run(options: argparse.Namespace) -> int:
         if (latest / "run.json").exists():
             print(f"\nreport:      {_write_report(latest.resolve())}")
         raise
-    finally:
-        give_back()
     print()
     print(runner.summary(done))
     for line in _pointers(done.profile, report):
@@ -370,6 +399,7 @@ def _shell(options: argparse.Namespace) -> int:
     else:
         assert isinstance(host, SSHHost)
         argv = ["ssh", *(["-t"] if terminal else []), "-p", str(host.port), f"{host.user}@{host.address}"]
+    give_back()
     os.execvp(argv[0], argv)
 
 
@@ -392,17 +422,26 @@ def _images(options: argparse.Namespace) -> int:
 
 
 def _reset(options: argparse.Namespace) -> int:
+    from stackbook import cache_use
     from stackbook.parameters import Profile
-    from stackbook.reset import reset
+    from stackbook.reset import before, reset
 
-    differences = reset(Profile.load(options.profile))
+    profile = Profile.load(options.profile)
+    if options.cache:
+        cache_use.demand_removable(profile.lab)
+    known = before(profile) is not None
+    differences = reset(profile)
     for difference in differences:
         print(f"✗ {difference}")
     if not differences:
-        print("✓ this host is as it was before the lab")
+        compared = "this host is as it was before the lab"
+        print(
+            f"✓ {compared if known else 'the lab is away; there is no record of this host before it to compare with'}"
+        )
     if options.cache:
-        shutil.rmtree(paths.cache(), ignore_errors=True)
-        print(f"✓ the cache {paths.cache()} is removed")
+        cache_use.demand_removable(profile.lab)  # another lab may have come meanwhile
+        for line in cache_use.remove():
+            print(line)
     return 1 if differences else 0
 
 
@@ -445,7 +484,19 @@ def _notebooks(options: argparse.Namespace) -> int:
     argv += [f"--ServerApp.root_dir={root}", "--LabApp.default_url=/lab/tree/notebooks"]
     argv += ["--allow-root"] if os.geteuid() == 0 else []
     print(access.line(terminal=sys.stdout.isatty()), flush=True)
-    os.execve(sys.executable, argv, access.environment)
+    if ownership.user() is None:
+        os.execve(sys.executable, argv, access.environment)
+    return _served(argv, access.environment)
+
+
+def _served(argv: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Serve as a child: what the chapters write as root is given back when it ends."""
+    process = subprocess.Popen(argv, env=environment)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # the terminal has told JupyterLab as well; SIGTERM comes here alone
+            process.terminate()
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ GO_CACHE_GB = 2
 
 
 @contextlib.contextmanager
-def only_run(lab: str) -> Iterator[None]:
-    """No two runs change one lab at the same time."""
+def only_run(lab: str, who: str = "stackbook run") -> Iterator[None]:
+    """No two runs change one lab at the same time, and no reset takes it away under one."""
     lock = Lock(paths.state(lab).parent / f"{lab}.lock")
-    with lock.attempt(who="stackbook run", since=now()) as held:
+    with lock.attempt(who=who, since=now()) as held:
         if held is None:
             holder = words(lock.holder() or {})
             fix = "wait for it, or end it with Ctrl-C"

@@ -28,6 +28,7 @@ HEALTH = {
     "kube-controller-manager": "https://127.0.0.1:10257/healthz",
     "kube-scheduler": "https://127.0.0.1:10259/healthz",
 }
+_ETCD_TO = ("-p", "tcp", "--dport", "2379:2380", "-j")
 STATIC_PODS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
 
@@ -214,17 +215,23 @@ def firewall_trial(lab: Lab) -> list[dict[str, Any]]:
         )
 
     look("without a firewall")
-    host.run(["iptables", "-N", chain])
     try:
+        _remove_chain(host, chain)  # of a trial that was killed
+        host.run(["iptables", "-N", chain])
         host.run(["iptables", "-A", chain, "-s", nodes, "-j", "RETURN"])
         host.run(["iptables", "-A", chain, "-j", "REJECT", "--reject-with", "tcp-reset", "-p", "tcp"])
-        host.run(["iptables", "-I", "INPUT", "-p", "tcp", "--dport", "2379:2380", "-j", chain])
+        host.run(["iptables", "-I", "INPUT", *_ETCD_TO, chain])
         look("etcd's ports for nodes only")
     finally:
-        host.run(["iptables", "-D", "INPUT", "-p", "tcp", "--dport", "2379:2380", "-j", chain], check=False)
-        host.run(["iptables", "-F", chain], check=False)
-        host.run(["iptables", "-X", chain], check=False)
+        _remove_chain(host, chain)
     return rows
+
+
+def _remove_chain(host: Host, chain: str) -> None:
+    """Remove the trial's chain and the rule that leads there, if they are there."""
+    host.run(["iptables", "-D", "INPUT", *_ETCD_TO, chain], check=False)
+    host.run(["iptables", "-F", chain], check=False)
+    host.run(["iptables", "-X", chain], check=False)
 
 
 def completion(host: Host) -> list[dict[str, Any]]:

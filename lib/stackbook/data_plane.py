@@ -122,8 +122,8 @@ def rejected(lab: Lab) -> str:
 @contextmanager
 def applied(lab: Lab, *objects: dict[str, Any]) -> Iterator[None]:
     """Objects that last as long as the block."""
-    lab.kube.apply(list(objects))
     try:
+        lab.kube.apply(list(objects))
         yield
     finally:
         lab.kube.delete(list(objects))

@@ -25,6 +25,7 @@ DISK_NEEDED = 12 * GIB
 INOTIFY_PER_NODE = 64
 PODMAN = 4
 """The oldest major version: earlier ones describe networks and containers in another way."""
+_PROBE = "stackbook-probe-"  # network namespaces, by the process that tries things in them
 
 
 @dataclass(frozen=True)
@@ -176,18 +177,45 @@ def _podman(host: LocalHost) -> Requirement:
 
 def _kernel(host: LocalHost) -> Iterator[Requirement]:
     """What the kernel offers, tried out in a network namespace that is deleted again, and on a scratch mount."""
-    space = f"stackbook-probe-{os.getpid()}"
-    made = host.run(["ip", "netns", "add", space], check=False)
+    space = f"{_PROBE}{os.getpid()}"
+    try:
+        _sweep_probes(host)
+        made = host.run(["ip", "netns", "add", space], check=False)
+        yield Requirement(
+            "network namespaces",
+            "must",
+            made.ok,
+            "yes" if made.ok else made.stderr.strip()[:160],
+            "" if made.ok else "use a host whose kernel and rights allow `ip netns add`",
+            "each pod has one",
+        )
+        if not made.ok:
+            return
+        yield from _in_namespace(host, space)
+    finally:
+        host.run(["ip", "netns", "delete", space], check=False)
+    yield _overlay(host)
+    kind = facts.CGROUP.read(host)
     yield Requirement(
-        "network namespaces",
+        "cgroups",
         "must",
-        made.ok,
-        "yes" if made.ok else made.stderr.strip()[:160],
-        "" if made.ok else "use a host whose kernel and rights allow `ip netns add`",
-        "each pod has one",
+        True,
+        "v2" if kind == "cgroup2fs" else "v1 (old: the kubelet is told to accept it)",
+        "",
+        "limits and accounting of pods",
     )
-    if not made.ok:
-        return
+
+
+def _sweep_probes(host: LocalHost) -> None:
+    """Delete the namespaces of probes that were killed."""
+    for line in host.run(["ip", "netns", "list"], check=False).lines:
+        name = line.split()[0]
+        process = name.removeprefix(_PROBE)
+        if name != process and process.isdecimal() and not Path("/proc", process).exists():
+            host.run(["ip", "netns", "delete", name], check=False)
+
+
+def _in_namespace(host: LocalHost, space: str) -> Iterator[Requirement]:
     probes: list[tuple[str, str, list[str], str]] = [
         ("bridge", "must", ["ip", "link", "add", "p0", "type", "bridge"], "pods of one machine meet on a bridge"),
         ("veth", "must", ["ip", "link", "add", "p1", "type", "veth", "peer", "name", "p2"], "a pod's cable"),
@@ -224,30 +252,17 @@ def _kernel(host: LocalHost) -> Iterator[Requirement]:
             "answers find their way back",
         ),
     ]
-    try:
-        for name, level, argv, why in probes:
-            answer = host.run(["ip", "netns", "exec", space, *argv], check=False, timeout=20)
-            said = (answer.stderr.strip().splitlines() or ["refused"])[-1]
-            yield Requirement(
-                name,
-                level,
-                answer.ok,
-                "yes" if answer.ok else said[:160],
-                "" if answer.ok else f"load the kernel module for {name} (modprobe) or use another kernel",
-                why,
-            )
-    finally:
-        host.run(["ip", "netns", "delete", space], check=False)
-    yield _overlay(host)
-    kind = facts.CGROUP.read(host)
-    yield Requirement(
-        "cgroups",
-        "must",
-        True,
-        "v2" if kind == "cgroup2fs" else "v1 (old: the kubelet is told to accept it)",
-        "",
-        "limits and accounting of pods",
-    )
+    for name, level, argv, why in probes:
+        answer = host.run(["ip", "netns", "exec", space, *argv], check=False, timeout=20)
+        said = (answer.stderr.strip().splitlines() or ["refused"])[-1]
+        yield Requirement(
+            name,
+            level,
+            answer.ok,
+            "yes" if answer.ok else said[:160],
+            "" if answer.ok else f"load the kernel module for {name} (modprobe) or use another kernel",
+            why,
+        )
 
 
 def _overlay(host: LocalHost) -> Requirement:
@@ -256,9 +271,10 @@ def _overlay(host: LocalHost) -> Requirement:
         for part in ("lower", "upper", "work", "merged"):
             (folder / part).mkdir()
         options = f"lowerdir={folder}/lower,upperdir={folder}/upper,workdir={folder}/work"
-        answer = host.run(["mount", "-t", "overlay", "overlay", "-o", options, str(folder / "merged")], check=False)
-        if answer.ok:
-            host.run(["umount", str(folder / "merged")])
+        try:
+            answer = host.run(["mount", "-t", "overlay", "overlay", "-o", options, str(folder / "merged")], check=False)
+        finally:
+            host.run(["umount", str(folder / "merged")], check=False)
     said = "yes" if answer.ok else (answer.stderr.strip().splitlines() or ["refused"])[-1][:160]
     return Requirement(
         "overlayfs", "must", answer.ok, said, "" if answer.ok else "modprobe overlay", "images in layers"

@@ -15,13 +15,15 @@ from typing import Any
 
 import yaml
 
-from stackbook import chapters, checks, paths, preflight, reset, startup
+from stackbook import chapters, checks, ownership, paths, preflight, reset, startup
+from stackbook.artifacts import cache_folder
 from stackbook.chapter import Lab
 from stackbook.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.companions import end_group, following, only_run, prefetching
 from stackbook.errors import InputError, StackbookError
 from stackbook.names import did_you_mean
 from stackbook.parameters import ChapterParameters, Profile, validate
+from stackbook.providers.embedded import Embedded
 from stackbook.redact import redact
 from stackbook.run_display import display
 from stackbook.runs import PASSED, Outcome, Run, exit_status, keep_evidence, save, summary
@@ -91,6 +93,9 @@ def run(
     if needs_lab:
         _known_versions(loaded)
         preflight.demand(loaded)
+        if loaded.target == "embedded":
+            Embedded(loaded).demand_names()
+    cache_folder.demand(paths.cache())
     with only_run(loaded.lab):
         folder = _folder()
         current = Run(loaded, chosen, folder)
@@ -151,12 +156,13 @@ def _effective(profile: Profile, values: Mapping[str, Mapping[str, Any]]) -> str
 
 def _folder() -> Path:
     stamp = now()
+    ownership.make(paths.runs())
     folder = paths.runs() / stamp
     number = 1
     while folder.exists():
         number += 1
         folder = paths.runs() / f"{stamp}-{number}"
-    folder.mkdir(parents=True)
+    ownership.make(folder)
     latest = paths.runs() / "latest"
     temporary = paths.runs() / f".latest-{os.getpid()}"
     temporary.symlink_to(folder.name)

@@ -21,18 +21,18 @@ UUID=0a3407de-014b-458b-b5c1-848e92a327a3 /     ext4    errors=remount-ro  0    
 
 def newgrp(host: Host) -> dict[str, int]:
     """Exit status of `newgrp` before and after `gpasswd -a`, for a user and a group made for this and removed again."""
-    host.run(["useradd", "-M", _USER])
-    host.run(["groupadd", _GROUP])
     # newgrp opens a shell; with its input at the end that shell ends at once, and a password cannot be typed.
     attempt = ["setsid", "--wait", "su", "-s", "/bin/sh", _USER, "-c", f"newgrp {_GROUP}"]
     try:
+        _remove_user(host)  # of a trial that was killed
+        host.run(["useradd", "-M", _USER])
+        host.run(["groupadd", _GROUP])
         before = host.run(attempt, check=False, stdin="exit\n", timeout=20).rc
         member = host.run(["gpasswd", "-a", _USER, _GROUP]).rc
         after = host.run(attempt, check=False, stdin="exit 0\n", timeout=20).rc
         groups = host.run(["id", "-nG", _USER]).stdout.split()
     finally:
-        host.run(["userdel", _USER], check=False)
-        host.run(["groupdel", _GROUP], check=False)
+        _remove_user(host)
     return {
         "newgrp before gpasswd": before,
         "gpasswd -a": member,
@@ -41,12 +41,17 @@ def newgrp(host: Host) -> dict[str, int]:
     }
 
 
+def _remove_user(host: Host) -> None:
+    host.run(["userdel", _USER], check=False)
+    host.run(["groupdel", _GROUP], check=False)
+
+
 def fstab(host: Host) -> dict[str, Any]:
     """What commenting out the swap line leaves of an fstab like the guide's; findmnt of the machine judges it."""
     path = "/tmp/stackbook-fstab"
     after = comment_swap(_FSTAB)
-    host.write(path, after)
     try:
+        host.write(path, after)
         # Errors only: the sample's disk does not exist on this machine, which findmnt counts as a warning.
         said = host.run(["findmnt", "--verify", "--tab-file", path], check=False).stdout
     finally:
@@ -83,8 +88,9 @@ def cgroup_drivers(lab: Lab) -> list[dict[str, Any]]:
 def processes_in_a_unit(host: Host) -> int:
     """How many processes one unit's control group holds: a unit of three is started for this, and stopped again (K06)."""
     unit = "stackbook-trial"
-    host.run(["systemd-run", "--quiet", "--collect", f"--unit={unit}", "sh", "-c", "sleep 20 & sleep 20 & wait"])
     try:
+        host.run(["systemctl", "stop", unit], check=False)  # of a trial that was killed
+        host.run(["systemd-run", "--quiet", "--collect", f"--unit={unit}", "sh", "-c", "sleep 20 & sleep 20 & wait"])
         return until(
             lambda: (count := _members(host, unit)) >= 3 and count,
             what="the trial unit has three processes",

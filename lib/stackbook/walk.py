@@ -51,8 +51,8 @@ def container_pid(host: Host, pod: Mapping[str, Any]) -> int:
 def walkers(lab: Lab) -> Iterator[dict[str, End]]:
     """One pod on each node while the block runs, by node; those left over by a run that was killed are cleared first."""
     lab.kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true", timeout=90)
-    lab.kube.apply(render("walkers.yaml", image_echo=lab.image("echo")))
     try:
+        lab.kube.apply(render("walkers.yaml", image_echo=lab.image("echo")))
         yield ends(lab)
     finally:
         lab.kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")

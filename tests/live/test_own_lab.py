@@ -73,24 +73,28 @@ def test_an_interrupted_run_keeps_its_record_and_goes_on(small: Path, lab: Lab) 
     assert kubeadm.initialised(solo)
 
 
-def test_something_left_behind_is_noticed_by_reset_until_it_is_gone(small: Path, lab: Lab) -> None:
-    """The lab that was interrupted is taken away, all of it; what is not the lab's is named, and stays."""
+def test_what_is_left_is_named_and_what_is_not_the_labs_is_told_apart(small: Path, lab: Lab) -> None:
+    """The lab that was interrupted is taken away, all of it; an interface is the lab's while it has an address of its subnet."""
     assert stackbook("run", "--profile", str(small), "--to", "01").status == 0
     subprocess.run(["ip", "link", "add", "sbleft", "type", "dummy"], check=False)
     made = subprocess.run(["ip", "link", "show", "sbleft"], capture_output=True, check=False).returncode == 0
     if not made:
         subprocess.run(["ip", "link", "add", "sbleft", "type", "bridge"], check=True)
     try:
+        subprocess.run(["ip", "address", "add", "192.168.97.77/32", "dev", "sbleft"], check=True)
         done = stackbook("reset", "--profile", str(small))
         assert done.status == 1, done.output
-        assert "interfaces: left over: sbleft" in done.output
-        assert len([line for line in done.output.splitlines() if "left over" in line]) == 1, done.output
+        assert "✗ interfaces: left over: sbleft" in done.output
+        assert len([line for line in done.output.splitlines() if line.startswith("✗")]) == 1, done.output
+        assert Embedded(Profile.load(small)).containers() == {}
+        subprocess.run(["ip", "address", "flush", "dev", "sbleft"], check=True)
+        done = stackbook("reset", "--profile", str(small))
+        assert done.status == 0, done.output
+        assert "changed meanwhile, not by this lab: interfaces: left over: sbleft" in done.output
+        assert "as it was before" in done.output
+        assert subprocess.run(["ip", "link", "show", "sbleft"], capture_output=True, check=False).returncode == 0
     finally:
         subprocess.run(["ip", "link", "delete", "sbleft"], check=True)
-    assert Embedded(Profile.load(small)).containers() == {}
-    done = stackbook("reset", "--profile", str(small))
-    assert done.status == 0, done.output
-    assert "as it was before" in done.output
 
 
 def test_a_failing_step_says_what_failed_and_blocks_what_comes_after(small: Path, lab: Lab) -> None:

@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from stackbook.artifacts.cache_folder import remove_folder
 from stackbook.artifacts.locks import JobLock
 from stackbook.artifacts.progress import Progress
-from stackbook.artifacts.store import Entry, Store, remove_folder
+from stackbook.artifacts.store import Entry, Store
 from stackbook.errors import WaitTimeout
 
 SPAWN = multiprocessing.get_context("spawn")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fakes import FakeHost
 from stackbook import hosts
-from stackbook.errors import HostUnfit, StackbookError
+from stackbook.errors import CommandFailed, HostUnfit, InputError, StackbookError
 from stackbook.parameters import Node, Profile
 from stackbook.providers import embedded
 from stackbook.providers.embedded import GONE, Embedded
@@ -16,6 +16,9 @@ from stackbook.providers.embedded import GONE, Embedded
 INFO = "podman info --format json"
 V1 = json.dumps({"host": {"cgroupVersion": "v1"}})
 V2 = json.dumps({"host": {"cgroupVersion": "v2"}})
+NODE = "podman --cgroup-manager=cgroupfs --runtime=runc"
+MINE = "--filter label=stackbook.lab=stackbook --format json"
+PS = f"{NODE} ps -a --no-trunc {MINE}"
 
 
 def entry(state: str) -> dict[str, object]:
@@ -58,26 +61,119 @@ def test_eight_machines_have_eight_macs(home: Path) -> None:
     assert lab.mac(own) == "02:00:00:00:00:09"
 
 
+MOUNTED = 'inspect --type container --format {{range .Mounts}}{{if eq .Type "volume"}}{{.Name}} {{end}}{{end}}'
+MASTER = "stackbook-k8s-master"
+
+
+def strangers() -> list[dict[str, object]]:
+    """Volumes of others, with names like the lab's."""
+    return [{"Name": name, "Labels": {}} for name in ("stackbook-somebody-kubelet", "stackbook-two-n1-kubelet", "mine")]
+
+
 def test_delete_touches_nothing_without_the_labs_label(home: Path) -> None:
-    podman = "podman --cgroup-manager=cgroupfs --runtime=runc"
-    label = "--filter label=stackbook.lab=stackbook --format json"
+    """A lab from before volumes had labels: its own are those that its containers mount, whatever others are called."""
     host = FakeHost(
         {
             INFO: V1,
-            f"{podman} ps -a {label} --no-trunc": json.dumps([entry("exited")]),
-            f"{podman} rm -f -v -t 0 stackbook-k8s-master": "",
-            f"{podman} volume ls --format {{{{.Name}}}}": "stackbook-k8s-master-kubelet\nstackbookish-x-kubelet\nmine\n",
-            f"{podman} volume rm -f stackbook-k8s-master-kubelet": "",
-            f"{podman} network ls {label}": json.dumps([{"name": "stackbook-net"}]),
-            f"{podman} network rm -f stackbook-net": "",
+            PS: json.dumps([entry("exited")]),
+            f"{NODE} {MOUNTED} {MASTER}": f"{MASTER}-containerd {MASTER}-kubelet data\n",
+            f"{NODE} rm -f -v -t 0 {MASTER}": "",
+            f"{NODE} volume ls {MINE}": json.dumps([{"Name": "stackbook-clone-a-kubelet"}]),
+            f"{NODE} volume rm {MASTER}-containerd": "",
+            f"{NODE} volume rm {MASTER}-kubelet": "",
+            f"{NODE} volume rm stackbook-clone-a-kubelet": "",
+            f"{NODE} network ls {MINE}": json.dumps([{"name": "stackbook-net"}]),
+            f"{NODE} network rm stackbook-net": "",
         }
     )
-    assert Embedded(Profile(), host).delete(say=lambda text: None) == 3
-    assert not any("mine" in c or "stackbookish" in c for c in host.ran)
+    assert Embedded(Profile(), host).delete(say=lambda text: None) == 5
+    inspected = next(i for i, c in enumerate(host.ran) if "inspect" in c)
+    assert inspected < next(i for i, c in enumerate(host.ran) if " rm -f" in c), "afterwards nothing can be told"
+    assert not [c for c in host.ran if "volume rm -f" in c or "network rm -f" in c], "-f takes others' containers along"
 
 
-NODE = "podman --cgroup-manager=cgroupfs --runtime=runc"
-PS = f"{NODE} ps -a --filter label=stackbook.lab=stackbook --format json --no-trunc"
+def test_a_volume_that_somebody_uses_stays_and_is_an_error(home: Path) -> None:
+    volume, busy = "stackbook-k8s-master-kubelet", (2, "", "Error: volume is being used by: 1f2e\n")
+    host = FakeHost(
+        {
+            INFO: V1,
+            PS: "[]",
+            f"{NODE} volume ls {MINE}": json.dumps([{"Name": volume}]),
+            f"{NODE} volume rm {volume}": busy,
+            f"{NODE} volume ls --format {{{{.Name}}}}": f"{volume}\n",
+        }
+    )
+    with pytest.raises(CommandFailed, match="is being used by"):
+        Embedded(Profile(), host).delete(say=lambda text: None)
+
+
+def test_copies_take_only_their_own_along(home: Path) -> None:
+    host = FakeHost(
+        {
+            INFO: V1,
+            PS: json.dumps([entry("running") | {"Pid": 0}, {**entry("exited"), "Names": ["stackbook-clone-a"]}]),
+            f"{NODE} {MOUNTED} stackbook-clone-a": "stackbook-clone-a-kubelet\n",
+            f"{NODE} volume ls {MINE}": json.dumps(
+                [{"Name": f"{MASTER}-kubelet"}, {"Name": "stackbook-clone-a-kubelet"}]
+            ),
+            f"{NODE} rm -f -v -t 0 stackbook-clone-a": "",
+            f"{NODE} volume rm stackbook-clone-a-kubelet": "",
+        }
+    )
+    copies = Profile(nodes=(Node(name="clone-a", address="192.168.98.200"),))
+    assert Embedded(copies, host).remove_machines(say=lambda text: None) == 1
+
+
+def test_volumes_are_made_with_the_label_before_their_machine(home: Path) -> None:
+    host = FakeHost(
+        {
+            INFO: V1,
+            f"{NODE} volume ls {MINE}": json.dumps([{"Name": f"{MASTER}-kubelet"}]),
+            f"{NODE} volume create --label stackbook.lab=stackbook {MASTER}-containerd": "",
+        }
+    )
+    Embedded(Profile(), host)._ensure_volumes([MASTER], [])
+    assert host.ran[-1].endswith(f"{MASTER}-containerd")
+
+
+def everything(containers: list[object], volumes: list[object], networks: list[object]) -> dict[str, str]:
+    listed = {"ps -a": containers, "volume ls": volumes, "network ls": networks}
+    return {INFO: V1, **{f"{NODE} {words} --format json": json.dumps(found) for words, found in listed.items()}}
+
+
+OURS = {"stackbook.lab": "stackbook"}
+OTHERS = {"stackbook.lab": "stackbook-two"}
+
+
+@pytest.mark.parametrize(
+    ("containers", "volumes", "networks", "said"),
+    [
+        ([{"Names": [MASTER], "Labels": None}], [], [], f"a container '{MASTER}'"),
+        ([{"Names": [MASTER], "Labels": OTHERS}], [], [], f"a container '{MASTER}'"),
+        ([], [{"Name": f"{MASTER}-kubelet", "Labels": {}}], [], f"a volume '{MASTER}-kubelet'"),
+        ([], [], [{"name": "stackbook-net", "labels": {}}], "a network 'stackbook-net'"),
+    ],
+)
+def test_a_name_that_somebody_else_has_is_refused_and_nothing_is_changed(
+    containers: list[object], volumes: list[object], networks: list[object], said: str
+) -> None:
+    host = FakeHost(everything(containers, volumes, networks))
+    with pytest.raises(InputError, match=f"there is {said} that is not of this lab .* — give the lab another name"):
+        Embedded(Profile(), host).provision(say=lambda text: None)
+    assert all(" ls " in c or " ps " in c or c == INFO for c in host.ran)
+
+
+def test_names_that_the_lab_has_itself_are_not_refused() -> None:
+    """With volumes that have no label, as a lab from before has them, and strangers beside it."""
+    host = FakeHost(
+        everything(
+            [{"Names": [MASTER], "Labels": OURS}, {"Names": ["stackbook-else"], "Labels": {}}],
+            [{"Name": f"{MASTER}-kubelet", "Labels": {}}, *strangers()],
+            [{"name": "stackbook-net", "labels": OURS}, {"name": "stackbook-two"}, {"name": "podman"}],
+        )
+        | {f"{NODE} {MOUNTED} {MASTER}": f"{MASTER}-kubelet \n"}
+    )
+    Embedded(Profile(), host).demand_names()
 
 
 def processes(folder: Path, container: str, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -7,6 +7,7 @@
     history/<job>.json        how long a job took, newest last, in seconds
     partial/                  downloads under way
     locks/, logs/, tmp/, build/
+    CACHEDIR.TAG              says that this is a cache, and stackbook's; see `cache_folder`
 
 Everything appears by a rename, so that a reader never sees half a file.
 """
@@ -25,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from stackbook.artifacts.cache_folder import claim, remove_folder
 from stackbook.artifacts.digests import sha256_of, tree_digest
 from stackbook.artifacts.locks import JobLock
 from stackbook.errors import CorruptArtifact
@@ -67,7 +69,11 @@ class Entry:
 
 
 class Store:
-    """The cache below `root`; `say` gets a sentence when something in it was found broken."""
+    """The cache below `root`; `say` gets a sentence when something in it was found broken.
+
+    Raises:
+        InputError: `root` is not a cache of stackbook's, and not empty.
+    """
 
     def __init__(self, root: Path, *, say: Callable[[str], None] = lambda _: None) -> None:
         self.root = root
@@ -75,6 +81,7 @@ class Store:
         self._checked: set[tuple[str, str]] = set()
         self._threads, self._depth = threading.RLock(), 0
         self._boot = _boot_id()
+        claim(root)
         for folder in ("blobs/sha256", "trees", "files", "index", "history", "partial", "locks", "logs", "tmp"):
             (root / folder).mkdir(parents=True, exist_ok=True)
         for left in (root / "tmp").iterdir():
@@ -259,16 +266,6 @@ class Store:
 
     def _history(self, job: str) -> Path:
         return self.root / "history" / f"{job.replace(':', '_')}.json"
-
-
-def remove_folder(folder: Path) -> bool:
-    """Remove a folder, unless something is mounted below it: that might be this host's own /proc, /sys or /dev."""
-    inside = f"{folder.resolve()}/"
-    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    if any(f"{mount}/".startswith(inside) for mount in mounts):
-        return False
-    shutil.rmtree(folder, ignore_errors=True)
-    return True
 
 
 def _alive(pid: list[str]) -> bool:

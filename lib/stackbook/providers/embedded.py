@@ -7,9 +7,8 @@ Everything made here carries the label `stackbook.lab=<lab>`, and nothing withou
 from __future__ import annotations
 
 import json
-import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,11 +20,12 @@ from stackbook.errors import CommandFailed, HostUnfit, StackbookError, WaitTimeo
 from stackbook.hosts import ContainerHost, Host, LocalHost, belongs
 from stackbook.parameters import Node, Profile
 from stackbook.providers.base import Say
+from stackbook.providers.belongings import LABEL, Belongings, name_of
 from stackbook.providers.ssh import collect_journals
 from stackbook.results import Result
 from stackbook.waiting import until
 
-LABEL = "stackbook.lab"
+VOLUMES = ("containerd", "kubelet")  # of each machine
 CACHE_INSIDE = "/opt/stackbook"
 GONE = "running, says podman, with no process"
 EXITS = Path("/run/libpod/exits")  # podman's folder for root, and conmon's `--exit-dir`
@@ -81,19 +81,17 @@ class Embedded:
     def _podman(self, *args: str, check: bool = True, timeout: float = 120.0) -> Result:
         return self.host.run([*self.podman, *args], check=check, timeout=timeout)
 
-    def _listed(self, kind: str, *flags: str) -> list[dict[str, Any]]:
-        answer = self._podman(kind, "ls", *flags, "--filter", f"label={LABEL}={self.profile.lab}", "--format", "json")
-        return json.loads(answer.stdout or "[]") or []
+    @property
+    def belongings(self) -> Belongings:
+        """What podman has of this lab."""
+        return Belongings(self.profile.lab, self._podman)
 
     def containers(self) -> dict[str, str]:
         """Name → state of the lab's containers: podman's words ('running', 'exited' …), or GONE.
 
         A container is GONE when podman says that it has a process and that process is not there, or is another one.
         """
-        answer = self._podman(
-            "ps", "-a", "--filter", f"label={LABEL}={self.profile.lab}", "--format", "json", "--no-trunc"
-        )
-        return {entry["Names"][0]: _state(entry) for entry in json.loads(answer.stdout or "[]") or []}
+        return {name_of(entry): _state(entry) for entry in self.belongings.listed("ps", "-a", "--no-trunc")}
 
     def machines(self) -> dict[str, Host]:
         """The machines whose containers run, in the profile's order."""
@@ -117,11 +115,13 @@ class Embedded:
 
     def provision(self, *, say: Say) -> int:
         """Make and start what is missing. See `Provider.provision`."""
+        self.demand_names()
         changed = self._ensure_network(say)
         states = self.containers()
         missing = [n for n in self.profile.nodes if states.get(self.container(n.name)) != "running"]
         if missing:
             image = self._ensure_image(say)
+            self._ensure_volumes([name for n in missing if (name := self.container(n.name)) not in states], states)
             with ThreadPoolExecutor(max_workers=4) as pool:
                 jobs = [pool.submit(self._start, n, states.get(self.container(n.name)), image, say) for n in missing]
                 changed += sum(job.result() for job in jobs)
@@ -129,15 +129,25 @@ class Embedded:
             self._await(node)
         return changed
 
+    def demand_names(self) -> None:
+        """Refuse names that somebody else's containers, volumes or networks have; see `Belongings.demand_names`."""
+        nodes = [self.container(node.name) for node in self.profile.nodes]
+        self.belongings.demand_names(nodes, volumes_of(nodes), self.network)
+
     def _ensure_network(self, say: Say) -> int:
-        if any(entry.get("name") == self.network for entry in self._listed("network")):
+        if any(name_of(entry) == self.network for entry in self.belongings.listed("network", "ls")):
             return 0
         say(f"network {self.network} {self.profile.subnet}, gateway {self.profile.gateway}")
         self._podman(
-            *("network", "create", "--label", f"{LABEL}={self.profile.lab}", "--subnet", self.profile.subnet),
+            *("network", "create", "--label", self.belongings.label, "--subnet", self.profile.subnet),
             *("--gateway", self.profile.gateway, self.network),
         )
         return 1
+
+    def _ensure_volumes(self, new: Sequence[str], there: Iterable[str]) -> None:
+        """The volumes of machines that are not there yet, with the lab's label, which `podman run -v` does not give them."""
+        for volume in sorted(volumes_of(new) - self.belongings.volumes(list(there))):
+            self._podman("volume", "create", "--label", self.belongings.label, volume)
 
     def _ensure_image(self, say: Say) -> str:
         from stackbook.artifacts.resolver import Resolver
@@ -187,7 +197,7 @@ class Embedded:
     def run_flags(self, node: Node) -> list[str]:
         """The flags of `podman run` for a node."""
         name = self.container(node.name)
-        label = f"{LABEL}={self.profile.lab}"
+        label = self.belongings.label
         flags = ["-d", "--name", name, "--hostname", node.name, "--label", label, "--privileged"]
         flags += ["--network", self.network, "--ip", node.address, "--mac-address", self.mac(node)]
         # podman's own systemd mode mounts the host's systemd hierarchy on cgroup v1, and two machines would share it.
@@ -195,7 +205,7 @@ class Embedded:
         flags += ["--stop-timeout", "10", "--tz", "UTC", "--no-hosts", "--dns=none", "--network-alias", node.name]
         for mount in _TMPFS:
             flags += ["--tmpfs", mount]
-        for volume in ("containerd", "kubelet"):  # overlay on overlay does not work: these two need a real file system
+        for volume in VOLUMES:  # overlay on overlay does not work: these two need a real file system
             flags += ["-v", f"{name}-{volume}:/var/lib/{volume}"]
         flags += ["-v", f"{paths.cache()}:{CACHE_INSIDE}:ro"]
         if Path("/lib/modules").is_dir():
@@ -232,40 +242,34 @@ class Embedded:
 
     def remove_machines(self, *, say: Say) -> int:
         """Remove the containers and volumes of this profile's nodes, and nothing else of the lab."""
-        removed = 0
         names = {self.container(n.name) for n in self.profile.nodes}
-        for name in names & set(self.containers()):
-            say(f"removing {name}")
-            self._podman("rm", "-f", "-v", "-t", "0", name, timeout=180)
-            for volume in ("containerd", "kubelet"):
-                self._podman("volume", "rm", "-f", f"{name}-{volume}", check=False)
-            removed += 1
-        return removed
+        mine = sorted(names & set(self.containers()))
+        self._remove(mine, self.belongings.volumes(mine) & volumes_of(names), say)
+        return len(mine)
 
     def delete(self, *, say: Say) -> int:
         """Remove the lab's containers, volumes and network. See `Provider.delete`."""
-        removed = 0
-        for name in self.containers():
-            say(f"removing {name}")
-            self._podman("rm", "-f", "-v", "-t", "0", name, timeout=180)
-            removed += 1
-        wanted = {f"{self.container(n.name)}-{v}" for n in self.profile.nodes for v in ("containerd", "kubelet")}
-        prefix = re.compile(rf"^{re.escape(self.profile.lab)}-.*-(containerd|kubelet)$")
-        for volume in self._podman("volume", "ls", "--format", "{{.Name}}").lines:
-            if volume in wanted or prefix.match(volume):
-                self._remove_volume(volume)
-                removed += 1
-        for entry in self._listed("network"):
-            say(f"removing network {entry['name']}")
-            self._podman("network", "rm", "-f", entry["name"])
-            removed += 1
-        return removed
+        containers = list(self.containers())
+        volumes = self.belongings.volumes(containers)
+        self._remove(containers, volumes, say)
+        networks = [name_of(entry) for entry in self.belongings.listed("network", "ls")]
+        for network in networks:
+            say(f"removing network {network}")
+            self._podman("network", "rm", network)  # without -f, which takes others' containers with it
+        return len(containers) + len(volumes) + len(networks)
+
+    def _remove(self, containers: Sequence[str], volumes: Iterable[str], say: Say) -> None:
+        for container in containers:
+            say(f"removing {container}")
+            self._podman("rm", "-f", "-v", "-t", "0", container, timeout=180)
+        for volume in sorted(volumes):
+            self._remove_volume(volume)
 
     def _remove_volume(self, volume: str) -> None:
-        """Remove a volume; podman may say that its lock is gone already, and has removed it all the same."""
-        answer = self._podman("volume", "rm", "-f", volume, check=False)
+        """Remove a volume that nobody uses; podman may say that its lock is gone already, and has removed it all the same."""
+        answer = self._podman("volume", "rm", volume, check=False)
         if not answer.ok and volume in self._podman("volume", "ls", "--format", "{{.Name}}").lines:
-            self._podman("volume", "rm", "-f", volume)
+            self._podman("volume", "rm", volume)
 
     def collect_logs(self, folder: Path) -> None:
         """The journal of each machine, and podman's view."""
@@ -275,6 +279,11 @@ class Embedded:
             (folder / "podman-ps.txt").write_text(self._podman("ps", "-a", check=False).stdout, encoding="utf-8")
         except (CommandFailed, WaitTimeout, StackbookError, subprocess.SubprocessError) as error:
             (folder / "collect-error.txt").write_text(str(error), encoding="utf-8")
+
+
+def volumes_of(containers: Iterable[str]) -> set[str]:
+    """The volumes that these containers have."""
+    return {f"{container}-{volume}" for container in containers for volume in VOLUMES}
 
 
 def _state(entry: Mapping[str, Any]) -> str:
