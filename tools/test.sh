@@ -61,6 +61,7 @@ finish() {
     say "the lab is taken away"
     "${sudo[@]}" $bin/stackbook reset || status=1
   fi
+  "${sudo[@]}" $bin/python tests/live/strangers.py remove
   [ -n "${STACKBOOK_DIAGNOSTICS:-}" ] || rm -rf "$logs"
 }
 trap finish EXIT
@@ -96,6 +97,7 @@ without_a_lab() { # beside a lab that comes up there is time for all of it; wher
   return "$failed"
 }
 
+"${sudo[@]}" $bin/python tests/live/strangers.py plant || exit 1 # what the lab must leave alone, there before it
 say "the lab, chapters 00 to 05; meanwhile types, notebook shape, and on a new lab unit tests"
 beside building building
 beside without-a-lab without_a_lab

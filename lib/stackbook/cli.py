@@ -19,8 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from stackbook import __version__, elevation, ownership, paths, streams
-from stackbook.artifacts import cache_folder
+from stackbook import __version__, elevation, own_folders, ownership, paths, streams
 from stackbook.errors import EXIT_INPUT, HostUnfit, InputError, StackbookError
 from stackbook.names import did_you_mean, profile_names, profile_path
 from stackbook.redact import redact
@@ -69,12 +68,9 @@ def _main(words: Sequence[str]) -> int:
         print("stackbook: interrupted; what was done is kept, and the next run goes on from there", file=sys.stderr)
         return 130
     except OSError as error:
-        if (folder := _own_folder(error)) is None:
+        if (refusal := own_folders.unusable(error)) is None:
             raise
-        variable, path = folder
-        reason = os.strerror(error.errno or 0)
-        fix = f"let this user read and write it, or set {variable} to another folder"
-        return _refused(InputError(f"{path} cannot be used: {reason}", fix=fix))
+        return _refused(refusal)
 
 
 def _command(words: Sequence[str]) -> int:
@@ -86,23 +82,12 @@ def _command(words: Sequence[str]) -> int:
     try:
         return int(options.function(options))
     finally:
-        give_back()
+        own_folders.give_back()
 
 
 def _refused(error: StackbookError) -> int:
     print(f"stackbook: {redact(str(error))}", file=sys.stderr)
     return error.exit_status
-
-
-def _own_folder(error: OSError) -> tuple[str, Path] | None:
-    """Which of stackbook's folders an error is about: the variable that names it, and the path; None for any other error."""
-    if not isinstance(error.filename, str):
-        return None
-    path = Path(error.filename)
-    for variable, folder in (("CACHE", paths.cache()), ("STATE", paths.states()), ("RUNS", paths.runs())):
-        if path in (folder, *folder.parents) or folder in path.parents:
-            return f"STACKBOOK_{variable}", path
-    return None
 
 
 def _refuse_early(options: argparse.Namespace) -> None:
@@ -227,16 +212,6 @@ def become_root(options: argparse.Namespace, words: Sequence[str]) -> None:
     command = elevation.command(sudo, keep, words)
     sys.stdout.flush()
     os.execv(sudo, command)
-
-
-def give_back() -> None:
-    """What a command under sudo wrote belongs to the user who asked for it."""
-    owner = ownership.user()
-    if owner is None:
-        return
-    cache = paths.cache().resolve()
-    made = [cache / name for name in (*cache_folder.LAYOUT, cache_folder.MARKER)] if cache_folder.marked(cache) else []
-    ownership.give([*paths.written(), *made], owner)
 
 
 def _given(pairs: Sequence[Sequence[str]]) -> dict[str, Any]:
@@ -399,7 +374,7 @@ def _shell(options: argparse.Namespace) -> int:
     else:
         assert isinstance(host, SSHHost)
         argv = ["ssh", *(["-t"] if terminal else []), "-p", str(host.port), f"{host.user}@{host.address}"]
-    give_back()
+    own_folders.give_back()
     os.execvp(argv[0], argv)
 
 

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import strangers
 from labtools import Built, Done, keep_evidence, stackbook
 from stackbook import bench, paths, reset, tracing
 from stackbook.chapter import Lab
+from stackbook.hosts import LocalHost
 from stackbook.parameters import Profile
 
 
@@ -23,6 +25,7 @@ def built() -> Iterator[Built]:
         first = Done(int(Path(f"{log}.status").read_text()), Path(log).read_text())
     else:
         was_there = (paths.state(Profile.load().lab) / "instance").exists()
+        strangers.plant(LocalHost())
         first = stackbook("run", "--to", "05")
     if first.status:
         keep_evidence(first.output)
@@ -31,6 +34,10 @@ def built() -> Iterator[Built]:
     if not was_there and not log:
         left = reset.reset(Profile.load(), say=lambda text: None)
         assert not left, [str(d) for d in left]
+    if not log:
+        gone = strangers.missing(LocalHost())
+        strangers.remove(LocalHost())
+        assert gone == []
 
 
 @pytest.fixture(scope="session")

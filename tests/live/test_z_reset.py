@@ -11,12 +11,14 @@ from typing import Any
 
 import canaries
 import pytest
+import strangers
 from canaries import NAME
 from labtools import stackbook
 from secrets_scan import command_lines, scan
 from stackbook import paths, scratch
 from stackbook.chapter import Lab
 from stackbook.cluster import CREDENTIALS
+from stackbook.hosts import LocalHost
 from stackbook.parameters import Profile
 from stackbook.providers.embedded import Embedded
 
@@ -74,3 +76,11 @@ def test_reset_leaves_the_host_as_it_was() -> None:
     assert "as it was before" in done.output
     assert Embedded(profile).containers() == {}
     assert not (paths.state(profile.lab) / "instance").exists()
+
+
+def test_what_strangers_have_is_still_there(lab: Lab) -> None:
+    """Files, a volume, a network, a rule and a namespace of somebody else's: there before the lab, and not taken away with it."""
+    gone = strangers.missing(LocalHost())
+    if os.environ.get("STACKBOOK_FIRST_RUN"):  # tools/test.sh has planted them; else the session takes them away
+        strangers.remove(LocalHost())
+    assert gone == []

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from stackbook import cli, ownership, paths
+from stackbook import cli, own_folders, ownership, paths
 from stackbook.artifacts.store import Store
 
 UID, GID = 54321, 54322
@@ -67,7 +67,7 @@ def test_only_what_is_stackbooks_changes_hands(sudo: Path, home: Path) -> None:
     os.link(*twice)
     lock = paths.states() / "mine.lock"
     lock.touch()
-    cli.give_back()
+    own_folders.give_back()
     for path in (run, run / "link", lock, *twice, store.root / "CACHEDIR.TAG", store.root / "locks"):
         assert owner(path) == (UID, GID), path
     for path in (secret, *stolen, *strangers):
@@ -89,7 +89,7 @@ def test_another_file_system_is_not_entered(sudo: Path, home: Path, monkeypatch:
         return os.stat_result((*found[:2], found.st_dev + 1, *found[3:]))
 
     monkeypatch.setattr(os, "stat", stat)
-    cli.give_back()
+    own_folders.give_back()
     monkeypatch.undo()
     assert owner(store.root / "tmp" / "mount") == owner(store.root / "tmp" / "mount" / "inside") == (0, 0)
     assert owner(store.root / "tmp")[0] == UID
@@ -98,7 +98,7 @@ def test_another_file_system_is_not_entered(sudo: Path, home: Path, monkeypatch:
 def test_a_cache_without_the_marker_stays_roots(sudo: Path) -> None:
     folder = paths.cache() / "logs"
     folder.mkdir(parents=True)
-    cli.give_back()
+    own_folders.give_back()
     assert owner(folder) == owner(paths.cache()) == (0, 0)
 
 

@@ -196,7 +196,7 @@ def test_what_others_took_away_meanwhile_is_theirs():
         "interfaces": ["veth9"],
         "rules": ["nat :NETAVARK-A -"],
     }
-    mine, theirs = split(old, {key: [] for key in old}, MARKS, NOBODY)
+    mine, theirs = split(old, {kind: [] for kind in old}, MARKS, NOBODY)
     assert mine == [] and len(theirs) == 4
 
 

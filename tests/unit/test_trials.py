@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from stackbook import control_plane, network, preflight, trials
@@ -14,12 +14,12 @@ from stackbook.errors import CommandFailed
 from stackbook.hosts import Result
 from stackbook.parameters import Profile
 
+MAKES = {"useradd": "user", "groupadd": "group", "systemd-run": "unit"}
+REMOVES = {"userdel": "user", "groupdel": "group"}
+
 
 class Machine:
     """A machine with names that can be made once, and removed; stopped after some number of commands."""
-
-    MAKES: ClassVar = {"useradd": "user", "groupadd": "group", "systemd-run": "unit"}
-    REMOVES: ClassVar = {"userdel": "user", "groupdel": "group"}
 
     def __init__(self, *there: str, stop_after: int = 1000) -> None:
         self.there, self.left, self.ran = set(there), stop_after, 0
@@ -51,10 +51,10 @@ class Machine:
         return 0
 
     def _change(self, argv: list[str]) -> int:
-        if argv[0] in self.MAKES:
-            return self._make(self.MAKES[argv[0]])
-        if argv[0] in self.REMOVES:
-            return self._remove(self.REMOVES[argv[0]])
+        if argv[0] in MAKES:
+            return self._make(MAKES[argv[0]])
+        if argv[0] in REMOVES:
+            return self._remove(REMOVES[argv[0]])
         if argv[:2] == ["systemctl", "stop"]:
             return self._remove("unit")
         if argv[0] == "rm":
