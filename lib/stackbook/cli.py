@@ -76,10 +76,10 @@ def _main(words: Sequence[str]) -> int:
 def _command(words: Sequence[str]) -> int:
     options = _parser().parse_args(words)
     paths.check()
-    _refuse_early(options)
-    if options.command in NEEDS_ROOT:
-        become_root(options, words)
     try:
+        _refuse_early(options)
+        if options.command in NEEDS_ROOT:
+            become_root(options, words)
         return int(options.function(options))
     finally:
         own_folders.give_back()

@@ -20,7 +20,7 @@ class Machine:
     """What is there, by what `Thing` it belongs to; making twice fails."""
 
     def __init__(self) -> None:
-        self.there: dict[str, set[str]] = {thing.name: set() for thing in strangers.THINGS}
+        self.there: dict[str, list[str]] = {thing.name: [] for thing in strangers.THINGS}
 
     def run(self, argv, *, check=True, **_: Any) -> Result:
         thing = next(t for t in strangers.THINGS if argv in (t.there, *t.make, *t.remove))
@@ -30,7 +30,7 @@ class Machine:
             rc = 0 if len(made) == len(thing.make) else 1
         elif argv in thing.make:
             rc = 1 if text in made else 0
-            made.add(text)
+            made += [text] if rc == 0 else []
         else:
             rc = 0 if made else 1
             made.clear()
