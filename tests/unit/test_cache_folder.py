@@ -35,6 +35,9 @@ def test_a_new_cache_is_marked_as_one_of_stackbooks(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     Store(tmp_path / "empty")
     assert cache_folder.marked(tmp_path / "empty")
+    (tmp_path / "disk" / "lost+found").mkdir(parents=True)
+    Store(tmp_path / "disk")
+    assert cache_folder.remove(tmp_path / "disk") == ["lost+found"]
 
 
 def test_somebodys_folder_is_refused_and_nothing_is_changed(tmp_path: Path) -> None:

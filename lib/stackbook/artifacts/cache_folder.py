@@ -16,6 +16,7 @@ from stackbook.locks import Lock
 
 MARKER = "CACHEDIR.TAG"
 LAYOUT = ("blobs", "trees", "files", "index", "history", "partial", "locks", "logs", "tmp", "build")
+_OF_THE_DISK = "lost+found"  # where the cache has a disk of its own
 _OWN_LINE = "# This folder is the cache of stackbook."
 _TEXT = f"""\
 Signature: 8a477f597d28d172789f06886806bc55
@@ -46,7 +47,7 @@ def demand(root: Path) -> None:
         raise InputError(f"{root} is no folder", fix="set STACKBOOK_CACHE to an empty folder, or to none that is there")
     if marked(root):
         return
-    foreign = sorted(entry.name for entry in root.iterdir() if entry.name not in LAYOUT)
+    foreign = sorted(entry.name for entry in root.iterdir() if entry.name not in (*LAYOUT, _OF_THE_DISK))
     if foreign:
         raise InputError(
             f"{root} is not a cache of stackbook: it has {_some(foreign)} in it",
