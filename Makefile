@@ -4,7 +4,7 @@ PROFILE ?= embedded
 BIN := .venv/bin
 RUN_ARGS ?=
 
-.PHONY: help setup lab notebooks test test-fast lint bench bench-cold fetch reset clean
+.PHONY: help setup lab notebooks test test-fast lint bench bench-cold audit fetch reset clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ bench: setup ## the lab against the same steps by bare commands; writes bench/<t
 
 bench-cold: setup ## make lab from an empty cache, whole; half an hour; writes bench/<time>-cold.json
 	@$(BIN)/python -m stackbook.cold_benchmark
+
+audit: setup ## known vulnerabilities of all dependencies; says so where the data cannot be reached
+	@$(BIN)/python -m stackbook.audit
 
 fetch: setup ## obtain every component ahead of a run
 	@$(BIN)/stackbook fetch

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stackbook.errors import CommandFailed
-from stackbook.hosts import Result, Text
+from stackbook.hosts import Text
+from stackbook.results import Result
 
 
 @dataclass

@@ -81,6 +81,23 @@ def scan(
     return list(dict.fromkeys(finding for part in parts for finding in part))
 
 
+def command_lines(canaries: Iterable[str], *, proc: Path = Path("/proc")) -> list[Finding]:
+    """Every process of this host, those in its containers too, that has one of these values on its command line now."""
+    wanted = [canary.strip() for canary in canaries]
+    forms = tuple({form: None for canary in wanted for form in _forms(canary)})
+    lines = list(proc.glob("[0-9]*/cmdline"))
+    if not lines:
+        raise FileNotFoundError(f"{proc} has no process")
+    found = []
+    for path in lines:
+        try:
+            text = path.read_bytes().decode(errors="replace").replace("\0", " ")
+        except OSError:  # it has ended meanwhile
+            continue
+        found += [finding for finding in _findings(path, text, forms) if finding.kind == "canary"]
+    return found
+
+
 def _search(path: Path, *, forms: tuple[str, ...], allowed: tuple[str, ...]) -> list[Finding]:
     found = []
     for text in _texts(path):

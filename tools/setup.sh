@@ -1,11 +1,11 @@
 #!/bin/sh
-# Everything that the lab needs on a fresh Debian 12 or Ubuntu 22.04+ host: system packages and .venv from the lock.
+# Everything that the lab needs on a fresh Debian 12 or Ubuntu 24.04 host: system packages and .venv from the lock.
 # Installs only what is missing; run again, it changes nothing.
 set -eu
 cd "$(dirname "$0")/.."
 
 PACKAGES="python3 python3-venv git podman runc iptables iproute2 curl openssl openssh-client gcc libc6-dev mmdebstrap debian-archive-keyring"
-# podman's newer network stack, where the release has it (Ubuntu 22.04 has not, and uses CNI plugins instead).
+# podman's network stack, under the names that releases have for its parts.
 OPTIONAL="netavark aardvark-dns containernetworking-plugins"
 [ "${STACKBOOK_BROWSER:-}" = 1 ] && OPTIONAL="$OPTIONAL chromium fonts-noto-cjk"
 
@@ -26,6 +26,12 @@ if [ -n "$missing" ]; then
   command -v apt-get >/dev/null || die "this host has no apt-get — install by hand:$missing"
   $SUDO apt-get update -qq || say "apt-get update had errors; going on with the lists that are there"
 fi
+# Before anything is installed: podman 3 has another JSON and no netavark.
+if installed podman; then podman=$(podman --version); else podman=$(apt-cache policy podman | sed -n 's/^ *Candidate: *//p'); fi
+podman=$(printf '%s' "${podman##* }" | sed 's/^[0-9]*://; s/[+~-].*//')
+case "$podman" in
+  [0-3].*) die "podman $podman is too old, the lab needs 4 or newer — use Debian 12 or Ubuntu 24.04, or install a newer podman" ;;
+esac
 for package in $OPTIONAL; do
   installed "$package" || ! apt-cache show "$package" >/dev/null 2>&1 || missing="$missing $package"
 done

@@ -14,7 +14,8 @@ import pandas as pd
 from stackbook import facts, flannel, walk
 from stackbook.display import PALETTE
 from stackbook.errors import CheckFailed
-from stackbook.hosts import Host, Result
+from stackbook.hosts import Host
+from stackbook.results import Result
 from stackbook.waiting import until
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def manifest(lab: Lab, backend: str) -> str:
         network=lab.profile.pod_cidr,
         backend=backend,
         images={name: lab.image(name) for name in ("flannel", "flannel-cni-plugin")},
-        cni_version="" if lab.sources.pulled("flannel-cni-plugin") else "0.4.0",
+        cni_version=lab.image_environment("flannel-cni-plugin").get("CNI_SPEC_VERSION", ""),
         preloaded=lab.profile.target != "cluster",
     )
 

@@ -9,57 +9,74 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from stackbook import chapters, display, kubeadm, operations, paths, turns
+from stackbook import chapters, display, kubeadm, operations, paths, proxies, turns
 from stackbook import step as steps
 from stackbook.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.cluster import Kube, existing_kubeconfig
-from stackbook.errors import ArtifactUnavailable, CheckFailed, InputError, StackbookError
-from stackbook.hosts import Host, LocalHost, Result
+from stackbook.errors import ArtifactUnavailable, CheckFailed, StackbookError
+from stackbook.hosts import Host, LocalHost
 from stackbook.image_sources import ImageSources
 from stackbook.images import PullFailed, begin, begin_pull, environment, load, pull
+from stackbook.ingress import ingress_url
 from stackbook.parameters import ChapterParameters, Profile, validate
 from stackbook.providers import Provider, for_profile
 from stackbook.registries import Registries, proxy_file
+from stackbook.results import Result
 
 if TYPE_CHECKING:
     from stackbook.artifacts.resolver import Resolver
 
 
-def bind(chapter: str, profile: str = "embedded", **parameters: Any) -> Lab:
-    """Bind a notebook to its lab, validate its parameters, and say what the target is. Nothing is changed.
+class Check(Protocol):
+    """One thing that a chapter leaves."""
 
-    Raises:
-        InputError: something in the profile or in the parameters is wrong.
-    """
-    lab = Lab.open(chapter, profile, **parameters)
-    display.style_plots()
-    print(lab.describe())
-    return lab
+    @property
+    def claim(self) -> str:
+        """What holds, in words."""
+
+    def prove(self, lab: Lab) -> str:
+        """Evidence that it holds; raises StackbookError when it does not."""
+
+
+ChecksOf = Callable[[str], Sequence[Check]]
 
 
 class Lab:
-    """A lab, seen from one chapter."""
+    """A lab, seen from one chapter.
 
-    def __init__(self, chapter: chapters.Chapter, profile: Profile, parameters: ChapterParameters) -> None:
+    Args:
+        chapter: which one.
+        profile: of the lab.
+        parameters: of the chapter.
+        checks: what a chapter leaves, as checks; handed over from above, since they know everything that a chapter makes.
+    """
+
+    def __init__(
+        self, chapter: chapters.Chapter, profile: Profile, parameters: ChapterParameters, *, checks: ChecksOf | None = None
+    ) -> None:  # fmt: skip
         self.chapter, self.profile, self.parameters = chapter, profile, parameters
+        self._checks = checks
+        proxies.spare(profile)
         folder = os.environ.get("STACKBOOK_RUN")
         self.record = steps.Record((Path(folder) if folder else self.state / "interactive") / "events.jsonl")
         self._observers: list[steps.Step] = []
         self._sharing = 0
 
     @classmethod
-    def open(cls, chapter: str, profile: str | Path = "embedded", **parameters: Any) -> Lab:
-        """The lab of a profile, for a chapter; see `bind`."""
+    def open(
+        cls, chapter: str, profile: str | Path = "embedded", *, checks: ChecksOf | None = None, **parameters: Any
+    ) -> Lab:  # fmt: skip
+        """The lab of a profile, for a chapter; see `session.bind`."""
         found = next((c for c in chapters.ALL if chapter in (c.id, c.name)), None) or chapters.find(chapter)
         loaded = Profile.load(profile)
         schema = CHAPTER_PARAMETERS.get(found.id, ChapterParameters)
         given = {**loaded.chapters.get(found.id, loaded.chapters.get(found.name, {})), **parameters}
-        return cls(found, loaded, validate(schema, given, where=f"chapter {found.id}"))
+        return cls(found, loaded, validate(schema, given, where=f"chapter {found.id}"), checks=checks)
 
     def describe(self) -> str:
         """The target in one line."""
@@ -169,12 +186,15 @@ class Lab:
     @property
     def upstream_envoy(self) -> bool:
         """Whether the mesh's proxies are upstream Envoy, without Istio's own filters: told by the image itself."""
-        if not self.sources.pulled("proxyv2"):
-            return True
-        if not self.machines:
-            return False
-        host = next(iter(self.machines.values()))
-        return environment(host, self.image("proxyv2")).get("ISTIO_META_ISTIO_PROXY_SHA", "").startswith("envoy-")
+        return self.image_environment("proxyv2").get("ISTIO_META_ISTIO_PROXY_SHA", "").startswith("envoy-")
+
+    def image_environment(self, name: str) -> dict[str, str]:
+        """The environment variables that an image sets: as built, or as a machine has pulled it; empty without machines."""
+        if not self.sources.pulled(name):
+            return dict(self.artifacts.catalogue.image(name).env)
+        for host in self.machines.values():
+            return environment(host, self.image(name))
+        return {}
 
     def image(self, name: str) -> str:
         """The reference of an image, under which the machines have it or can pull it.
@@ -204,10 +224,8 @@ class Lab:
     @property
     def runtime(self) -> operations.Operation:
         """Containerd on a machine, as this lab needs it."""
-        inside = [self.profile.subnet, self.profile.pod_cidr, self.profile.service_cidr, "localhost", "127.0.0.1"]
-        inside += [*(node.address for node in self.profile.nodes), ".svc", ".cluster.local"]
-        proxies = proxy_file(os.environ, inside)
-        return kubeadm.runtime(self.images.pause, contained=self.contained, registries=self.registries, proxies=proxies)
+        spared = proxy_file(os.environ, proxies.inside(self.profile))
+        return kubeadm.runtime(self.images.pause, contained=self.contained, registries=self.registries, proxies=spared)
 
     def load_images(self, *names: str, on: Sequence[str] | None = None, step: steps.Step | None = None) -> int:
         """Have images on machines that lack any of them: pulled or imported; returns how many machines were changed.
@@ -313,8 +331,6 @@ class Lab:
     @property
     def ingress(self) -> str:
         """The URL of the ingress gateway, without a path: its NodePort on a machine, or its external address."""
-        from stackbook.mesh import ingress_url
-
         return ingress_url(self.kube)
 
     # steps
@@ -380,6 +396,11 @@ class Lab:
 
     # checks
 
+    def checks_of(self, chapter: str) -> Sequence[Check]:
+        """What a chapter leaves, as checks; needs a lab that was bound (`session.bind`)."""
+        assert self._checks, "this lab was opened without checks: use session.bind or session.opened"
+        return self._checks(chapter)
+
     def _undisturbed(self, what: str) -> contextlib.AbstractContextManager[None]:
         """The lab's turn, for a chapter that stands on the mesh."""
         return self.turn(what) if "05-istio" in self.chapter.needs else contextlib.nullcontext()
@@ -390,11 +411,9 @@ class Lab:
         Raises:
             CheckFailed: the first thing missing, and the chapter to run.
         """
-        from stackbook import checks
-
         with self._undisturbed("preconditions"):
             for needed in self.chapter.needs:
-                for check in checks.of(needed):
+                for check in self.checks_of(needed):
                     try:
                         check.prove(self)
                     except StackbookError as error:
@@ -413,11 +432,9 @@ class Lab:
         Raises:
             CheckFailed: something is not as the chapter promises.
         """
-        from stackbook import checks
-
         rows = []
         with self._undisturbed("postconditions"):
-            for check in checks.of(self.chapter.id):
+            for check in self.checks_of(self.chapter.id):
                 try:
                     evidence = check.prove(self)
                 except StackbookError as error:
@@ -498,6 +515,3 @@ def library_digest() -> str:
         if path.is_file() and "__pycache__" not in name and ".egg-info" not in name:
             digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
-
-
-__all__ = ["InputError", "Lab", "bind"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stackbook import paths
 from stackbook.errors import InputError
-from stackbook.parameters import did_you_mean
+from stackbook.names import did_you_mean
 
 
 @dataclass(frozen=True)

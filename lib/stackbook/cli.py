@@ -1,6 +1,7 @@
-"""The command line: each command is thin over one function.
+"""The command line: each command is thin over one function, and imports it only when it is called: help is there at once.
 
-Exit status: 0 passed, 1 a step failed, 2 bad input or a host that cannot carry the lab, 130 interrupted.
+Exit status: 0 passed, 1 a step failed, 2 bad input or a host that cannot carry the lab, 130 interrupted: by Ctrl-C, by
+SIGTERM, or by SIGHUP, which a closed terminal sends (not under nohup, which has it ignored).
 """
 
 from __future__ import annotations
@@ -16,28 +17,35 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import yaml
-
-from stackbook import __version__, elevation, own_folders, ownership, paths
+from stackbook import __version__, elevation, own_folders, ownership, paths, streams
 from stackbook.errors import EXIT_INPUT, HostUnfit, InputError, StackbookError
-from stackbook.parameters import Profile, did_you_mean, profile_names
+from stackbook.names import did_you_mean, profile_names, profile_path
 from stackbook.redact import redact
 
-# What of the user's environment holds under sudo as well.
+if TYPE_CHECKING:
+    from stackbook.parameters import Profile
+
+# What of the user's environment holds under sudo as well: names, or how they begin.
 _KEPT = (
     "STACKBOOK_",
     "XDG_",
     "PIP_",
     "GO",
-    "http",
+    "http",  # http_proxy, https_proxy
     "HTTP",
+    "all_proxy",
+    "ALL_PROXY",
     "no_proxy",
     "NO_PROXY",
-    "SSL_CERT_",
+    "SSL_CERT_",  # SSL_CERT_FILE, SSL_CERT_DIR
     "REQUESTS_CA_",
     "CURL_CA_",
+    "LANG",
+    "LC_",
+    "TZ",
+    "KUBECONFIG",
 )
 NEEDS_ROOT = ("run", "reset", "shell", "status", "plan", "notebooks", "images")
 
@@ -46,8 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what runs in the background with SIGINT ignored
-            signal.signal(number, _interrupted)
+        _interruptible()
+    with streams.lasting():
+        return _main(words)
+
+
+def _main(words: Sequence[str]) -> int:
     try:
         return _command(words)
     except StackbookError as error:
@@ -55,9 +67,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stackbook: interrupted; what was done is kept, and the next run goes on from there", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         if (refusal := own_folders.unusable(error)) is None:
             raise
@@ -67,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _command(words: Sequence[str]) -> int:
     options = _parser().parse_args(words)
     paths.check()
+    _refuse_early(options)
     if options.command in NEEDS_ROOT:
         become_root(options, words)
     try:
@@ -80,8 +90,38 @@ def _refused(error: StackbookError) -> int:
     return error.exit_status
 
 
+def _refuse_early(options: argparse.Namespace) -> None:
+    """Refuse a profile or a chapter that does not exist, before sudo asks for a password and all is imported.
+
+    Raises:
+        InputError: with the near miss.
+    """
+    if options.command in ("run", "plan"):
+        from stackbook import chapters
+
+        chapters.choose(first=options.first, last=options.last, only=tuple(options.only))
+    if hasattr(options, "profile"):
+        profile_path(options.profile)
+
+
+def _interruptible() -> None:
+    """Have SIGTERM and SIGHUP end a command as SIGINT does: with its record, its report and no child left."""
+    signal.signal(signal.SIGINT, _interrupted)  # a shell starts what runs in the background with SIGINT ignored
+    signal.signal(signal.SIGTERM, _interrupted)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup(1)
+        signal.signal(signal.SIGHUP, _interrupted)
+
+
 def _interrupted(_number: int, _frame: FrameType | None) -> NoReturn:
+    # A closed terminal sends SIGHUP twice, by the shell and by the kernel, and what tidies up must come to its end. Ctrl-C
+    # still ends that.
+    signal.signal(signal.SIGHUP, _passed_over)
+    signal.signal(signal.SIGTERM, _passed_over)
     raise KeyboardInterrupt
+
+
+def _passed_over(_number: int, _frame: FrameType | None) -> None:
+    """What SIG_IGN does, but children do not inherit it."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -139,6 +179,9 @@ def _parser() -> _Parser:
     )
     coverage.add_argument("--json", action="store_true")
     coverage.add_argument("--errata", action="store_true", help="print docs/errata.md instead")
+    add("sbom", "what the lab is made of: a CycloneDX bill of materials", _sbom, profile=False).add_argument(
+        "--output", default="", metavar="FILE", help="write it there, not to the terminal"
+    )
     books = add("notebooks", "serve JupyterLab on loopback with a token", _notebooks, profile=False)
     books.add_argument("--port", type=int, default=8888)
     books.add_argument("--root", default="", metavar="DIR", help="serve a copy: a folder with notebooks/ in it")
@@ -151,7 +194,11 @@ def become_root(options: argparse.Namespace, words: Sequence[str]) -> None:
     Raises:
         HostUnfit: not root, and no sudo.
     """
-    if os.geteuid() == 0 or Profile.load(getattr(options, "profile", "embedded")).target != "embedded":
+    if os.geteuid() == 0:
+        return
+    from stackbook.parameters import Profile
+
+    if Profile.load(getattr(options, "profile", "embedded")).target != "embedded":
         return
     sudo = shutil.which("sudo")
     if not sudo:
@@ -169,6 +216,8 @@ def become_root(options: argparse.Namespace, words: Sequence[str]) -> None:
 
 def _given(pairs: Sequence[Sequence[str]]) -> dict[str, Any]:
     """`-p NAME VALUE` pairs; values are typed by YAML except versions, which stay text."""
+    import yaml
+
     values: dict[str, Any] = {}
     for name, text in pairs:
         if name in values:
@@ -249,6 +298,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _parameters(options: argparse.Namespace) -> int:
     from stackbook.chapter_parameters import CHAPTER_PARAMETERS
+    from stackbook.parameters import Profile
 
     print("the lab (parameters/<profile>.yaml, or -p):")
     for name, info in Profile.model_fields.items():
@@ -348,6 +398,7 @@ def _images(options: argparse.Namespace) -> int:
 
 def _reset(options: argparse.Namespace) -> int:
     from stackbook import cache_use
+    from stackbook.parameters import Profile
     from stackbook.reset import before, reset
 
     profile = Profile.load(options.profile)
@@ -378,6 +429,21 @@ def _coverage(options: argparse.Namespace) -> int:
         return 0
     print(ledger.report(covered, as_json=options.json))
     return 0 if not covered.missing else 1
+
+
+def _sbom(options: argparse.Namespace) -> int:
+    from stackbook import sbom
+
+    text = sbom.text()
+    if not options.output:
+        print(text, end="")
+        return 0
+    try:
+        Path(options.output).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{options.output} cannot be written: {error.strerror}", fix="name another file") from None
+    print(f"{len(json.loads(text)['components'])} parts: {options.output}")
+    return 0
 
 
 def _notebooks(options: argparse.Namespace) -> int:

@@ -17,8 +17,9 @@ from typing import Any
 
 from stackbook import api_reading, api_writing, private, scratch, webhooks
 from stackbook.errors import CommandFailed, InputError, StackbookError, WaitTimeout
-from stackbook.hosts import LocalHost, Observer, Result, Text
+from stackbook.hosts import LocalHost, Observer, Text
 from stackbook.redact import redact
+from stackbook.results import Result
 from stackbook.waiting import until
 
 CREDENTIALS = "client"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import html
 import io
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from stackbook import legible
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Okabe and Ito's palette: told apart by readers with any kind of colour vision. https://jfly.uni-koeln.de/color/
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -44,6 +45,7 @@ def style_plots() -> None:
 
 def table(rows: pd.DataFrame | Iterable[Mapping[str, Any]], caption: str = "") -> pd.DataFrame:
     """Show rows as a table without an index; returns them as a DataFrame."""
+    import pandas as pd
     from IPython.display import display
 
     frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
@@ -58,6 +60,8 @@ class Table:
         self.frame, self.caption = frame, caption
 
     def _repr_html_(self) -> str:
+        import pandas as pd
+
         cell = "padding:0.25em 0.8em;vertical-align:top;white-space:pre-wrap;overflow-wrap:break-word;"
         numeric = [pd.api.types.is_numeric_dtype(t) and not pd.api.types.is_bool_dtype(t) for t in self.frame.dtypes]
         align = ["text-align:right" if number else "text-align:left" for number in numeric]

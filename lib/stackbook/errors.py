@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from stackbook.redact import redact
 
 if TYPE_CHECKING:
-    from stackbook.hosts import Result
+    from stackbook.results import Result
 
 EXIT_FAILED = 1
 EXIT_INPUT = 2

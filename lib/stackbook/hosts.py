@@ -8,66 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from stackbook.errors import CommandFailed, TransportError, WaitTimeout
-from stackbook.redact import MASK, Secret, redact
-
-
-@dataclass(frozen=True, repr=False)
-class Result:
-    """What a command did. `seconds` is wall time; output is text with undecodable bytes replaced.
-
-    Of a command whose output holds a secret, `stdout` and `stderr` are `***` wherever the Result goes: to an observer, into an
-    error, onto a page. Only `reveal` has what it printed.
-    """
-
-    argv: tuple[str, ...]
-    rc: int
-    stdout: str
-    stderr: str
-    seconds: float
-    host: str = "local"
-    hidden: Secret | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether the exit status is 0."""
-        return self.rc == 0
-
-    @property
-    def command(self) -> str:
-        """The command as it could be pasted into a shell, secrets masked."""
-        return redact(shlex.join(self.argv))
-
-    @property
-    def lines(self) -> list[str]:
-        """The lines of stdout that are not blank."""
-        return [line for line in self.stdout.splitlines() if line.strip()]
-
-    def hide(self) -> Result:
-        """The same with what the command said put out of sight."""
-        if self.hidden is not None:
-            return self
-        return replace(self, stdout=MASK, stderr=MASK, hidden=Secret(self.stdout, remember=False))
-
-    def reveal(self) -> str:
-        """Its stdout, though it was hidden."""
-        return self.stdout if self.hidden is None else self.hidden.reveal()
-
-    def __repr__(self) -> str:
-        said = ", ".join(
-            f"{name}={redact(text)!r}" for name, text in (("stdout", self.stdout), ("stderr", self.stderr))
-        )
-        return f"Result({self.command!r}, rc={self.rc}, {said}, host={self.host!r})"
-
+from stackbook.locks import born
+from stackbook.redact import Secret
+from stackbook.results import Result
 
 Observer = Callable[[Result], None]
 Text = str | Secret
@@ -237,6 +189,12 @@ def _end(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
             return process.communicate(timeout=3)
         except subprocess.TimeoutExpired:
             continue
+    # Dead, and somebody whom it had given its output to still holds that: a unit of systemd-run --pipe, for example.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=3)
+    for stream in (process.stdout, process.stderr):
+        if stream:
+            stream.close()
     return b"", b""
 
 
@@ -279,8 +237,8 @@ class ContainerHost(RunningHost):
         Raises:
             TransportError: the machine does not run.
         """
-        pid, born = self._first
-        if pid and _born(pid) == born:
+        pid, since = self._first
+        if pid and born(pid) == since:
             return pid
         ask = [*self.podman, "inspect", "--type", "container", "--format", "{{.State.Pid}} {{.Id}}", self.container]
         answer = subprocess.run(ask, capture_output=True, text=True, timeout=60, check=False)
@@ -294,12 +252,12 @@ class ContainerHost(RunningHost):
                 f"{self.name} could not be reached: podman believes that it runs, but its first process has gone",
                 fix="stackbook run, which starts it again",
             )
-        self._first = (pid, _born(pid))
+        self._first = (pid, born(pid))
         return pid
 
     def alive(self) -> bool:
         """Whether the first process that was known still runs; asks nobody."""
-        return bool(self._first[0]) and _born(self._first[0]) == self._first[1]
+        return bool(self._first[0]) and born(self._first[0]) == self._first[1]
 
     def _argv(self, argv: Sequence[str], env: Mapping[str, str], stdin: bool) -> list[str]:
         path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -336,11 +294,3 @@ def belongs(pid: int, container: str) -> bool:
         return bool(container) and container in (_PROC / str(pid) / "cgroup").read_text(encoding="utf-8")
     except OSError:
         return False
-
-
-def _born(pid: int) -> str:
-    """When a process was started, in clock ticks since boot (proc(5), field 22); empty when there is none."""
-    try:
-        return (_PROC / str(pid) / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""

@@ -8,10 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from stackbook import facts
 from stackbook.hosts import Host
-from stackbook.step import Step
+
+if TYPE_CHECKING:
+    from stackbook.step import Step
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,9 @@ anything is changed. Versions are strings: YAML and papermill would turn 1.30 in
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +16,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from stackbook.errors import InputError
+from stackbook.names import did_you_mean, profile_path
 from stackbook.registries import check_mirrors
 
 MAX_NODES = 8
@@ -259,41 +259,6 @@ def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode, deep: bool = False
 
 
 _Once.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def parameters_folder() -> Path:
-    """The folder of the profiles: `parameters/` of this checkout."""
-    return Path(__file__).resolve().parents[2] / "parameters"
-
-
-def profile_names() -> list[str]:
-    """The profiles that can be named, sorted."""
-    return sorted(path.stem for path in parameters_folder().glob("*.yaml"))
-
-
-def profile_path(name: str | Path) -> Path:
-    """The file of a profile given by name or by path.
-
-    Raises:
-        InputError: there is none.
-    """
-    text = str(name)
-    for candidate in (parameters_folder() / f"{text}.yaml", Path(text)):
-        if text and "\0" not in text and len(text) < 4096 and candidate.is_file():
-            return candidate
-    raise InputError(f"there is no profile {text!r}", fix=did_you_mean(text, profile_names(), "profiles"))
-
-
-def did_you_mean(word: str, known: Iterable[str], what: str = "names") -> str:
-    """The nearest of the known names, or all of them.
-
-    >>> did_you_mean("embeded", ["embedded", "vms"])
-    "did you mean 'embedded'?"
-    """
-    names = list(known)
-    if near := difflib.get_close_matches(word, names, n=1, cutoff=0.5):
-        return f"did you mean {near[0]!r}?"
-    return f"the {what} are: {', '.join(names) or 'none'}"
 
 
 def validate(model: type[Any], data: Mapping[str, Any], *, where: str) -> Any:

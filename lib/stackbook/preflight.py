@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ MEMORY_BASE, MEMORY_PER_NODE = 2.2 * GIB, 0.4 * GIB
 DISK_NEEDED = 12 * GIB
 # Each machine's systemd, containerd and kubelet hold some 60 inotify instances; the kernel's default is 128 a user.
 INOTIFY_PER_NODE = 64
+PODMAN = 4
+"""The oldest major version: earlier ones describe networks and containers in another way."""
 _PROBE = "stackbook-probe-"  # network namespaces, by the process that tries things in them
 
 
@@ -164,15 +167,12 @@ def _tools() -> Iterator[Requirement]:
 
 def _podman(host: LocalHost) -> Requirement:
     answer = host.run(["podman", "info", "--format", "{{.Version.Version}}"], check=False, timeout=60)
-    last = (answer.stderr.strip().splitlines() or ["no answer"])[-1]
-    return Requirement(
-        "podman works",
-        "must",
-        answer.ok,
-        answer.stdout.strip() if answer.ok else last[:200],
-        "" if answer.ok else "run `podman info` and mend what it names",
-        "it runs the machines",
-    )
+    found = answer.stdout.strip() if answer.ok else (answer.stderr.strip().splitlines() or ["no answer"])[-1][:200]
+    fix = "" if answer.ok else "run `podman info` and mend what it names"
+    if answer.ok and (version := re.match(r"\d+", found)) and int(version[0]) < PODMAN:
+        found = f"podman {found}, which has another JSON and no netavark"
+        fix = f"use Debian 12 or Ubuntu 24.04, or install podman {PODMAN} or newer"
+    return Requirement("podman works", "must", not fix, found, fix, "it runs the machines")
 
 
 def _kernel(host: LocalHost) -> Iterator[Requirement]:

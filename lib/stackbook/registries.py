@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import httpx
-
 from stackbook.errors import InputError
+
+if TYPE_CHECKING:
+    import ssl
+
+    import httpx
 
 CERTS = "/etc/containerd/certs.d"
 _MANIFESTS = ", ".join(
@@ -99,6 +102,8 @@ class Registries:
 
         One question, and one more where the registry wants an anonymous token first. Nothing is downloaded.
         """
+        import httpx
+
         image = Reference.parse(reference)
         address = self.address(image.registry)
         url = f"{address}/v2/{image.repository}/manifests/{image.version}"
@@ -112,6 +117,8 @@ class Registries:
         return _refusal(answer.status_code, address, image)
 
     def _trust(self) -> ssl.SSLContext:
+        import ssl
+
         context = ssl.create_default_context()
         if self.ca:
             context.load_verify_locations(self.ca)
@@ -196,7 +203,8 @@ def proxy_file(environment: Mapping[str, str], inside: Iterable[str]) -> str:
     if not values:
         return ""
     given = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-    values["no_proxy"] = ",".join([*(part.strip() for part in given.split(",") if part.strip()), *inside])
+    spared = [*(part.strip() for part in given.split(",") if part.strip()), *inside]
+    values["no_proxy"] = ",".join(dict.fromkeys(spared))
     quoted = {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in values.items()}
     return "".join(f'{name.upper()}="{value}"\n{name}="{value}"\n' for name, value in quoted.items())
 

@@ -21,7 +21,8 @@ from stackbook.chapter import Lab
 from stackbook.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.companions import end_group, following, only_run, prefetching
 from stackbook.errors import InputError, StackbookError
-from stackbook.parameters import ChapterParameters, Profile, did_you_mean, validate
+from stackbook.names import did_you_mean
+from stackbook.parameters import ChapterParameters, Profile, validate
 from stackbook.providers.embedded import Embedded
 from stackbook.redact import redact
 from stackbook.run_display import display
@@ -111,8 +112,8 @@ def run(
             prefetching(loaded, components, folder),
             following(folder, screen) as tell,
         ):
-            tell(left.announcement())
             try:
+                tell(left.announcement())
                 for chapter in chosen:
                     current.outcomes.append(_one(current, chapter, values[chapter.id], again, tell))
                     left.passed(chapter)

@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from stackbook.locks import born
+
 
 @contextlib.contextmanager
 def folder(name: str, base: Path | None = None) -> Iterator[Path]:
@@ -22,7 +24,7 @@ def folder(name: str, base: Path | None = None) -> Iterator[Path]:
         base: the folder that it is made in; the user's one for temporary files when None.
     """
     sweep(name, base)
-    prefix = f"stackbook-{name}-{os.getpid()}-"
+    prefix = f"stackbook-{name}-{os.getpid()}-{born(os.getpid())}-"
     # What cannot be removed is left to the next one's sweep.
     with tempfile.TemporaryDirectory(prefix=prefix, dir=base, ignore_cleanup_errors=True) as made:
         yield Path(made)
@@ -43,11 +45,15 @@ def of_this_process(name: str, base: Path | None = None) -> Path:
 
 
 def sweep(name: str, base: Path | None = None) -> list[str]:
-    """Remove the folders of that name whose process has ended; returns their names."""
+    """Remove the folders of that name whose process has ended; returns their names.
+
+    A name has the number of its process and when that was started: the kernel gives the numbers to others.
+    """
     gone = []
     for path in (base or Path(tempfile.gettempdir())).glob(f"stackbook-{name}-*-*"):
-        owner = re.fullmatch(rf"stackbook-{name}-(\d+)-\w+", path.name)
-        if owner and not Path(f"/proc/{owner[1]}").exists() and path.stat().st_uid == os.geteuid():
-            shutil.rmtree(path, ignore_errors=True)
-            gone.append(path.name)
+        owner = re.fullmatch(rf"stackbook-{name}-(\d+)-(\d+)-\w+", path.name)
+        with contextlib.suppress(FileNotFoundError):  # another process sweeps as well
+            if owner and born(int(owner[1])) != owner[2] and path.lstat().st_uid == os.geteuid():
+                shutil.rmtree(path, ignore_errors=True)
+                gone.append(path.name)
     return gone

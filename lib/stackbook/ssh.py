@@ -9,7 +9,8 @@ from pathlib import Path
 
 from stackbook import ssh_sockets
 from stackbook.errors import TransportError
-from stackbook.hosts import LocalHost, Result, RunningHost
+from stackbook.hosts import LocalHost, RunningHost
+from stackbook.results import Result
 
 
 @dataclass

@@ -44,7 +44,7 @@ def path(who: str) -> Path:
 def _folder() -> Path:
     """This process's folder."""
     refused = []
-    for base in _bases():
+    for base in bases():
         if wrong := _reachable(base):
             refused.append(f"{base}: {wrong}")
             continue
@@ -59,7 +59,7 @@ def _folder() -> Path:
     )
 
 
-def _bases() -> Iterator[Path]:
+def bases() -> Iterator[Path]:
     """Where the folder may be made, best first: what belongs to another user (under sudo) is left out."""
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or "/nonexistent")
     if not _foreign(runtime):

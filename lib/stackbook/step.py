@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from stackbook.errors import CheckFailed, StackbookError
-from stackbook.hosts import Result
 from stackbook.redact import redact, scrub
+from stackbook.results import Result
 from stackbook.ticker import Ticker, ticking
 
 _MAX_TEXT = 4000

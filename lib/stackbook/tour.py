@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from stackbook.cluster import pod_problem
 from stackbook.errors import CheckFailed, CommandFailed
-from stackbook.hosts import Result
 from stackbook.manifests import render
+from stackbook.results import Result
 from stackbook.waiting import until
 
 if TYPE_CHECKING:

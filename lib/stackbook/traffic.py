@@ -24,9 +24,10 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from stackbook.errors import InputError, StackbookError
-from stackbook.hosts import Host, Result
+from stackbook.hosts import Host
+from stackbook.request_keys import plain_id
+from stackbook.results import Result
 from stackbook.waiting import pause, until
-from stackbook.witnesses import plain_id
 
 COLUMNS = ("started", "status", "version", "seconds", "request_id", "flags", "error", "served_by", "group")
 BOUNDS: Mapping[str, tuple[float, float]] = {

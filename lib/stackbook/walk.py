@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from stackbook import facts, flannel
 from stackbook.cluster import pod_problem
 from stackbook.errors import CheckFailed, CommandFailed
-from stackbook.hosts import Host, Result
+from stackbook.hosts import Host
 from stackbook.manifests import render
+from stackbook.results import Result
 from stackbook.waiting import pause, until
 
 if TYPE_CHECKING:

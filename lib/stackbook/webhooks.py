@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from stackbook.hosts import Result
+from stackbook.results import Result
 from stackbook.waiting import pause
 
 BACK = 20.0

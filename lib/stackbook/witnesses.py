@@ -15,6 +15,7 @@ import pandas as pd
 
 from stackbook.display import PALETTE
 from stackbook.errors import CheckFailed
+from stackbook.request_keys import KEYS, count, plain_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,23 +23,8 @@ if TYPE_CHECKING:
     from stackbook.bench import Bench
     from stackbook.chapter import Lab
 
-KEYS = ["service", "version", "status"]
 NEIGHBOURS: Mapping[str, tuple[str, ...]] = {"reviews": ("ratings",)}
 """Services that a service asks in its turn."""
-
-
-def plain_id(request_id: str) -> str:
-    """A request's id without the digit in which Envoy notes whether it is traced (the version digit of the UUID).
-
-    >>> plain_id("0f1e2d3c-0000-9000-8000-000000000001")
-    '0f1e2d3c-0000-4000-8000-000000000001'
-    """
-    return f"{request_id[:14]}4{request_id[15:]}" if len(request_id) == 36 else request_id
-
-
-def count(frame: pd.DataFrame) -> pd.DataFrame:
-    """Lines counted by service, version and status."""
-    return frame.groupby(KEYS)["status"].count().rename("count").reset_index()
 
 
 def from_client(frame: pd.DataFrame, service: str) -> pd.DataFrame:

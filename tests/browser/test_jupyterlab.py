@@ -140,7 +140,7 @@ def test_plots_and_tables_of_a_long_chapter(
 
 def test_a_long_step_says_what_it_is_doing_while_it_runs(server: Any, page: Any, pictures: Path) -> None:
     sources = [
-        "from stackbook.chapter import bind\nfrom stackbook.waiting import pause\nlab = bind('00-preflight')",
+        "from stackbook import bind\nfrom stackbook.waiting import pause\nlab = bind('00-preflight')",
         "with lab.step('long', 'a step that takes its time') as step:\n    step.progress('asked twice')\n    pause(6)",
     ]
     cells = [nbformat.v4.new_code_cell(source) for source in sources]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from _pytest.mark import ParameterSet
 from labtools import ROOT
-from stackbook import chapters, runner
+from stackbook import chapters, runner, session
 from stackbook.chapter import Lab
 from stackbook.errors import StackbookError
 from stackbook.waiting import until
@@ -81,7 +81,7 @@ def test_a_chapter_prints_what_is_committed(
             pass
     if any(needed.startswith(STOOD_ON) for needed in chapter.needs):
         until(
-            lambda: Lab.open(chapter.id).preconditions() is None, what=f"what {chapter.id} needs is there", timeout=400,
+            lambda: session.opened(chapter.id).preconditions() is None, what=f"what {chapter.id} needs is there", timeout=400,
             every=5, tolerate=(StackbookError,),
         )  # fmt: skip
     # Executed before on this very lab, as it stands in the notebook? Then it is to change nothing.

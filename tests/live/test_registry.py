@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 import time
@@ -15,6 +16,7 @@ import yaml
 from labtools import keep_evidence, stackbook
 from registry_server import Server, refusing, serving
 from stackbook import images, reset
+from stackbook.artifacts.oci import Content, Entry, Image, Layer, write_archive
 from stackbook.chapter import Lab
 from stackbook.errors import ArtifactUnavailable
 from stackbook.hosts import Host
@@ -92,14 +94,24 @@ def test_a_registry_that_is_slow_or_gone_is_given_up(lab: Lab, machine: Host) ->
     assert left == "", left
 
 
-def test_a_corrupt_layer_is_noticed_and_what_is_right_is_pulled(lab: Lab, machine: Host, registry: Server) -> None:
-    archive = lab.artifacts.bundle("tracing").archive
-    (ours,) = [name for name in images.contents(archive) if "jaeger" in name]
-    registry.push(archive, {ours: "docker.io/faults/jaeger:1"})
-    manifest = json.loads(registry.blob(registry.pushed["docker.io/faults/jaeger:1"]).read_text())
+def made(folder: Path, *, size: int) -> Path:
+    """An archive with an image of so many bytes that no machine has yet."""
+    content = Content(size, data=os.urandom(size))
+    layer = Layer((Entry("random", "file", 0o644, content=content),))
+    write_archive([Image("stackbook.local/faults:1", (layer,), (), (), (), "")], folder / "faults.tar")
+    return folder / "faults.tar"
+
+
+def test_a_corrupt_layer_is_noticed_and_what_is_right_is_pulled(
+    lab: Lab, machine: Host, registry: Server, tmp_path: Path
+) -> None:  # fmt: skip
+    archive = made(tmp_path, size=1 << 20)
+    ours = "stackbook.local/faults:1"
+    registry.push(archive, {ours: "docker.io/faults/small:1"})
+    manifest = json.loads(registry.blob(registry.pushed["docker.io/faults/small:1"]).read_text())
     layer = registry.blob(manifest["layers"][-1]["digest"])
     right = layer.read_bytes()
-    name = "mirrored.test/faults/jaeger:1"
+    name = "mirrored.test/faults/small:1"
     with mirrored(machine, "mirrored.test", registry.address, registry.ca):
         try:
             layer.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
@@ -117,7 +129,7 @@ def test_a_corrupt_layer_is_noticed_and_what_is_right_is_pulled(lab: Lab, machin
 
 def test_another_ca_is_not_believed(lab: Lab, machine: Host, registry: Server) -> None:
     with mirrored(machine, "mirrored.test", registry.address), pytest.raises(PullFailed, match="certificate"):
-        images.pull({machine.name: machine}, "mirrored.test/faults/jaeger:1", timeout=60)
+        images.pull({machine.name: machine}, "mirrored.test/faults/small:1", timeout=60)
     assert "CERTIFICATE_VERIFY_FAILED" in Registries({"docker.io": registry.address}).why_not("docker.io/a:1")
 
 
@@ -226,11 +238,10 @@ def test_a_lab_that_only_pulls_says_what_is_missing(lab: Lab, registry: Server, 
     assert "\n" not in str(caught.value)
 
 
-def test_the_registry_ends_while_an_image_is_pulled(lab: Lab, machine: Host, registry: Server) -> None:
+def test_the_registry_ends_while_an_image_is_pulled(lab: Lab, machine: Host, registry: Server, tmp_path: Path) -> None:
     """Last, as it ends the registry: what was begun is given up with the reason, and the machine is as it was."""
-    push(lab, registry, ("logs",))
-    official = lab.artifacts.catalogue.image("elasticsearch").official
-    name = official.replace("docker.elastic.co", "mirrored.test")
+    registry.push(made(tmp_path, size=200 << 20), {"stackbook.local/faults:1": "docker.io/faults/large:1"})
+    name = "mirrored.test/faults/large:1"
     killer = threading.Timer(0.4, registry.process.kill)
     with mirrored(machine, "mirrored.test", registry.address, registry.ca):
         killer.start()

@@ -14,7 +14,7 @@ import pytest
 import strangers
 from canaries import NAME
 from labtools import stackbook
-from secrets_scan import scan
+from secrets_scan import command_lines, scan
 from stackbook import paths, scratch
 from stackbook.chapter import Lab
 from stackbook.cluster import CREDENTIALS
@@ -26,7 +26,8 @@ pytestmark = pytest.mark.live
 
 
 def test_no_secret_in_anything_that_was_left(lab: Lab, left_behind: Path, tmp_path: Path) -> None:
-    """Neither what was planted, nor a secret of the lab's own, nor anything of the shape of one: in no output, record, log or report."""
+    """Neither what was planted, nor a secret of the lab's own, nor anything of the shape of one: in no output, record, log or
+    report; and no process has one on its command line."""
     held = canaries.held(lab)
     assert any(NAME in where for where in held), "test_a_lab plants it"
     lab.provider.collect_logs(tmp_path / "journals")
@@ -45,7 +46,7 @@ def test_no_secret_in_anything_that_was_left(lab: Lab, left_behind: Path, tmp_pa
     logs = os.environ.get("STACKBOOK_TEST_LOGS", left_behind)
     everything = [runs, *state, logs, tmp_path, paths.notebooks(), paths.checkout() / "docs"]
     assert list(runs.rglob("report.html")) and state
-    found = scan(everything, held.values())
+    found = scan(everything, held.values()) + command_lines(held.values())
     scratch.sweep(CREDENTIALS)  # of kernels that were killed: the next process does it
     folders = Path(tempfile.gettempdir()).glob(f"stackbook-{CREDENTIALS}-*")
     assert [f for f in folders if not Path("/proc", f.name.split("-")[2]).exists()] == [], "of a process that has ended"

@@ -12,7 +12,7 @@ import pytest
 from stackbook import api_writing
 from stackbook import mesh_rules as rules
 from stackbook.cluster import Kube
-from stackbook.hosts import Result
+from stackbook.results import Result
 
 RULE = rules.destination_rule("reviews", versions=["v1"])
 OTHER = rules.virtual_service("ratings", rules.route(rules.to("ratings")))

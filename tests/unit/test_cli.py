@@ -17,6 +17,22 @@ from stackbook.errors import CheckFailed, HostUnfit, InputError
 from stackbook.parameters import Profile
 
 TOKEN = "abcdef.0123456789abcdef"
+KEPT = {
+    "SSL_CERT_FILE": "/home/me/ca.pem",
+    "SSL_CERT_DIR": "/home/me/certs",
+    "REQUESTS_CA_BUNDLE": "/home/me/ca.pem",
+    "CURL_CA_BUNDLE": "/home/me/ca.pem",
+    "https_proxy": "http://proxy.invalid:3128",
+    "HTTP_PROXY": "http://proxy.invalid:3128",
+    "all_proxy": "http://proxy.invalid:3128",
+    "NO_PROXY": "intranet.invalid",
+    "no_proxy": "intranet.invalid",
+    "LANG": "ja_JP.UTF-8",
+    "LC_ALL": "ja_JP.UTF-8",
+    "LC_TIME": "de_DE.UTF-8",
+    "TZ": "Asia/Tokyo",
+    "KUBECONFIG": "/home/me/.kube/config",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -177,6 +193,8 @@ def test_without_root_it_starts_again_under_sudo_with_the_same_words(
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(cli.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(os, "execv", execv)
+    for name, value in (KEPT | {"LD_PRELOAD": "x", "PYTHONSTARTUP": "x"}).items():
+        monkeypatch.setenv(name, value)
     words = ["run", "--only", "03", "-p", "pings", "9; rm x"]
     with pytest.raises(CheckFailed) as error:
         cli.become_root(cli._parser().parse_args(words), words)
@@ -184,7 +202,9 @@ def test_without_root_it_starts_again_under_sudo_with_the_same_words(
     assert (path, program) == ("/usr/bin/sudo", "/usr/bin/sudo")
     assert rest[-len(words) :] == words
     file = Path(rest[-len(words) - 1])
-    assert json.loads(file.read_text())["STACKBOOK_CACHE"] == str(home / "cache")
+    env = json.loads(file.read_text())
+    assert env["STACKBOOK_CACHE"] == str(home / "cache")
+    assert KEPT.items() <= env.items() and not {"LD_PRELOAD", "PYTHONSTARTUP"} & env.keys()
     shutil.rmtree(file.parent)
 
 
@@ -292,3 +312,64 @@ def test_plan_refuses_a_kubeconfig_that_is_not_there(home: Path, capsys: pytest.
     assert cli.main(["plan", "--profile", str(profile), "--only", "04"]) == 2
     said = capsys.readouterr()
     assert "nowhere" in said.err and len(said.err.strip().splitlines()) == 1 and said.out == ""
+
+
+HEAVY = {
+    "pandas",
+    "numpy",
+    "matplotlib",
+    "scipy",
+    "kubernetes",
+    "papermill",
+    "nbclient",
+    "IPython",
+    "httpx",
+    "requests",
+}
+
+
+def imported(words: list[str]) -> tuple[int, str, set[str]]:
+    """Exit status, what is said, and which large packages a command has imported, in a process of its own."""
+    code = (
+        "import sys\nfrom stackbook import cli\n"
+        "try:\n    status = cli.main(sys.argv[1:])\nexcept SystemExit as end:\n    status = end.code\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))\nsys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, timeout=60)
+    return done.returncode, done.stderr, set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["--help"], 0),
+        (["run", "--help"], 0),
+        (["--version"], 0),
+        (["list"], 0),
+        (["rn"], 2),
+        (["run", "--only", "kubeadmn"], 2),
+        (["plan", "--from", "05", "--to", "02"], 2),
+        (["plan", "--profile", "embeded"], 2),
+        (["status", "--profile", "embeded"], 2),
+    ],
+)
+def test_help_and_what_is_refused_by_name_need_no_large_package(words: list[str], status: int, home: Path) -> None:
+    ended, said, modules = imported(words)
+    assert ended == status, said
+    assert modules & (HEAVY | {"pydantic", "yaml"}) == set()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "--only", "03", "-p", "ping", "5"],
+        ["run", "-p", "kubernetes_version", "latest"],
+        ["plan", "--only", "03", "-p", "pings", "many"],
+        ["kubeconfig"],
+        ["shell", "k8s-nod1"],
+    ],
+)
+def test_what_is_refused_by_its_value_needs_no_more_than_the_parameters(words: list[str], home: Path) -> None:
+    ended, said, modules = imported(words)
+    assert ended == 2, said
+    assert modules & HEAVY == set()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from stackbook.errors import StackbookError
-from stackbook.hosts import Result
+from stackbook.results import Result
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackbook import checks, manifests, mesh_rules
+from stackbook import manifests, mesh_rules
 from stackbook.checks import Check
 from stackbook.errors import CheckFailed, InputError, WaitTimeout
 from stackbook.greeter import deployed, mesh_lessons, rules, stubs
 from stackbook.greeter.deployed import Greeter
 from stackbook.greeter.mesh_lessons import Hop
-from stackbook.hosts import Result
+from stackbook.results import Result
 
 
 class FakeKube:
@@ -193,6 +193,10 @@ class FakeLab:
         self.events: list[str] = []
         self.record, self.kubeconfig = self, kubeconfig
         self.has_turn = False
+        self.checks: tuple[Check, ...] = ()
+
+    def checks_of(self, chapter: str) -> tuple[Check, ...]:
+        return self.checks
 
     @contextlib.contextmanager
     def turn(self, what: str) -> Iterator[None]:
@@ -211,14 +215,15 @@ def test_without_a_mesh_the_second_half_says_that_it_was_not_run(capsys: pytest.
     assert "NOT run" in said and "✓" not in said and lab.events == ["skipped"]
 
 
-def test_a_mesh_that_is_asked_for_and_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mesh_that_is_asked_for_and_not_there_is_an_error() -> None:
     def absent(lab: Any) -> str:
         assert lab.has_turn, "another chapter may restart bookinfo's pods just now"
         raise CheckFailed("not available: istiod", fix="run chapter 05")
 
-    monkeypatch.setattr(checks, "of", lambda chapter: (Check("istio", "Istio's components are available", absent),))
+    lab = FakeLab()
+    lab.checks = (Check("istio", "Istio's components are available", absent),)
     with pytest.raises(CheckFailed, match="istiod") as caught:
-        deployed.asked_for(FakeLab(), True)  # type: ignore[arg-type]
+        deployed.asked_for(lab, True)  # type: ignore[arg-type]
     assert "stackbook run --to 05" in str(caught.value.fix)
 
 

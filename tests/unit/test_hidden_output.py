@@ -12,8 +12,9 @@ from stackbook import golang
 from stackbook.cluster import Kube
 from stackbook.errors import CheckFailed, CommandFailed, InputError, StackbookError, TransportError, WaitTimeout
 from stackbook.golang import ToolFailed
-from stackbook.hosts import LocalHost, Result
+from stackbook.hosts import LocalHost
 from stackbook.redact import MASK
+from stackbook.results import Result
 from stackbook.step import Record, step
 
 # Computed by the shell, so that it stands in the output only; of no shape that `redact` knows.

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -8,7 +10,8 @@ from pathlib import Path
 import pytest
 from stackbook import hosts
 from stackbook.errors import CommandFailed, TransportError, WaitTimeout
-from stackbook.hosts import ContainerHost, LocalHost, _born
+from stackbook.hosts import ContainerHost, LocalHost
+from stackbook.locks import born
 from stackbook.ssh import SSHHost
 from stackbook.waiting import beside, until
 
@@ -48,7 +51,7 @@ def test_files(tmp_path: Path) -> None:
 
 def test_container_and_ssh_commands_are_built_without_a_shell_in_between() -> None:
     container = ContainerHost(name="n", container="lab-n")
-    container._first = (os.getpid(), _born(os.getpid()))
+    container._first = (os.getpid(), born(os.getpid()))
     argv = container._argv(["ls", "a b"], {"K": "v"}, True)
     assert argv[:3] == ["nsenter", "-t", str(os.getpid())]
     assert argv[-3:] == ["K=v", "ls", "a b"]
@@ -142,3 +145,13 @@ def test_what_runs_beside_a_block_has_ended_with_it(error: type[BaseException] |
     except (RuntimeError, KeyboardInterrupt) as caught:
         assert type(caught) is error
     assert "looking" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_command_whose_output_somebody_else_still_holds_is_given_up_and_reaped() -> None:
+    """`systemd-run --pipe` hands its output to a unit, which goes on when it is killed."""
+    script = "import subprocess, time; subprocess.Popen(['sleep', '9'], start_new_session=True); time.sleep(30)"
+    start = time.monotonic()
+    with pytest.raises(WaitTimeout):
+        LocalHost().run([sys.executable, "-c", script], timeout=0.5)
+    assert time.monotonic() - start < 15
+    gc.collect()  # a child that was not reaped warns as it is collected, and every warning is an error here

@@ -8,7 +8,7 @@ import pytest
 from stackbook import webhooks
 from stackbook.cluster import Kube
 from stackbook.errors import CommandFailed
-from stackbook.hosts import Result
+from stackbook.results import Result
 
 WEBHOOK = (
     'failed calling webhook "namespace.sidecar-injector.istio.io": failed to call webhook: '

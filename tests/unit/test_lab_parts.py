@@ -14,9 +14,9 @@ import yaml
 from fakes import FakeHost
 from stackbook import checks, flannel, images, kubeadm, machines, mesh, reset, services, trials
 from stackbook.errors import CheckFailed, CommandFailed, CorruptArtifact, InputError
-from stackbook.hosts import Result
 from stackbook.machines import Identity
 from stackbook.parameters import Profile
+from stackbook.results import Result
 
 # kubeadm
 

@@ -356,7 +356,7 @@ class Kube:
         self.created = []
 
     def kubectl(self, *args, check=True, stdin=None, secret=False, timeout=60):
-        from stackbook.hosts import Result
+        from stackbook.results import Result
 
         assert args[0] in ("get", "create"), args
         if args[0] == "create":

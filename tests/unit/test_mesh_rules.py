@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stackbook import mesh_rules as rules
 from stackbook.errors import CheckFailed, InputError, TransportError, WaitTimeout
-from stackbook.hosts import Result
 from stackbook.mesh_rules import istiod, propagation
+from stackbook.results import Result
 
 UUID = "1f0c5e3a-8d1b-4c53-9d42-6a1f0b7c9e11"
 POD = {"app": "reviews", "pod-template-hash": "x"}

@@ -8,7 +8,8 @@ import pytest
 import yaml
 from stackbook.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.errors import InputError
-from stackbook.parameters import Profile, profile_names, validate
+from stackbook.names import profile_names
+from stackbook.parameters import Profile, validate
 
 
 def load(**overrides: Any) -> Profile:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stackbook.hosts import Result
+from stackbook.results import Result
 from stackbook.step import Record, Step, step
 
 QUIET = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)

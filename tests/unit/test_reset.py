@@ -11,9 +11,9 @@ import pytest
 from stackbook import host_state, paths, reset
 from stackbook.companions import only_run
 from stackbook.errors import CommandFailed, InputError, TransportError
-from stackbook.hosts import Result
 from stackbook.meanwhile import Marks, Others, split
 from stackbook.parameters import Profile
+from stackbook.results import Result
 
 SAVED = {
     "filter": "*filter\n:FORWARD ACCEPT [0:0]\n:NETAVARK_FORWARD - [0:0]\n"

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from stackbook import scratch
 from stackbook.cluster import CREDENTIALS
+from stackbook.locks import born
 
 
 @pytest.fixture(autouse=True)
@@ -30,14 +31,15 @@ def test_it_goes_with_its_block(elsewhere: Path) -> None:
 def test_what_a_killed_process_left_goes_with_the_next(elsewhere: Path) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    left = elsewhere / f"stackbook-trial-{ended.pid}-abc123"
-    of_another_name = elsewhere / f"stackbook-other-{ended.pid}-abc123"
-    still_used = elsewhere / f"stackbook-trial-{os.getpid()}-abc123"
+    left = elsewhere / f"stackbook-trial-{ended.pid}-7-abc123"
+    of_another_name = elsewhere / f"stackbook-other-{ended.pid}-7-abc123"
+    still_used = elsewhere / f"stackbook-trial-{os.getpid()}-{born(os.getpid())}-abc123"
+    left_by_an_older_one = elsewhere / f"stackbook-trial-{os.getpid()}-7-abc123"
     foreign = elsewhere / "stackbook-trial-notes-x"
-    for path in (left, of_another_name, still_used, foreign):
+    for path in (left, left_by_an_older_one, of_another_name, still_used, foreign):
         (path / "inside").mkdir(parents=True)
     with scratch.folder("trial"):
-        assert not left.exists()
+        assert not left.exists() and not left_by_an_older_one.exists()
         assert of_another_name.exists() and still_used.exists() and foreign.exists()
 
 

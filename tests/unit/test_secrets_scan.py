@@ -6,6 +6,8 @@ import base64
 import gzip
 import html
 import json
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,7 +15,7 @@ import pytest
 import secrets_scan
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from secrets_scan import scan
+from secrets_scan import command_lines, scan
 
 ROOT = Path(__file__).parents[2]
 CANARY = 'Canary7"<qz&\\9xK'
@@ -97,6 +99,18 @@ def test_it_says_where_without_saying_what(tmp_path: Path) -> None:
     path.write_text(f"one\ntwo\npassphrase is {CANARY}\n")
     (found,) = scan([path], [CANARY])
     assert str(found) == f"{path}:3: canary: passphrase is Can…"
+
+
+def test_a_process_with_a_secret_on_its_command_line_is_found(tmp_path: Path) -> None:
+    code = "import sys; print('ready', flush=True); sys.stdin.read()"
+    argv = [sys.executable, "-c", code, f"--password={CANARY}"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline()
+        (found,) = command_lines([CANARY, "not-in-there"])
+        assert found.path == Path(f"/proc/{process.pid}/cmdline") and CANARY not in str(found)
+    assert command_lines([CANARY]) == []
+    with pytest.raises(FileNotFoundError):
+        command_lines([CANARY], proc=tmp_path)
 
 
 def test_a_missing_path_and_a_meaningless_canary_are_refused(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_folder_that_is_not_ours_alone_any_more_is_refused_in_one_line(
 def test_where_others_could_put_a_folder_in_its_place_none_is_made(
     where: str, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ssh_sockets, "_bases", lambda: iter([temporary]))
+    monkeypatch.setattr(ssh_sockets, "bases", lambda: iter([temporary]))
     (temporary if where == "itself" else temporary.parent).chmod(0o777)
     with pytest.raises(InputError, match=r"no safe folder .*can be written by others.*TMPDIR") as caught:
         socket()
@@ -114,7 +114,7 @@ def test_a_socket_is_short_enough_for_the_kernel(temporary: Path, monkeypatch: p
     # ssh binds the name with 17 letters more before it gives the socket its own (mux.c).
     assert len(os.fsencode(f"{path}.0123456789abcdef")) <= 107
     ssh_sockets._folder.cache_clear()
-    monkeypatch.setattr(ssh_sockets, "_bases", lambda: iter([long]))
+    monkeypatch.setattr(ssh_sockets, "bases", lambda: iter([long]))
     with pytest.raises(InputError, match="too long for a socket"):
         socket()
 

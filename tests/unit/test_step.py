@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from stackbook.errors import CheckFailed
-from stackbook.hosts import Result
+from stackbook.results import Result
 from stackbook.step import Record, step
 
 

@@ -3,7 +3,7 @@
 import json
 
 from stackbook import storefront
-from stackbook.hosts import Result
+from stackbook.results import Result
 
 
 def entry(cluster):

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import pytest
 from stackbook.chapter_parameters import Tracing
 from stackbook.errors import CheckFailed, CommandFailed, InputError, WaitTimeout
-from stackbook.hosts import Result
 from stackbook.mesh_rules.propagation import Proxy, concerned
 from stackbook.parameters import validate
+from stackbook.results import Result
 from stackbook.statistics import AGREES, DIFFERS
 from stackbook.tracing import protocols, sampling, sending, switches, telemetry
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from stackbook import traffic
 from stackbook.errors import CommandFailed, InputError, StackbookError
-from stackbook.hosts import LocalHost, Result
+from stackbook.hosts import LocalHost
+from stackbook.results import Result
 
 DATA = Path(__file__).parents[2] / "lib/apps/cmd/load/testdata"
 IDS = "0123456789abcdef01"

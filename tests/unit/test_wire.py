@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stackbook import wire
 from stackbook.errors import CheckFailed
-from stackbook.hosts import Result
+from stackbook.results import Result
 from stackbook.traffic import Group, Plan
 
 

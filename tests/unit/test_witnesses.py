@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from stackbook import witnesses
+from stackbook import request_keys, witnesses
 from stackbook.errors import CheckFailed
 
 IDS = [f"00000000-0000-4000-8000-{n:012d}" for n in range(6)]
@@ -35,13 +35,13 @@ def gathered(
     sent = witnesses.from_client(client(), "reviews")
     lines = {"logs": witnesses.from_log(entries), "traces": witnesses.from_spans(traced)}
     table = witnesses.testimony(
-        {"client": witnesses.count(sent), "metrics": counted, **{n: witnesses.count(f) for n, f in lines.items()}},
+        {"client": request_keys.count(sent), "metrics": counted, **{n: request_keys.count(f) for n, f in lines.items()}},
         services=["reviews"])  # fmt: skip
     return table, witnesses.missed(sent, lines, service="reviews")
 
 
 def counted() -> pd.DataFrame:
-    return witnesses.count(witnesses.from_client(client(), "reviews"))
+    return request_keys.count(witnesses.from_client(client(), "reviews"))
 
 
 def test_three_witnesses_agree() -> None:
@@ -114,14 +114,14 @@ def evidence() -> witnesses.Evidence:
 
 def test_evidence_counts_the_client_only_where_it_asked_itself() -> None:
     assert list(evidence().table("reviews").columns) == [
-        *witnesses.KEYS,
+        *request_keys.KEYS,
         "client",
         "metrics",
         "logs",
         "traces",
         "all agree",
     ]
-    assert list(evidence().table("ratings").columns) == [*witnesses.KEYS, "metrics", "logs", "traces", "all agree"]
+    assert list(evidence().table("ratings").columns) == [*request_keys.KEYS, "metrics", "logs", "traces", "all agree"]
     assert evidence().missed() == {"logs": [], "traces": []}
 
 

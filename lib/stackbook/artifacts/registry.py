@@ -132,9 +132,11 @@ rm -rf "$root"/var/log/*.log "$root"/var/log/apt "$root"/var/cache/ldconfig/aux-
 
 # Java's packages put links where the manual pages would be, and fail without that folder.
 _BEFORE_JAVA = 'mkdir -p "$1/usr/share/man/man1"'
+# A proxy's address may hold a password: not on mmdebstrap's command line, which everybody can read, but in its environment.
+_APT_OPTIONS = 'umask 077; printf "%s\\n" "$STACKBOOK_APT" > "$1/etc/apt/apt.conf.d/98stackbook"'
 _CLEAN = r"""set -eu
 rm -rf "$1"/usr/share/doc/* "$1"/usr/share/man/* "$1"/var/lib/apt/lists/* "$1"/var/cache/debconf/*-old "$1"/var/log/*.log
-rm -f "$1/etc/apt/apt.conf.d/99mmdebstrap" "$1/etc/hostname" "$1/etc/resolv.conf"
+rm -f "$1/etc/apt/apt.conf.d/99mmdebstrap" "$1/etc/apt/apt.conf.d/98stackbook" "$1/etc/hostname" "$1/etc/resolv.conf"
 """
 
 
@@ -161,7 +163,7 @@ def debian_rootfs(
     argv = [
         *private, "mmdebstrap", f"--mode={mode}", "--variant=minbase", "--architectures=amd64", f"--keyring={_KEYRING}",
         f"--include={','.join(source.packages)}", '--aptopt=Apt::Install-Recommends "false"',
-        *(f"--aptopt={option}" for option in _apt_network_options()),
+        f"--setup-hook={_APT_OPTIONS}",
         *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "info", "groff")),
         *([] if source.boots else [f"--essential-hook={_BEFORE_JAVA}"]),
         f"--customize-hook=sh {hook} \"$1\"", source.suite, str(target), *debian_sources(source.suite),
@@ -179,7 +181,13 @@ def debian_rootfs(
     def tick(seconds: float) -> None:
         report(Progress(job, "build", seconds=seconds, remaining=max(estimate - seconds, 0.0) or None))
 
-    env = {**os.environ, "SOURCE_DATE_EPOCH": "0", "TMPDIR": str(folder), "LC_ALL": "C.UTF-8"}
+    env = {
+        **os.environ,
+        "STACKBOOK_APT": "\n".join(_apt_network_options()),
+        "SOURCE_DATE_EPOCH": "0",
+        "TMPDIR": str(folder),
+        "LC_ALL": "C.UTF-8",
+    }
     folder.chmod(0o755)  # apt's own user reads below it
     status = run(argv, env=env, cwd=folder, log=log, on_line=line, on_tick=tick, cancel=cancel)
     if status != 0:
@@ -210,7 +218,7 @@ def _host_repositories() -> list[tuple[str, str, str]]:
 def _apt_network_options() -> list[str]:
     """This host's own proxy and certificate settings of apt; they are removed again from the finished root."""
     lines = _ask(["apt-config", "dump", "--no-empty", "Acquire"]).splitlines()
-    return [line.rstrip(";") for line in lines if re.match(r"(?i)Acquire::https?::(Proxy|CaInfo|Verify|Timeout)", line)]
+    return [line for line in lines if re.match(r"(?i)Acquire::https?::(Proxy|CaInfo|Verify|Timeout)", line)]
 
 
 def _ask(argv: list[str]) -> str:

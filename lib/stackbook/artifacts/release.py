@@ -8,14 +8,12 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
-
 from stackbook.artifacts.process import Cancelled
 from stackbook.artifacts.progress import Progress, Report
 from stackbook.errors import ArtifactError, ArtifactUnavailable, CorruptArtifact
 
 _ATTEMPTS = 4
-_TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+_SECONDS, _TO_CONNECT = 30.0, 10.0
 _NEVER = threading.Event()
 
 
@@ -37,6 +35,8 @@ class Probe:
             return self._known[origin]
 
     def _ask(self, origin: str) -> str:
+        import httpx
+
         try:
             answer = httpx.head(origin, timeout=self._seconds, follow_redirects=False)
         except httpx.HTTPError as error:
@@ -61,6 +61,8 @@ def download(
         CorruptArtifact: the content is not what the checksum says.
         Cancelled: `cancel` was set; the partial file stays.
     """
+    import httpx
+
     if not sha256:
         reason = f"{url}: no published checksum is pinned for this version, so it is not downloaded"
         raise ArtifactUnavailable(reason, fix="use --source auto or registry, or pin the checksum in catalogue.yaml")
@@ -85,11 +87,14 @@ def download(
 
 
 def _attempt(url: str, partial: Path, job: str, report: Report, cancel: threading.Event, start: float) -> None:
+    import httpx
+
     have = partial.stat().st_size if partial.exists() else 0
+    timeout = httpx.Timeout(_SECONDS, connect=_TO_CONNECT)
     headers = {"Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
-    with httpx.stream("GET", url, headers=headers, timeout=_TIMEOUT, follow_redirects=True) as answer:
+    with httpx.stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as answer:
         if answer.status_code == 416:  # nothing is left to send: the digest decides whether it is the right file
             return
         if answer.status_code >= 500 or answer.status_code == 429:

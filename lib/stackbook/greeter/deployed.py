@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stackbook import checks, manifests, mesh
+from stackbook import manifests, mesh
 from stackbook.errors import CheckFailed, InputError, StackbookError
 from stackbook.greeter import http2, stubs
 from stackbook.waiting import until
@@ -42,7 +42,7 @@ def asked_for(lab: Lab, wanted: bool) -> bool:
     if not lab.kubeconfig.is_file():
         raise CheckFailed("the part in the mesh cannot start: this lab has no cluster", fix=fix)
     with lab.turn("the mesh of chapter 05"):  # other chapters restart its pods
-        for check in checks.of("05-istio"):
+        for check in lab.checks_of("05-istio"):
             try:
                 check.prove(lab)
             except StackbookError as error:

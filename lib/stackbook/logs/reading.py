@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from stackbook.logs.client import Store
+from stackbook.request_keys import plain_id
 from stackbook.waiting import until
-from stackbook.witnesses import plain_id
 
 COLUMNS = ("time", "service", "version", "pod", "direction", "status", "flags", "path", "request_id", "seconds")
 """Of the access logs; `time` is Unix time of the request's start, `seconds` how long it took."""

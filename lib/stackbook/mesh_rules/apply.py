@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import yaml
 
 from stackbook.errors import InputError
-from stackbook.hosts import Result
 from stackbook.mesh_rules.build import Rule
 from stackbook.mesh_rules.check import check, inventory
 from stackbook.mesh_rules.propagation import Mesh, propagate
+from stackbook.results import Result
 
 KINDS = {
     "VirtualService": "virtualservices.networking.istio.io",

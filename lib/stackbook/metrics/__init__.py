@@ -23,7 +23,7 @@ from stackbook.metrics.observe import (
     wait_usage,
 )
 from stackbook.metrics.words import Vocabulary, vocabulary
-from stackbook.witnesses import KEYS
+from stackbook.request_keys import KEYS
 
 __all__ = [
     "JOBS",

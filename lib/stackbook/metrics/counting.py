@@ -10,7 +10,7 @@ import pandas as pd
 from stackbook.metrics.client import Prometheus
 from stackbook.metrics.deploy import wait_scraped
 from stackbook.metrics.words import Vocabulary
-from stackbook.witnesses import KEYS, count
+from stackbook.request_keys import KEYS, count
 
 
 def service_counts(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stackbook.errors import InputError
-from stackbook.hosts import Result
+from stackbook.results import Result
 
 LABEL = "stackbook.lab"
 

@@ -17,11 +17,12 @@ from typing import Any
 
 from stackbook import paths
 from stackbook.errors import CommandFailed, HostUnfit, StackbookError, WaitTimeout
-from stackbook.hosts import ContainerHost, Host, LocalHost, Result, belongs
+from stackbook.hosts import ContainerHost, Host, LocalHost, belongs
 from stackbook.parameters import Node, Profile
 from stackbook.providers.base import Say
 from stackbook.providers.belongings import LABEL, Belongings, name_of
 from stackbook.providers.ssh import collect_journals
+from stackbook.results import Result
 from stackbook.waiting import until
 
 VOLUMES = ("containerd", "kubelet")  # of each machine

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from stackbook.errors import StackbookError
-from stackbook.witnesses import plain_id
+from stackbook.request_keys import plain_id
 
 if TYPE_CHECKING:
     from stackbook.tracing.jaeger import Jaeger

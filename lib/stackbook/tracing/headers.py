@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from stackbook.errors import CheckFailed
+from stackbook.request_keys import plain_id
 from stackbook.tracing.jaeger import Jaeger
 from stackbook.tracing.sending import Probe, request, send
 from stackbook.traffic import Executes
 from stackbook.waiting import until
-from stackbook.witnesses import plain_id
 
 if TYPE_CHECKING:
     from stackbook.bench import Bench

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from stackbook.errors import CheckFailed, StackbookError
+from stackbook.request_keys import plain_id
 from stackbook.tracing import telemetry
 from stackbook.tracing.jaeger import Jaeger
 from stackbook.tracing.sending import Probe, send
 from stackbook.traffic import Executes
 from stackbook.waiting import pause, until
-from stackbook.witnesses import plain_id
 
 if TYPE_CHECKING:
     from stackbook.cluster import Kube

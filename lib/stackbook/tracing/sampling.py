@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from stackbook import statistics
 from stackbook.errors import CheckFailed, WaitTimeout
 from stackbook.mesh_rules import percent
+from stackbook.request_keys import plain_id
 from stackbook.statistics import ShareTest
 from stackbook.tracing.jaeger import Jaeger
 from stackbook.tracing.sending import decisions, flood, request
 from stackbook.traffic import Executes
 from stackbook.waiting import until
-from stackbook.witnesses import plain_id
 
 CALLER = "load.default"
 RATINGS = "http://ratings:9080/ratings/0"

@@ -1,0 +1,21 @@
+"""How requests are told apart and counted, by whoever saw them: client, proxies' metrics, access logs, spans."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+KEYS = ["service", "version", "status"]
+
+
+def plain_id(request_id: str) -> str:
+    """A request's id without the digit in which Envoy notes whether it is traced (the version digit of the UUID).
+
+    >>> plain_id("0f1e2d3c-0000-9000-8000-000000000001")
+    '0f1e2d3c-0000-4000-8000-000000000001'
+    """
+    return f"{request_id[:14]}4{request_id[15:]}" if len(request_id) == 36 else request_id
+
+
+def count(frame: pd.DataFrame) -> pd.DataFrame:
+    """Lines counted by service, version and status."""
+    return frame.groupby(KEYS)["status"].count().rename("count").reset_index()
