@@ -17,7 +17,8 @@ from stackbook.locks import Lock
 MARKER = "CACHEDIR.TAG"
 LAYOUT = ("blobs", "trees", "files", "index", "history", "partial", "locks", "logs", "tmp", "build")
 _OF_THE_DISK = "lost+found"  # where the cache has a disk of its own
-_OWN_LINE = "# This folder is the cache of stackbook."
+_OWN_LINE = "# This file is a cache directory tag created by stackbook (stackbook-cache-1)."
+_OWN_LINES = {_OWN_LINE, "# This folder is the cache of stackbook."}  # the second was written for a short time
 _TEXT = f"""\
 Signature: 8a477f597d28d172789f06886806bc55
 {_OWN_LINE}
@@ -30,7 +31,7 @@ def marked(root: Path) -> bool:
     marker = root / MARKER
     if marker.is_symlink() or not marker.is_file():
         return False
-    return _OWN_LINE in marker.read_text(encoding="utf-8", errors="replace").splitlines()
+    return not _OWN_LINES.isdisjoint(marker.read_text(encoding="utf-8", errors="replace").splitlines())
 
 
 def demand(root: Path) -> None:
