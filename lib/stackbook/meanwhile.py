@@ -17,7 +17,7 @@ from typing import Any
 
 from stackbook import paths
 from stackbook.errors import StackbookError
-from stackbook.host_state import Difference, Lines, compare
+from stackbook.host_state import Difference, Lines, compare, plain_names
 from stackbook.hosts import Host
 from stackbook.parameters import Profile
 from stackbook.providers.belongings import LABEL, labels_of, name_of
@@ -88,6 +88,7 @@ class Others:
         places: their mount points and namespaces, and their ids.
         networks: the names of their networks.
         bridges: of podman's networks.
+        namespaces: the names of this host's network namespaces.
         links: this host's links by name, as `ip -j -d address` has them.
     """
 
@@ -98,6 +99,7 @@ class Others:
     networks: frozenset[str]
     bridges: frozenset[str]
     links: Mapping[str, Mapping[str, Any]]
+    namespaces: frozenset[str]
 
     @classmethod
     def look(cls, lab: str, host: Host) -> Others:
@@ -105,9 +107,10 @@ class Others:
         containers, networks = _listed(host, "ps", "-a"), _listed(host, "network", "ls")
         others = [entry for entry in containers or [] if labels_of(entry).get(LABEL) != lab]
         running = [entry for entry in others if entry.get("State") in ("running", "paused", "stopping")]
-        links = ""
+        links, spaces = "", []
         with suppress(StackbookError):  # the snapshot says that it could not be read
             links = host.run(["ip", "-j", "-d", "address"]).stdout
+            spaces = plain_names(host.run(["ip", "netns", "list"]).lines)
         return cls(
             known=containers is not None and networks is not None,
             running=bool(running),
@@ -116,6 +119,7 @@ class Others:
             networks=frozenset(name_of(e) for e in networks or [] if labels_of(e).get(LABEL) != lab),
             bridges=frozenset(str(entry.get("network_interface", "")) for entry in networks or []),
             links={entry["ifname"]: entry for entry in json.loads(links or "[]") if entry},
+            namespaces=frozenset(spaces),
         )
 
     def use(self, key: str, old: Mapping[str, Lines]) -> bool:
@@ -199,8 +203,10 @@ def _mount(path: str, marks: Marks, others: Others) -> bool:
         return True
     if path.startswith("/run/netns/"):
         return _namespace(path.rpartition("/")[2], others)
-    if path == "/run/netns":
-        return not others.places
+    if path == "/run/netns":  # it is there for as long as a namespace has a name
+        return not others.namespaces
+    if not re.search(r"[0-9a-f]{64}", path):  # podman's own, for all containers
+        return path.startswith(_OF_PODMAN) and not others.running
     return path.startswith(_OF_PODMAN) and not others.place(path)
 
 

@@ -35,6 +35,9 @@ def test_a_new_cache_is_marked_as_one_of_stackbooks(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     Store(tmp_path / "empty")
     assert cache_folder.marked(tmp_path / "empty")
+    (tmp_path / "disk" / "lost+found").mkdir(parents=True)
+    Store(tmp_path / "disk")
+    assert cache_folder.remove(tmp_path / "disk") == ["lost+found"]
 
 
 def test_somebodys_folder_is_refused_and_nothing_is_changed(tmp_path: Path) -> None:
@@ -56,6 +59,20 @@ def test_a_cache_from_before_there_was_a_marker_is_adopted(tmp_path: Path) -> No
         (tmp_path / "cache" / name).mkdir(parents=True)
     Store(tmp_path / "cache")
     assert cache_folder.marked(tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "# This file is a cache directory tag created by stackbook (stackbook-cache-1).",
+        "# This folder is the cache of stackbook.",
+    ],
+)
+def test_a_cache_that_was_marked_before_is_known_by_either_line(tmp_path: Path, line: str) -> None:
+    """A file from the wild, to the letter: the text of today may change, what was written stays."""
+    (tmp_path / "CACHEDIR.TAG").write_text(f"Signature: 8a477f597d28d172789f06886806bc55\n{line}\n")
+    assert cache_folder.marked(tmp_path)
+    Store(tmp_path)
 
 
 def test_a_marker_that_is_a_link_is_none(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_a_cache_without_the_marker_stays_roots(sudo: Path) -> None:
     assert owner(folder) == owner(paths.cache()) == (0, 0)
 
 
-@pytest.mark.parametrize("words", [["list"], ["run", "--only", "nothing"], ["reset"]])
+@pytest.mark.parametrize("words", [["list"], ["run", "--only", "03", "-p", "ping", "5"], ["reset"]])
 def test_every_command_gives_back_however_it_ends(
     sudo: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

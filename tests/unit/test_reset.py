@@ -45,7 +45,7 @@ class Answering:
 
 def others(**values: Any) -> Others:
     nothing = {"known": True, "running": False, "lab": False, "places": frozenset(), "networks": frozenset(),
-               "bridges": frozenset(), "links": {}}  # fmt: skip
+               "bridges": frozenset(), "links": {}, "namespaces": frozenset()}  # fmt: skip
     return Others(**nothing | values)
 
 
@@ -126,8 +126,13 @@ LINKS = {
     "podman5": {"linkinfo": {"info_kind": "bridge"}},
     "podman6": {"linkinfo": {"info_kind": "bridge"}},
 }
+THEIR_ID, LOST_ID = "c0ffee00" * 8, "decaf000" * 8
 RUNNING = others(
-    running=True, links=LINKS, bridges=frozenset({"podman6"}), places=frozenset({"netns-11111111-a", "c0ffee"})
+    running=True,
+    links=LINKS,
+    bridges=frozenset({"podman6"}),
+    places=frozenset({"netns-11111111-a", THEIR_ID}),
+    namespaces=frozenset({"blue"}),
 )
 NOBODY = others(links=LINKS, bridges=frozenset({"podman6"}))
 STORAGE = "/var/lib/containers/storage/overlay-containers"
@@ -160,8 +165,10 @@ STORAGE = "/var/lib/containers/storage/overlay-containers"
         ("mounts", "/media/usb vfat", False, False),
         ("mounts", "/home/u/.cache/stackbook/tmp/x/proc proc", True, True),
         ("mounts", "/run/netns/netns-11111111-a nsfs", False, True),
-        ("mounts", f"{STORAGE}/c0ffee/userdata/shm tmpfs", False, True),
-        ("mounts", f"{STORAGE}/decaf/userdata/shm tmpfs", True, True),
+        ("mounts", f"{STORAGE}/{THEIR_ID}/userdata/shm tmpfs", False, True),
+        ("mounts", f"{STORAGE}/{LOST_ID}/userdata/shm tmpfs", True, True),
+        ("mounts", "/var/lib/containers/storage/overlay ext4", False, True),
+        ("mounts", "/run/netns tmpfs", False, True),
         ("rules", "filter -A STRANGER -j RETURN", False, False),
         ("rules", "filter -A FORWARD -s 0.0.0.0/0 -j ACCEPT", False, False),
         ("rules", "filter -A NETAVARK_FORWARD -d 192.168.98.0/24 -j ACCEPT", True, True),

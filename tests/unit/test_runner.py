@@ -316,6 +316,27 @@ def test_bad_input_leaves_no_trace(tiny: Path) -> None:
     assert not paths.runs().exists()
 
 
+def test_what_is_somebody_elses_is_refused_before_anything_is_made(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is taken, and a cache folder with other things in it."""
+
+    def taken(_: object) -> None:
+        raise InputError("there is a volume of that name")
+
+    def begun(_: str) -> None:
+        pytest.fail("the run has begun: without this it would go on, on the lab that stands here")
+
+    monkeypatch.setattr(runner, "only_run", begun)
+    monkeypatch.setattr(runner.preflight, "demand", lambda _: None)
+    monkeypatch.setattr(runner.Embedded, "demand_names", taken)
+    with pytest.raises(InputError, match="there is a volume of that name"):
+        runner.run(only=("01",))
+    paths.cache().mkdir()
+    (paths.cache() / "holiday.jpg").touch()
+    with pytest.raises(InputError, match="is not a cache of stackbook"):
+        runner.run(only=("00",))
+    assert [path.name for path in home.rglob("*")] == ["cache", "holiday.jpg"]
+
+
 def test_a_plan_says_what_a_run_would_do_and_does_nothing(tiny: Path, papermill: list[str]) -> None:
     runner.run(only=("80",), say=lambda _: None)
     runs = sorted(paths.runs().iterdir())

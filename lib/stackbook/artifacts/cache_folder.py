@@ -16,7 +16,9 @@ from stackbook.locks import Lock
 
 MARKER = "CACHEDIR.TAG"
 LAYOUT = ("blobs", "trees", "files", "index", "history", "partial", "locks", "logs", "tmp", "build")
-_OWN_LINE = "# This folder is the cache of stackbook."
+_OF_THE_DISK = "lost+found"  # where the cache has a disk of its own
+_OWN_LINE = "# This file is a cache directory tag created by stackbook (stackbook-cache-1)."
+_OWN_LINES = {_OWN_LINE, "# This folder is the cache of stackbook."}  # the second was written for a short time
 _TEXT = f"""\
 Signature: 8a477f597d28d172789f06886806bc55
 {_OWN_LINE}
@@ -29,7 +31,7 @@ def marked(root: Path) -> bool:
     marker = root / MARKER
     if marker.is_symlink() or not marker.is_file():
         return False
-    return _OWN_LINE in marker.read_text(encoding="utf-8", errors="replace").splitlines()
+    return not _OWN_LINES.isdisjoint(marker.read_text(encoding="utf-8", errors="replace").splitlines())
 
 
 def demand(root: Path) -> None:
@@ -46,7 +48,7 @@ def demand(root: Path) -> None:
         raise InputError(f"{root} is no folder", fix="set STACKBOOK_CACHE to an empty folder, or to none that is there")
     if marked(root):
         return
-    foreign = sorted(entry.name for entry in root.iterdir() if entry.name not in LAYOUT)
+    foreign = sorted(entry.name for entry in root.iterdir() if entry.name not in (*LAYOUT, _OF_THE_DISK))
     if foreign:
         raise InputError(
             f"{root} is not a cache of stackbook: it has {_some(foreign)} in it",
