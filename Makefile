@@ -31,13 +31,13 @@ test: ## everything: lint, unit tests, the live lab, its chapters, faults, reset
 	@tools/test.sh all
 
 bench: setup ## the lab against the same steps by bare commands; writes bench/<time>.json and a plot
-	@$(BIN)/python -m stackbook.benchmark
+	@$(BIN)/python -m stackbook.app.benchmark
 
 bench-cold: setup ## make lab from an empty cache, whole; half an hour; writes bench/<time>-cold.json
-	@$(BIN)/python -m stackbook.cold_benchmark
+	@$(BIN)/python -m stackbook.app.cold_benchmark
 
 audit: setup ## known vulnerabilities of all dependencies; says so where the data cannot be reached
-	@$(BIN)/python -m stackbook.audit
+	@$(BIN)/python -m stackbook.app.audit
 
 fetch: setup ## obtain every component ahead of a run
 	@$(BIN)/stackbook fetch

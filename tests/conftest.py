@@ -5,16 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stackbook import startup
+from stackbook.app import import_patch
 
-startup.spare_grammar()
+import_patch.spare_grammar()
 sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(autouse=True)
 def own_secrets() -> Iterator[None]:
     """The secrets that a test makes are its own: the next one's texts are not searched for them."""
-    from stackbook import redact
+    from stackbook.core import redact
 
     before = dict(redact._known)
     yield

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stackbook.errors import CommandFailed
-from stackbook.hosts import Text
-from stackbook.results import Result
+from stackbook.core.errors import CommandFailed
+from stackbook.core.results import Result
+from stackbook.machines.transports import Text
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Search for secrets in everything that a run leaves: notebooks, pages, records, logs, and what is committed.
 
-This is on purpose not built on stackbook.redact: it is to find what that one misses.
+This is on purpose not built on stackbook.core.redact: it is to find what that one misses.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ if [ "$(id -u)" -eq 0 ]; then sudo=(); else sudo=(sudo -E env "PATH=$PATH" "HOME
 logs="${STACKBOOK_DIAGNOSTICS:-$(mktemp -d "${TMPDIR:-/tmp}/stackbook-test.XXXXXX")}"
 export STACKBOOK_TEST_LOGS="$logs" STACKBOOK_FIRST_RUN="$logs/lab.log"
 STACKBOOK_LAB_WAS_THERE="$("${sudo[@]}" $bin/python -c '
-from stackbook import paths
-from stackbook.parameters import Profile
+from stackbook.core import paths
+from stackbook.config.profile import Profile
 print(int((paths.state(Profile.load().lab) / "instance").exists()))')" || exit 1
 export STACKBOOK_LAB_WAS_THERE
 status=0
@@ -121,7 +121,7 @@ say "the components of the later chapters"
 ended building || tail -n 20 "$logs/building.log"
 
 # Three lanes: first the chapters, and nothing beside them, then what breaks things on purpose. What needs bookinfo, its rules or
-# what is traced waits for its turn (stackbook.turns), in any lane.
+# what is traced waits for its turn (stackbook.lab.turns), in any lane.
 nbval=tests/live/test_c_nbval.py
 before=$SECONDS
 for lane in 2 3; do beside "chapters-$lane" tests -v -m "lane(number=$lane)" "$nbval"; done

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stackbook.session import bind as bind
+    from stackbook.app.session import bind as bind
 
 __version__ = "0.1.0"
 
@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """`bind`, imported once it is asked for: the command line does without what it needs."""
     if name == "bind":
-        from stackbook.session import bind
+        from stackbook.app.session import bind
 
         return bind
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,6 +2,6 @@
 
 import sys
 
-from stackbook.cli import main
+from stackbook.app.cli import main
 
 sys.exit(main())

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, sync_playwright
-from stackbook import paths
-from stackbook.waiting import until
+from stackbook.core import paths
+from stackbook.core.waiting import until
 
 INSTALL = "STACKBOOK_BROWSER=1 tools/setup.sh (or: apt-get install chromium)"
 FLAGS = [

@@ -14,8 +14,8 @@ import nbformat
 import papermill
 import pytest
 import yaml
-from stackbook import paths
-from stackbook.waiting import until
+from stackbook.core import paths
+from stackbook.core.waiting import until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -140,7 +140,7 @@ def test_plots_and_tables_of_a_long_chapter(
 
 def test_a_long_step_says_what_it_is_doing_while_it_runs(server: Any, page: Any, pictures: Path) -> None:
     sources = [
-        "from stackbook import bind\nfrom stackbook.waiting import pause\nlab = bind('00-preflight')",
+        "from stackbook import bind\nfrom stackbook.core.waiting import pause\nlab = bind('00-preflight')",
         "with lab.step('long', 'a step that takes its time') as step:\n    step.progress('asked twice')\n    pause(6)",
     ]
     cells = [nbformat.v4.new_code_cell(source) for source in sources]

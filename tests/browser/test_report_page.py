@@ -10,7 +10,8 @@ from typing import Any
 
 import lab_page
 import pytest
-from stackbook import chapters, report
+from stackbook.app import report
+from stackbook.config import chapters
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 PHONE, DESK = (360, 740), (1280, 900)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 
 import yaml
-from stackbook.chapter import Lab
+from stackbook.lab.lab import Lab
 
 NAME = "stackbook-canary"
 SECRET_NAMES = re.compile(r"key|passw|secret|token|canary|elastic|shipper|kibana")

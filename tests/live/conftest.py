@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import strangers
 from labtools import Built, Done, keep_evidence, stackbook
-from stackbook import bench, paths, reset, tracing
-from stackbook.chapter import Lab
-from stackbook.hosts import LocalHost
-from stackbook.parameters import Profile
+from stackbook.app import reset
+from stackbook.config.profile import Profile
+from stackbook.core import paths
+from stackbook.lab.lab import Lab
+from stackbook.machines.transports import LocalHost
+from stackbook.observability import tracing
+from stackbook.traffic import testbed
 
 
 @pytest.fixture(scope="session")
@@ -64,18 +67,18 @@ def untraced(lab: Lab) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def standing_bench(lab: Lab) -> Iterator[None]:
     """The bench's two pods, from the first who asks to the end: what sets the bench up finds it, and leaves it."""
-    with bench.restored(lab):
+    with testbed.restored(lab):
         with lab.turn("the bench of the tests"):
-            bench.prepare(lab)
+            testbed.prepare(lab)
         yield
 
 
 @pytest.fixture(scope="module")
-def one_bench(lab: Lab, standing_bench: None) -> Iterator[bench.Bench]:
+def one_bench(lab: Lab, standing_bench: None) -> Iterator[testbed.Bench]:
     """The bench for all tests of a module; afterwards the traffic rules are those that were found."""
-    with bench.restored(lab):
+    with testbed.restored(lab):
         with lab.turn("the bench of the tests"):
-            table = bench.prepare(lab)
+            table = testbed.prepare(lab)
         yield table
 
 

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
-from stackbook import startup
+from stackbook.app import import_patch
 
-startup.spare_grammar()  # this plugin is loaded before nbval
+import_patch.spare_grammar()  # this plugin is loaded before nbval
 
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from stackbook import paths
-from stackbook.chapter import Lab
-from stackbook.cluster import Kube
-from stackbook.errors import StackbookError
+from stackbook.cluster.kube import Kube
+from stackbook.core import paths
+from stackbook.core.errors import StackbookError
+from stackbook.lab.lab import Lab
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,8 +11,8 @@ import matplotlib
 import matplotlib.pyplot as plt
 import nbformat
 from nbclient import NotebookClient
-from stackbook import paths
-from stackbook.chapter import Lab
+from stackbook.core import paths
+from stackbook.lab.lab import Lab
 
 SEPARATOR = "\n# next cell\n"
 

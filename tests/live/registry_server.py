@@ -19,8 +19,8 @@ from pathlib import Path
 
 import httpx
 from labtools import ROOT
-from stackbook.registries import Reference
-from stackbook.waiting import until
+from stackbook.config.registries import Reference
+from stackbook.core.waiting import until
 
 PROGRAM = ROOT / ".venv" / "test-tools" / "usr" / "bin" / "docker-registry"
 

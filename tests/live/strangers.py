@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackbook import ownership, paths
-from stackbook.hosts import Host, LocalHost
+from stackbook.core import ownership, paths
+from stackbook.machines.transports import Host, LocalHost
 
 _CHAIN, _RULE = "SOMEBODY", ("-s", "198.51.100.7/32", "-j", "RETURN")
 _VOLUME, _NETWORK, _SPACE = "stackbook-somebody-kubelet", "stackbook-two", "somebody"

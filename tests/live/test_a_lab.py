@@ -10,8 +10,8 @@ import canaries
 import pytest
 from canaries import NAME
 from labtools import Built, stackbook
-from stackbook import reset
-from stackbook.chapter import Lab
+from stackbook.app import reset
+from stackbook.lab.lab import Lab
 
 pytestmark = pytest.mark.live
 

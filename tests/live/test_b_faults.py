@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 from labtools import stackbook
-from stackbook import checks, kubeadm, runner
-from stackbook.chapter import Lab
-from stackbook.errors import StackbookError, TransportError
-from stackbook.providers.embedded import GONE, Embedded
-from stackbook.waiting import until
+from stackbook.app import checks, runner
+from stackbook.cluster import kubeadm
+from stackbook.core.errors import StackbookError, TransportError
+from stackbook.core.waiting import until
+from stackbook.lab.lab import Lab
+from stackbook.machines.providers.podman import GONE, Embedded
 from test_c_nbval import COMPARED, executed
 
 pytestmark = pytest.mark.live
@@ -91,7 +92,7 @@ def test_a_page_that_does_not_open_is_noticed(lab: Lab) -> None:
 
 
 def test_images_of_another_content_are_noticed(lab: Lab) -> None:
-    from stackbook.images import contents, lacks
+    from stackbook.cluster.image_import import contents, lacks
 
     wanted = contents(lab.artifacts.bundle("apps").archive)
     host = lab.machines["k8s-node1"]

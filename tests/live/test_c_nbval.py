@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from _pytest.mark import ParameterSet
 from labtools import ROOT
-from stackbook import chapters, runner, session
-from stackbook.chapter import Lab
-from stackbook.errors import StackbookError
-from stackbook.waiting import until
+from stackbook.app import runner, session
+from stackbook.config import chapters
+from stackbook.core.errors import StackbookError
+from stackbook.core.waiting import until
+from stackbook.lab.lab import Lab
 
 pytestmark = pytest.mark.live
 COMPARED = [c for c in chapters.available() if c.batch]

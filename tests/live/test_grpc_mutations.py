@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from stackbook import paths
-from stackbook.chapter import Lab
-from stackbook.errors import CheckFailed
+from stackbook.core import paths
+from stackbook.core.errors import CheckFailed
+from stackbook.lab.lab import Lab
 
 pytestmark = pytest.mark.live
 
@@ -61,7 +61,7 @@ def deployed(lab: Lab, cells: dict[str, str]) -> Iterator[dict[str, Any]]:
     names: dict[str, Any] = {}
     for name in ("parameters", "bind", "deploy"):
         exec(cells[name], names)
-    exec("from stackbook.greeter import balance", names)
+    exec("from stackbook.lessons.grpc import balance", names)
     yield names
     names["lab"].leave(names["scope"])
 

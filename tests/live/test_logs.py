@@ -8,13 +8,23 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from stackbook import checks
-from stackbook.chapter import Lab
-from stackbook.errors import CheckFailed, WaitTimeout
-from stackbook.logs import client, delivery, deploy, faults, guard, reading, rsyslog_config, shipper_script, writers
-from stackbook.logs.secret import NAMESPACE, SERVER
-from stackbook.redact import Secret
-from stackbook.waiting import pause, until
+from stackbook.app import checks
+from stackbook.core.errors import CheckFailed, WaitTimeout
+from stackbook.core.redact import Secret
+from stackbook.core.waiting import pause, until
+from stackbook.lab.lab import Lab
+from stackbook.observability.logs import (
+    access_control,
+    client,
+    deploy,
+    faults,
+    generators,
+    loss_accounting,
+    queries,
+    rsyslog_config,
+    shipper_script,
+)
+from stackbook.observability.logs.credentials import NAMESPACE, SERVER
 
 pytestmark = pytest.mark.live
 
@@ -27,7 +37,7 @@ def logs(lab: Lab) -> Iterator[Lab]:
         deploy.template(store)
     deploy.ship(lab, retention_days=7)
     with client.opened(lab.kube) as store:
-        delivery.wait_current(lab.kube, store, timeout=120)
+        loss_accounting.wait_current(lab.kube, store, timeout=120)
     yield lab
 
 
@@ -38,16 +48,16 @@ def claim(id: str) -> checks.Check:
 @contextlib.contextmanager
 def in_vain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The newest lines are waited for in vain while the block runs: a few seconds will do."""
-    wait = delivery.wait_current
+    wait = loss_accounting.wait_current
     with monkeypatch.context() as patch:
-        patch.setattr(delivery, "wait_current", lambda kube, store, *, timeout: wait(kube, store, timeout=4))
+        patch.setattr(loss_accounting, "wait_current", lambda kube, store, *, timeout: wait(kube, store, timeout=4))
         yield
 
 
 def wait_behind(lab: Lab, node: str) -> None:
     """Wait until the newest line of a machine is too old for the claim."""
     with client.opened(lab.kube) as store:
-        until(lambda: any(row["node"] == node and row["missing since"] for row in delivery.behind(lab.kube, store, limit=6)),
+        until(lambda: any(row["node"] == node and row["missing since"] for row in loss_accounting.behind(lab.kube, store, limit=6)),
               what=f"lines of {node} are missing", timeout=30)  # fmt: skip
 
 
@@ -88,8 +98,8 @@ def test_a_shipper_stopped_on_one_machine_is_noticed_and_loses_nothing(
     finally:
         signal("CONT")
     with client.opened(logs.kube) as store:
-        assert delivery.wait_whole(logs.kube, store, began - 5) == []
-        found = delivery.pulses(store, began - 5, time.time())
+        assert loss_accounting.wait_whole(logs.kube, store, began - 5) == []
+        found = loss_accounting.pulses(store, began - 5, time.time())
     assert set(found["node"]) == {row["node"], *others}
 
 
@@ -123,11 +133,17 @@ def shipper_with(lab: Lab, old: str, new: str) -> Iterator[None]:
 
 def test_a_line_dropped_on_purpose_is_missed_by_its_number(logs: Lab) -> None:
     drop = 'if $msg contains " line 77 " then stop\n  set $.path'
-    with shipper_with(logs, "set $.path", drop), writers.numbered(logs, 2000, seconds=4) as pods:
+    with shipper_with(logs, "set $.path", drop), generators.numbered(logs, 2000, seconds=4) as pods:
         with client.opened(logs.kube) as store:
-            until(lambda: store.count(delivery.lines_of(pods)) >= 1998, what="the other lines are found", timeout=120)
-            found = delivery.wait_arrived(store, pods, quiet=3)
-        assert delivery.problems(found, pods.share) == [f"{node}: 1 of 1000 lines missing: 77" for node in pods.share]
+            until(
+                lambda: store.count(loss_accounting.lines_of(pods)) >= 1998,
+                what="the other lines are found",
+                timeout=120,
+            )
+            found = loss_accounting.wait_arrived(store, pods, quiet=3)
+        assert loss_accounting.problems(found, pods.share) == [
+            f"{node}: 1 of 1000 lines missing: 77" for node in pods.share
+        ]
 
 
 def test_torn_stack_traces_are_seen(logs: Lab) -> None:
@@ -135,13 +151,13 @@ def test_torn_stack_traces_are_seen(logs: Lab) -> None:
     never = rsyslog_config.CONTINUES.replace("\\", "\\\\")
     with (
         shipper_with(logs, f"(re_match($.rest, '{never}')", "(re_match($.rest, '^never')"),
-        writers.traces(logs) as pod,
+        generators.traces(logs) as pod,
     ):
-        mine = reading.term("kubernetes.pod", pod)
+        mine = queries.term("kubernetes.pod", pod)
         with client.opened(logs.kube) as store:
             until(lambda: store.count(mine) > 7, what="the lines of the traces can be found", timeout=40)
             messages = [document["message"] for document in store.documents(mine)]
-    assert writers.JAVA not in messages
+    assert generators.JAVA not in messages
 
 
 def test_a_wrong_password_is_said_in_one_line(logs: Lab) -> None:
@@ -158,15 +174,15 @@ def test_shippers_that_are_locked_out_fail_the_claim(logs: Lab, monkeypatch: pyt
         with in_vain(monkeypatch), pytest.raises(WaitTimeout, match="refuses"):
             claim("current").prove(logs)
     with client.opened(logs.kube) as store:
-        delivery.wait_current(logs.kube, store, timeout=120)
+        loss_accounting.wait_current(logs.kube, store, timeout=120)
 
 
 def test_a_shipper_that_may_read_fails_the_claim(logs: Lab) -> None:
     with elasticsearch(logs, "sed -i s/create_doc/all/ config/roles.yml", "cp /settings/roles.yml config/"):
-        until(lambda: guard.unguarded(logs.kube), what="the shipper may read", timeout=20)
+        until(lambda: access_control.unguarded(logs.kube), what="the shipper may read", timeout=20)
         with pytest.raises(CheckFailed, match="the shipper reads"):
             claim("guarded").prove(logs)
-    until(lambda: not guard.unguarded(logs.kube), what="the shipper may only add", timeout=20)
+    until(lambda: not access_control.unguarded(logs.kube), what="the shipper may only add", timeout=20)
 
 
 def test_a_retention_that_does_not_run_fails_the_claim(logs: Lab) -> None:
@@ -182,26 +198,26 @@ def test_a_retention_that_does_not_run_fails_the_claim(logs: Lab) -> None:
 
 
 def test_a_shipper_killed_outright_loses_nothing(logs: Lab) -> None:
-    with writers.numbered(logs, 4000, seconds=8) as pods:
+    with generators.numbered(logs, 4000, seconds=8) as pods:
         with client.opened(logs.kube) as store:
-            until(lambda: store.count(delivery.lines_of(pods)), what="the first lines are found", timeout=40)
+            until(lambda: store.count(loss_accounting.lines_of(pods)), what="the first lines are found", timeout=40)
             logs.kube.kubectl("delete", "pod", "-n", NAMESPACE, "-l", "app=shipper", "--force", "--grace-period=0")
             pause(1)
             logs.kube.wait_rollout(NAMESPACE, "daemonset/shipper")
-            found = delivery.wait_arrived(store, pods)
-        assert delivery.problems(found, pods.share) == []
+            found = loss_accounting.wait_arrived(store, pods)
+        assert loss_accounting.problems(found, pods.share) == []
 
 
 def test_a_shipper_ended_in_good_order_while_nobody_takes_its_lines_loses_nothing(logs: Lab) -> None:
     """The lines are long: what it has in hand for one request is megabytes."""
-    with writers.numbered(logs, 600, seconds=3, filled=0.9) as pods:
+    with generators.numbered(logs, 600, seconds=3, filled=0.9) as pods:
         with client.opened(logs.kube) as store:
-            until(lambda: store.count(delivery.lines_of(pods)), what="the first lines are found", timeout=40)
+            until(lambda: store.count(loss_accounting.lines_of(pods)), what="the first lines are found", timeout=40)
         with deploy.away(logs.kube):
             deploy.restart(logs.kube, "shipper")
         with client.opened(logs.kube) as store:
-            found = delivery.wait_arrived(store, pods)
-        assert delivery.problems(found, pods.share) == []
+            found = loss_accounting.wait_arrived(store, pods)
+        assert loss_accounting.problems(found, pods.share) == []
 
 
 @contextlib.contextmanager
@@ -225,7 +241,7 @@ def test_a_shipper_away_until_the_kubelet_compresses_a_log_loses_nothing(logs: L
     """What the kubelet does at a log's second rotation is done here by hand; the logs are too small for it to rotate them too."""
     with contextlib.ExitStack() as stack:
         with no_shipper(logs):
-            pods = stack.enter_context(writers.numbered(logs, 2000, seconds=2, filled=0.5))
+            pods = stack.enter_context(generators.numbered(logs, 2000, seconds=2, filled=0.5))
             for node, count in pods.share.items():
                 until(lambda: pods.pod(node)["status"]["phase"] == "Running", what="it writes", timeout=40)  # noqa: B023
                 pod = pods.pod(node)["metadata"]
@@ -235,8 +251,8 @@ def test_a_shipper_away_until_the_kubelet_compresses_a_log_loses_nothing(logs: L
                       what=f"{count} lines are written", timeout=40)  # fmt: skip
                 logs.machines[node].run(["sh", "-c", f"cd {folder} && mv 0.log 0.log.20261123-000000 && gzip 0.log.*"])
         with client.opened(logs.kube) as store:
-            found = delivery.wait_arrived(store, pods)
-        assert delivery.problems(found, pods.share) == []
+            found = loss_accounting.wait_arrived(store, pods)
+        assert loss_accounting.problems(found, pods.share) == []
 
 
 def test_a_log_rotated_behind_deleted_ones_is_seen_all_the_same(logs: Lab) -> None:

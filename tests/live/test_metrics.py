@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 from mutate import copy, run_here
-from stackbook import metrics
-from stackbook.chapter import Lab
-from stackbook.chapter_parameters import CHAPTER_PARAMETERS
-from stackbook.errors import CheckFailed, WaitTimeout
+from stackbook.config.chapter_parameters import CHAPTER_PARAMETERS
+from stackbook.core.errors import CheckFailed, WaitTimeout
+from stackbook.lab.lab import Lab
+from stackbook.observability import metrics
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("one_bench", "alone", "prometheus")]
 FEW = {"requests = 300": "requests = 100"}

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 from labtools import ROOT, stackbook
-from stackbook import kubeadm, paths, reset
-from stackbook.chapter import Lab
-from stackbook.parameters import Profile
-from stackbook.providers.embedded import Embedded
-from stackbook.step import Record
+from stackbook.app import reset
+from stackbook.cluster import kubeadm
+from stackbook.config.profile import Profile
+from stackbook.core import paths
+from stackbook.lab.lab import Lab
+from stackbook.lab.step import Record
+from stackbook.machines.providers.podman import Embedded
 
 pytestmark = pytest.mark.live
 

@@ -6,11 +6,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from stackbook import checks, metrics
-from stackbook.chapter import Lab
-from stackbook.chapter_parameters import CHAPTER_PARAMETERS
-from stackbook.errors import CheckFailed
-from stackbook.waiting import until
+from stackbook.app import checks
+from stackbook.config.chapter_parameters import CHAPTER_PARAMETERS
+from stackbook.core.errors import CheckFailed
+from stackbook.core.waiting import until
+from stackbook.lab.lab import Lab
+from stackbook.observability import metrics
 
 pytestmark = pytest.mark.live
 SCRAPE = CHAPTER_PARAMETERS["10-metrics"]().scrape_seconds

@@ -15,14 +15,15 @@ import pytest
 import yaml
 from labtools import keep_evidence, stackbook
 from registry_server import Server, refusing, serving
-from stackbook import images, reset
-from stackbook.artifacts.oci import Content, Entry, Image, Layer, write_archive
-from stackbook.chapter import Lab
-from stackbook.errors import ArtifactUnavailable
-from stackbook.hosts import Host
-from stackbook.images import PullFailed
-from stackbook.parameters import Profile
-from stackbook.registries import Reference, Registries
+from stackbook.app import reset
+from stackbook.artifacts.oci_archive import Content, Entry, Image, Layer, write_archive
+from stackbook.cluster import image_import
+from stackbook.cluster.image_import import PullFailed
+from stackbook.config.profile import Profile
+from stackbook.config.registries import Reference, Registries
+from stackbook.core.errors import ArtifactUnavailable
+from stackbook.lab.lab import Lab
+from stackbook.machines.transports import Host
 
 pytestmark = pytest.mark.live
 
@@ -46,7 +47,7 @@ def push(lab: Lab, server: Server, bundles: tuple[str, ...]) -> None:
     catalogue = lab.artifacts.catalogue
     for bundle in bundles:
         archive = lab.artifacts.bundle(bundle).archive
-        ours = images.contents(archive)
+        ours = image_import.contents(archive)
         for image in catalogue.images.values():
             stands_for = (
                 catalogue.image(image.instead) if image.instead and image.name.startswith("bookinfo-") else image
@@ -76,7 +77,7 @@ def mirrored(host: Host, name: str, url: str, ca: Path | None = None) -> Iterato
 def test_what_a_registry_refuses_is_one_line(lab: Lab, machine: Host, status: int, said: str) -> None:
     with refusing(lab.profile.gateway, 0, status) as url, mirrored(machine, "faults.test", url):
         with pytest.raises(PullFailed) as caught:
-            images.pull({machine.name: machine}, "faults.test/a:1", timeout=60)
+            image_import.pull({machine.name: machine}, "faults.test/a:1", timeout=60)
         reason = Registries({"faults.test": url}).why_not("faults.test/a:1")
     assert said in caught.value.message and "\n" not in str(caught.value), caught.value.message
     assert reason and url in reason
@@ -86,10 +87,10 @@ def test_a_registry_that_is_slow_or_gone_is_given_up(lab: Lab, machine: Host) ->
     with refusing(lab.profile.gateway, 0, 200, seconds=60) as url, mirrored(machine, "faults.test", url):
         start = time.monotonic()
         with pytest.raises(PullFailed, match=r"was not there .* after 4 s"):
-            images.pull({machine.name: machine}, "faults.test/a:1", timeout=4)
+            image_import.pull({machine.name: machine}, "faults.test/a:1", timeout=4)
         assert time.monotonic() - start < 20
     with mirrored(machine, "faults.test", url), pytest.raises(PullFailed, match="refused"):
-        images.pull({machine.name: machine}, "faults.test/a:1", timeout=60)
+        image_import.pull({machine.name: machine}, "faults.test/a:1", timeout=60)
     left = machine.run(["systemctl", "list-units", "--no-legend", "stackbook-pull-*"], check=False).stdout
     assert left == "", left
 
@@ -116,20 +117,25 @@ def test_a_corrupt_layer_is_noticed_and_what_is_right_is_pulled(
         try:
             layer.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
             with pytest.raises(PullFailed, match="digest"):
-                images.pull({machine.name: machine}, name, timeout=120)
-            assert name not in images.present(machine)
+                image_import.pull({machine.name: machine}, name, timeout=120)
+            assert name not in image_import.present(machine)
             layer.write_bytes(right)
-            assert images.pull({machine.name: machine}, name, digest=images.contents(archive)[ours], timeout=120) == 1
-            assert images.pull({machine.name: machine}, name, timeout=120) == 0
+            assert (
+                image_import.pull(
+                    {machine.name: machine}, name, digest=image_import.contents(archive)[ours], timeout=120
+                )
+                == 1
+            )
+            assert image_import.pull({machine.name: machine}, name, timeout=120) == 0
             with pytest.raises(PullFailed, match="is pinned"):
-                images.pull({machine.name: machine}, name, digest="sha256:" + "0" * 64, timeout=120)
+                image_import.pull({machine.name: machine}, name, digest="sha256:" + "0" * 64, timeout=120)
         finally:
             machine.run(["ctr", "-n", "k8s.io", "images", "rm", name], check=False)
 
 
 def test_another_ca_is_not_believed(lab: Lab, machine: Host, registry: Server) -> None:
     with mirrored(machine, "mirrored.test", registry.address), pytest.raises(PullFailed, match="certificate"):
-        images.pull({machine.name: machine}, "mirrored.test/faults/small:1", timeout=60)
+        image_import.pull({machine.name: machine}, "mirrored.test/faults/small:1", timeout=60)
     assert "CERTIFICATE_VERIFY_FAILED" in Registries({"docker.io": registry.address}).why_not("docker.io/a:1")
 
 
@@ -188,7 +194,7 @@ def test_a_lab_comes_from_the_registry(pulled: Path, registry: Server) -> None:
     } <= from_registry
     assert (source["load"], source["kibana"], source["fluentd"]) == ("build", "none", "build")
     for host in second.machines.values():
-        there = images.present(host)
+        there = image_import.present(host)
         ours = [name for name in there if name.startswith("stackbook.local/")]
         assert not [
             name for name in ours if not any(word in name for word in ("load", "echo", "bookinfo", "greeter", "tools"))
@@ -224,7 +230,7 @@ def test_a_pull_that_fails_half_way_ends_in_the_build(pulled: Path, registry: Se
     assert second.image("prometheus") == lab.artifacts.catalogue.image("prometheus").reference
     assert any("prometheus is built instead" in line for line in said), said
     for host in second.machines.values():
-        assert second.image("prometheus") in images.present(host)
+        assert second.image("prometheus") in image_import.present(host)
 
 
 def test_a_lab_that_only_pulls_says_what_is_missing(lab: Lab, registry: Server, pulled: Path, tmp_path: Path) -> None:
@@ -246,7 +252,7 @@ def test_the_registry_ends_while_an_image_is_pulled(lab: Lab, machine: Host, reg
     with mirrored(machine, "mirrored.test", registry.address, registry.ca):
         killer.start()
         with pytest.raises(PullFailed) as caught:
-            images.pull({machine.name: machine}, name, timeout=90)
+            image_import.pull({machine.name: machine}, name, timeout=90)
         killer.join()
     assert "\n" not in caught.value.message
-    assert name not in images.present(machine)
+    assert name not in image_import.present(machine)

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stackbook import facts, machines, operations
-from stackbook.chapter import Lab
-from stackbook.errors import CommandFailed, TransportError
-from stackbook.hosts import Host
-from stackbook.redact import Secret
-from stackbook.ssh import SSHHost
-from stackbook.waiting import until
+from stackbook.core.errors import CommandFailed, TransportError
+from stackbook.core.redact import Secret
+from stackbook.core.waiting import until
+from stackbook.lab.lab import Lab
+from stackbook.machines import facts, identity, operations
+from stackbook.machines.ssh_host import SSHHost
+from stackbook.machines.transports import Host
 
 pytestmark = pytest.mark.live
 KEYS = "/root/.ssh/authorized_keys"
@@ -50,7 +50,7 @@ def remote(lab: Lab, worker: Host, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_facts_read_the_same_as_from_inside(remote: SSHHost, worker: Host) -> None:
-    assert machines.identity(worker.name, remote) == machines.identity(worker.name, worker)
+    assert identity.identity(worker.name, remote) == identity.identity(worker.name, worker)
     for fact in (facts.ROUTES, facts.INTERFACES, facts.MACHINE_ID, facts.CGROUP):
         assert fact.read(remote) == fact.read(worker)
 

@@ -13,12 +13,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from stackbook import bench, checks, paths, tracing
-from stackbook.bench import Bench
-from stackbook.chapter import Lab
-from stackbook.errors import CheckFailed, StackbookError, WaitTimeout
-from stackbook.tracing import frames, switches, telemetry
-from stackbook.traffic import Group, Plan, from_mesh, send
+from stackbook.app import checks
+from stackbook.core import paths
+from stackbook.core.errors import CheckFailed, StackbookError, WaitTimeout
+from stackbook.lab.lab import Lab
+from stackbook.observability import tracing
+from stackbook.observability.tracing import outages, span_table, telemetry
+from stackbook.traffic import testbed
+from stackbook.traffic.load_client import Group, Plan, from_mesh, send
+from stackbook.traffic.testbed import Bench
 
 pytestmark = pytest.mark.live
 NOTHING = "__import__('contextlib').nullcontext()"
@@ -158,12 +161,12 @@ def test_propagation_off_is_noticed(
 ) -> None:
     with (
         monkeypatch.context() as patch,
-        switches.not_forwarding(lab.kube, chapter["table"], "reviews-v3"),
+        outages.not_forwarding(lab.kube, chapter["table"], "reviews-v3"),
         pytest.raises((CheckFailed, WaitTimeout), match=r"6 spans|no span"),
     ):
         patch.setitem(IN_TIME, "timeout", SOON)
         exec(cells["one"], dict(chapter))
-    assert switches.forwarding(lab.kube, "reviews-v3")
+    assert outages.forwarding(lab.kube, "reviews-v3")
     exec(cells["one"], dict(chapter))  # and is well again
 
 
@@ -203,10 +206,10 @@ def test_ten_thousand_spans_are_read_and_joined_by_request_id(chapter: dict[str,
     assert (sent["status"] == 200).all()
     wanted = set(sent["request_id"])
     deadline = time.monotonic() + 30
-    found = frames.parse([])
+    found = span_table.parse([])
     while time.monotonic() < deadline and not (wanted <= set(found["request_id"]) and len(found) >= 6 * len(wanted)):
         found = tracing.spans(chapter["jaeger"], since=began - 1, services=["load.default"], request_ids=wanted)
     assert len(found) >= 10_000
     own = found[(found["service"] == "load.default") & found["request_id"].isin(wanted)]
     assert sorted(own["request_id"]) == sorted(wanted)
-    assert bench.NAMESPACE == "default" and found.groupby("trace_id").size().between(6, 8).all()
+    assert testbed.NAMESPACE == "default" and found.groupby("trace_id").size().between(6, 8).all()

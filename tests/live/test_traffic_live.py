@@ -3,10 +3,11 @@
 import pytest
 from kubernetes.client import CustomObjectsApi
 from labtools import stackbook
-from stackbook import bench, benchmark
-from stackbook import mesh_rules as rules
-from stackbook.errors import CheckFailed, InputError, StackbookError
-from stackbook.waiting import pause
+from stackbook.app import benchmark
+from stackbook.core.errors import CheckFailed, InputError, StackbookError
+from stackbook.core.waiting import pause
+from stackbook.mesh import rules
+from stackbook.traffic import testbed
 
 pytestmark = pytest.mark.live
 SUBSETS = rules.destination_rule("reviews", versions=["v1", "v3"])
@@ -14,8 +15,8 @@ SUBSETS = rules.destination_rule("reviews", versions=["v1", "v3"])
 
 @pytest.fixture(scope="module")
 def table(lab, untraced):
-    with bench.restored(lab):
-        yield bench.prepare(lab)
+    with testbed.restored(lab):
+        yield testbed.prepare(lab)
 
 
 @pytest.mark.parametrize("side", ["inside", "host"])
@@ -66,7 +67,7 @@ def test_a_rule_that_a_proxy_rejects_is_named_with_its_reason(table):
             rules.propagate(table.kube, lambda: table.kube.apply(filter_), [filter_])
     finally:
         rules.propagate(table.kube, lambda: table.kube.delete(filter_), [filter_])
-    assert not bench.unhealthy(table.kube)
+    assert not testbed.unhealthy(table.kube)
 
 
 @pytest.mark.parametrize("ahead", [0.09, 0.1, 0.11, 0.12])
@@ -81,7 +82,7 @@ def test_a_push_for_an_earlier_change_is_not_taken_for_the_rules(lab, table, ahe
             pause(ahead if rule is other else 0)
         return 1
 
-    with bench.restored(lab):
+    with testbed.restored(lab):
         rules.propagate(table.kube, change, [SUBSETS])
         known = table.clusters("load", "reviews.default.svc.cluster.local")
         assert {row["subset"] for row in known} == {"", "v1", "v3"}

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 from mutate import copy, run_here
-from stackbook import bench
-from stackbook import mesh_rules as rules
-from stackbook.errors import CheckFailed
+from stackbook.core.errors import CheckFailed
+from stackbook.mesh import rules
+from stackbook.traffic import testbed
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("untraced", "one_bench", "alone")]
 DELAY = "delay_seconds=delay_seconds)\nSUBSETS"
@@ -103,7 +103,7 @@ def test_the_chapters_check_fails(name, one_bench):
 def test_a_chapter_that_is_killed_has_its_rules_taken_back_by_the_next(lab):
     """A process that holds rules ends without a chance to give them back; the check notices, the next chapter repairs."""
     script = (
-        "import os; from stackbook import bench; from stackbook.chapter import Lab; from stackbook import mesh_rules as rules\n"
+        "import os; from stackbook.traffic import testbed as bench; from stackbook.lab.lab import Lab; from stackbook.mesh import rules\n"
         "lab = Lab.open('07-faults'); lab.enter(bench.restored(lab))\n"
         "lab.enter(rules.applied(lab.kube, rules.destination_rule('reviews', versions=['v1']))); os._exit(9)"
     )
@@ -115,10 +115,10 @@ def test_a_chapter_that_is_killed_has_its_rules_taken_back_by_the_next(lab):
         assert subprocess.run([sys.executable, "-c", script], timeout=120, check=False).returncode == 9
         assert len(rules.found(lab.kube)) == len(before) + 1
         with pytest.raises(CheckFailed, match="before it gave back"):
-            bench.given_back(lab)
-        with bench.restored(lab):
+            testbed.given_back(lab)
+        with testbed.restored(lab):
             assert rules.found(lab.kube) == before
-        bench.given_back(lab)
+        testbed.given_back(lab)
     finally:
         for path in own:
             path.with_suffix(".aside").replace(path)

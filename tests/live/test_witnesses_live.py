@@ -6,10 +6,10 @@ from copy import deepcopy
 
 import pytest
 from mutate import copy, run_here
-from stackbook import tracing, witnesses
-from stackbook.chapter import Lab
-from stackbook.errors import CheckFailed
-from stackbook.tracing import observation
+from stackbook.core.errors import CheckFailed
+from stackbook.lab.lab import Lab
+from stackbook.observability import correlation, tracing
+from stackbook.observability.tracing import observation
 
 pytestmark = pytest.mark.live
 SPOILT = "    asked, told = evidence.table("
@@ -42,18 +42,18 @@ SPOILED = {
 
 
 @pytest.fixture(scope="module")
-def evidence(lab: Lab) -> witnesses.Evidence:
+def evidence(lab: Lab) -> correlation.Evidence:
     """What the witnesses say of one batch, of which they agree as the chapter has it."""
     found = run_here(copy("12-logs", "elasticsearch", "witnesses", changes=ONE_MORE, leave="", proved=True))["evidence"]
-    assert isinstance(found, witnesses.Evidence)
+    assert isinstance(found, correlation.Evidence)
     return found
 
 
 @pytest.mark.parametrize("name", SPOILED)
 def test_the_check_fails_on_spoiled_evidence(
-    evidence: witnesses.Evidence, monkeypatch: pytest.MonkeyPatch, name: str
+    evidence: correlation.Evidence, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(witnesses, "gather", lambda *args, **kwargs: deepcopy(evidence))
+    monkeypatch.setattr(correlation, "gather", lambda *args, **kwargs: deepcopy(evidence))
     changes, message = SPOILED[name]
     with pytest.raises(CheckFailed, match=message):
         run_here(copy("12-logs", "elasticsearch", "witnesses", changes=changes, leave="", proved=True))

@@ -15,12 +15,12 @@ import strangers
 from canaries import NAME
 from labtools import stackbook
 from secrets_scan import command_lines, scan
-from stackbook import paths, scratch
-from stackbook.chapter import Lab
-from stackbook.cluster import CREDENTIALS
-from stackbook.hosts import LocalHost
-from stackbook.parameters import Profile
-from stackbook.providers.embedded import Embedded
+from stackbook.cluster.kube import CREDENTIALS
+from stackbook.config.profile import Profile
+from stackbook.core import paths, temp_dirs
+from stackbook.lab.lab import Lab
+from stackbook.machines.providers.podman import Embedded
+from stackbook.machines.transports import LocalHost
 
 pytestmark = pytest.mark.live
 
@@ -47,7 +47,7 @@ def test_no_secret_in_anything_that_was_left(lab: Lab, left_behind: Path, tmp_pa
     everything = [runs, *state, logs, tmp_path, paths.notebooks(), paths.checkout() / "docs"]
     assert list(runs.rglob("report.html")) and state
     found = scan(everything, held.values()) + command_lines(held.values())
-    scratch.sweep(CREDENTIALS)  # of kernels that were killed: the next process does it
+    temp_dirs.sweep(CREDENTIALS)  # of kernels that were killed: the next process does it
     folders = Path(tempfile.gettempdir()).glob(f"stackbook-{CREDENTIALS}-*")
     assert [f for f in folders if not Path("/proc", f.name.split("-")[2]).exists()] == [], "of a process that has ended"
     mine = [p for p in Path(tempfile.gettempdir()).glob("tmp*") if p.is_file() and p.stat().st_uid == os.geteuid()]

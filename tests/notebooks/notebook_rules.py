@@ -12,8 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from stackbook.chapter_parameters import CHAPTER_PARAMETERS
-from stackbook.redact import MASK, redact
+from stackbook.config.chapter_parameters import CHAPTER_PARAMETERS
+from stackbook.core.redact import MASK, redact
 
 GUIDES_OWN_TOKEN = "61fwo7.13hldbyt1oyd6qra"
 """Printed in the guide of 2020 and long expired: text may quote it."""

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stackbook import startup
+from stackbook.app import import_patch
 
-startup.spare_grammar()
+import_patch.spare_grammar()
 import nbformat  # noqa: E402
 import nbval.plugin  # noqa: E402
 

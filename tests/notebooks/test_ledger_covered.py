@@ -1,7 +1,8 @@
 """The ledger is covered by the committed chapters, and the published page is the one that they give."""
 
 import pytest
-from stackbook import chapters, ledger, paths
+from stackbook.config import chapters, ledger
+from stackbook.core import paths
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import json
 import notebook_rules as rules
 import pytest
 from notebook_rules import Notebook
-from stackbook import paths
-from stackbook.chapter_parameters import CHAPTER_PARAMETERS
+from stackbook.config.chapter_parameters import CHAPTER_PARAMETERS
+from stackbook.core import paths
 
 BOOKS = sorted(paths.notebooks().glob("*.ipynb"))
 
@@ -58,7 +58,7 @@ def good_cells():
     return [
         text("# A title\n\nIts subtitle."),
         code(1, 'profile = "embedded"\n' + "\n".join(f"{k} = {v}" for k, v in names.items()), tags=["parameters"]),
-        code(2, f'from stackbook.chapter import bind\nlab = bind("03-flannel", profile, {passed})', stream("target")),
+        code(2, f'from stackbook.lab.lab import bind\nlab = bind("03-flannel", profile, {passed})', stream("target")),
         code(3, "lab.preconditions()", stream("✓")),
         text("## A section\n\n```\n# no heading\n```\n\n![a plot](https://example.org/plot.png)"),
         code(4, 'with lab.step("one", "does one thing"):\n    pass', stream("✓ one"), picture("a bar chart")),

@@ -13,7 +13,7 @@ from typing import Any
 import nbformat
 import pytest
 from notebook_rules import Notebook, is_compared
-from stackbook import paths
+from stackbook.core import paths
 
 BOOKS = sorted(paths.notebooks().glob("*.ipynb"))
 SANITIZE = Path(__file__).parents[1] / "sanitize.cfg"

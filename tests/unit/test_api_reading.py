@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from stackbook import api_reading
+from stackbook.cluster import rest_get
 from urllib3.exceptions import MaxRetryError
 
 CORE = "/api/v1/namespaces/default"
@@ -31,7 +31,7 @@ CORE = "/api/v1/namespaces/default"
     ],
 )
 def test_a_plain_question_has_its_paths(args: str, wanted: list[str]) -> None:
-    assert [path for path, _, _ in api_reading.paths(tuple(args.split())) or []] == wanted
+    assert [path for path, _, _ in rest_get.paths(tuple(args.split())) or []] == wanted
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_plain_question_has_its_paths(args: str, wanted: list[str]) -> None:
      "get --raw=/readyz", "get gateway", "get pods -A x", "get"],
 )  # fmt: skip
 def test_any_other_question_is_left_to_kubectl(args: str) -> None:
-    assert api_reading.paths(tuple(args.split())) is None
+    assert rest_get.paths(tuple(args.split())) is None
 
 
 class Pool:
@@ -65,7 +65,7 @@ def client(answers: dict[str, Any]) -> Any:
 
 
 def ask(answers: dict[str, Any], args: str) -> Any:
-    return api_reading.answer(client(answers), tuple(args.split()), timeout=1)
+    return rest_get.answer(client(answers), tuple(args.split()), timeout=1)
 
 
 def test_items_carry_kind_and_version_as_kubectl_shows_them() -> None:

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from stackbook import api_writing
-from stackbook import mesh_rules as rules
-from stackbook.cluster import Kube
-from stackbook.results import Result
+from stackbook.cluster import rest_apply
+from stackbook.cluster.kube import Kube
+from stackbook.core.results import Result
+from stackbook.mesh import rules
 
 RULE = rules.destination_rule("reviews", versions=["v1"])
 OTHER = rules.virtual_service("ratings", rules.route(rules.to("ratings")))
@@ -24,7 +24,7 @@ class Server:
     """An API server's store, by path; `refuses` is a status for every write."""
 
     def __init__(self, *objects: dict[str, Any]) -> None:
-        self.stored = {api_writing.paths([item])[0][1]: copy.deepcopy(item) for item in objects}  # type: ignore[index]
+        self.stored = {rest_apply.paths([item])[0][1]: copy.deepcopy(item) for item in objects}  # type: ignore[index]
         self.calls: list[str] = []
         self.refuses = 0
 
@@ -55,14 +55,14 @@ class Server:
 
 def test_what_is_not_there_is_created() -> None:
     server = Server()
-    assert api_writing.apply(server.client, [RULE, OTHER], timeout=1) == [
+    assert rest_apply.apply(server.client, [RULE, OTHER], timeout=1) == [
         "destinationrule.networking.istio.io/reviews created", "virtualservice.networking.istio.io/ratings created"]  # fmt: skip
     assert server.stored == {f"{FOLDER}destinationrules/reviews": RULE, f"{FOLDER}virtualservices/ratings": OTHER}
 
 
 def test_what_is_the_same_is_left_as_it_is() -> None:
     server = Server(RULE)
-    assert api_writing.apply(server.client, [RULE], timeout=1) == [
+    assert rest_apply.apply(server.client, [RULE], timeout=1) == [
         "destinationrule.networking.istio.io/reviews unchanged"
     ]
     assert server.calls == ["GET"]
@@ -74,7 +74,7 @@ def test_what_is_another_gets_the_new_spec_and_keeps_its_labels() -> None:
     wanted = rules.destination_rule("reviews", versions=["v2"])
     wanted["metadata"]["labels"] = {"more": "yes"}
     server = Server(there)
-    assert api_writing.apply(server.client, [wanted], timeout=1) == [
+    assert rest_apply.apply(server.client, [wanted], timeout=1) == [
         "destinationrule.networking.istio.io/reviews configured"
     ]
     (stored,) = server.stored.values()
@@ -87,16 +87,16 @@ def test_what_is_another_gets_the_new_spec_and_keeps_its_labels() -> None:
 def test_what_is_refused_is_left_to_kubectl(status: int) -> None:
     server = Server(RULE)
     server.refuses = status
-    assert api_writing.apply(server.client, [OTHER], timeout=1) is None
-    assert api_writing.apply(server.client, [rules.destination_rule("reviews", versions=["v9"])], timeout=1) is None
-    assert (api_writing.delete(server.client, [RULE], timeout=1) is None) == (status != 404)
+    assert rest_apply.apply(server.client, [OTHER], timeout=1) is None
+    assert rest_apply.apply(server.client, [rules.destination_rule("reviews", versions=["v9"])], timeout=1) is None
+    assert (rest_apply.delete(server.client, [RULE], timeout=1) is None) == (status != 404)
 
 
 def test_what_kubectl_has_applied_is_left_to_kubectl() -> None:
     there = copy.deepcopy(RULE)
     there["metadata"]["annotations"] = KEPT
     server = Server(there)
-    assert api_writing.apply(server.client, [RULE], timeout=1) is None
+    assert rest_apply.apply(server.client, [RULE], timeout=1) is None
     assert server.calls == ["GET"]
 
 
@@ -109,14 +109,14 @@ def test_what_kubectl_has_applied_is_left_to_kubectl() -> None:
     ],
 )
 def test_what_is_no_rule_is_left_to_kubectl(item: dict[str, Any]) -> None:
-    assert api_writing.paths([RULE, item]) is None
-    assert api_writing.apply(Server().client, [RULE, item], timeout=1) is None
-    assert api_writing.delete(Server().client, [item], timeout=1) is None
+    assert rest_apply.paths([RULE, item]) is None
+    assert rest_apply.apply(Server().client, [RULE, item], timeout=1) is None
+    assert rest_apply.delete(Server().client, [item], timeout=1) is None
 
 
 def test_only_what_was_there_counts_as_deleted() -> None:
     server = Server(RULE)
-    assert api_writing.delete(server.client, [OTHER, RULE], timeout=1) == [
+    assert rest_apply.delete(server.client, [OTHER, RULE], timeout=1) == [
         'destinationrule.networking.istio.io/reviews "reviews" deleted'
     ]
     assert server.stored == {}
@@ -128,7 +128,7 @@ def test_an_api_that_does_not_answer_is_left_to_kubectl() -> None:
 
     client = Server().client
     client.rest_client.pool_manager = SimpleNamespace(request=broken)
-    assert api_writing.apply(client, [RULE], timeout=1) is None
+    assert rest_apply.apply(client, [RULE], timeout=1) is None
 
 
 def test_a_rule_is_in_the_record_as_a_command_however_it_was_written(
@@ -146,7 +146,7 @@ def test_a_rule_is_in_the_record_as_a_command_however_it_was_written(
 
 
 def test_without_a_kubeconfig_kubectl_says_what_is_wrong(tmp_path: Path) -> None:
-    from stackbook.errors import StackbookError
+    from stackbook.core.errors import StackbookError
 
     kube = Kube(tmp_path / "none", kubectl_path=str(tmp_path / "no-kubectl"))
     with pytest.raises(StackbookError, match="no-kubectl"):

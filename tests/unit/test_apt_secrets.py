@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackbook.artifacts import registry
+from stackbook.artifacts import package_registries
 from stackbook.artifacts.catalogue import Debian
 
 DUMP = """\
@@ -21,16 +21,16 @@ Acquire::https::CaInfo "/etc/ssl/own.pem";
 
 @pytest.mark.parametrize("boots", [True, False])
 def test_apts_settings_go_by_the_environment(boots: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_ask", lambda argv: DUMP if argv[0] == "apt-config" else "")
-    monkeypatch.setattr(registry.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(registry, "_KEYRING", tmp_path)
+    monkeypatch.setattr(package_registries, "_ask", lambda argv: DUMP if argv[0] == "apt-config" else "")
+    monkeypatch.setattr(package_registries.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(package_registries, "_KEYRING", tmp_path)
     seen: dict[str, Any] = {}
 
     def run(argv: list[str], *, env: dict[str, str], **_: Any) -> int:
         seen.update(argv=argv, env=env)
         return 0
 
-    registry.debian_rootfs(
+    package_registries.debian_rootfs(
         Debian("bookworm", ("bash",), boots), folder=tmp_path, job="x", report=lambda _: None, log=tmp_path / "log",
         estimate=1.0, cancel=threading.Event(), run=run,
     )  # fmt: skip

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from stackbook.artifacts import load as loading
+from stackbook.artifacts import catalogue_loader as loading
 from stackbook.artifacts.catalogue import Build, Catalogue, Release, Wheel
-from stackbook.artifacts.load import LIB, load
-from stackbook.errors import InputError
+from stackbook.artifacts.catalogue_loader import LIB, load
+from stackbook.core.errors import InputError
 
 RAW = yaml.safe_load((LIB / "stackbook/artifacts/catalogue.yaml").read_text())
 

@@ -8,11 +8,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from stackbook.artifacts import gobuild, process
+from stackbook.artifacts import gobuild, subprocesses
 from stackbook.artifacts.catalogue import Build, Group
-from stackbook.artifacts.process import Cancelled
-from stackbook.artifacts.progress import Progress
-from stackbook.errors import ArtifactError, ArtifactUnavailable
+from stackbook.artifacts.subprocesses import Cancelled
+from stackbook.core.errors import ArtifactError, ArtifactUnavailable
+from stackbook.core.progress import Progress
 
 
 class FakeGo:
@@ -129,7 +129,7 @@ def test_the_build_cache_is_trimmed_oldest_first(tmp_path: Path) -> None:
 
 def run(tmp_path: Path, code: str, cancel: threading.Event, on_tick=lambda _: None) -> tuple[int, list[str]]:
     lines: list[str] = []
-    status = process.spawn(
+    status = subprocesses.spawn(
         [sys.executable, "-c", code], env={"PATH": "/usr/bin:/bin"}, cwd=tmp_path, log=tmp_path / "log",
         on_line=lines.append, on_tick=on_tick, cancel=cancel,
     )  # fmt: skip

@@ -9,10 +9,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from stackbook.artifacts import registry
+from stackbook.artifacts import package_registries
 from stackbook.artifacts.catalogue import Catalogue, Maven
-from stackbook.artifacts.release import download
-from stackbook.errors import ArtifactError
+from stackbook.artifacts.downloads import download
+from stackbook.core.errors import ArtifactError
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def archive(tmp_path: Path) -> Path:
 
 
 def test_a_zip_is_unpacked_with_its_empty_folders_and_execute_bits(archive: Path, tmp_path: Path) -> None:
-    found = registry.unpack(archive, tmp_path / "out", top="server-1")
+    found = package_registries.unpack(archive, tmp_path / "out", top="server-1")
     assert (found / "plugins").is_dir() and (found / "bin/run").stat().st_mode & 0o111
     assert not (tmp_path / "out/elsewhere").exists()
 
@@ -42,11 +42,11 @@ def test_a_download_with_another_hash_is_not_unpacked(
         partial.write_bytes(archive.read_bytes())
         return partial
 
-    monkeypatch.setattr(registry.release, "download", fake)
+    monkeypatch.setattr(package_registries.downloads, "download", fake)
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
 
     def get(sha256: str, folder: str) -> Path:
-        return registry.maven(Maven("a/b/server-1.zip", sha256, folder), partial=tmp_path / "partial", folder=tmp_path, job="j",
+        return package_registries.maven(Maven("a/b/server-1.zip", sha256, folder), partial=tmp_path / "partial", folder=tmp_path, job="j",
                               report=lambda _: None, cancel=threading.Event())  # fmt: skip
 
     assert get(digest, "server-1") == tmp_path / "unpacked/server-1"

@@ -10,9 +10,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from stackbook.artifacts import images, oci
+from stackbook.artifacts import image_layers, oci_archive
 from stackbook.artifacts.catalogue import Base, Image
-from stackbook.artifacts.debroot import DebianRoot, parse_status
+from stackbook.artifacts.debian_layers import DebianRoot, parse_status
 
 STATUS = """Package: libc6
 Status: install ok installed
@@ -92,7 +92,7 @@ def unpack(archive: Path, reference: str) -> tuple[dict[str, tarfile.TarInfo], d
             assert f"sha256:{hashlib.sha256(data).hexdigest()}" == digest
             return data
 
-        index = oci.read_index(archive)
+        index = oci_archive.read_index(archive)
         entry = next(m for m in index["manifests"] if m["annotations"]["io.containerd.image.name"] == reference)
         manifest = json.loads(blob(entry["digest"]))
         config = json.loads(blob(manifest["config"]["digest"]))
@@ -112,7 +112,7 @@ def test_an_image_of_one_static_binary(tmp_path: Path) -> None:
     (tmp_path / "tool").write_bytes(b"ELF")
     target = tmp_path / "out.tar"
     made = image("tool", {"tool": "/usr/local/bin/tool"}, user="1000:1000")
-    digest = images.assemble(
+    digest = image_layers.assemble(
         [made], target, bases={}, files={"tool": tmp_path / "tool"}, root=lambda: pytest.fail("not needed")
     )
     assert digest == hashlib.sha256(target.read_bytes()).hexdigest()
@@ -135,7 +135,9 @@ def test_the_same_input_gives_the_same_bytes_whenever_and_whoever(tmp_path: Path
         os.utime(source, (turn * 1e6, turn * 1e6))
         source.chmod(0o700 if turn else 0o755)
         target = tmp_path / f"{turn}.tar"
-        digests.add(images.assemble([made], target, bases={}, files={"tool": source}, root=lambda: pytest.fail("")))
+        digests.add(
+            image_layers.assemble([made], target, bases={}, files={"tool": source}, root=lambda: pytest.fail(""))
+        )
     assert len(digests) == 1
 
 
@@ -146,7 +148,7 @@ def test_images_of_a_bundle_share_their_base_once(tmp_path: Path, rootfs: Path) 
     made = [image(name, {name: f"/{name}"}, base="net") for name in ("one", "two")] + [image("tools", {}, base="tools")]
     target = tmp_path / "out.tar"
     files = {name: tmp_path / name for name in ("one", "two")}
-    images.assemble(made, target, bases=bases, files=files, root=lambda _: DebianRoot.read(rootfs))
+    image_layers.assemble(made, target, bases=bases, files=files, root=lambda _: DebianRoot.read(rootfs))
     with tarfile.open(target) as tar:
         names = tar.getnames()
     assert len(names) == len(set(names)) == 2 + 3 * 2 + 4  # layout, index; manifest and config each; four layers
@@ -173,7 +175,7 @@ def test_folders_of_the_image_belong_to_its_user(tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text("{}")
     made = image("proxy", {"t": "/var/lib/x/t.json"}, folders=("/var/lib/x", "/etc/x"), owner=1337)
     target = tmp_path / "out.tar"
-    images.assemble([made], target, bases={}, files={"t": tmp_path / "t.json"}, root=lambda: pytest.fail(""))
+    image_layers.assemble([made], target, bases={}, files={"t": tmp_path / "t.json"}, root=lambda: pytest.fail(""))
     members, _, _ = unpack(target, made.reference)
     assert [members[name].uid for name in ("var/lib/x", "var/lib/x/t.json", "etc/x", "var")] == [1337, 1337, 1337, 0]
     assert members["var/lib/x/t.json"].mode == 0o644
@@ -195,8 +197,8 @@ def test_a_tree_is_a_layer_with_its_modes_links_and_owner(tmp_path: Path) -> Non
     (folder / "current").symlink_to("bin/run")
     made = image("server", {"server": "/usr/share/server"}, folders=("/usr/share/server",), owner=1000)
     target = tmp_path / "out.tar"
-    images.assemble([made], target, bases={}, files={"server": folder}, root=lambda _: pytest.fail(""))
-    layer = {entry.path: entry for entry in images.tree_layer(folder, "/usr/share/server", owner=1000).entries}
+    image_layers.assemble([made], target, bases={}, files={"server": folder}, root=lambda _: pytest.fail(""))
+    layer = {entry.path: entry for entry in image_layers.tree_layer(folder, "/usr/share/server", owner=1000).entries}
     assert (layer["usr/share/server/bin/run"].mode, layer["usr/share/server/notes.json"].mode) == (0o755, 0o640)
     assert layer["usr/share/server/current"].target == "bin/run"
     assert {entry.owner for path, entry in layer.items() if path.startswith("usr/share/server")} == {1000}
@@ -213,7 +215,7 @@ def test_images_may_stand_on_different_roots(tmp_path: Path, rootfs: Path) -> No
         asked.append(name)
         return DebianRoot.read(rootfs)
 
-    images.assemble(
+    image_layers.assemble(
         [image("a", {}, base="net"), image("b", {}, base="java")], tmp_path / "o.tar", bases=bases, files={}, root=root
     )
     assert asked == ["machine-rootfs", "other"]

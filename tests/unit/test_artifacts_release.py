@@ -9,10 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from stackbook.artifacts import release
-from stackbook.artifacts.process import Cancelled
-from stackbook.artifacts.progress import Progress
-from stackbook.errors import ArtifactUnavailable, CorruptArtifact
+from stackbook.artifacts import downloads
+from stackbook.artifacts.subprocesses import Cancelled
+from stackbook.core.errors import ArtifactUnavailable, CorruptArtifact
+from stackbook.core.progress import Progress
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -82,7 +82,7 @@ def server() -> Iterator[Server]:
 
 
 def get(server: Server, name: str, partial: Path, *, sha256: str | None = SHA, report=lambda _: None, **more) -> Path:
-    return release.download(
+    return downloads.download(
         server.url(name), sha256=sha256, partial=partial, job=name, report=report, attempts=2, **more
     )
 
@@ -155,8 +155,8 @@ def test_an_interrupt_keeps_the_partial_file_for_the_next_time(server: Server, t
 
 
 def test_the_probe_asks_a_host_once(server: Server, tmp_path: Path) -> None:
-    probe = release.Probe(seconds=1)
+    probe = downloads.Probe(seconds=1)
     assert probe.why_not(server.url("a")) == ""
     server.shutdown()
     assert probe.why_not(server.url("b")) == ""
-    assert "does not answer" in release.Probe(seconds=1).why_not("http://127.0.0.1:9/")
+    assert "does not answer" in downloads.Probe(seconds=1).why_not("http://127.0.0.1:9/")

@@ -11,11 +11,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from stackbook.artifacts import gobuild, prefetch, registry
-from stackbook.artifacts.oci import read_index
-from stackbook.artifacts.process import Cancelled
+from stackbook.artifacts import gobuild, package_registries, prefetch
+from stackbook.artifacts.oci_archive import read_index
 from stackbook.artifacts.resolver import Resolver, fetch
-from stackbook.errors import ArtifactError, ArtifactUnavailable, InputError
+from stackbook.artifacts.subprocesses import Cancelled
+from stackbook.core.errors import ArtifactError, ArtifactUnavailable, InputError
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -81,10 +81,10 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A host with the packages that are needed; files of Go modules are made up."""
     keyring = tmp_path / "keyring.gpg"
     keyring.write_text("")
-    monkeypatch.setattr(registry, "_KEYRING", keyring)
-    for module in (registry, gobuild):
+    monkeypatch.setattr(package_registries, "_KEYRING", keyring)
+    for module in (package_registries, gobuild):
         monkeypatch.setattr(module.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(registry, "_ask", lambda _argv: "")
+    monkeypatch.setattr(package_registries, "_ask", lambda _argv: "")
     monkeypatch.setattr(gobuild, "_copy", _copied)
     monkeypatch.setenv("STACKBOOK_CACHE", str(tmp_path / "cache"))
 
@@ -220,15 +220,15 @@ def test_debian_sources_are_the_hosts_own(monkeypatch: pytest.MonkeyPatch) -> No
     rows = (
         "Debian|bookworm|http://mirror.example/debian/\nDebian-Security|bookworm-security|http://mirror.example/sec/\n"
     )
-    monkeypatch.setattr(registry, "_ask", lambda _argv: rows)
-    assert registry.debian_sources("bookworm")[0] == "deb http://mirror.example/debian bookworm main"
-    assert registry.debian_sources("bookworm")[2] == "deb http://mirror.example/sec bookworm-security main"
-    assert registry.debian_sources("trixie")[0] == "deb http://deb.debian.org/debian trixie main"
+    monkeypatch.setattr(package_registries, "_ask", lambda _argv: rows)
+    assert package_registries.debian_sources("bookworm")[0] == "deb http://mirror.example/debian bookworm main"
+    assert package_registries.debian_sources("bookworm")[2] == "deb http://mirror.example/sec bookworm-security main"
+    assert package_registries.debian_sources("trixie")[0] == "deb http://deb.debian.org/debian trixie main"
 
 
 def _one(root: str, barrier, results) -> None:
     tools = FakeTools(slow=0.5)
-    registry._ask = lambda _argv: ""
+    package_registries._ask = lambda _argv: ""
     barrier.wait()
     path = Resolver.open("registry", cache=Path(root), run=tools).path("envoy")
     results.put((tools.calls, path.read_text()))

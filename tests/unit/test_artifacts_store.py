@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from stackbook.artifacts.cache_folder import remove_folder
-from stackbook.artifacts.locks import JobLock
-from stackbook.artifacts.progress import Progress
+from stackbook.artifacts.job_locks import JobLock
 from stackbook.artifacts.store import Entry, Store
-from stackbook.errors import WaitTimeout
+from stackbook.core.errors import WaitTimeout
+from stackbook.core.progress import Progress
 
 SPAWN = multiprocessing.get_context("spawn")
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from stackbook import audit
-from stackbook.audit import CLEAN, FOUND, NOT_AUDITED, Finding, read_govulncheck, read_pip_audit
+from stackbook.app import audit
+from stackbook.app.audit import CLEAN, FOUND, NOT_AUDITED, Finding, read_govulncheck, read_pip_audit
 
 GOOD = {"name": "pyyaml", "version": "6.0.3", "vulns": []}
 BAD = {"name": "jinja2", "version": "2.0", "vulns": [{"id": "PYSEC-2019-217", "fix_versions": ["2.10.1"]}]}

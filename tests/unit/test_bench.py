@@ -6,7 +6,7 @@ import json
 from types import SimpleNamespace
 
 import pandas as pd
-from stackbook.bench import Bench
+from stackbook.traffic.testbed import Bench
 
 
 def entry(number: int, flags: str) -> str:

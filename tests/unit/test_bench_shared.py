@@ -7,8 +7,8 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from stackbook import bench
-from stackbook.errors import CheckFailed
+from stackbook.core.errors import CheckFailed
+from stackbook.traffic import testbed
 
 
 class Cluster:
@@ -21,7 +21,7 @@ class Cluster:
         return [{"metadata": {"name": name}} for name in self.there]
 
     def kubectl(self, *args, timeout):
-        assert args[:4] == ("delete", "pod", "-n", bench.NAMESPACE)
+        assert args[:4] == ("delete", "pod", "-n", testbed.NAMESPACE)
         self.deleted.append([arg for arg in args[4:] if not arg.startswith("-")])
 
 
@@ -29,8 +29,8 @@ class Cluster:
 def rules(monkeypatch):
     """The traffic rules that there are, and those that were given back."""
     state = SimpleNamespace(now=[], given_back=[])
-    monkeypatch.setattr(bench, "found", lambda kube, namespace: list(state.now))
-    monkeypatch.setattr(bench, "restore", lambda kube, before, namespace: state.given_back.append(list(before)))
+    monkeypatch.setattr(testbed, "found", lambda kube, namespace: list(state.now))
+    monkeypatch.setattr(testbed, "restore", lambda kube, before, namespace: state.given_back.append(list(before)))
     return state
 
 
@@ -43,19 +43,19 @@ def lab(tmp_path):
 
 def test_the_pods_go_with_the_last_who_has_the_bench(lab, rules):
     with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
-        first.enter_context(bench.restored(lab))
+        first.enter_context(testbed.restored(lab))
         lab.kube.there += ["load", "outside"]
-        second.enter_context(bench.restored(lab))
+        second.enter_context(testbed.restored(lab))
         first.close()
         assert lab.kube.deleted == []
-        bench.given_back(lab)
+        testbed.given_back(lab)
     assert lab.kube.deleted == [["load", "outside"]]
     assert not (lab.state / "rules.json").exists()
 
 
 def test_pods_that_were_there_before_stay(lab, rules):
     lab.kube.there = ["load", "outside", "productpage-v1"]
-    with bench.restored(lab):
+    with testbed.restored(lab):
         pass
     assert lab.kube.deleted == []
 
@@ -66,16 +66,16 @@ def test_who_is_killed_has_its_rules_given_back_and_its_pods_taken_away_by_the_n
     (lab.state / "rules.json").write_text(json.dumps(note))
     lab.kube.there = ["load", "outside"]
     with pytest.raises(CheckFailed, match="before it gave back"):
-        bench.given_back(lab)
-    with bench.restored(lab):
+        testbed.given_back(lab)
+    with testbed.restored(lab):
         assert rules.given_back == [[]]
-        assert "Sidecar before" in bench.given_back(lab)
+        assert "Sidecar before" in testbed.given_back(lab)
     assert lab.kube.deleted == [["load", "outside"]]
 
 
 def test_each_gives_back_what_it_has_found_after_an_error_too(lab, rules):
     rules.now = ["mine"]
-    with pytest.raises(RuntimeError), bench.restored(lab):
+    with pytest.raises(RuntimeError), testbed.restored(lab):
         rules.now = ["mine", "another's"]
         raise RuntimeError
     assert rules.given_back == [["mine"]]

@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
-from stackbook import locks
 from stackbook.artifacts import build_queue
 from stackbook.artifacts.build_queue import BuildQueue
-from stackbook.artifacts.locks import JobLock
-from stackbook.artifacts.progress import Progress, quiet
-from stackbook.errors import WaitTimeout
-from stackbook.locks import Lock
+from stackbook.artifacts.job_locks import JobLock
+from stackbook.core import locks
+from stackbook.core.errors import WaitTimeout
+from stackbook.core.locks import Lock
+from stackbook.core.progress import Progress, quiet
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -38,7 +38,7 @@ def builds(folder: Path, groups: list[str], seconds: float) -> subprocess.Popen[
 import sys, time
 from pathlib import Path
 from stackbook.artifacts import build_queue
-from stackbook.artifacts.progress import quiet
+from stackbook.core.progress import quiet
 build_queue.places = lambda processors, free: 1
 folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
 for group in sys.argv[3:]:

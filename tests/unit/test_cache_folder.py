@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from fakes import FakeHost
-from stackbook import cache_use, cli, paths, reset
+from stackbook.app import cache_use, cli, reset
 from stackbook.artifacts import cache_folder
 from stackbook.artifacts.store import Store
-from stackbook.errors import InputError
-from stackbook.locks import Lock
+from stackbook.core import paths
+from stackbook.core.errors import InputError
+from stackbook.core.locks import Lock
 
 PS = "podman ps -a --filter label=stackbook.lab --format json"
 NOBODY = {PS: "[]"}

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackbook import chapters, cli, paths, report, runner
-from stackbook.errors import CheckFailed, HostUnfit, InputError
-from stackbook.parameters import Profile
+from stackbook.app import cli, report, runner
+from stackbook.config import chapters
+from stackbook.config.profile import Profile
+from stackbook.core import paths
+from stackbook.core.errors import CheckFailed, HostUnfit, InputError
 
 TOKEN = "abcdef.0123456789abcdef"
 KEPT = {
@@ -270,7 +272,7 @@ def test_under_sudo_the_notebooks_are_a_child_and_what_they_wrote_is_given_back(
 
 
 def test_reset_says_what_differs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from stackbook import reset
+    from stackbook.app import reset
 
     monkeypatch.setattr(reset, "reset", lambda *_, **__: ["a bridge stayed"])
     assert cli.main(["reset"]) == 1
@@ -299,7 +301,7 @@ def test_a_closed_pipe_and_an_interrupt_end_quietly(home: Path) -> None:
     assert listed.stderr is not None
     assert listed.stderr.read() == ""
     listed.stderr.close()
-    code = "import os, signal\nfrom stackbook import cli, runner\n"
+    code = "import os, signal\nfrom stackbook.app import cli, runner\n"
     code += "runner.run = lambda *a, **k: os.kill(os.getpid(), signal.SIGINT)\nraise SystemExit(cli.main(['run']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 128 + signal.SIGINT, done.stderr
@@ -331,7 +333,7 @@ HEAVY = {
 def imported(words: list[str]) -> tuple[int, str, set[str]]:
     """Exit status, what is said, and which large packages a command has imported, in a process of its own."""
     code = (
-        "import sys\nfrom stackbook import cli\n"
+        "import sys\nfrom stackbook.app import cli\n"
         "try:\n    status = cli.main(sys.argv[1:])\nexcept SystemExit as end:\n    status = end.code\n"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}))\nsys.exit(status)"
     )

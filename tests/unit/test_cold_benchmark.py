@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from stackbook import cold_benchmark, paths
-from stackbook.cold_benchmark import BUDGET, block, marks, publish, waits
-from stackbook.errors import CheckFailed
+from stackbook.app import cold_benchmark
+from stackbook.app.cold_benchmark import BUDGET, block, marks, publish, waits
+from stackbook.core import paths
+from stackbook.core.errors import CheckFailed
 
 EVENTS = [
     {"event": "step-end", "chapter": chapter, "time": 1000.0 + seconds}

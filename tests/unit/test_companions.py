@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from stackbook import companions
-from stackbook.run_display import Lines
-from stackbook.step import Record
+from stackbook.app import supervision
+from stackbook.app.run_display import Lines
+from stackbook.lab.step import Record
 
 
 @pytest.mark.parametrize(("log", "trims"), [("go:apps: 7 built in 31 s\n", 1), ("bundle:apps: 0.1.0, 90 MB, 1 s\n", 0)])
@@ -15,9 +15,9 @@ def test_gos_caches_are_bounded_only_after_a_build(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: str, trims: int
 ) -> None:
     ran: list[list[str]] = []
-    monkeypatch.setattr(companions.subprocess, "run", lambda command, **_: ran.append(command))
+    monkeypatch.setattr(supervision.subprocess, "run", lambda command, **_: ran.append(command))
     (tmp_path / "prefetch.log").write_text(log)
-    companions._trim_after_builds(tmp_path / "prefetch.log")
+    supervision._trim_after_builds(tmp_path / "prefetch.log")
     assert len(ran) == trims
     assert all("--trim" in command for command in ran)
 
@@ -25,7 +25,7 @@ def test_gos_caches_are_bounded_only_after_a_build(
 def test_a_chapters_steps_are_said_before_the_next_chapter(tmp_path: Path) -> None:
     said: list[str] = []
     record = Record(tmp_path / "events.jsonl")
-    with companions.following(tmp_path, Lines(said.append, every=0)) as tell:
+    with supervision.following(tmp_path, Lines(said.append, every=0)) as tell:
         for number in range(30):
             tell(f"chapter {number}")
             record.append("progress", text=f"step of {number}")

@@ -11,12 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-from stackbook.delivery import compose, gitea, listener, npm, pipeline, texts
-from stackbook.errors import InputError, WaitTimeout
-from stackbook.redact import Secret
+from stackbook.core.errors import InputError, WaitTimeout
+from stackbook.core.redact import Secret
+from stackbook.lessons.delivery import compose, gitea, guide_files, npm, pipeline, webhook_receiver
 
 
-@pytest.mark.parametrize("module", [texts, pipeline])
+@pytest.mark.parametrize("module", [guide_files, pipeline])
 def test_examples(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]
 
@@ -26,21 +26,21 @@ def test_examples(module: object) -> None:
 
 def test_the_guides_pipeline_is_no_yaml_and_the_correction_is() -> None:
     with pytest.raises(yaml.scanner.ScannerError):
-        yaml.safe_load(texts.guide("drone-pipeline"))
-    assert pipeline.problem(texts.guide("drone-pipeline")).startswith("line 45: while scanning an alias")
-    steps = [step.name for step in pipeline.parse(texts.today("drone-pipeline")).steps]
+        yaml.safe_load(guide_files.guide("drone-pipeline"))
+    assert pipeline.problem(guide_files.guide("drone-pipeline")).startswith("line 45: while scanning an alias")
+    steps = [step.name for step in pipeline.parse(guide_files.today("drone-pipeline")).steps]
     assert steps == ["restore-cache", "npm-install", "rebuild-cache", "build-dist", "docker"]
 
 
 def test_env_has_what_the_compose_file_asks_for() -> None:
-    assert sorted(texts.variables(texts.guide("drone-compose"))) == sorted(texts.ENV)
-    assert set(texts.variables(texts.today("drone-compose"))) == set(texts.ENV)
+    assert sorted(guide_files.variables(guide_files.guide("drone-compose"))) == sorted(guide_files.ENV)
+    assert set(guide_files.variables(guide_files.today("drone-compose"))) == set(guide_files.ENV)
 
 
 @pytest.mark.parametrize("name", ["gitea-compose", "drone-compose"])
-def test_todays_compose_files_have_no_version_and_no_latest(name: texts.Name) -> None:
-    today = yaml.safe_load(texts.today(name))
-    assert "version" in yaml.safe_load(texts.guide(name))
+def test_todays_compose_files_have_no_version_and_no_latest(name: guide_files.Name) -> None:
+    today = yaml.safe_load(guide_files.today(name))
+    assert "version" in yaml.safe_load(guide_files.guide(name))
     assert "version" not in today
     images = [service["image"] for service in today["services"].values()]
     assert all(":" in image and not image.endswith(":latest") for image in images)
@@ -96,7 +96,7 @@ def test_what_is_no_pipeline_is_refused(text: str, words: str) -> None:
 
 
 def built(tmp_path: Path, *commands: str, workspace: str = "one") -> list[pipeline.Done]:
-    text = yaml.safe_load(texts.today("drone-pipeline"))
+    text = yaml.safe_load(guide_files.today("drone-pipeline"))
     text["steps"][1]["commands"] = list(commands)
     text["steps"][3]["commands"] = ["cat node_modules/x"]
     folder = tmp_path / workspace
@@ -124,7 +124,7 @@ def test_a_failing_step_ends_the_build(tmp_path: Path) -> None:
 
 
 def test_a_value_in_place_of_a_secret_is_seen() -> None:
-    text = yaml.safe_load(texts.today("drone-pipeline"))
+    text = yaml.safe_load(guide_files.today("drone-pipeline"))
     text["steps"][4]["settings"]["password"] = "in the clear"
     assert pipeline.parse(yaml.safe_dump(text)).secrets == ["docker_user"]
 
@@ -136,7 +136,7 @@ def test_it_keeps_what_it_is_sent_and_knows_a_signature() -> None:
     secret = Secret("a shared secret")
     body = json.dumps({"ref": "refs/heads/main"}).encode()
     signature = hmac.new(secret.reveal().encode(), body, hashlib.sha256).hexdigest()
-    with listener.listening() as place:
+    with webhook_receiver.listening() as place:
         answer = httpx.post(
             f"{place.url}/hook?x=1", content=body, headers={"x-gitea-signature": signature}, trust_env=False
         )
@@ -144,10 +144,10 @@ def test_it_keeps_what_it_is_sent_and_knows_a_signature() -> None:
         assert answer.status_code == 204
         assert (request.method, request.body) == ("POST", body)
         assert body in request.raw and b"POST /hook?x=1" in request.raw
-        assert listener.signed(request, secret)
-        assert not listener.signed(request, Secret("another secret"))
-        forged = listener.Request("POST", "/hook", request.headers, body + b" ", b"")
-        assert not listener.signed(forged, secret)
+        assert webhook_receiver.signed(request, secret)
+        assert not webhook_receiver.signed(request, Secret("another secret"))
+        forged = webhook_receiver.Request("POST", "/hook", request.headers, body + b" ", b"")
+        assert not webhook_receiver.signed(forged, secret)
         with pytest.raises(WaitTimeout, match="1 other"):
             place.wait("/elsewhere", timeout=0.1)
     with pytest.raises(httpx.TransportError):

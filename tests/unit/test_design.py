@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from stackbook.design import contexts, shop, submodules
-from stackbook.errors import CheckFailed
-from stackbook.golang import ToolFailed
+from stackbook.artifacts.go_toolchain import ToolFailed
+from stackbook.core.errors import CheckFailed
+from stackbook.lessons.design import contexts, shop, submodules
 
 CALLS = [("page", "reviews"), ("reviews", "ratings"), ("page", "details")]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import doctest
 
 import pytest
-from stackbook import ledger
-from stackbook.ecosystem import openapi, outline
+from stackbook.config import ledger
+from stackbook.lessons.ecosystem import guide_outline, openapi
 
 DESCRIPTION = {
     "definitions": {
@@ -24,7 +24,7 @@ DESCRIPTION = {
 SCHEMA = {"$ref": "#/definitions/Ratings"}
 
 
-@pytest.mark.parametrize("module", [openapi, outline])
+@pytest.mark.parametrize("module", [openapi, guide_outline])
 def test_examples(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]
 
@@ -53,11 +53,11 @@ def test_references_are_followed() -> None:
 
 def test_two_headings_are_empty_and_a_filled_one_is_not() -> None:
     entries = ledger.load()
-    assert [section.number for section in outline.empty(entries, but="K153")] == ["3.2.1", "3.3.1"]
+    assert [section.number for section in guide_outline.empty(entries, but="K153")] == ["3.2.1", "3.3.1"]
     less = {id: entry for id, entry in entries.items() if id != "K149"}
-    assert "2.7" in [section.number for section in outline.empty(less, but="K153")]
+    assert "2.7" in [section.number for section in guide_outline.empty(less, but="K153")]
 
 
 def test_every_entry_of_the_ledger_stands_under_a_heading() -> None:
-    numbers = {section.number for section in outline.sections()}
+    numbers = {section.number for section in guide_outline.sections()}
     assert {entry.chapter for entry in ledger.load().values()} <= numbers

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from stackbook import elevation
+from stackbook.app import elevation
 
 SECRET = {
     "PIP_INDEX_URL": "https://me:hunter22x@index.invalid/simple",

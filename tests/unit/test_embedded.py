@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeHost
-from stackbook import hosts
-from stackbook.errors import CommandFailed, HostUnfit, InputError, StackbookError
-from stackbook.parameters import Node, Profile
-from stackbook.providers import embedded
-from stackbook.providers.embedded import GONE, Embedded
+from stackbook.config.profile import Node, Profile
+from stackbook.core.errors import CommandFailed, HostUnfit, InputError, StackbookError
+from stackbook.machines import transports
+from stackbook.machines.providers import podman
+from stackbook.machines.providers.podman import GONE, Embedded
 
 INFO = "podman info --format json"
 V1 = json.dumps({"host": {"cgroupVersion": "v1"}})
@@ -180,7 +180,7 @@ def processes(folder: Path, container: str, monkeypatch: pytest.MonkeyPatch) -> 
     """A /proc whose process 77 is one of this container."""
     (folder / "77").mkdir(parents=True, exist_ok=True)
     (folder / "77" / "cgroup").write_text(f"1:cpu:/libpod_parent/libpod-{container}\n")
-    monkeypatch.setattr(hosts, "_PROC", folder)
+    monkeypatch.setattr(transports, "_PROC", folder)
     return folder
 
 
@@ -200,7 +200,7 @@ def test_podman_is_told_of_an_end_that_nobody_wrote_down(tmp_path: Path, monkeyp
     processes(tmp_path / "proc", "another", monkeypatch)
     exits = tmp_path / "exits"
     exits.mkdir()
-    monkeypatch.setattr(embedded, "EXITS", exits)
+    monkeypatch.setattr(podman, "EXITS", exits)
     name = "stackbook-k8s-master"
     answers = {
         INFO: V1,
@@ -221,7 +221,7 @@ def test_an_end_that_podman_does_not_take_is_an_error_with_the_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     processes(tmp_path / "proc", "another", monkeypatch)
-    monkeypatch.setattr(embedded, "EXITS", tmp_path / "none")
+    monkeypatch.setattr(podman, "EXITS", tmp_path / "none")
     name = "stackbook-k8s-master"
     host = FakeHost(
         {

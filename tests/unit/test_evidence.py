@@ -11,8 +11,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from stackbook.errors import StackbookError
-from stackbook.results import Result
+from stackbook.core.errors import StackbookError
+from stackbook.core.results import Result
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import pytest
 from fakes import FakeHost
 from hypothesis import given
 from hypothesis import strategies as st
-from stackbook import facts
-from stackbook.errors import CommandFailed
+from stackbook.core.errors import CommandFailed
+from stackbook.machines import facts
 
 ADDRESS = json.dumps(
     [

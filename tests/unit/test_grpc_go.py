@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from gotools import MARKS
-from stackbook import golang
-from stackbook.greeter import balance, failures, guide, layouts, processes, retry
-from stackbook.protobuf import compiler, malformed
+from stackbook.artifacts import go_toolchain, protoc
+from stackbook.lessons.grpc import balance, failures, guide, layouts, processes, retry
+from stackbook.lessons.protobuf import malformed
 
 pytestmark = MARKS
 
@@ -53,7 +53,7 @@ def test_the_guides_programs_compile_and_greet() -> None:
 
 @pytest.mark.parametrize("case", malformed.CASES, ids=lambda case: case.name)
 def test_malformed_bytes_in_go_too(case: malformed.Case) -> None:
-    (program,) = golang.toolchain().build("./lessons/wire")
+    (program,) = go_toolchain.toolchain().build("./lessons/wire")
     assert malformed.judge(case, program).as_expected
 
 
@@ -69,7 +69,7 @@ def test_malformed_bytes_in_go_too(case: malformed.Case) -> None:
 def test_the_committed_go_code_is_what_the_plugins_write(
     proto: str, folder: str, options: list[str], grpc: bool
 ) -> None:
-    made = compiler.go_code(proto, include=compiler.protos() / folder, options=options, grpc=grpc)
+    made = protoc.go_code(proto, include=protoc.protos() / folder, options=options, grpc=grpc)
     assert not made.error
     for path, text in made.files.items():
-        assert (golang.modules() / path).read_text() == text
+        assert (go_toolchain.modules() / path).read_text() == text

@@ -7,12 +7,24 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from stackbook.errors import CheckFailed
-from stackbook.greeter import benchmark, client, failures, grpc, guide, kinds, layouts, processes, reflect, retry, stubs
-from stackbook.greeter import server as greeter_server
-from stackbook.greeter.balance import Count
-from stackbook.greeter.interceptors import RequestId
-from stackbook.greeter.kinds import Event
+from stackbook.core.errors import CheckFailed
+from stackbook.lessons.grpc import (
+    benchmark,
+    client,
+    failures,
+    grpc,
+    guide,
+    layouts,
+    processes,
+    reflection_health,
+    retry,
+    streaming_modes,
+    stubs,
+)
+from stackbook.lessons.grpc import server as greeter_server
+from stackbook.lessons.grpc.balance import Count
+from stackbook.lessons.grpc.interceptors import RequestId
+from stackbook.lessons.grpc.streaming_modes import Event
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +50,11 @@ def test_hello_carries_who_answered_and_the_time_left(channel: grpc.Channel) -> 
 
 
 def test_the_four_kinds(channel: grpc.Channel) -> None:
-    assert kinds.unary(channel) == [Event("request", "Ada"), Event("reply", "Hello Ada")]
-    assert [e.way for e in kinds.server_stream(channel, count=2)] == ["request", "reply", "reply"]
-    assert kinds.client_stream(channel)[-1] == Event("reply", "Hello Ada, Bob, Cem")
-    assert [e.way for e in kinds.both_stream(channel, names=("a", "b"))] == ["request", "reply"] * 2 + ["end"]
-    assert kinds.in_words({"Say\n(x)": kinds.unary(channel)}) == "Say: request Ada, reply Hello Ada"
+    assert streaming_modes.unary(channel) == [Event("request", "Ada"), Event("reply", "Hello Ada")]
+    assert [e.way for e in streaming_modes.server_stream(channel, count=2)] == ["request", "reply", "reply"]
+    assert streaming_modes.client_stream(channel)[-1] == Event("reply", "Hello Ada, Bob, Cem")
+    assert [e.way for e in streaming_modes.both_stream(channel, names=("a", "b"))] == ["request", "reply"] * 2 + ["end"]
+    assert streaming_modes.in_words({"Say\n(x)": streaming_modes.unary(channel)}) == "Say: request Ada, reply Hello Ada"
 
 
 def test_failures_have_their_codes(channel: grpc.Channel) -> None:
@@ -61,11 +73,11 @@ def test_a_failure_must_fail(channel: grpc.Channel) -> None:
 
 
 def test_reflection_and_health(channel: grpc.Channel) -> None:
-    assert stubs.SERVICE in reflect.services(channel)
-    assert reflect.call(channel, stubs.SERVICE, "SayHello", name="x").message == "Hello x"
+    assert stubs.SERVICE in reflection_health.services(channel)
+    assert reflection_health.call(channel, stubs.SERVICE, "SayHello", name="x").message == "Hello x"
     with pytest.raises(KeyError):
-        reflect.call(channel, stubs.SERVICE, "Bye")
-    watch = reflect.watch_health(channel)
+        reflection_health.call(channel, stubs.SERVICE, "Bye")
+    watch = reflection_health.watch_health(channel)
     assert next(watch) == "SERVING"
 
 
@@ -80,7 +92,7 @@ def test_the_interceptor_adds_an_id_only_where_there_is_none(channel: grpc.Chann
 def test_server_and_client_as_programs() -> None:
     with processes.python_server(version="v3") as running:
         path = os.pathsep.join(sys.path)
-        argv = [sys.executable, "-m", "stackbook.greeter.client", "--target", running.address, "Bob"]
+        argv = [sys.executable, "-m", "stackbook.lessons.grpc.client", "--target", running.address, "Bob"]
         said = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False)
         assert (said.returncode, said.stdout) == (0, "Greeting: Hello Bob\n")
         assert running.wait_for(msg="call")["method"] == "/helloworld.Greeter/SayHello"

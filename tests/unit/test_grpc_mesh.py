@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackbook import manifests, mesh_rules
-from stackbook.checks import Check
-from stackbook.errors import CheckFailed, InputError, WaitTimeout
-from stackbook.greeter import deployed, mesh_lessons, rules, stubs
-from stackbook.greeter.deployed import Greeter
-from stackbook.greeter.mesh_lessons import Hop
-from stackbook.results import Result
+from stackbook.app.checks import Check
+from stackbook.cluster import manifests
+from stackbook.core.errors import CheckFailed, InputError, WaitTimeout
+from stackbook.core.results import Result
+from stackbook.lessons.grpc import deployed, mesh_lessons, stubs
+from stackbook.lessons.grpc import mesh_rules as rules
+from stackbook.lessons.grpc.deployed import Greeter
+from stackbook.lessons.grpc.mesh_lessons import Hop
+from stackbook.mesh import rules as mesh_rules
 
 
 class FakeKube:

@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stackbook.greeter import client, hpack, http2, server, stubs
-from stackbook.greeter.hpack import HuffmanCoded
-from stackbook.greeter.http2 import Frame, FrameError
+from stackbook.lessons.grpc import client, hpack, http2, server, stubs
+from stackbook.lessons.grpc.hpack import HuffmanCoded
+from stackbook.lessons.grpc.http2 import Frame, FrameError
 
 # RFC 7541, appendix C, the examples without Huffman coding.
 RFC = [

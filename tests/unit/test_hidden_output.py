@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from stackbook import golang
-from stackbook.cluster import Kube
-from stackbook.errors import CheckFailed, CommandFailed, InputError, StackbookError, TransportError, WaitTimeout
-from stackbook.golang import ToolFailed
-from stackbook.hosts import LocalHost
-from stackbook.redact import MASK
-from stackbook.results import Result
-from stackbook.step import Record, step
+from stackbook.artifacts import go_toolchain
+from stackbook.artifacts.go_toolchain import ToolFailed
+from stackbook.cluster.kube import Kube
+from stackbook.core.errors import CheckFailed, CommandFailed, InputError, StackbookError, TransportError, WaitTimeout
+from stackbook.core.redact import MASK
+from stackbook.core.results import Result
+from stackbook.lab.step import Record, step
+from stackbook.machines.transports import LocalHost
 
 # Computed by the shell, so that it stands in the output only; of no shape that `redact` knows.
 WORD = "word-42-hidden"
@@ -109,11 +109,11 @@ def test_kubectl_does_not_tell_either(end: str, tmp_path: Path) -> None:
 
 
 def test_a_tool_does_not_tell_either(tmp_path: Path) -> None:
-    done = golang.call(["sh", "-c", SAY], secret=True)
+    done = go_toolchain.call(["sh", "-c", SAY], secret=True)
     assert done.reveal() == f"{WORD}\n" and WORD not in f"{done!r} {done.text} {vars(done)}"
-    for end, kind in (("exit 1", ToolFailed), ("sleep 30", golang.subprocess.TimeoutExpired)):
+    for end, kind in (("exit 1", ToolFailed), ("sleep 30", go_toolchain.subprocess.TimeoutExpired)):
         with pytest.raises(kind) as caught:
-            golang.call(["sh", "-c", f"{SAY}; {end}"], secret=True, timeout=0.5)
+            go_toolchain.call(["sh", "-c", f"{SAY}; {end}"], secret=True, timeout=0.5)
         assert WORD not in everything(caught.value)
 
 

@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-from stackbook import hosts
-from stackbook.errors import CommandFailed, TransportError, WaitTimeout
-from stackbook.hosts import ContainerHost, LocalHost
-from stackbook.locks import born
-from stackbook.ssh import SSHHost
-from stackbook.waiting import beside, until
+from stackbook.core.errors import CommandFailed, TransportError, WaitTimeout
+from stackbook.core.locks import born
+from stackbook.core.waiting import beside, until
+from stackbook.machines import transports
+from stackbook.machines.ssh_host import SSHHost
+from stackbook.machines.transports import ContainerHost, LocalHost
 
 
 def test_a_failing_command_is_not_a_broken_transport() -> None:
@@ -70,7 +70,7 @@ def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ContainerHost:
     process.mkdir(parents=True)
     (process / "stat").write_text("77 (systemd) S " + " ".join(str(field) for field in range(4, 30)) + "\n")
     (process / "cgroup").write_text("1:cpu:/libpod_parent/libpod-c0ffee/init.scope\n")
-    monkeypatch.setattr(hosts, "_PROC", tmp_path / "proc")
+    monkeypatch.setattr(transports, "_PROC", tmp_path / "proc")
     return ContainerHost(name="n", container="lab-n", podman=(str(fake),))
 
 
@@ -83,7 +83,7 @@ def test_a_machine_that_was_started_again_is_looked_up_again(container: Containe
 
 @pytest.mark.parametrize("now", ["", "1:cpu:/\n", "1:cpu:/libpod_parent/libpod-another/init.scope\n"])
 def test_a_process_that_is_not_the_machines_is_never_entered(container: ContainerHost, now: str) -> None:
-    process = hosts._PROC / "77" / "cgroup"
+    process = transports._PROC / "77" / "cgroup"
     process.write_text(now) if now else process.unlink()
     with pytest.raises(TransportError, match=r"podman believes that it runs.*stackbook run"):
         container.run(["true"], check=False)

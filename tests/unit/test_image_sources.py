@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeHost
-from stackbook import images
-from stackbook.artifacts.load import load
-from stackbook.chapter import Lab
-from stackbook.errors import ArtifactUnavailable
-from stackbook.image_sources import ImageSources
-from stackbook.images import PullFailed, pull, pull_reason
-from stackbook.registries import Reference
+from stackbook.artifacts.catalogue_loader import load
+from stackbook.cluster import image_import
+from stackbook.cluster.image_import import PullFailed, pull, pull_reason
+from stackbook.config.registries import Reference
+from stackbook.core.errors import ArtifactUnavailable
+from stackbook.lab.image_sources import ImageSources
+from stackbook.lab.lab import Lab
 
 CATALOGUE = load()
 LS = "ctr -n k8s.io images ls"
@@ -151,15 +151,26 @@ def test_the_lab_takes_the_smallest_archive_that_has_what_is_built(home: Path, m
 
 def host(*, lists: list[str], answer: tuple[int, str, str] = (0, "", "")) -> FakeHost:
     """A machine whose list of images is the next of `lists` at each look."""
-    unit = images._pull_unit("docker.io/x:1")
+    unit = image_import._pull_unit("docker.io/x:1")
     argv = [
         "systemd-run",
         "--quiet",
         "--collect",
         f"--unit={unit}-again",
-        f"--property=EnvironmentFile=-{images.PROXY_FILE}",
+        f"--property=EnvironmentFile=-{image_import.PROXY_FILE}",
     ]
-    argv += ["--wait", "--pipe", "ctr", "-n", "k8s.io", "images", "pull", "--hosts-dir", images.CERTS, "docker.io/x:1"]
+    argv += [
+        "--wait",
+        "--pipe",
+        "ctr",
+        "-n",
+        "k8s.io",
+        "images",
+        "pull",
+        "--hosts-dir",
+        image_import.CERTS,
+        "docker.io/x:1",
+    ]
     fake = FakeHost({f"systemctl is-active --quiet {unit}": (3, "", ""), " ".join(argv): answer,
                      "ctr -n k8s.io images rm docker.io/x:1": ""})  # fmt: skip
     run = fake.run
@@ -208,4 +219,4 @@ def test_the_environment_of_an_image_tells_which_envoy_it_has() -> None:
     fake = FakeHost({LS: HEAD + THERE, f"{get} sha256:abc": json.dumps(index),
                      f"{get} sha256:m": json.dumps({"config": {"digest": "sha256:c"}}),
                      f"{get} sha256:c": json.dumps(config)})  # fmt: skip
-    assert images.environment(fake, "docker.io/x:1")["ISTIO_META_ISTIO_PROXY_SHA"] == "envoy-1.40.0"
+    assert image_import.environment(fake, "docker.io/x:1")["ISTIO_META_ISTIO_PROXY_SHA"] == "envoy-1.40.0"

@@ -18,14 +18,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from stackbook import scratch, streams
-from stackbook.locks import born
+from stackbook.app import streams
+from stackbook.core import temp_dirs
+from stackbook.core.locks import born
 
 RUN = """
 import sys
 from pathlib import Path
-from stackbook import chapters, cli, companions, paths, runner
-from stackbook.chapters import Chapter
+from stackbook.config import chapters
+from stackbook.app import cli
+from stackbook.app import supervision as companions
+from stackbook.core import paths
+from stackbook.app import runner
+from stackbook.config.chapters import Chapter
 
 folder = Path(sys.argv[1])
 paths.notebooks = lambda: folder
@@ -43,7 +48,8 @@ sys.exit(cli.main(["run"]))
 SLOW = """
 import os, time
 from pathlib import Path
-from stackbook.step import Record, step
+from stackbook.lab.step import Record
+from stackbook.lab.step import step
 run = Path(os.environ["STACKBOOK_RUN"])
 with step("wait", "it waits", chapter="80-slow", record=Record(run / "events.jsonl")):
     (run / "kernel").write_text(str(os.getpid()))
@@ -111,7 +117,7 @@ class Begun:
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    with scratch.folder("t", Path("/tmp")) as folder:
+    with temp_dirs.folder("t", Path("/tmp")) as folder:
         yield folder
 
 

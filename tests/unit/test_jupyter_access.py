@@ -12,9 +12,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from stackbook import jupyter_access
-from stackbook.errors import InputError
-from stackbook.waiting import until
+from stackbook.app import jupyter_access
+from stackbook.core.errors import InputError
+from stackbook.core.waiting import until
 
 
 def test_a_taken_port_is_passed_over() -> None:

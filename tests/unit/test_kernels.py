@@ -16,8 +16,9 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
-from stackbook import kernels, scratch
-from stackbook.kernels import LocalKernelManager
+from stackbook.app import ipc_kernel
+from stackbook.app.ipc_kernel import LocalKernelManager
+from stackbook.core import temp_dirs
 
 IPC = {"kernel_name": "python3", "kernel_manager_class": LocalKernelManager}
 
@@ -25,7 +26,7 @@ IPC = {"kernel_name": "python3", "kernel_manager_class": LocalKernelManager}
 @pytest.fixture(autouse=True)
 def places(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
     """The folder for temporary files, and the working folder; pytest's own have names too long for a socket."""
-    with scratch.folder("t", Path("/tmp")) as short:
+    with temp_dirs.folder("t", Path("/tmp")) as short:
         temporary, work = short / "t", tmp_path_factory.mktemp("work")
         temporary.mkdir(mode=0o700)
         monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
@@ -91,7 +92,7 @@ def test_the_folder_of_a_killed_kernel_goes(places: list[Path]) -> None:
 
 def test_what_a_killed_run_left_goes_with_the_next_kernel(places: list[Path]) -> None:
     code = (
-        "import asyncio, os, signal\nfrom stackbook.kernels import LocalKernelManager\n"
+        "import asyncio, os, signal\nfrom stackbook.app.ipc_kernel import LocalKernelManager\n"
         "async def start():\n    manager = LocalKernelManager(kernel_name='python3')\n"
         "    await manager.start_kernel()\n    print(manager.provisioner.pid, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\nasyncio.run(start())"
@@ -126,6 +127,6 @@ def test_a_name_too_long_for_a_socket_is_left_out(places: list[Path], monkeypatc
     seen: list[Path] = []
     asyncio.run(executed("1", seen))
     assert seen[0].parent == Path("/tmp") and not list(long.iterdir())
-    monkeypatch.setattr(kernels, "_LONGEST", 10)
-    with pytest.raises(kernels.HostUnfit, match="too long"):
+    monkeypatch.setattr(ipc_kernel, "_LONGEST", 10)
+    with pytest.raises(ipc_kernel.HostUnfit, match="too long"):
         asyncio.run(executed("1", seen))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from stackbook import webhooks
-from stackbook.cluster import Kube
-from stackbook.errors import CommandFailed
-from stackbook.results import Result
+from stackbook.cluster import webhook_retry
+from stackbook.cluster.kube import Kube
+from stackbook.core.errors import CommandFailed
+from stackbook.core.results import Result
 
 WEBHOOK = (
     'failed calling webhook "namespace.sidecar-injector.istio.io": failed to call webhook: '
@@ -60,7 +60,7 @@ def test_what_the_first_try_made_is_no_less_made_because_the_second_finds_it() -
 
     first = result("service/a created\nservice/b unchanged\n")
     second = result("service/a unchanged\nservice/b unchanged\ndeployment.apps/c created\n")
-    assert webhooks.together(first, second).lines == [
+    assert webhook_retry.together(first, second).lines == [
         "service/a created",
         "service/b unchanged",
         "deployment.apps/c created",
@@ -68,7 +68,7 @@ def test_what_the_first_try_made_is_no_less_made_because_the_second_finds_it() -
 
 
 def test_a_webhook_that_stays_away_is_an_error_with_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhooks, "BACK", 0.2)
+    monkeypatch.setattr(webhook_retry, "BACK", 0.2)
     with pytest.raises(CommandFailed, match="connection refused"):
         kube(tmp_path, *[WEBHOOK + "connect: connection refused"] * 9).kubectl("apply", "-f", "-", stdin="x")
     assert runs(tmp_path) == 2

@@ -12,11 +12,16 @@ from typing import Any
 import pytest
 import yaml
 from fakes import FakeHost
-from stackbook import checks, flannel, images, kubeadm, machines, mesh, reset, services, trials
-from stackbook.errors import CheckFailed, CommandFailed, CorruptArtifact, InputError
-from stackbook.machines import Identity
-from stackbook.parameters import Profile
-from stackbook.results import Result
+from stackbook.app import checks, reset
+from stackbook.cluster import flannel, image_import, kubeadm
+from stackbook.config.profile import Profile
+from stackbook.core.errors import CheckFailed, CommandFailed, CorruptArtifact, InputError
+from stackbook.core.results import Result
+from stackbook.lessons.kubernetes import service_routing
+from stackbook.lessons.machines import guide_commands
+from stackbook.machines import identity
+from stackbook.machines.identity import Identity
+from stackbook.mesh import istio
 
 # kubeadm
 
@@ -183,13 +188,13 @@ NAT = """\
 
 
 def test_a_service_is_followed_to_its_endpoints_with_even_shares() -> None:
-    hops = services.chain_of(NAT, "10.0.0.9", 80)
+    hops = service_routing.chain_of(NAT, "10.0.0.9", 80)
     goals = [(h.target, round(h.share, 3)) for h in hops if h.match == "DNAT"]
     assert goals == [("10.244.1.1:80", 0.333), ("10.244.1.2:80", 0.333), ("10.244.1.3:80", 0.333)]
     with pytest.raises(CheckFailed, match="no rule"):
-        services.chain_of(NAT, "10.0.0.8", 80)
+        service_routing.chain_of(NAT, "10.0.0.8", 80)
     with pytest.raises(CheckFailed, match="leads nowhere"):
-        services.chain_of(NAT.replace("10.244.1.2:80", ""), "10.0.0.9", 80)
+        service_routing.chain_of(NAT.replace("10.244.1.2:80", ""), "10.0.0.9", 80)
 
 
 # machines
@@ -198,17 +203,17 @@ def test_a_service_is_followed_to_its_endpoints_with_even_shares() -> None:
 def test_twins_are_named_and_empty_values_are_nobodys() -> None:
     a = Identity("a", "n", "m", "u", "i", "10.0.0.1/24")
     b = Identity("b", "n", "m", "u", "i", "10.0.0.2/24")
-    assert len(machines.twins([a, b])) == 4
+    assert len(identity.twins([a, b])) == 4
     none = Identity("c", "c", "mc", "", "", "")
     other = Identity("d", "d", "md", "", "", "")
-    assert machines.twins([none, other]) == []
+    assert identity.twins([none, other]) == []
 
 
 def test_own_identities_are_stable_and_distinct() -> None:
     names = [f"k8s-node{n}" for n in range(1, 9)]
-    assert len({machines.own_uuid("lab", n) for n in names} | {machines.own_uuid("other", n) for n in names}) == 16
-    assert machines.own_machine_id("lab", "x") == machines.own_machine_id("lab", "x")
-    assert len(machines.own_machine_id("lab", "x")) == 32
+    assert len({identity.own_uuid("lab", n) for n in names} | {identity.own_uuid("other", n) for n in names}) == 16
+    assert identity.own_machine_id("lab", "x") == identity.own_machine_id("lab", "x")
+    assert len(identity.own_machine_id("lab", "x")) == 32
 
 
 def test_the_guides_fstab_keeps_its_root() -> None:
@@ -216,7 +221,7 @@ def test_the_guides_fstab_keeps_its_root() -> None:
         {"findmnt --verify --tab-file /tmp/stackbook-fstab": (1, "0 parse errors, 0 errors, 1 warning\n", ""),
          "rm -f /tmp/stackbook-fstab": ""}
     )  # fmt: skip
-    assert trials.fstab(host) == {
+    assert guide_commands.fstab(host) == {
         "swap lines left": 0, "root line kept": True, "parse errors by findmnt --verify": 0
     }  # fmt: skip
 
@@ -235,20 +240,20 @@ def archive(path: Path, index: object) -> Path:
 
 def test_contents_of_an_archive(tmp_path: Path) -> None:
     good = {"manifests": [{"annotations": {"io.containerd.image.name": "a:1"}, "digest": "sha256:1"}]}
-    assert images.contents(archive(tmp_path / "good", good)) == {"a:1": "sha256:1"}
+    assert image_import.contents(archive(tmp_path / "good", good)) == {"a:1": "sha256:1"}
     for broken in (archive(tmp_path / "none", {}), tmp_path / "absent"):
         with pytest.raises(CorruptArtifact):
-            images.contents(broken)
+            image_import.contents(broken)
     (tmp_path / "text").write_text("no tar")
     with pytest.raises(CorruptArtifact):
-        images.contents(tmp_path / "text")
+        image_import.contents(tmp_path / "text")
 
 
 def test_an_image_of_the_same_name_with_other_content_is_lacking() -> None:
     listing = "REF TYPE DIGEST SIZE\na:1 manifest sha256:1 4 MiB\n"
     host = FakeHost({"ctr -n k8s.io images ls": listing})
-    assert images.lacks(host, {"a:1": "sha256:1"}) == []
-    assert images.lacks(host, {"a:1": "sha256:2", "b:1": "sha256:3"}) == ["a:1", "b:1"]
+    assert image_import.lacks(host, {"a:1": "sha256:1"}) == []
+    assert image_import.lacks(host, {"a:1": "sha256:2", "b:1": "sha256:3"}) == ["a:1", "b:1"]
 
 
 # the host as it was
@@ -271,12 +276,12 @@ def test_rules_without_counters_and_without_the_kernels_own_chains() -> None:
 
 
 def test_operator_for_upstream_envoy_leaves_out_istios_own_filters() -> None:
-    source = mesh.ImageSource(hub="h", tag="t", upstream_envoy=True)
-    spec = yaml.safe_load(mesh.operator("demo", source))["spec"]
+    source = istio.ImageSource(hub="h", tag="t", upstream_envoy=True)
+    spec = yaml.safe_load(istio.operator("demo", source))["spec"]
     assert (spec["hub"], spec["tag"], spec["values"]["telemetry"]["enabled"]) == ("h", "t", False)
     assert spec["values"]["pilot"]["env"]["PILOT_ENABLE_METADATA_EXCHANGE"] == "false"
-    assert spec["meshConfig"]["defaultConfig"]["drainDuration"] == mesh.DRAIN
-    official = yaml.safe_load(mesh.operator("demo", mesh.ImageSource("h", "t")))["spec"]
+    assert spec["meshConfig"]["defaultConfig"]["drainDuration"] == istio.DRAIN
+    official = yaml.safe_load(istio.operator("demo", istio.ImageSource("h", "t")))["spec"]
     assert official["tag"] == "t" and "telemetry" not in official["values"]
 
 
@@ -291,7 +296,7 @@ def test_ready_column_counts_native_sidecars(sidecar_ready: bool, expected: str)
                    "initContainerStatuses": [{"name": "istio-init", "ready": True},
                                              {"name": "istio-proxy", "ready": sidecar_ready}]},
     }  # fmt: skip
-    assert mesh.ready_column(pod) == expected
+    assert istio.ready_column(pod) == expected
 
 
 # the product page

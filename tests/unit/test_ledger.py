@@ -8,10 +8,10 @@ from importlib.resources import files
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stackbook import ledger
-from stackbook.errors import InputError
+from stackbook.config import ledger
+from stackbook.core.errors import InputError
 
-TEXT = (files("stackbook.ledger") / "ledger.csv").read_text(encoding="utf-8")
+TEXT = (files("stackbook.config.ledger") / "ledger.csv").read_text(encoding="utf-8")
 ROWS = list(csv.reader(io.StringIO(TEXT)))
 
 

@@ -11,9 +11,10 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 from matplotlib.colors import to_rgb
-from stackbook import display, legible, topology
-from stackbook.flannel import Packet, draw_packet
-from stackbook.parameters import Profile
+from stackbook.analysis import display, plot_lint
+from stackbook.cluster.flannel import Packet, draw_packet
+from stackbook.config.profile import Profile
+from stackbook.lessons.machines import topology
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +35,7 @@ def good() -> tuple[Any, Any]:
 
 
 def test_a_good_plot_has_no_problem() -> None:
-    assert legible.problems(good()[0], display.PALETTE) == []
+    assert plot_lint.problems(good()[0], display.PALETTE) == []
 
 
 BAD: dict[str, tuple[str, Callable[[Any], Any]]] = {
@@ -60,7 +61,7 @@ def test_a_plot_that_is_hard_to_read_is_not_shown(name: str) -> None:
     said, harm = BAD[name]
     fig, axes = good()
     harm(axes)
-    assert any(said in problem for problem in legible.problems(fig, display.PALETTE))
+    assert any(said in problem for problem in plot_lint.problems(fig, display.PALETTE))
     with pytest.raises(ValueError, match="hard to read"):
         display.figure(fig, alt="Bar chart")
 
@@ -72,16 +73,16 @@ def test_shared_axes_need_one_name_and_a_switched_off_one_none() -> None:
         axes.set_ylabel("seconds")
     lower.set_xlabel("requests")
     fig.suptitle("Both")
-    assert legible.problems(fig, display.PALETTE) == []
+    assert plot_lint.problems(fig, display.PALETTE) == []
     upper.axis("off")
     upper.set_ylabel("")
-    assert legible.problems(fig, display.PALETTE) == []
+    assert plot_lint.problems(fig, display.PALETTE) == []
 
 
 def test_the_drawings_can_be_read() -> None:
     packet = Packet("192.168.98.3", "192.168.98.4", 8472, 1, "10.244.0.5", "10.244.1.7", "ICMP echo")
     for fig in (topology.machines(Profile()), draw_packet(packet)):
-        assert legible.problems(fig, display.PALETTE) == []
+        assert plot_lint.problems(fig, display.PALETTE) == []
 
 
 # What is left of red, green and blue (linear) for whom a kind of cones is missing: Viénot, Brettel and Mollon 1999.

@@ -11,12 +11,12 @@ import subprocess
 
 import pytest
 import yaml
-from stackbook import manifests
-from stackbook.chapter_parameters import Logs
-from stackbook.errors import InputError
-from stackbook.logs import deploy, guard, rsyslog_config, secret, shipper_script
-from stackbook.parameters import validate
-from stackbook.waiting import until
+from stackbook.cluster import manifests
+from stackbook.config.chapter_parameters import Logs
+from stackbook.config.profile import validate
+from stackbook.core.errors import InputError
+from stackbook.core.waiting import until
+from stackbook.observability.logs import access_control, credentials, deploy, rsyslog_config, shipper_script
 
 
 def documents(name, **values):
@@ -93,7 +93,7 @@ def test_kibana_speaks_tls_and_gets_its_password_from_the_secret():
     found = documents("kibana.yaml", image_kibana="lab/kibana:8")
     (container,) = found["Deployment", "kibana"]["spec"]["template"]["spec"]["containers"]
     env = {e["name"]: e for e in container["env"]}
-    assert env["ELASTICSEARCH_HOSTS"]["value"] == f"https://{secret.SERVER}:9200"
+    assert env["ELASTICSEARCH_HOSTS"]["value"] == f"https://{credentials.SERVER}:9200"
     assert env["ELASTICSEARCH_PASSWORD"]["valueFrom"]["secretKeyRef"]["key"] == "kibana"
 
 
@@ -152,7 +152,7 @@ def test_a_part_of_a_line_is_held_back_and_its_end_is_not():
 
 
 def test_the_configuration_has_no_placeholder_left_and_no_password():
-    text = rsyslog_config.render(server=secret.SERVER, port=9200)
+    text = rsyslog_config.render(server=credentials.SERVER, port=9200)
     assert not re.search(r"@[a-z-]+@", text)
     assert text.count("pwd=`echo $SHIPPER_PASSWORD`") == 2
     assert text.count('writeoperation="create"') == 2
@@ -342,10 +342,10 @@ def test_a_file_that_rsyslogd_does_not_see_has_it_started_anew_unless_it_is_busy
 
 
 def test_a_password_is_hashed_as_elasticsearch_holds_it():
-    found = secret.hashed("correct horse", salt=b"s" * 32)
+    found = credentials.hashed("correct horse", salt=b"s" * 32)
     method, salt, value = re.fullmatch(r"(\{PBKDF2\}10000)\$([^$]+)\$([^$]+)", found).groups()
     assert (method, base64.b64decode(salt), len(base64.b64decode(value))) == ("{PBKDF2}10000", b"s" * 32, 32)
-    assert secret.hashed("correct horse") != secret.hashed("correct horse")
+    assert credentials.hashed("correct horse") != credentials.hashed("correct horse")
     assert "horse" not in found
 
 
@@ -356,7 +356,7 @@ class Kube:
         self.created = []
 
     def kubectl(self, *args, check=True, stdin=None, secret=False, timeout=60):
-        from stackbook.results import Result
+        from stackbook.core.results import Result
 
         assert args[0] in ("get", "create"), args
         if args[0] == "create":
@@ -366,23 +366,23 @@ class Kube:
 
 def test_the_secret_is_created_once_and_out_of_sight():
     kube = Kube()
-    assert secret.ensure(kube) == 1
+    assert credentials.ensure(kube) == 1
     ((body, hidden),) = kube.created
     data = {k: base64.b64decode(v).decode() for k, v in yaml.safe_load(body.reveal())["data"].items()}
     assert hidden
     assert set(data) == {"tls.crt", "tls.key", "ca.crt", "elastic", "shipper", "kibana", "users"}
-    assert len({data[user] for user in secret.USERS}) == 3
-    assert all(len(data[user]) >= 24 for user in secret.USERS)
+    assert len({data[user] for user in credentials.USERS}) == 3
+    assert all(len(data[user]) >= 24 for user in credentials.USERS)
     assert data["shipper"] not in data["users"]
 
 
 def test_without_a_secret_there_is_one_line_with_the_fix():
     with pytest.raises(Exception, match="stackbook run --only 12"):
-        secret.access(Kube())
+        credentials.access(Kube())
 
 
 def test_who_may_come_in_is_asked_in_each_way():
-    assert set(guard.WANTED.values()) == {"no answer", "not trusted", "401", "403", "200"}
+    assert set(access_control.WANTED.values()) == {"no answer", "not trusted", "401", "403", "200"}
 
 
 # parameters

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import elasticsearch
 import pandas as pd
 import pytest
-from stackbook.errors import CheckFailed, WaitTimeout
-from stackbook.logs import client, delivery, figures, reading, retention, writers
+from stackbook.core.errors import CheckFailed, WaitTimeout
+from stackbook.observability.logs import client, figures, generators, loss_accounting, queries, retention
 
 ID = "01234567-89ab-{}def-8123-456789abcdef"
 
@@ -37,8 +37,8 @@ class Store:
 
 
 def test_access_log_has_the_columns_that_it_promises():
-    frame = reading.access_log(Store(entry()), requests=[ID.format("9")])
-    assert tuple(frame.columns) == reading.COLUMNS
+    frame = queries.access_log(Store(entry()), requests=[ID.format("9")])
+    assert tuple(frame.columns) == queries.COLUMNS
     row = frame.iloc[0]
     assert row["time"] == pytest.approx(datetime(2026, 11, 23, 8, tzinfo=timezone.utc).timestamp() + 0.25)
     assert (row["status"], row["seconds"], row["pod"]) == (200, 0.012, "reviews-v1-x")
@@ -46,13 +46,13 @@ def test_access_log_has_the_columns_that_it_promises():
 
 
 def test_access_log_without_a_line_is_an_empty_table():
-    assert tuple(reading.access_log(Store()).columns) == reading.COLUMNS
+    assert tuple(queries.access_log(Store()).columns) == queries.COLUMNS
 
 
 def test_ids_are_asked_for_without_envoys_note_and_not_too_many_at_once():
     store = Store()
     ids = [f"{n:08d}-89ab-9def-8123-456789abcdef" for n in range(10_000)]
-    reading.access_log(store, requests=[*ids, ids[0]])
+    queries.access_log(store, requests=[*ids, ids[0]])
     asked = [q["bool"]["filter"][-1]["terms"]["request_id"] for q in store.queries]
     assert [len(part) for part in asked] == [5000, 5000]
     assert asked[0][0] == "00000000-89ab-4def-8123-456789abcdef"
@@ -66,18 +66,18 @@ def test_a_page_is_there_once_each_service_that_it_asked_has_its_line():
     pages = [entry(service) | one for service in ("details", "productpage", "reviews") for one in (plain, starred)]
     store = Store(*pages)
     with pytest.raises(WaitTimeout, match="1 of 1 requests are in no line of ratings"):
-        reading.wait_pages(store, asked, timeout=0.1)
+        queries.wait_pages(store, asked, timeout=0.1)
     store.found.append(entry("ratings") | {"request_id": starred["request_id"]})
-    assert reading.wait_pages(store, asked, timeout=0.1)["service"].value_counts().to_dict() == {
+    assert queries.wait_pages(store, asked, timeout=0.1)["service"].value_counts().to_dict() == {
         "details": 2, "productpage": 2, "reviews": 2, "ratings": 1,
     }  # fmt: skip
 
 
 def test_a_time_window_is_asked_for_in_utc():
-    assert reading.between(0, 60) == {
+    assert queries.between(0, 60) == {
         "range": {"@timestamp": {"gte": "1970-01-01T00:00:00+00:00", "lt": "1970-01-01T00:01:00+00:00"}}
     }
-    assert list(reading.between(None, 60)["range"]["@timestamp"]) == ["lt"]
+    assert list(queries.between(None, 60)["range"]["@timestamp"]) == ["lt"]
 
 
 def test_histogram_is_one_row_per_bar():
@@ -86,7 +86,7 @@ def test_histogram_is_one_row_per_bar():
             {"key": "reviews", "time": {"buckets": [{"key": 10_000, "doc_count": 3}, {"key": 20_000, "doc_count": 1}]}}
         ]
     )
-    frame = reading.histogram(store, {"match_all": {}}, seconds=10)
+    frame = queries.histogram(store, {"match_all": {}}, seconds=10)
     assert frame.to_dict("list") == {"time": [10.0, 20.0], "value": ["reviews"] * 2, "lines": [3, 1]}
     assert figures.bars(frame, seconds=10, title="x").axes[0].get_ylabel() == "lines in 10 s"
 
@@ -99,7 +99,7 @@ def lines(*pairs):
 
 
 def test_all_lines_once_is_no_problem():
-    assert delivery.problems(lines(("a", 1), ("a", 2), ("b", 1)), {"a": 2, "b": 1}) == []
+    assert loss_accounting.problems(lines(("a", 1), ("a", 2), ("b", 1)), {"a": 2, "b": 1}) == []
 
 
 @pytest.mark.parametrize(
@@ -112,11 +112,11 @@ def test_all_lines_once_is_no_problem():
     ],
 )
 def test_what_is_missing_or_double_is_named(pairs, said):
-    assert delivery.problems(lines(*pairs), {"a": 2, "b": 1}) == [said]
+    assert loss_accounting.problems(lines(*pairs), {"a": 2, "b": 1}) == [said]
 
 
 def test_many_missing_lines_are_shortened():
-    (said,) = delivery.problems(lines(), {"a": 100})
+    (said,) = loss_accounting.problems(lines(), {"a": 100})
     assert said == "a: 100 of 100 lines missing: 1, 2, 3, 4, 5 … 100"
 
 
@@ -124,26 +124,26 @@ def test_only_whole_numbered_lines_of_this_run_count():
     def document(message, number):
         return {"message": message, "node": "a", "@timestamp": "2026-11-23T08:00:00Z", "_id": str(number)}
 
-    pods = writers.Writers(None, "abcd", {"a": 2})
+    pods = generators.Writers(None, "abcd", {"a": 2})
     store = Store(
         document("run abcd line 1 xxxx", 1),
         document("run other line 2 xxxx", 2),
         document("run abcd line 2 xx\nrun abcd", 3),
     )
-    assert delivery.arrived(store, pods)["number"].tolist() == [1]
+    assert loss_accounting.arrived(store, pods)["number"].tolist() == [1]
 
 
 def test_a_skipped_pulse_is_named():
     frame = pd.DataFrame([("a", "p", n, float(n)) for n in (3, 4, 6)], columns=["node", "pod", "number", "time"])
-    assert delivery.skipped(frame) == ["a: 1 pulses missing: 5"]
-    assert delivery.skipped(frame[frame["number"] < 5]) == []
+    assert loss_accounting.skipped(frame) == ["a: 1 pulses missing: 5"]
+    assert loss_accounting.skipped(frame[frame["number"] < 5]) == []
 
 
 def test_counters_of_rsyslog_are_read_and_anything_else_is_not():
     text = 'Mon Nov 23 07:00:00 2026: { "name": "omelasticsearch", "response.duplicate": 7 }'
-    assert delivery._counter(text)["response.duplicate"] == 7
-    assert delivery._counter("half a line: { ") == {}
-    assert delivery._counter("no counter") == {}
+    assert loss_accounting._counter(text)["response.duplicate"] == 7
+    assert loss_accounting._counter("half a line: { ") == {}
+    assert loss_accounting._counter("no counter") == {}
 
 
 def test_an_index_is_named_by_its_day():
@@ -161,28 +161,28 @@ def pulsing(monkeypatch, missing):
 
     kube = SimpleNamespace(nodes=lambda: [{"metadata": {"name": "a"}}])
     clock = iter([1010.0] + [1012.0] * 1000)  # the call, and all that comes after
-    monkeypatch.setattr(delivery, "time", SimpleNamespace(time=lambda: next(clock), monotonic=time.monotonic))
-    monkeypatch.setattr(delivery, "newest", lambda store: {"a": 1012.0})
-    monkeypatch.setattr(delivery, "pulses", pulses)
+    monkeypatch.setattr(loss_accounting, "time", SimpleNamespace(time=lambda: next(clock), monotonic=time.monotonic))
+    monkeypatch.setattr(loss_accounting, "newest", lambda store: {"a": 1012.0})
+    monkeypatch.setattr(loss_accounting, "pulses", pulses)
     return kube, looks
 
 
 def test_what_was_refused_until_just_now_is_waited_for(monkeypatch):
     """The pulses missing are the last ones before the call: a look that ends there would not miss them."""
     kube, looks = pulsing(monkeypatch, missing={7, 8, 9, 10})
-    assert delivery.wait_whole(kube, None, 1000.0, timeout=20) == []
+    assert loss_accounting.wait_whole(kube, None, 1000.0, timeout=20) == []
     assert len(looks) == 3
 
 
 def test_what_never_comes_is_said(monkeypatch):
     kube, _ = pulsing(monkeypatch, missing={7, 8, 9, 10})
-    assert delivery.wait_whole(kube, None, 1000.0, timeout=0.1) == ["a: 4 pulses missing: 7, 8, 9, 10"]
+    assert loss_accounting.wait_whole(kube, None, 1000.0, timeout=0.1) == ["a: 4 pulses missing: 7, 8, 9, 10"]
 
 
 def test_the_traces_are_what_a_reader_knows():
-    assert writers.PYTHON.startswith("Traceback (most recent call last):")
-    assert "\tat " in writers.JAVA and "Caused by: " in writers.JAVA
-    assert writers.GO.startswith("panic: ") and "\n\ngoroutine 1 [running]:" in writers.GO
+    assert generators.PYTHON.startswith("Traceback (most recent call last):")
+    assert "\tat " in generators.JAVA and "Caused by: " in generators.JAVA
+    assert generators.GO.startswith("panic: ") and "\n\ngoroutine 1 [running]:" in generators.GO
 
 
 class Starting:
@@ -223,12 +223,12 @@ def waited(monkeypatch, *, counts, duplicates):
                 return
         raise WaitTimeout("the numbered lines have arrived", timeout, last=last())
 
-    monkeypatch.setattr(delivery, "until", until)
-    monkeypatch.setattr(delivery, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(delivery, "statistics", lambda kube: {"m": {"duplicates": next(again)}})
-    monkeypatch.setattr(delivery, "lines_of", lambda writers: {})
-    monkeypatch.setattr(delivery, "arrived", lambda store, writers: now[0])
-    return delivery.wait_arrived(
+    monkeypatch.setattr(loss_accounting, "until", until)
+    monkeypatch.setattr(loss_accounting, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(loss_accounting, "statistics", lambda kube: {"m": {"duplicates": next(again)}})
+    monkeypatch.setattr(loss_accounting, "lines_of", lambda writers: {})
+    monkeypatch.setattr(loss_accounting, "arrived", lambda store, writers: now[0])
+    return loss_accounting.wait_arrived(
         SimpleNamespace(count=lambda query: next(found)), SimpleNamespace(kube=None, lines=10), timeout=240, quiet=20
     )
 

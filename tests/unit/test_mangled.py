@@ -11,11 +11,15 @@ import pytest
 from fakes import FakeHost
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stackbook import facts, flannel, mesh_rules, reset, traffic
-from stackbook.delivery import pipeline
-from stackbook.errors import InputError, StackbookError
-from stackbook.mesh_rules import propagation
-from stackbook.tracing import frames
+from stackbook.app import reset
+from stackbook.cluster import flannel
+from stackbook.core.errors import InputError, StackbookError
+from stackbook.lessons.delivery import pipeline
+from stackbook.machines import facts
+from stackbook.mesh import rules
+from stackbook.mesh.rules import propagation
+from stackbook.observability.tracing import span_table
+from stackbook.traffic import load_client
 
 ADDRESS = json.dumps([
     {"ifname": "lo", "flags": ["LOOPBACK", "UP"], "mtu": 65536, "address": "00:00:00:00:00:00",
@@ -80,11 +84,11 @@ PARSERS: dict[str, tuple[Callable[[str], Any], str, tuple[type[Exception], ...]]
     "packets of tcpdump": (flannel.parse_capture, CAPTURE, ()),
     "iptables-save": (lambda text: reset.parse_rules(text, "nat"), RULES, ()),
     "mounts": (reset.parse_mounts, MOUNTS, ()),
-    "report of the load program": (traffic.parse, REPORT, (StackbookError,)),
-    "answer of Jaeger": (lambda text: frames.parse(json.loads(text)), TRACES, (StackbookError, json.JSONDecodeError)),
+    "report of the load program": (load_client.parse, REPORT, (StackbookError,)),
+    "answer of Jaeger": (lambda text: span_table.parse(json.loads(text)), TRACES, (StackbookError, json.JSONDecodeError)),
     "answer of istiod": (propagation.parse_syncz, SYNCZ, (StackbookError,)),
     ".drone.yml": (lambda text: pipeline.parse(text).steps, DRONE, (InputError,)),
-    "rules of Istio": (mesh_rules.parsed, "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: a}\n", (InputError,)),
+    "rules of Istio": (rules.parsed, "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: a}\n", (InputError,)),
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ WORKLOADS = ["details-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3
 
 
 def documents(name: str, **values: str) -> list[dict]:
-    text = files("stackbook.manifests").joinpath(name).read_text()
+    text = files("stackbook.cluster.manifests").joinpath(name).read_text()
     return list(yaml.safe_load_all(Template(text).substitute(values)))
 
 

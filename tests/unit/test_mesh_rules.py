@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stackbook import mesh_rules as rules
-from stackbook.errors import CheckFailed, InputError, TransportError, WaitTimeout
-from stackbook.mesh_rules import istiod, propagation
-from stackbook.results import Result
+from stackbook.core.errors import CheckFailed, InputError, TransportError, WaitTimeout
+from stackbook.core.results import Result
+from stackbook.mesh import rules
+from stackbook.mesh.rules import istiod_debug, propagation
 
 UUID = "1f0c5e3a-8d1b-4c53-9d42-6a1f0b7c9e11"
 POD = {"app": "reviews", "pod-template-hash": "x"}
@@ -453,7 +453,10 @@ class Api:
 
 @pytest.mark.parametrize("phases", [(), ("Pending",)])
 def test_no_istiod_is_said(phases):
-    with pytest.raises(CheckFailed, match="no istiod is running"), istiod.connect(SimpleNamespace(api=Api(*phases))):
+    with (
+        pytest.raises(CheckFailed, match="no istiod is running"),
+        istiod_debug.connect(SimpleNamespace(api=Api(*phases))),
+    ):
         pass
 
 
@@ -478,7 +481,7 @@ def test_istiod_is_asked_over_one_connection(monkeypatch):
 
     server = threading.Thread(target=serve)
     server.start()
-    with istiod.connect(SimpleNamespace(api=api)) as istiods:
+    with istiod_debug.connect(SimpleNamespace(api=api)) as istiods:
         assert istiods["istiod-1"]("/debug/syncz") == "[]"
         with pytest.raises(CheckFailed, match="403: no"):
             istiods["istiod-1"]("/debug/configz")

@@ -13,14 +13,15 @@ from urllib.parse import parse_qs, urlsplit
 import pandas as pd
 import pytest
 import yaml
-from stackbook import manifests, metrics
-from stackbook.chapter_parameters import Metrics
-from stackbook.errors import CheckFailed, InputError, WaitTimeout
-from stackbook.metrics import counting, deploy, graph, observe, panels, words
-from stackbook.parameters import validate
-from stackbook.waiting import pause
+from stackbook.cluster import manifests
+from stackbook.config.chapter_parameters import Metrics
+from stackbook.config.profile import validate
+from stackbook.core.errors import CheckFailed, InputError, WaitTimeout
+from stackbook.core.waiting import pause
+from stackbook.observability import metrics
+from stackbook.observability.metrics import counting, deploy, dialects, graph, panels, scrape_lag
 
-ENVOY, ISTIO = words.ENVOY, words.ISTIO
+ENVOY, ISTIO = dialects.ENVOY, dialects.ISTIO
 TO_REVIEWS = {"app": "productpage", "cluster_name": "outbound|9080||reviews.default.svc.cluster.local;"}
 ISTIO_EDGE = {"source_canonical_service": "productpage", "destination_canonical_service": "reviews"}
 
@@ -211,7 +212,7 @@ def test_equal_counts_agree_and_one_request_less_is_noticed() -> None:
     ],
     ids=["envoy", "istio"],
 )  # fmt: skip
-def test_both_vocabularies_give_the_same_edge(server: Server, chosen: words.Vocabulary, answers: list[Any]) -> None:
+def test_both_vocabularies_give_the_same_edge(server: Server, chosen: dialects.Vocabulary, answers: list[Any]) -> None:
     for query, answer in zip(chosen.between, answers, strict=True):
         server.answers[chosen.fill(query, window=20)] = answer
     found = metrics.edges(server.client, chosen, window=20)
@@ -299,12 +300,12 @@ def test_a_counter_that_stands_still_is_an_error(server: Server) -> None:
 
 
 def test_the_gap_is_the_longest_time_without_a_sample() -> None:
-    assert observe.longest_gap([1.0]) == 0.0
-    assert observe.longest_gap([5.0, 10.0, 30.0]) == 20.0
+    assert scrape_lag.longest_gap([1.0]) == 0.0
+    assert scrape_lag.longest_gap([5.0, 10.0, 30.0]) == 20.0
 
 
 @pytest.mark.parametrize("chosen", [ENVOY, ISTIO], ids=["envoy", "istio"])
-def test_the_manifest_is_whole_and_its_configuration_readable(chosen: words.Vocabulary) -> None:
+def test_the_manifest_is_whole_and_its_configuration_readable(chosen: dialects.Vocabulary) -> None:
     text = manifests.render("prometheus.yaml", scrape="5", slow="10", retention="24", image_prometheus="i", mark="m",
                             errors=chosen.errors, requests=chosen.requests)  # fmt: skip
     objects = list(yaml.safe_load_all(text))

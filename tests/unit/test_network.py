@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from fakes import FakeHost
-from stackbook import network
-from stackbook.operations import pending
-from stackbook.parameters import Profile
+from stackbook.config.profile import Profile
+from stackbook.lessons.machines import addressing
+from stackbook.machines.operations import pending
 
 
 @pytest.mark.parametrize(
@@ -21,10 +21,10 @@ from stackbook.parameters import Profile
 )
 def test_name_servers(resolvectl: str | tuple[int, str, str], file: str, wanted: str) -> None:
     host = FakeHost({"resolvectl dns": resolvectl}, files={"/etc/resolv.conf": file})
-    assert network.name_servers(host) == wanted
+    assert addressing.name_servers(host) == wanted
 
 
 def test_the_name_servers_of_other_peoples_machines_are_left_alone() -> None:
     host = FakeHost(files={"/etc/hosts": "127.0.0.1 localhost\n"})
     profile = Profile(target="ssh")
-    assert [str(c) for c in pending(host, network.names(profile))] == ["sh -c cat > /etc/hosts"]
+    assert [str(c) for c in pending(host, addressing.names(profile))] == ["sh -c cat > /etc/hosts"]

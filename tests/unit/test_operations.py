@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from fakes import FakeHost
-from stackbook import kubeadm, operations
-from stackbook.operations import apply, pending
+from stackbook.cluster import kubeadm
+from stackbook.machines import operations
+from stackbook.machines.operations import apply, pending
 
 
 def commands(host: FakeHost, operation: operations.Operation) -> list[str]:

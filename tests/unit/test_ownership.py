@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from stackbook import cli, own_folders, ownership, paths
+from stackbook.app import cli, own_folders
 from stackbook.artifacts.store import Store
+from stackbook.core import ownership, paths
 
 UID, GID = 54321, 54322
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
@@ -106,7 +107,7 @@ def test_a_cache_without_the_marker_stays_roots(sudo: Path) -> None:
 def test_every_command_gives_back_however_it_ends(
     sudo: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stackbook import reset
+    from stackbook.app import reset
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

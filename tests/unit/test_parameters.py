@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import yaml
-from stackbook.chapter_parameters import CHAPTER_PARAMETERS
-from stackbook.errors import InputError
-from stackbook.names import profile_names
-from stackbook.parameters import Profile, validate
+from stackbook.config.chapter_parameters import CHAPTER_PARAMETERS
+from stackbook.config.profile import Profile, validate
+from stackbook.core.errors import InputError
+from stackbook.core.names import profile_names
 
 
 def load(**overrides: Any) -> Profile:

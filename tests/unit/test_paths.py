@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeHost
-from stackbook import cli, paths
-from stackbook.errors import InputError
-from stackbook.parameters import Profile
-from stackbook.providers.embedded import Embedded
+from stackbook.app import cli
+from stackbook.config.profile import Profile
+from stackbook.core import paths
+from stackbook.core.errors import InputError
+from stackbook.machines.providers.podman import Embedded
 
 VARIABLES = ("STACKBOOK_CACHE", "STACKBOOK_STATE", "STACKBOOK_RUNS", "XDG_CACHE_HOME", "XDG_STATE_HOME")
 INFO = "podman info --format json"

@@ -19,12 +19,15 @@ from typing import Any
 
 import pytest
 import yaml
-from stackbook import benchmark, cluster, control_plane, elevation, jupyter_access, kubeadm, paths, private, scratch
-from stackbook.delivery import compose, gitea
-from stackbook.hosts import LocalHost
-from stackbook.logs import secret
-from stackbook.parameters import Profile
-from stackbook.results import Result
+from stackbook.app import benchmark, elevation, jupyter_access
+from stackbook.cluster import kube, kubeadm
+from stackbook.config.profile import Profile
+from stackbook.core import paths, private, temp_dirs
+from stackbook.core.results import Result
+from stackbook.lessons.delivery import compose, gitea
+from stackbook.lessons.kubeadm import control_plane
+from stackbook.machines.transports import LocalHost
+from stackbook.observability.logs import credentials
 
 ROOT = paths.checkout()
 TOKEN, DIGEST = "abcdef.0123456789abcdef", "sha256:" + "a" * 64
@@ -112,7 +115,7 @@ def _users_kubeconfig(folder: Path, machine: Machine, monkeypatch: pytest.Monkey
 def _hosts_kubeconfig(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Modes:
     monkeypatch.setenv("STACKBOOK_STATE", str(folder / "new" / "states"))
     path = paths.state("lab") / "kubeconfig"
-    assert cluster.write_kubeconfig("users: []\n", path) == 1
+    assert kube.write_kubeconfig("users: []\n", path) == 1
     above = {f"{p}/": stat.S_IMODE(p.stat().st_mode) for p in (folder / "new" / "states", folder / "new")}
     return modes(path) | above
 
@@ -126,10 +129,10 @@ def _clients_files(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPat
     path = private.write(folder / "k" / "kubeconfig", yaml.safe_dump(config))
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     monkeypatch.setattr("kubernetes.config.kube_config._temp_files", {})
-    scratch.of_this_process.cache_clear()
-    _ = cluster.Kube(path).client
-    made = [p for p in scratch.of_this_process(cluster.CREDENTIALS).iterdir() if p.is_file()]
-    scratch.of_this_process.cache_clear()
+    temp_dirs.of_this_process.cache_clear()
+    _ = kube.Kube(path).client
+    made = [p for p in temp_dirs.of_this_process(kube.CREDENTIALS).iterdir() if p.is_file()]
+    temp_dirs.of_this_process.cache_clear()
     assert made, "the client keeps its key elsewhere"
     return {name: mode for p in made for name, mode in modes(p).items()}
 
@@ -173,7 +176,7 @@ def _certificates_key(folder: Path, machine: Machine, monkeypatch: pytest.Monkey
     keys = 'for word; do [ "$last" = -keyout ] && key="$word"; last="$word"; done\n'
     program(folder / "bin" / "openssl", f'{real} "$@" || exit 1\n{keys}' + LOOK.format('"$key"', folder / "note"))
     monkeypatch.setenv("PATH", f"{folder}/bin:{os.environ['PATH']}")
-    assert "PRIVATE KEY" in secret._certificate()[1].reveal()
+    assert "PRIVATE KEY" in credentials._certificate()[1].reveal()
     return seen(folder / "note")
 
 
@@ -184,9 +187,9 @@ def _environment_under_sudo(folder: Path, machine: Machine, monkeypatch: pytest.
 
 def _jupyters_token(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Modes:
     monkeypatch.setattr("tempfile.tempdir", str(folder))
-    scratch.of_this_process.cache_clear()
+    temp_dirs.of_this_process.cache_clear()
     access = jupyter_access.prepare(20_000)
-    scratch.of_this_process.cache_clear()
+    temp_dirs.of_this_process.cache_clear()
     return modes(access.file) | modes(Path(access.environment["JUPYTER_TOKEN_FILE"]))
 
 
@@ -237,23 +240,38 @@ def test_the_file_is_never_open_to_others_while_it_is_written(
 
 
 LOOKED_AT = {
-    "benchmark.py": "the benchmark's join token on a machine", "cluster.py": "this host's kubeconfig",
-    "control_plane.py": "root's kubeconfig on a machine", "delivery/compose.py": "the variables of a compose file",
-    "delivery/gitea.py": "Gitea's settings", "elevation.py": "the environment under sudo",
-    "hosts.py": "the join token on a machine", "jupyter_access.py": "JupyterLab's token and address",
-    "kubeadm.py": "the join token on a machine",
-    "logs/secret.py": "the key of Elasticsearch's certificate", "paths.py": "this host's kubeconfig",
-    "private.py": "this host's kubeconfig",
+    "app/benchmark.py": "the benchmark's join token on a machine",
+    "cluster/kube.py": "this host's kubeconfig",
+    "lessons/kubeadm/control_plane.py": "root's kubeconfig on a machine",
+    "lessons/delivery/compose.py": "the variables of a compose file",
+    "lessons/delivery/gitea.py": "Gitea's settings",
+    "app/elevation.py": "the environment under sudo",
+    "machines/transports.py": "the join token on a machine",
+    "app/jupyter_access.py": "JupyterLab's token and address",
+    "cluster/kubeadm.py": "the join token on a machine",
+    "observability/logs/credentials.py": "the key of Elasticsearch's certificate",
+    "core/paths.py": "this host's kubeconfig",
+    "core/private.py": "this host's kubeconfig",
 }  # fmt: skip
 WITHOUT_FILES = {
-    "delivery/listener.py", "delivery/oauth.py", "delivery/openssl.py", "golang.py", "logs/client.py", "logs/deploy.py",
-    "logs/guard.py", "redact.py",
+    "lessons/delivery/webhook_receiver.py",
+    "lessons/delivery/oauth.py",
+    "lessons/delivery/openssl.py",
+    "artifacts/go_toolchain.py",
+    "observability/logs/client.py",
+    "observability/logs/deploy.py",
+    "observability/logs/access_control.py",
+    "core/redact.py",
 }  # fmt: skip
 """They hand a secret to a server, or to a child's standard input or environment."""
 OTHERWISE = {
-    "bench.py": "a lock", "locks.py": "a lock",
-    "delivery/repository.py": "the files of a commit", "images.py": "an image", "step.py": "a record, redacted",
-    "turns.py": "a lock", "results.py": "nothing: it holds what was said",
+    "traffic/testbed.py": "a lock",
+    "core/locks.py": "a lock",
+    "lessons/delivery/repository.py": "the files of a commit",
+    "cluster/image_import.py": "an image",
+    "lab/step.py": "a record, redacted",
+    "lab/turns.py": "a lock",
+    "core/results.py": "nothing: it holds what was said",
 }  # fmt: skip
 """What they write, which is no secret."""
 SECRETS = re.compile(r"\.reveal\(\)|private\.(write|folder)|0o600|admin\.conf|-keyout")

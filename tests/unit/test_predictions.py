@@ -3,16 +3,16 @@
 import numpy as np
 import pandas as pd
 import pytest
-from stackbook import predictions
-from stackbook.errors import CheckFailed, InputError
-from stackbook.traffic import COLUMNS
+from stackbook.core.errors import CheckFailed, InputError
+from stackbook.traffic import hypotheses
+from stackbook.traffic.load_client import COLUMNS
 
 ALPHA = 0.001 / 8
 PREDICTED = {
     "user": "jason", "abort_percent": 30, "abort_status": 500, "delay_percent": 30, "delay_seconds": 5,
     "weights": {"v1": 50, "v3": 50},
 }  # fmt: skip
-N = predictions.size_for([30, 30, 50, 50], alpha=ALPHA, power=0.99)
+N = hypotheses.size_for([30, 30, 50, 50], alpha=ALPHA, power=0.99)
 
 
 def frame(groups, status, seconds, version, error=""):
@@ -34,7 +34,7 @@ def batch(seed, *, abort=0.3, delay=0.3, user="jason", v1=0.5, linked=False, sta
 
 
 def failed(table, **changes):
-    checks = predictions.fault_checks(table, **{**PREDICTED, **changes}, alpha=ALPHA, needed=N)
+    checks = hypotheses.fault_checks(table, **{**PREDICTED, **changes}, alpha=ALPHA, needed=N)
     return {name for name, check in checks.items() if not check.passed}
 
 
@@ -68,7 +68,7 @@ def test_too_small_a_batch_passes_no_check():
 def test_the_generators_own_failures_are_left_out():
     table = batch(3)
     table.loc[table.index[:200], ["status", "error"]] = [0, "client: out of ports"]
-    checks = predictions.fault_checks(table, **PREDICTED, alpha=ALPHA)
+    checks = hypotheses.fault_checks(table, **PREDICTED, alpha=ALPHA)
     assert all(check.passed for check in checks.values())
     table.loc[table.index[:200], "error"] = "refused"
     assert failed(table)
@@ -76,13 +76,13 @@ def test_the_generators_own_failures_are_left_out():
 
 def test_swapped_weights_are_caught():
     rng = np.random.default_rng(5)
-    n = predictions.size_for([90, 10], alpha=ALPHA, power=0.99)
+    n = hypotheses.size_for([90, 10], alpha=ALPHA, power=0.99)
     table = frame(["all"] * n, 200, 0.01, np.where(rng.random(n) < 0.9, "v1", "v3"))
-    right = predictions.weight_checks(table, {"v1": 90, "v3": 10}, alpha=ALPHA, needed=n)
-    swapped = predictions.weight_checks(table, {"v1": 10, "v3": 90}, alpha=ALPHA, needed=n)
-    predictions.prove(right)
+    right = hypotheses.weight_checks(table, {"v1": 90, "v3": 10}, alpha=ALPHA, needed=n)
+    swapped = hypotheses.weight_checks(table, {"v1": 10, "v3": 90}, alpha=ALPHA, needed=n)
+    hypotheses.prove(right)
     with pytest.raises(CheckFailed, match=r"served by v1: differs: predicted 0.1, observed 0.9\d\d of"):
-        predictions.prove(swapped)
+        hypotheses.prove(swapped)
 
 
 def page(seed, n, *, abort=0.3, delay=0.3, seconds=5.0, limit=3.0):
@@ -101,29 +101,29 @@ def page(seed, n, *, abort=0.3, delay=0.3, seconds=5.0, limit=3.0):
 
 
 def test_the_page_is_predicted_with_its_own_time_limit():
-    shares = predictions.page_shares(abort_percent=30, delay_percent=30, delay_seconds=5)
+    shares = hypotheses.page_shares(abort_percent=30, delay_percent=30, delay_seconds=5)
     assert sum(value for name, value in shares.items() if name != "error") == pytest.approx(1)
     assert shares["1 time-outs"] == pytest.approx(0.273)
-    predictions.prove(predictions.page_checks(page(1, 400), shares, alpha=ALPHA, needed=400))
+    hypotheses.prove(hypotheses.page_checks(page(1, 400), shares, alpha=ALPHA, needed=400))
     naive = {"error": 0.51, "0 time-outs": 0.7, "1 time-outs": 0.3}
-    assert not all(c.passed for c in predictions.page_checks(page(1, 400), naive, alpha=ALPHA).values())
+    assert not all(c.passed for c in hypotheses.page_checks(page(1, 400), naive, alpha=ALPHA).values())
 
 
 def test_a_delay_below_the_limit_is_no_time_out():
-    shares = predictions.page_shares(abort_percent=30, delay_percent=30, delay_seconds=1)
+    shares = hypotheses.page_shares(abort_percent=30, delay_percent=30, delay_seconds=1)
     assert shares == pytest.approx({"error": 0.09})
-    predictions.prove(predictions.page_checks(page(2, 400, seconds=1.0), shares, alpha=ALPHA, needed=400))
+    hypotheses.prove(hypotheses.page_checks(page(2, 400, seconds=1.0), shares, alpha=ALPHA, needed=400))
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: predictions.share_out(0, 3),
-        lambda: predictions.share_out("x", 3),
-        lambda: predictions.size_for([130], alpha=0.01, power=0.9),
-        lambda: predictions.size_for([30], alpha=0.01, power=1),
-        lambda: predictions.page_shares(abort_percent=30, delay_percent=30, delay_seconds="soon"),
-        lambda: predictions.prove({}),
+        lambda: hypotheses.share_out(0, 3),
+        lambda: hypotheses.share_out("x", 3),
+        lambda: hypotheses.size_for([130], alpha=0.01, power=0.9),
+        lambda: hypotheses.size_for([30], alpha=0.01, power=1),
+        lambda: hypotheses.page_shares(abort_percent=30, delay_percent=30, delay_seconds="soon"),
+        lambda: hypotheses.prove({}),
     ],
 )
 def test_bad_input_is_refused_with_its_fix(call):

@@ -7,10 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from stackbook import preflight
-from stackbook.errors import HostUnfit
-from stackbook.hosts import LocalHost
-from stackbook.parameters import Profile
+from stackbook.app import preflight
+from stackbook.config.profile import Profile
+from stackbook.core.errors import HostUnfit
+from stackbook.machines.transports import LocalHost
 
 ROOT = Path(__file__).parents[2]
 

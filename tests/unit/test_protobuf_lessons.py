@@ -9,12 +9,14 @@ import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stackbook import expect, golang
-from stackbook.errors import CheckFailed
-from stackbook.expect import expect_failure
-from stackbook.golang import ToolFailed
-from stackbook.protobuf import benchmark, compiler, evolution, explain, install, malformed, scalars, style
-from stackbook.protobuf.wire import WireError, WireType, walk
+from stackbook.analysis import expect
+from stackbook.analysis.expect import expect_failure
+from stackbook.artifacts import go_toolchain
+from stackbook.artifacts import protoc as compiler
+from stackbook.artifacts.go_toolchain import ToolFailed
+from stackbook.core.errors import CheckFailed
+from stackbook.lessons.protobuf import benchmark, evolution, explain, install, lint, malformed, scalars
+from stackbook.lessons.protobuf.wire_format import WireError, WireType, walk
 
 GUIDE = compiler.protos() / "guide"
 
@@ -86,7 +88,7 @@ def descriptor_in(go_file: Path) -> bytes:
 )
 def test_the_committed_go_code_is_in_step_with_its_proto(proto: str, include: Path, generated: str) -> None:
     (wanted,) = [f for f in compiler.descriptors(proto, include=include).file if f.name == proto]
-    go_file = golang.modules() / "internal/pb" / generated
+    go_file = go_toolchain.modules() / "internal/pb" / generated
     found = type(wanted).FromString(descriptor_in(go_file))
     for descriptor in (wanted, found):  # protoc-gen-go drops json_name; go_package of pics comes by an option
         for message in descriptor.message_type:
@@ -223,16 +225,16 @@ def test_malformed_bytes_are_judged(case: malformed.Case) -> None:
 
 
 def test_our_own_protos_keep_the_rules_and_the_guides_package_name_is_the_exception() -> None:
-    ours = style.lint("lessons/v1/types.proto", "lessons/v1/access_log.proto", include=compiler.protos())
+    ours = lint.lint("lessons/v1/types.proto", "lessons/v1/access_log.proto", include=compiler.protos())
     assert ours == []
-    found = {f.rule for f in style.lint("helloworld/helloworld.proto", include=compiler.protos())}
+    found = {f.rule for f in lint.lint("helloworld/helloworld.proto", include=compiler.protos())}
     assert found == {  # kept, so that the official Greeter's clients go on working
         "PACKAGE_VERSION_SUFFIX", "RPC_REQUEST_STANDARD_NAME", "RPC_RESPONSE_STANDARD_NAME", "SERVICE_SUFFIX",
     }  # fmt: skip
 
 
 def test_the_guides_pics_has_lower_snake_case_fields() -> None:
-    assert {f.rule for f in style.lint("pics.proto", include=GUIDE)} == {
+    assert {f.rule for f in lint.lint("pics.proto", include=GUIDE)} == {
         "PACKAGE_DIRECTORY_MATCH", "PACKAGE_VERSION_SUFFIX",
     }  # fmt: skip
 
@@ -243,7 +245,7 @@ def test_each_rule_can_be_broken(tmp_path: Path) -> None:
         message lower { optional int32 Id = 1; oneof Choice { int32 a = 2; } enum inner { zero = 0; } }
         service greeter { rpc say(lower) returns (lower); }
     """)
-    assert {f.rule for f in style.lint("Bad-Name.proto", include=tmp_path)} == {
+    assert {f.rule for f in lint.lint("Bad-Name.proto", include=tmp_path)} == {
         "PACKAGE_DIRECTORY_MATCH", "PACKAGE_LOWER_SNAKE_CASE", "PACKAGE_VERSION_SUFFIX", "FILE_LOWER_SNAKE_CASE",
         "SYNTAX_SPECIFIED", "MESSAGE_PASCAL_CASE", "FIELD_LOWER_SNAKE_CASE", "ONEOF_LOWER_SNAKE_CASE",
         "ENUM_PASCAL_CASE", "ENUM_VALUE_UPPER_SNAKE_CASE", "ENUM_VALUE_PREFIX", "ENUM_ZERO_VALUE_SUFFIX",

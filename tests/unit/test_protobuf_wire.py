@@ -9,12 +9,12 @@ from google.protobuf import descriptor_pb2, empty_pb2, struct_pb2, unknown_field
 from google.protobuf.message import DecodeError
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from stackbook.protobuf import wire
-from stackbook.protobuf.wire import Field, WireError, WireType
+from stackbook.lessons.protobuf import wire_format
+from stackbook.lessons.protobuf.wire_format import Field, WireError, WireType
 
 
 def test_examples() -> None:
-    assert doctest.testmod(wire).failed == 0
+    assert doctest.testmod(wire_format).failed == 0
 
 
 def official(data: bytes) -> list[tuple[int, int, Any]] | None:
@@ -45,7 +45,7 @@ def ours(data: bytes) -> list[tuple[int, int, Any]] | None:
         return [(f.number, int(f.wire_type), plain(f.value) if isinstance(f.value, tuple) else f.value) for f in fields]
 
     try:
-        return plain(wire.walk(data))
+        return plain(wire_format.walk(data))
     except WireError:
         return None
 
@@ -67,7 +67,7 @@ def test_any_bytes_are_judged_and_read_alike(data: bytes) -> None:
     assert ours(data) == official(data)
 
 
-numbers = st.integers(1, 15) | st.integers(16, 2047) | st.integers(2048, wire.MAX_NUMBER)
+numbers = st.integers(1, 15) | st.integers(16, 2047) | st.integers(2048, wire_format.MAX_NUMBER)
 
 
 @st.composite
@@ -77,13 +77,13 @@ def encoded_fields(draw: st.DrawFn, depth: int = 2) -> bytes:
         number = draw(numbers)
         kind = draw(st.sampled_from([0, 1, 2, 5] + ([3] if depth else [])))
         body = {
-            0: lambda: wire.encode_varint(draw(st.integers(0, 2**64 - 1))),
+            0: lambda: wire_format.encode_varint(draw(st.integers(0, 2**64 - 1))),
             1: lambda: draw(st.binary(min_size=8, max_size=8)),
-            2: lambda: (lambda b: wire.encode_varint(len(b)) + b)(draw(st.binary(max_size=200))),
-            3: lambda number=number: draw(encoded_fields(depth=depth - 1)) + wire.tag(number, WireType.EGROUP),
+            2: lambda: (lambda b: wire_format.encode_varint(len(b)) + b)(draw(st.binary(max_size=200))),
+            3: lambda number=number: draw(encoded_fields(depth=depth - 1)) + wire_format.tag(number, WireType.EGROUP),
             5: lambda: draw(st.binary(min_size=4, max_size=4)),
         }[kind]()
-        out += wire.tag(number, kind) + body
+        out += wire_format.tag(number, kind) + body
     return out
 
 
@@ -92,9 +92,9 @@ def encoded_fields(draw: st.DrawFn, depth: int = 2) -> bytes:
 def test_well_formed_messages_are_read_alike_and_put_together_again(data: bytes) -> None:
     assert ours(data) is not None
     assert ours(data) == official(data)
-    fields = wire.walk(data)
-    assert wire.encode(fields) == data
-    assert [f.offset for f in fields] == [len(wire.encode(fields[:i])) for i in range(len(fields))]
+    fields = wire_format.walk(data)
+    assert wire_format.encode(fields) == data
+    assert [f.offset for f in fields] == [len(wire_format.encode(fields[:i])) for i in range(len(fields))]
 
 
 @settings(deadline=None)
@@ -122,11 +122,11 @@ def test_scalars_written_by_the_library_are_read(kind: Any, values: st.SearchStr
     @given(values)
     def check(value: Any) -> None:
         data = kind(value=value).SerializeToString()
-        fields = wire.walk(data)
+        fields = wire_format.walk(data)
         if not fields:  # the default value is not written
             assert not value
             return
-        assert wire.readings(fields[0])[reading] == value
+        assert wire_format.readings(fields[0])[reading] == value
 
     check()
 
@@ -134,24 +134,24 @@ def test_scalars_written_by_the_library_are_read(kind: Any, values: st.SearchStr
 @settings(deadline=None)
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_zigzag_and_two_s_complement_have_inverses(value: int) -> None:
-    assert wire.unzigzag(wire.zigzag(value)) == value
-    assert wire.signed(wire.decode_varint(wire.encode_varint(value))[0]) == value
-    assert 0 <= wire.zigzag(value) < 2**64
+    assert wire_format.unzigzag(wire_format.zigzag(value)) == value
+    assert wire_format.signed(wire_format.decode_varint(wire_format.encode_varint(value))[0]) == value
+    assert 0 <= wire_format.zigzag(value) < 2**64
 
 
 def test_a_real_message_of_many_levels() -> None:
     data = descriptor_pb2.FileDescriptorProto.FromString(struct_pb2.DESCRIPTOR.serialized_pb).SerializeToString()
-    assert wire.encode(wire.walk(data)) == data
-    names = [f.payload for f in wire.walk(data) if f.number == 1]
+    assert wire_format.encode(wire_format.walk(data)) == data
+    names = [f.payload for f in wire_format.walk(data) if f.number == 1]
     assert names == [b"google/protobuf/struct.proto"]
 
 
 def test_packed() -> None:
-    payload = wire.encode_varint(1) + wire.encode_varint(300) + wire.encode_varint(-1)
-    assert list(wire.unpack(payload, WireType.VARINT)) == [1, 300, 2**64 - 1]
-    assert list(wire.unpack(struct.pack("<2I", 7, 8), WireType.I32)) == [7, 8]
+    payload = wire_format.encode_varint(1) + wire_format.encode_varint(300) + wire_format.encode_varint(-1)
+    assert list(wire_format.unpack(payload, WireType.VARINT)) == [1, 300, 2**64 - 1]
+    assert list(wire_format.unpack(struct.pack("<2I", 7, 8), WireType.I32)) == [7, 8]
     with pytest.raises(WireError, match="4 bytes are announced and 2 are left"):
-        list(wire.unpack(b"\x01\x00", WireType.I32))
+        list(wire_format.unpack(b"\x01\x00", WireType.I32))
 
 
 @pytest.mark.parametrize(
@@ -168,11 +168,11 @@ def test_packed() -> None:
 )
 def test_errors_say_where(data: bytes, reason: str, offset: int) -> None:
     with pytest.raises(WireError, match=reason) as caught:
-        wire.walk(data)
+        wire_format.walk(data)
     assert caught.value.offset == offset
     assert official(data) is None
 
 
 def test_numbers_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="does not fit"):
-        wire.encode_varint(2**64)
+        wire_format.encode_varint(2**64)

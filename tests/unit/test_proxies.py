@@ -19,18 +19,18 @@ from typing import Any
 import httpx
 import pytest
 import requests
-from stackbook import proxies
-from stackbook.artifacts import release
-from stackbook.chapter import Lab
-from stackbook.cluster import Kube
-from stackbook.delivery.gitea import Gitea
-from stackbook.metrics.client import Prometheus
-from stackbook.parameters import Profile
-from stackbook.redact import Secret
-from stackbook.registries import Registries
-from stackbook.tracing import Jaeger
+from stackbook.artifacts import downloads
+from stackbook.cluster.kube import Kube
+from stackbook.config import proxies
+from stackbook.config.profile import Profile
+from stackbook.config.registries import Registries
+from stackbook.core.redact import Secret
+from stackbook.lab.lab import Lab
+from stackbook.lessons.delivery.gitea import Gitea
+from stackbook.observability.metrics.client import Prometheus
+from stackbook.observability.tracing import Jaeger
 
-LIBRARY = Path(proxies.__file__).parent
+LIBRARY = Path(proxies.__file__).parents[1]
 NODES = [{"name": "k8s-master", "address": "127.0.0.3"}, {"name": "k8s-node1", "address": "127.0.0.4"}]
 # A lab whose machines are addresses of this host's loopback interface.
 HERE = {"subnet": "127.0.0.0/24", "gateway": "127.0.0.2", "nodes": NODES}
@@ -165,7 +165,7 @@ def test_without_it_the_proxy_would_be_asked(
 def test_downloads_and_registries_are_asked_through_the_proxy(proxy: list[str], tmp_path: Path) -> None:
     proxies.spare(Profile())
     url = "http://downloads.invalid/file"
-    release.download(
+    downloads.download(
         url=url, partial=tmp_path / "part", sha256=hashlib.sha256(BODY).hexdigest(), job="x", report=lambda _: None,
         cancel=threading.Event(), attempts=1,
     )  # fmt: skip
@@ -175,7 +175,7 @@ def test_downloads_and_registries_are_asked_through_the_proxy(proxy: list[str], 
 
 
 def test_whoever_the_library_builds_to_ask_the_lab_by_httpx_does_not_look_at_the_environment() -> None:
-    outside = {LIBRARY / "registries.py", *(LIBRARY / "artifacts").rglob("*.py")}
+    outside = {LIBRARY / "config" / "registries.py", *(LIBRARY / "artifacts").rglob("*.py")}
     calls = [
         (path.name, node)
         for path in LIBRARY.rglob("*.py")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stackbook.results import Result
-from stackbook.step import Record, Step, step
+from stackbook.core.results import Result
+from stackbook.lab.step import Record, Step, step
 
 QUIET = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 # With surrogates, line separators of Unicode and control characters.

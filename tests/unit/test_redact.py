@@ -13,8 +13,8 @@ import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
-from stackbook import redact as module
-from stackbook.redact import MASK, Secret, redact, scrub
+from stackbook.core import redact as module
+from stackbook.core.redact import MASK, Secret, redact, scrub
 
 LOWER = "abcdefghijklmnopqrstuvwxyz0123456789"
 BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ" + LOWER + "+/"

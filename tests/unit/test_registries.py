@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from stackbook.errors import InputError
-from stackbook.parameters import Profile
-from stackbook.registries import PROXY_FILE, Reference, Registries, for_machines, full_name, proxy_file
+from stackbook.config.profile import Profile
+from stackbook.config.registries import PROXY_FILE, Reference, Registries, for_machines, full_name, proxy_file
+from stackbook.core.errors import InputError
 
 
 class Registry(BaseHTTPRequestHandler):

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stackbook import report
-from stackbook.report import books, records, sections, timings
+from stackbook.app import report
+from stackbook.app.report import notebooks as books
+from stackbook.app.report import records, sections, timings
 
 HOSTILE = """<script>alert(1)</script><img src=x onerror=alert(1)>" onload="x' </style></table>&amp;"""
 TOKEN = "abcdef.0123456789abcdef"

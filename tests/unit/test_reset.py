@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackbook import host_state, paths, reset
-from stackbook.companions import only_run
-from stackbook.errors import CommandFailed, InputError, TransportError
-from stackbook.meanwhile import Marks, Others, split
-from stackbook.parameters import Profile
-from stackbook.results import Result
+from stackbook.app import host_state, reset
+from stackbook.app.host_changes import Marks, Others, split
+from stackbook.app.supervision import only_run
+from stackbook.config.profile import Profile
+from stackbook.core import paths
+from stackbook.core.errors import CommandFailed, InputError, TransportError
+from stackbook.core.results import Result
 
 SAVED = {
     "filter": "*filter\n:FORWARD ACCEPT [0:0]\n:NETAVARK_FORWARD - [0:0]\n"

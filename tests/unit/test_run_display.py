@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from stackbook import chapters, run_display
+from stackbook.app import run_display
+from stackbook.app.run_display import Lines, display
+from stackbook.app.time_left import TimeLeft
 from stackbook.artifacts.forecast import Forecast, forecast
-from stackbook.run_display import Lines, display
-from stackbook.time_left import TimeLeft
+from stackbook.config import chapters
 
 
 def event(text: str, step: str = "images") -> dict[str, str]:

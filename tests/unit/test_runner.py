@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackbook import chapter as lab_module
-from stackbook import chapters, paths, plan, runner
-from stackbook.chapters import Chapter
-from stackbook.checks import Check
-from stackbook.errors import CheckFailed, InputError
-from stackbook.parameters import Profile
+from stackbook.app import plan, runner
+from stackbook.app.checks import Check
+from stackbook.config import chapters
+from stackbook.config.chapters import Chapter
+from stackbook.config.profile import Profile
+from stackbook.core import paths
+from stackbook.core.errors import CheckFailed, InputError
+from stackbook.lab import lab as lab_module
 
 GOOD = """
 import os
 from pathlib import Path
-from stackbook.step import Record, step
+from stackbook.lab.step import Record
+from stackbook.lab.step import step
 record = Record(Path(os.environ["STACKBOOK_RUN"]) / "events.jsonl")
 with step("make", "something is made", chapter="x", record=record) as current:
     current.changed = 2
@@ -349,7 +352,7 @@ def test_a_plan_says_what_a_run_would_do_and_does_nothing(tiny: Path, papermill:
 def test_a_plan_reads_the_chapters_parameters_of_the_profile_as_a_run_does(
     tiny: Path, papermill: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stackbook.chapter_parameters import CHAPTER_PARAMETERS, Flannel
+    from stackbook.config.chapter_parameters import CHAPTER_PARAMETERS, Flannel
 
     monkeypatch.setitem(CHAPTER_PARAMETERS, "80-good", Flannel)
     profile = tiny / "mine.yaml"

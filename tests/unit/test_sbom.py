@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
-from stackbook import cli, paths, sbom
+from stackbook.app import cli, sbom
 from stackbook.artifacts.catalogue import Maven, Wheel
-from stackbook.artifacts.load import load
+from stackbook.artifacts.catalogue_loader import load
+from stackbook.core import paths
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from stackbook import scratch
-from stackbook.cluster import CREDENTIALS
-from stackbook.locks import born
+from stackbook.cluster.kube import CREDENTIALS
+from stackbook.core import temp_dirs
+from stackbook.core.locks import born
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_it_goes_with_its_block(elsewhere: Path) -> None:
-    with scratch.folder("trial") as made:
+    with temp_dirs.folder("trial") as made:
         assert made.parent == elsewhere
         assert made.stat().st_mode & 0o77 == 0
     assert not made.exists()
@@ -38,7 +38,7 @@ def test_what_a_killed_process_left_goes_with_the_next(elsewhere: Path) -> None:
     foreign = elsewhere / "stackbook-trial-notes-x"
     for path in (left, left_by_an_older_one, of_another_name, still_used, foreign):
         (path / "inside").mkdir(parents=True)
-    with scratch.folder("trial"):
+    with temp_dirs.folder("trial"):
         assert not left.exists() and not left_by_an_older_one.exists()
         assert of_another_name.exists() and still_used.exists() and foreign.exists()
 
@@ -55,7 +55,7 @@ def test_the_key_of_the_apis_client_goes_with_its_process_or_with_the_next(elsew
         "users": [{"name": "me", "user": {"client-certificate-data": name, "client-key-data": name}}],
     }))  # fmt: skip
     code = (
-        "import sys; from pathlib import Path; from stackbook.cluster import Kube\n"
+        "import sys; from pathlib import Path; from stackbook.cluster.kube import Kube\n"
         "Kube(Path(sys.argv[1])).client; print('made', flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(
@@ -70,5 +70,5 @@ def test_the_key_of_the_apis_client_goes_with_its_process_or_with_the_next(elsew
     process.communicate(timeout=30)
     left = [path for path in elsewhere.iterdir() if path != config]
     if killed:
-        assert scratch.sweep(CREDENTIALS) == [path.name for path in left] != []
+        assert temp_dirs.sweep(CREDENTIALS) == [path.name for path in left] != []
     assert [path.name for path in elsewhere.iterdir()] == ["kubeconfig"]

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 import yaml
-from stackbook.command_lines import SecretShown
-from stackbook.redact import MASK, Secret, redact, scrub
+from stackbook.core.command_lines import SecretShown
+from stackbook.core.redact import MASK, Secret, redact, scrub
 
 VALUE = "hemlock-and-honey-42"
 
@@ -157,7 +157,7 @@ def test_other_processes_and_other_ways_are_left_alone() -> None:
 
 def test_it_holds_in_every_process_that_knows_a_secret() -> None:
     code = (
-        "import subprocess, sys\nfrom stackbook.redact import Secret\n"
+        "import subprocess, sys\nfrom stackbook.core.redact import Secret\n"
         "word = sys.stdin.read()\nsubprocess.run(['true', word])\nSecret(word)\nsubprocess.run(['true', word])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], input=VALUE, capture_output=True, text=True, check=False)

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stackbook import scratch, ssh_sockets
-from stackbook.errors import InputError
-from stackbook.redact import Secret
-from stackbook.ssh import SSHHost
+from stackbook.core import temp_dirs
+from stackbook.core.errors import InputError
+from stackbook.core.redact import Secret
+from stackbook.machines import ssh_sockets
+from stackbook.machines.ssh_host import SSHHost
 
 HOST = SSHHost(name="n", address="192.0.2.1", key=Path("/k"), known_hosts=Path("/h"))
 
@@ -27,10 +28,10 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     monkeypatch.setattr("tempfile.tempdir", str(base))
     monkeypatch.setattr(ssh_sockets, "_LONGEST", 400)  # pytest's folders have long names
-    for cached in (ssh_sockets._folder, scratch.of_this_process):
+    for cached in (ssh_sockets._folder, temp_dirs.of_this_process):
         cached.cache_clear()
     yield base
-    for cached in (ssh_sockets._folder, scratch.of_this_process):
+    for cached in (ssh_sockets._folder, temp_dirs.of_this_process):
         cached.cache_clear()
 
 
@@ -139,7 +140,7 @@ case "$*" in *"-O exit"*) test -e "$path" && echo "$*" >> {said} ;; *) : > "$pat
     )
     ssh.chmod(0o755)
     code = (
-        "from stackbook.ssh import SSHHost\n"
+        "from stackbook.machines.ssh_host import SSHHost\n"
         "for address in ('192.0.2.1', '192.0.2.2'):\n    host = SSHHost(name='n', address=address); host.run(['true'])\n"
         "print([w for w in host._options() if w.startswith('ControlPath=')][0])\n"
     )

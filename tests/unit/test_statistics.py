@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from stackbook import statistics
-from stackbook.errors import InputError
-from stackbook.statistics import AGREES, DIFFERS, TOO_FEW, Sequential
+from stackbook.analysis import statistics
+from stackbook.analysis.statistics import AGREES, DIFFERS, TOO_FEW, Sequential
+from stackbook.core.errors import InputError
 
 RUNS = 10_000
 

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from stackbook.errors import CheckFailed
-from stackbook.results import Result
-from stackbook.step import Record, step
+from stackbook.core.errors import CheckFailed
+from stackbook.core.results import Result
+from stackbook.lab.step import Record, step
 
 
 def events(path: Path) -> list[dict]:

@@ -2,8 +2,8 @@
 
 import json
 
-from stackbook import storefront
-from stackbook.results import Result
+from stackbook.core.results import Result
+from stackbook.lessons.traffic import ingress
 
 
 def entry(cluster):
@@ -32,4 +32,4 @@ class Kube:
 
 
 def test_outbound_requests_tell_who_calls_whom():
-    assert storefront.calls(Kube()) == storefront.CALLS
+    assert ingress.calls(Kube()) == ingress.CALLS

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from live import strangers
-from stackbook import paths
-from stackbook.errors import CommandFailed
-from stackbook.hosts import Result
-from stackbook.providers.belongings import LABEL
+from stackbook.core import paths
+from stackbook.core.errors import CommandFailed
+from stackbook.machines.providers.belongings import LABEL
+from stackbook.machines.transports import Result
 
 MAKE = ("create", "add", "-N", "-A")
 REMOVE = ("rm", "delete", "-F", "-X")

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
-from stackbook.step import Record, step
-from stackbook.ticker import ticking
-from stackbook.waiting import until
+from stackbook.core.waiting import until
+from stackbook.lab.progress_line import ticking
+from stackbook.lab.step import Record, step
 
 
 def seen(text: str) -> str:

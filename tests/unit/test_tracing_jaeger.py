@@ -7,8 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from stackbook.errors import CheckFailed, TransportError, WaitTimeout
-from stackbook.tracing import Jaeger, spans
+from stackbook.core.errors import CheckFailed, TransportError, WaitTimeout
+from stackbook.observability.tracing import Jaeger, spans
 from test_tracing_spans import REQUEST, TRACE, good
 
 

@@ -4,13 +4,15 @@ import json
 from contextlib import contextmanager
 
 import pytest
-from stackbook.chapter_parameters import Tracing
-from stackbook.errors import CheckFailed, CommandFailed, InputError, WaitTimeout
-from stackbook.mesh_rules.propagation import Proxy, concerned
-from stackbook.parameters import validate
-from stackbook.results import Result
-from stackbook.statistics import AGREES, DIFFERS
-from stackbook.tracing import protocols, sampling, sending, switches, telemetry
+from stackbook.analysis.statistics import AGREES, DIFFERS
+from stackbook.config.chapter_parameters import Tracing
+from stackbook.config.profile import validate
+from stackbook.core.errors import CheckFailed, CommandFailed, InputError, WaitTimeout
+from stackbook.core.results import Result
+from stackbook.lessons.tracing import protocols
+from stackbook.mesh.rules.propagation import Proxy, concerned
+from stackbook.observability.tracing import outages, sampling, telemetry
+from stackbook.observability.tracing import probe as sending
 
 
 def test_the_telemetry_resource_names_provider_and_share():
@@ -284,9 +286,9 @@ def test_one_span_in_each_format():
 
 @pytest.mark.parametrize(("env", "on"), [([], True), ([("false")], False), (["true"], True), (["0"], False)])
 def test_the_switch_is_read(env, on):
-    values = [{"name": switches.SWITCH, "value": value} for value in env]
+    values = [{"name": outages.SWITCH, "value": value} for value in env]
     spec = {"spec": {"template": {"spec": {"containers": [{"env": values}]}}}}
-    assert switches.forwarding(Kube(json={"deployment/a": spec}), "a") is on
+    assert outages.forwarding(Kube(json={"deployment/a": spec}), "a") is on
 
 
 class Switched(Kube):
@@ -304,10 +306,10 @@ class Settles:
 
 def test_headers_are_handed_on_again_also_after_an_error():
     kube = Switched()
-    with pytest.raises(ZeroDivisionError), switches.not_forwarding(kube, Settles(), "reviews-v3"):
+    with pytest.raises(ZeroDivisionError), outages.not_forwarding(kube, Settles(), "reviews-v3"):
         raise ZeroDivisionError
     flags = [args[-1] for args in kube.asked if args[0] == "set"]
-    assert flags == [f"{switches.SWITCH}=false", f"{switches.SWITCH}-"]
+    assert flags == [f"{outages.SWITCH}=false", f"{outages.SWITCH}-"]
 
 
 @contextmanager
@@ -326,7 +328,7 @@ def test_jaeger_on_a_machine_of_somebody_else_is_not_killed():
             return [pod]
 
     with pytest.raises(CheckFailed, match="theirs"):
-        switches.kill(One(), {})
+        outages.kill(One(), {})
 
 
 class Pods:
@@ -346,11 +348,11 @@ class Pods:
 
 
 def test_a_proxy_whose_pod_is_gone_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(switches, "proxies", lambda kube: {"a.default": 1})
+    monkeypatch.setattr(outages, "proxies", lambda kube: {"a.default": 1})
     known = {"a.default", "gone.default", "going.default"}
-    switches.reconnected(Pods("a", going=["going"]), known, timeout=0.2)
+    outages.reconnected(Pods("a", going=["going"]), known, timeout=0.2)
     with pytest.raises(WaitTimeout, match=r"missing: b\.default$"):
-        switches.reconnected(Pods("a", "b", going=["going"]), known | {"b.default"}, timeout=0.2)
+        outages.reconnected(Pods("a", "b", going=["going"]), known | {"b.default"}, timeout=0.2)
 
 
 def test_a_share_is_counted_once_more_where_a_request_is_not_in_the_log(monkeypatch):

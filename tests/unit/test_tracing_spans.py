@@ -2,8 +2,8 @@
 
 import pandas as pd
 import pytest
-from stackbook.errors import StackbookError
-from stackbook.tracing import frames, observation, trees
+from stackbook.core.errors import StackbookError
+from stackbook.observability.tracing import observation, span_table, trace_tree
 
 TRACE, SENDER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 REQUEST = "3f1c5e3a-8d1b-4c53-9d42-6a1f0b7c9e11"
@@ -44,16 +44,16 @@ def good():
     ]
 
 
-WANTED = trees.hop("load", "reviews", trees.hop("reviews", "ratings"))
+WANTED = trace_tree.hop("load", "reviews", trace_tree.hop("reviews", "ratings"))
 
 
 def found(traces, **more):
     parents = {"parent_id": SENDER, **more}
-    return trees.problems(frames.parse(traces), WANTED, **parents)
+    return trace_tree.problems(span_table.parse(traces), WANTED, **parents)
 
 
 def test_a_span_becomes_a_row():
-    row = frames.parse([span("1", "2", "reviews", "server", "reviews", start=5, took=7)]).iloc[0]
+    row = span_table.parse([span("1", "2", "reviews", "server", "reviews", start=5, took=7)]).iloc[0]
     assert (row.trace_id, row.span_id, row.parent_id) == (TRACE, "1".zfill(16), "2".zfill(16))
     assert (row.service, row.app, row.kind, row.status, row["flags"], row.error) == (
         "reviews.default", "reviews", "server", 200, "-", False)  # fmt: skip
@@ -63,13 +63,13 @@ def test_a_span_becomes_a_row():
 
 
 def test_a_span_given_twice_counts_once_and_none_makes_an_empty_table():
-    assert len(frames.parse([*good(), *good()])) == 4
-    assert list(frames.parse([]).columns) == list(frames.COLUMNS)
+    assert len(span_table.parse([*good(), *good()])) == 4
+    assert list(span_table.parse([]).columns) == list(span_table.COLUMNS)
 
 
 def test_another_answer_is_an_error():
     with pytest.raises(StackbookError, match="no list of traces"):
-        frames.parse([{"spans": [{"processID": "p1"}], "processes": {}}])
+        span_table.parse([{"spans": [{"processID": "p1"}], "processes": {}}])
 
 
 def test_the_predicted_trace_has_no_problem():
@@ -113,20 +113,22 @@ def test_a_wrong_trace_is_noticed(name):
 
 
 def test_an_abort_is_one_span_at_the_caller():
-    hop = trees.hop("load", "reviews", status=500, flags="FI", reached=False)
-    frame = frames.parse([span("a1", SENDER, "load", "client", "reviews", status="500", response_flags="FI")])
-    assert trees.problems(frame, hop, parent_id=SENDER) == []
-    assert trees.problems(frames.parse(good()), hop, parent_id=SENDER)
+    hop = trace_tree.hop("load", "reviews", status=500, flags="FI", reached=False)
+    frame = span_table.parse([span("a1", SENDER, "load", "client", "reviews", status="500", response_flags="FI")])
+    assert trace_tree.problems(frame, hop, parent_id=SENDER) == []
+    assert trace_tree.problems(span_table.parse(good()), hop, parent_id=SENDER)
 
 
 def test_the_outline_is_the_tree_without_what_differs_from_run_to_run():
-    lines = [row["span"] for row in trees.outline(frames.parse(good()))]
+    lines = [row["span"] for row in trace_tree.outline(span_table.parse(good()))]
     assert lines == ["load → reviews", "  reviews", "    reviews → ratings", "      ratings"]
-    assert [row["span"] for row in trees.outline_of(WANTED)] == lines
+    assert [row["span"] for row in trace_tree.outline_of(WANTED)] == lines
 
 
 def test_edges_are_calls_between_services():
-    frame = trees.edges(frames.parse([*good(), *[span("b4", "a3", "ratings", "server", "ratings", status="500")]]))
+    frame = trace_tree.edges(
+        span_table.parse([*good(), *[span("b4", "a3", "ratings", "server", "ratings", status="500")]])
+    )
     assert frame[["caller", "callee", "calls", "errors"]].values.tolist() == [
         ["load.default", "reviews.default", 1, 0],
         ["reviews.default", "ratings.default", 2, 1],
@@ -136,7 +138,7 @@ def test_edges_are_calls_between_services():
 def test_a_gap_is_counted_and_dated():
     sent = pd.DataFrame({"started": [0.0, 1.0, 2.0, 3.0], "request_id": [f"{n}" * 36 for n in "5678"]})
     sent.attrs["began"] = 100.0
-    there = pd.DataFrame({"request_id": [frames.plain_id(f"{n}" * 36) for n in "58"]})
+    there = pd.DataFrame({"request_id": [span_table.plain_id(f"{n}" * 36) for n in "58"]})
     gap, marked = observation.gap(sent, there)
     assert (gap.requests, gap.missing, gap.since, gap.until) == (4, 2, 101.0, 102.0)
     assert marked["traced"].tolist() == [True, False, False, True]
@@ -146,7 +148,7 @@ def test_a_gap_is_counted_and_dated():
 
 
 def test_a_trace_that_is_gone_is_named():
-    assert observation.survived([TRACE, "gone"], frames.parse(good())) == ["gone"]
+    assert observation.survived([TRACE, "gone"], span_table.parse(good())) == ["gone"]
 
 
 def test_pages_are_whole_when_each_has_the_spans_of_its_version():
@@ -157,7 +159,7 @@ def test_pages_are_whole_when_each_has_the_spans_of_its_version():
             tags = {"trace": f"{n + 1}" * 32, "istio.canonical_revision": version}
             made += [span("a0", "", "reviews", "server", "reviews", **tags)]
             made += [span(f"b{i}", "a0", "details", "server", "details", **tags) for i in range(rest)]
-        return frames.parse(made)
+        return span_table.parse(made)
 
     assert observation._whole(pages(["v1", "v2", "v3"]), 3)
     assert not observation._whole(pages(["v1", "v2", "v3"], lost=1), 3)

@@ -5,17 +5,17 @@ import threading
 from pathlib import Path
 
 import pytest
-from stackbook import traffic
-from stackbook.errors import CommandFailed, InputError, StackbookError
-from stackbook.hosts import LocalHost
-from stackbook.results import Result
+from stackbook.core.errors import CommandFailed, InputError, StackbookError
+from stackbook.core.results import Result
+from stackbook.machines.transports import LocalHost
+from stackbook.traffic import load_client
 
 DATA = Path(__file__).parents[2] / "lib/apps/cmd/load/testdata"
 IDS = "0123456789abcdef01"
-PLAN = traffic.Plan(
+PLAN = load_client.Plan(
     [
-        traffic.Group("jason", "http://127.0.0.1:9080/reviews/0", {"end-user": "jason"}),
-        traffic.Group("control", "http://127.0.0.1:9080/reviews/0"),
+        load_client.Group("jason", "http://127.0.0.1:9080/reviews/0", {"end-user": "jason"}),
+        load_client.Group("control", "http://127.0.0.1:9080/reviews/0"),
     ],
     count=200,
     rate=500,
@@ -59,8 +59,8 @@ def test_the_plan_is_the_one_that_the_program_reads():
 
 
 def test_the_report_of_the_program_becomes_a_tidy_table():
-    frame = traffic.parse((DATA / "report.jsonl").read_text(), app="reviews")
-    assert list(frame.columns) == list(traffic.COLUMNS)
+    frame = load_client.parse((DATA / "report.jsonl").read_text(), app="reviews")
+    assert list(frame.columns) == list(load_client.COLUMNS)
     assert list(frame["started"]) == sorted(frame["started"])
     assert list(frame["version"]) == ["v3", "", "v1"]
     assert list(frame["served_by"]) == ["reviews-v3-7d5f-x", "", "reviews-v1-5b4c-y"]
@@ -69,21 +69,21 @@ def test_the_report_of_the_program_becomes_a_tidy_table():
 
 
 def test_without_an_app_the_nearest_service_counts():
-    frame = traffic.parse((DATA / "report.jsonl").read_text())
+    frame = load_client.parse((DATA / "report.jsonl").read_text())
     assert list(frame["version"]) == ["v1", "", "v1"]
 
 
 def test_the_samples_own_podname_tells_the_version_too():
     report = lines({"pod": "reviews-v2-6f9b-z"}, {"pod": "strange"})
-    assert list(traffic.parse(report, app="reviews")["version"]) == ["v2", ""]
-    assert list(traffic.parse(report, app="ratings")["version"]) == ["", ""]
+    assert list(load_client.parse(report, app="reviews")["version"]) == ["v2", ""]
+    assert list(load_client.parse(report, app="ratings")["version"]) == ["", ""]
 
 
 def test_the_generators_own_failures_do_not_count():
     report = lines({"status": 0, "error": "client: out of ports"}, {"status": 0, "error": "refused"}, {"status": 503})
-    frame = traffic.parse(report)
-    assert list(traffic.own_errors(frame)) == [True, False, False]
-    assert list(traffic.from_mesh(frame)["error"]) == ["refused", ""]
+    frame = load_client.parse(report)
+    assert list(load_client.own_errors(frame)) == [True, False, False]
+    assert list(load_client.from_mesh(frame)["error"]) == ["refused", ""]
 
 
 @pytest.mark.parametrize(
@@ -92,13 +92,13 @@ def test_the_generators_own_failures_do_not_count():
 )
 def test_a_report_that_is_not_whole_is_an_error(broken):
     with pytest.raises(StackbookError, match="not whole"):
-        traffic.parse(broken)
+        load_client.parse(broken)
 
 
 def test_flags_are_joined_by_the_request_id_but_for_the_digit_that_envoy_changes():
     sent = "01234567-89ab-4cde-8f01-00000000000"
     seen = "01234567-89ab-9cde-8f01-00000000000"
-    frame = traffic.parse(lines({"id": sent + "1"}, {"id": sent + "2"}, {"id": sent + "3"}))
+    frame = load_client.parse(lines({"id": sent + "1"}, {"id": sent + "2"}, {"id": sent + "3"}))
     log = [
         json.dumps({"request_id": seen + "1", "response_flags": "DI,FI"}),
         json.dumps({"request_id": seen + "1", "response_flags": "-"}),
@@ -106,12 +106,12 @@ def test_flags_are_joined_by_the_request_id_but_for_the_digit_that_envoy_changes
         "2026-01-01T00:00:00Z info Envoy proxy is ready",
         "[]",
     ]
-    assert list(traffic.with_flags(frame, log)["flags"]) == ["DI,FI", "-", ""]
+    assert list(load_client.with_flags(frame, log)["flags"]) == ["DI,FI", "-", ""]
 
 
 def test_traffic_flows_while_the_block_runs_and_is_stopped_after_an_error_too():
     source = Scripted(lines({}, {}))
-    with pytest.raises(KeyboardInterrupt), traffic.flowing(source, PLAN) as flow:
+    with pytest.raises(KeyboardInterrupt), load_client.flowing(source, PLAN) as flow:
         assert flow.running
         raise KeyboardInterrupt
     assert source.stopped.is_set()
@@ -121,7 +121,7 @@ def test_traffic_flows_while_the_block_runs_and_is_stopped_after_an_error_too():
 
 def test_requests_are_waited_for_by_their_number_not_by_the_clock():
     source = Scripted(lines({}, {}))
-    with traffic.flowing(source, PLAN) as flow:
+    with load_client.flowing(source, PLAN) as flow:
         flow.more(5)
         assert flow.answered() == 8
     assert source.stopped.is_set()
@@ -129,7 +129,7 @@ def test_requests_are_waited_for_by_their_number_not_by_the_clock():
 
 def test_traffic_that_ends_before_the_requests_that_are_waited_for_is_an_error():
     source = Scripted(lines({}, {}))
-    with traffic.flowing(source, PLAN) as flow:
+    with load_client.flowing(source, PLAN) as flow:
         source.stopped.set()
         with pytest.raises(StackbookError, match="ended after 2 requests, and 5 more were waited for"):
             flow.more(5)
@@ -139,7 +139,7 @@ def test_each_run_has_ids_of_its_own():
     source = Scripted(lines({}))
     source.stopped.set()
     for _ in range(3):
-        traffic.send(source, PLAN)
+        load_client.send(source, PLAN)
     assert len({plan["ids"] for plan in source.plans}) == 3
 
 
@@ -148,7 +148,7 @@ def test_a_failing_program_is_not_an_empty_table(tmp_path):
     program.write_text("#!/bin/sh\necho load: broken >&2\nexit 1\n")
     program.chmod(0o755)
     with pytest.raises(CommandFailed, match="broken"):
-        traffic.send(traffic.FromHost(LocalHost(), str(program)), PLAN)
+        load_client.send(load_client.FromHost(LocalHost(), str(program)), PLAN)
 
 
 def test_in_the_mesh_it_is_run_by_exec():
@@ -159,7 +159,7 @@ def test_in_the_mesh_it_is_run_by_exec():
             calls.append((namespace, target, argv, options["container"]))
             return Result(argv, 0, lines({}), "", 0.1)
 
-    traffic.send(traffic.FromPod(Kube(), "default", "deploy/load"), PLAN)
+    load_client.send(load_client.FromPod(Kube(), "default", "deploy/load"), PLAN)
     ((namespace, target, argv, container),) = calls
     assert (namespace, target, argv[:2], container) == (
         "default",
@@ -174,11 +174,11 @@ def test_in_the_mesh_it_is_run_by_exec():
     [
         {"count": 0}, {"count": 10**6}, {"count": 2.5}, {"count": True}, {"rate": -1}, {"rate": float("nan")},
         {"rate": "500"}, {"seconds": 0}, {"seconds": 3600}, {"concurrency": 500}, {"timeout": 0}, {"warmup": -1},
-        {"groups": []}, {"groups": [traffic.Group("a", "ftp://x/")]}, {"groups": [traffic.Group("a", "http:///x")]},
-        {"groups": [traffic.Group("a", "http://h/"), traffic.Group("a", "http://h/")]},
+        {"groups": []}, {"groups": [load_client.Group("a", "ftp://x/")]}, {"groups": [load_client.Group("a", "http:///x")]},
+        {"groups": [load_client.Group("a", "http://h/"), load_client.Group("a", "http://h/")]},
     ],
 )  # fmt: skip
 def test_a_plan_out_of_bounds_is_refused_with_its_fix(change):
     with pytest.raises(InputError) as caught:
-        traffic.Plan(**{"groups": PLAN.groups, "count": 1, **change})
+        load_client.Plan(**{"groups": PLAN.groups, "count": 1, **change})
     assert caught.value.fix

@@ -5,16 +5,17 @@ import threading
 
 import pytest
 from gotools import MARKS
-from stackbook import golang, traffic
-from stackbook.hosts import LocalHost
+from stackbook.artifacts import go_toolchain
+from stackbook.machines.transports import LocalHost
+from stackbook.traffic import load_client
 
 pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    (program,) = golang.toolchain().build("./cmd/load", into=tmp_path_factory.mktemp("load"))
-    return traffic.FromHost(LocalHost(), str(program))
+    (program,) = go_toolchain.toolchain().build("./cmd/load", into=tmp_path_factory.mktemp("load"))
+    return load_client.FromHost(LocalHost(), str(program))
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +42,8 @@ def url():
 
 
 def test_500_requests_a_second_are_sent_in_turns(source, url):
-    groups = [traffic.Group("jason", url, {"end-user": "jason"}), traffic.Group("control", url)]
-    frame = traffic.send(source, traffic.Plan(groups, count=1000, rate=500, warmup=20), app="ratings")
+    groups = [load_client.Group("jason", url, {"end-user": "jason"}), load_client.Group("control", url)]
+    frame = load_client.send(source, load_client.Plan(groups, count=1000, rate=500, warmup=20), app="ratings")
     assert len(frame) == 1000
     assert not frame["error"].any()
     assert frame["request_id"].is_unique
@@ -54,8 +55,8 @@ def test_500_requests_a_second_are_sent_in_turns(source, url):
 
 
 def test_traffic_that_flows_is_ended_with_its_block(source, url):
-    plan = traffic.Plan([traffic.Group("all", url)], count=100_000, rate=200, seconds=60)
-    with traffic.flowing(source, plan, lead=0.5) as flow:
+    plan = load_client.Plan([load_client.Group("all", url)], count=100_000, rate=200, seconds=60)
+    with load_client.flowing(source, plan, lead=0.5) as flow:
         assert flow.running
     frame = flow.frame()
     assert 20 < len(frame) < 2000
@@ -63,8 +64,8 @@ def test_traffic_that_flows_is_ended_with_its_block(source, url):
 
 
 def test_requests_are_counted_while_they_flow(source, url):
-    plan = traffic.Plan([traffic.Group("all", url)], count=100_000, rate=100, seconds=60, warmup=10)
-    with traffic.flowing(source, plan) as flow:
+    plan = load_client.Plan([load_client.Group("all", url)], count=100_000, rate=100, seconds=60, warmup=10)
+    with load_client.flowing(source, plan) as flow:
         flow.more(1)
         before = flow.answered()
         flow.more(30)
@@ -75,5 +76,7 @@ def test_requests_are_counted_while_they_flow(source, url):
 
 
 def test_traffic_ended_at_once_does_not_run_on(source, url):
-    with traffic.flowing(source, traffic.Plan([traffic.Group("all", url)], count=100_000, rate=50, seconds=60)):
+    with load_client.flowing(
+        source, load_client.Plan([load_client.Group("all", url)], count=100_000, rate=50, seconds=60)
+    ):
         pass

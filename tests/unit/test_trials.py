@@ -9,10 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from stackbook import control_plane, network, preflight, trials
-from stackbook.errors import CommandFailed
-from stackbook.hosts import Result
-from stackbook.parameters import Profile
+from stackbook.app import preflight
+from stackbook.config.profile import Profile
+from stackbook.core.errors import CommandFailed
+from stackbook.lessons.kubeadm import control_plane
+from stackbook.lessons.machines import addressing, guide_commands
+from stackbook.machines.transports import Result
 
 MAKES = {"useradd": "user", "groupadd": "group", "systemd-run": "unit"}
 REMOVES = {"userdel": "user", "groupdel": "group"}
@@ -75,7 +77,7 @@ def firewall(host: Machine) -> None:
 
 
 def unit(host: Machine) -> None:
-    trials.processes_in_a_unit(host)
+    guide_commands.processes_in_a_unit(host)
 
 
 def namespace(host: Machine) -> None:
@@ -84,8 +86,8 @@ def namespace(host: Machine) -> None:
 
 TRIALS: dict[Callable[[Machine], Any], set[str]] = {
     firewall: {"chain", "jump"},
-    trials.newgrp: {"user", "group"},
-    trials.fstab: set(),
+    guide_commands.newgrp: {"user", "group"},
+    guide_commands.fstab: set(),
     unit: {"unit"},
     namespace: set(),
 }
@@ -93,8 +95,10 @@ TRIALS: dict[Callable[[Machine], Any], set[str]] = {
 
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "open_ports", lambda host, _, ports: host.run(["nc"]) and dict.fromkeys(ports, True))
-    monkeypatch.setattr(trials, "until", lambda *_, **__: 3)
+    monkeypatch.setattr(
+        addressing, "open_ports", lambda host, _, ports: host.run(["nc"]) and dict.fromkeys(ports, True)
+    )
+    monkeypatch.setattr(guide_commands, "until", lambda *_, **__: 3)
     monkeypatch.setattr(preflight, "_overlay", lambda _: None)
     monkeypatch.setattr(preflight.facts, "CGROUP", SimpleNamespace(read=lambda _: "cgroup2fs"))
 
@@ -133,13 +137,13 @@ def test_namespaces_of_probes_that_were_killed_go(monkeypatch: pytest.MonkeyPatc
 
 
 def test_objects_go_when_applying_them_was_stopped() -> None:
-    from stackbook import data_plane
+    from stackbook.lessons.istio import proxies
 
     def stopped(_: object) -> Iterator[None]:
         raise KeyboardInterrupt
 
     deleted: list[object] = []
     kube = SimpleNamespace(apply=stopped, delete=deleted.append)
-    with suppress(KeyboardInterrupt), data_plane.applied(SimpleNamespace(kube=kube), {"kind": "Service"}):
+    with suppress(KeyboardInterrupt), proxies.applied(SimpleNamespace(kube=kube), {"kind": "Service"}):
         pass
     assert deleted == [[{"kind": "Service"}]]

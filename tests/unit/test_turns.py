@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from stackbook.chapter import Lab
-from stackbook.errors import WaitTimeout
-from stackbook.turns import turn
+from stackbook.core.errors import WaitTimeout
+from stackbook.lab.lab import Lab
+from stackbook.lab.turns import turn
 
 OTHER = """
 import sys, time
 from pathlib import Path
-from stackbook.turns import turn
+from stackbook.lab.turns import turn
 folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
 with turn(folder, "06-traffic, canary", timeout=10, **dict(zip(["of"], sys.argv[3:]))) as waited:
     print("has it", flush=True)

@@ -5,10 +5,10 @@ import ipaddress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stackbook import wire
-from stackbook.errors import CheckFailed
-from stackbook.results import Result
-from stackbook.traffic import Group, Plan
+from stackbook.core.errors import CheckFailed
+from stackbook.core.results import Result
+from stackbook.traffic import packet_capture
+from stackbook.traffic.load_client import Group, Plan
 
 
 def packet(payload: bytes, *, options: bytes = b"", protocol: int = 6, trailer: bytes = b"") -> str:
@@ -39,21 +39,21 @@ def test_records_and_plain_text_are_told_apart():
             packet(b"GET / HTTP/1.1", protocol=17),
         ]
     )
-    seen = wire.parse(text, "eth0")
-    assert seen.kinds() == {wire.TLS: 2, wire.PLAIN: 1, wire.OTHER: 1}
+    seen = packet_capture.parse(text, "eth0")
+    assert seen.kinds() == {packet_capture.TLS: 2, packet_capture.PLAIN: 1, packet_capture.OTHER: 1}
     assert seen.contains("GET /ratings/0")
     assert not seen.contains("jason")
 
 
 @given(st.binary(min_size=1, max_size=300), st.sampled_from([0, 4, 12, 40]))
 def test_a_payload_is_read_back_as_it_was_sent(payload, options):
-    assert wire.parse(packet(payload, options=bytes(options))).payloads == (payload,)
+    assert packet_capture.parse(packet(payload, options=bytes(options))).payloads == (payload,)
 
 
 @given(st.text(max_size=300))
 def test_noise_is_no_packet(text):
-    wire.parse(text)
-    wire.parse(packet(RECORD)[: len(text)] + text)
+    packet_capture.parse(text)
+    packet_capture.parse(packet(RECORD)[: len(text)] + text)
 
 
 class Pod:
@@ -77,12 +77,12 @@ PLAN = Plan([Group("all", "http://reviews:9080/reviews/0")], count=100, rate=20)
 
 def test_capture_is_of_each_interface_while_traffic_flows():
     pod = Pod("listening on eth0, link-type EN10MB\nlistening on lo, link-type EN10MB\n10 packets captured")
-    seen = wire.capture(pod, pod, PLAN, interfaces=("eth0", "lo"), expression="tcp port 9080")
+    seen = packet_capture.capture(pod, pod, PLAN, interfaces=("eth0", "lo"), expression="tcp port 9080")
     assert sorted(pod.seen) == ["eth0", "lo"]
-    assert seen["eth0"].kinds()[wire.TLS] == 1
+    assert seen["eth0"].kinds()[packet_capture.TLS] == 1
 
 
 def test_a_tcpdump_that_does_not_start_is_not_an_empty_capture():
     pod = Pod("tcpdump: eth0: You don't have permission to capture on that device")
     with pytest.raises(CheckFailed, match="permission"):
-        wire.capture(pod, pod, PLAN, interfaces=("eth0",), expression="tcp")
+        packet_capture.capture(pod, pod, PLAN, interfaces=("eth0",), expression="tcp")

@@ -1,1 +1,1 @@
-"""Components: a catalogue, a content-addressed cache, and the sources that fill it."""
+"""Components: the catalogue, the cache, downloads, builds, images."""

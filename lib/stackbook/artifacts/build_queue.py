@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackbook.artifacts.locks import Job, JobLock, progress_words
-from stackbook.artifacts.progress import Progress, Report
-from stackbook.errors import WaitTimeout
-from stackbook.locks import Held, Lock
-from stackbook.waiting import pause
+from stackbook.artifacts.job_locks import Job, JobLock, progress_words
+from stackbook.core.errors import WaitTimeout
+from stackbook.core.locks import Held, Lock
+from stackbook.core.progress import Progress, Report
+from stackbook.core.waiting import pause
 
 _MEMORY_FOR_ONE = 4 << 30
 """Bytes that one build may take: the linker of the largest program takes 1.5 GB, and two of them run at once."""

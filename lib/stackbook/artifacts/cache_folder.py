@@ -10,9 +10,9 @@ import os
 import shutil
 from pathlib import Path
 
-from stackbook import ownership
-from stackbook.errors import InputError
-from stackbook.locks import Lock
+from stackbook.core import ownership
+from stackbook.core.errors import InputError
+from stackbook.core.locks import Lock
 
 MARKER = "CACHEDIR.TAG"
 LAYOUT = ("blobs", "trees", "files", "index", "history", "partial", "locks", "logs", "tmp", "build")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stackbook.errors import InputError
+from stackbook.core.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Catalogue:
     @classmethod
     def load(cls, *, versions: Mapping[str, str] | None = None) -> Catalogue:
         """The catalogue of this checkout; see `load.load`."""
-        from stackbook.artifacts.load import load
+        from stackbook.artifacts.catalogue_loader import load
 
         return load(versions=versions)
 
@@ -175,7 +175,7 @@ class Catalogue:
     def resolve(self, name: str) -> tuple[str, str]:
         """(kind, name) of `name`, which may be qualified: `image:etcd`, `bundle:node`, `file:etcd`.
 
-        >>> from stackbook.artifacts.load import load
+        >>> from stackbook.artifacts.catalogue_loader import load
         >>> load().resolve("image:etcd"), load().resolve("etcd")
         (('image', 'etcd'), ('file', 'etcd'))
         """

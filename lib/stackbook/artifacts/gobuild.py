@@ -15,9 +15,9 @@ from pathlib import Path
 
 from stackbook.artifacts.catalogue import Build, Group
 from stackbook.artifacts.digests import key_of
-from stackbook.artifacts.process import Spawn, spawn
-from stackbook.artifacts.progress import Progress, Report
-from stackbook.errors import ArtifactError, ArtifactUnavailable, InputError
+from stackbook.artifacts.subprocesses import Spawn, spawn
+from stackbook.core.errors import ArtifactError, ArtifactUnavailable, InputError
+from stackbook.core.progress import Progress, Report
 
 # One cgo setting for all groups: packages compiled with another would be compiled twice. netgo and osusergo keep name
 # look-ups out of glibc, so that a static link is sound.

@@ -12,13 +12,13 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from stackbook import paths
 from stackbook.artifacts.build_queue import BuildQueue
 from stackbook.artifacts.gobuild import trim, trim_modules
-from stackbook.artifacts.progress import ConsoleReport
 from stackbook.artifacts.resolver import SOURCES, fetch
 from stackbook.artifacts.store import Store
-from stackbook.errors import StackbookError
+from stackbook.core import paths
+from stackbook.core.errors import StackbookError
+from stackbook.core.progress import ConsoleReport
 
 _NICE = 5  # what a chapter waits for has the processors first; compilers come after that (gobuild.build)
 

@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stackbook import paths
 from stackbook.artifacts.build_queue import free_memory, places
+from stackbook.artifacts.builder import Maker
 from stackbook.artifacts.catalogue import Artifact, Build, Catalogue, Image
-from stackbook.artifacts.load import load
-from stackbook.artifacts.maker import Maker
-from stackbook.artifacts.process import Cancelled, Spawn, spawn
-from stackbook.artifacts.progress import ConsoleReport, Progress, Report
+from stackbook.artifacts.catalogue_loader import load
 from stackbook.artifacts.store import Entry, Store
-from stackbook.errors import InputError, StackbookError
+from stackbook.artifacts.subprocesses import Cancelled, Spawn, spawn
+from stackbook.core import paths
+from stackbook.core.errors import InputError, StackbookError
+from stackbook.core.progress import ConsoleReport, Progress, Report
 
 SOURCES = ("auto", "release", "registry")
 _SHOW_EVERY = 5.0

@@ -28,9 +28,9 @@ from pathlib import Path
 
 from stackbook.artifacts.cache_folder import claim, remove_folder
 from stackbook.artifacts.digests import sha256_of, tree_digest
-from stackbook.artifacts.locks import JobLock
-from stackbook.errors import CorruptArtifact
-from stackbook.locks import Lock
+from stackbook.artifacts.job_locks import JobLock
+from stackbook.core.errors import CorruptArtifact
+from stackbook.core.locks import Lock
 
 _KEEP = 2  # recipes remembered per name; older ones are removed with their contents
 _HISTORY = 5

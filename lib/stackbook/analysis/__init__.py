@@ -1,0 +1,1 @@
+"""Statistics, plots, tables, and what they are checked by."""

@@ -1,0 +1,80 @@
+"""Statistical checks of what traffic shows: shares, independence, evenness, quantiles.
+
+A claim is a share p₀ between 0 and 1 ("30 % are aborted" is 0.3). `sample_size` says how many requests are needed,
+`test_share` judges what was counted, `Sequential` judges while counting, `frame` puts the results in one table. Two
+chances are stated for each check:
+
+- alpha, the false alarm: the claim holds and the check says that it does not; never more than alpha;
+- 1 - power, the miss: the truth is the alternative and the check does not notice.
+
+The test is the exact central one: its p value is twice the smaller tail, so its verdict never disagrees with the
+Clopper–Pearson interval beside it (Fay 2010, https://doi.org/10.1093/biostatistics/kxp050).
+
+>>> n = sample_size(0.3, difference=0.1, alpha=0.001, power=0.99)
+>>> n
+726
+>>> test_share(205, n, 0.3, alpha=0.001).verdict
+'as predicted'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import pandas as pd
+
+from stackbook.analysis.statistics.contingency import TableTest, independence, quantiles, turns, uniformity
+from stackbook.analysis.statistics.proportions import (
+    AGREES,
+    DIFFERS,
+    TOO_FEW,
+    ShareTest,
+    check_chance,
+    check_share,
+    rejection_rate,
+    sample_size,
+    test_share,
+)
+from stackbook.analysis.statistics.sequential import Sequential
+
+__all__ = [
+    "AGREES",
+    "DIFFERS",
+    "TOO_FEW",
+    "Judged",
+    "Sequential",
+    "ShareTest",
+    "TableTest",
+    "check_chance",
+    "check_share",
+    "frame",
+    "independence",
+    "quantiles",
+    "rejection_rate",
+    "sample_size",
+    "test_share",
+    "turns",
+    "uniformity",
+    "verdicts",
+]
+
+
+class Judged(Protocol):
+    """What `frame` can show: a check with its verdict."""
+
+    @property
+    def verdict(self) -> str: ...  # noqa: D102
+
+    def row(self) -> dict[str, Any]: ...  # noqa: D102
+
+
+def frame(checks: Mapping[str, Judged]) -> pd.DataFrame:
+    """One line per named check: claim, predicted, observed, low, high, n, p_value, verdict."""
+    columns = ["claim", "predicted", "observed", "low", "high", "n", "p_value", "verdict"]
+    return pd.DataFrame([{"claim": name, **check.row()} for name, check in checks.items()], columns=columns)
+
+
+def verdicts(checks: Mapping[str, Judged]) -> pd.DataFrame:
+    """The columns of `frame` that are the same on every run: claim, predicted, verdict."""
+    return frame(checks)[["claim", "predicted", "verdict"]]

@@ -1,0 +1,1 @@
+"""The program: sessions, checks, runs, reports, the command line."""

@@ -1,0 +1,171 @@
+"""`make bench-cold`: `make lab`, whole, from a fresh clone with an empty cache, measured and published in the README.
+
+Everything that a run leaves on this host lies in one folder, which is removed afterwards: the clone with its `.venv`, the cache of
+stackbook, the caches of pip and uv, the lab's state. The lab has a name and a subnet of its own, so another may stand; for
+figures to be published the host should do nothing else.
+
+The floor is the processor time that the work itself took, spread over all processors: no order of the work could be faster.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stackbook.core import paths
+from stackbook.core.errors import CheckFailed, StackbookError
+from stackbook.lab.step import Record, now
+
+FOLDER = paths.checkout() / "bench"
+BUDGET = {"machines run": 120.0, "chapter 05 done": 900.0, "everything": 1800.0}
+_LIMIT = 5400.0
+_PROFILE = {
+    "target": "embedded",
+    "lab": "sbcold",
+    "nodes": [{"name": "k8s-master", "address": "192.168.95.3"}, {"name": "k8s-node1", "address": "192.168.95.4"}],
+    "subnet": "192.168.95.0/24",
+    "gateway": "192.168.95.2",
+}
+_BEGIN, _END = "<!-- cold:begin -->", "<!-- cold:end -->"
+
+
+def main(say: Callable[[str], None] = print) -> int:
+    """Measure, write bench/<time>-cold.json, and put the figures into the README; returns the exit status."""
+    data = measure(say)
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / f"{data['time']}-cold.json"
+    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    publish(data)
+    say(f"{block(data)}\n{path}")
+    return 0
+
+
+def measure(say: Callable[[str], None]) -> dict[str, Any]:
+    """Run `make lab` from nothing.
+
+    Raises:
+        CheckFailed: it failed; its output is kept, and named.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="stackbook-cold-", dir="/var/tmp"))
+    log = Path(tempfile.gettempdir()) / f"{folder.name}.log"
+    clone = folder / "stackbook"
+    subprocess.run(["git", "clone", "-q", str(paths.checkout()), str(clone)], check=True, timeout=120)
+    profile = folder / "cold.yaml"
+    profile.write_text(yaml.safe_dump(_PROFILE), encoding="utf-8")
+    env = {**os.environ, "STACKBOOK_CACHE": str(folder / "cache"), "STACKBOOK_STATE": str(folder / "state"),
+           "STACKBOOK_RUNS": str(folder / "runs"), "UV_CACHE_DIR": str(folder / "uv"), "PIP_CACHE_DIR": str(folder / "pip")}  # fmt: skip
+    say(f"make lab from an empty cache; its output goes to {log}")
+    began, used = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    try:
+        with log.open("w", encoding="utf-8") as sink:
+            status = subprocess.run(["make", "lab", f"PROFILE={profile}"], cwd=clone, env=env, stdout=sink, stderr=sink,
+                                    timeout=_LIMIT, check=False).returncode  # fmt: skip
+        wall, after = time.time() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+        if status:
+            raise CheckFailed(f"make lab failed with status {status} after {wall:.0f} s", fix=f"see {log}")
+        run = (folder / "runs" / "latest").resolve()
+        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        cpu = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
+        return {
+            "time": now(),
+            "marks": marks(record, Record(run / "events.jsonl").events(), began, wall),
+            "processor_seconds": round(cpu),
+            "floor": round(cpu / (os.cpu_count() or 1)),
+            "waited_for_components": waits(record),
+            "cache_bytes": sum(f.stat().st_size for f in (folder / "cache").rglob("*") if f.is_file() and not f.is_symlink()),
+            "chapters": {c["chapter"]: c["seconds"] for c in record["chapters"]},
+            "machine": {"processors": os.cpu_count(), "system": platform.freedesktop_os_release().get("PRETTY_NAME", ""),
+                        "kernel": platform.release().split("-")[0]},
+        }  # fmt: skip
+    finally:
+        say("the lab is taken away")
+        reset = [str(clone / ".venv/bin/stackbook"), "reset", "--profile", str(profile)]
+        with suppress(OSError, subprocess.SubprocessError):
+            subprocess.run(reset, cwd=clone, env=env, timeout=300, check=False, stdout=subprocess.DEVNULL)
+        _writable(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def marks(
+    record: Mapping[str, Any], events: Sequence[Mapping[str, Any]], began: float, wall: float
+) -> dict[str, float]:  # fmt: skip
+    """Seconds from the command's beginning to each mark.
+
+    Raises:
+        CheckFailed: a chapter did not pass.
+    """
+    if not record.get("passed"):
+        raise CheckFailed("not every chapter passed: no figure")
+    ends = {}
+    for event in events:
+        if event["event"] == "step-end":
+            ends[str(event["chapter"])] = float(event["time"]) - began
+    return {
+        "machines run": round(ends["01-machines"]),
+        "kubeadm done": round(ends["02-kubeadm"]),
+        "chapter 05 done": round(ends["05-istio"]),
+        "everything": round(wall),
+    }
+
+
+def waits(record: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds that chapters waited for components, by chapter and component."""
+    found: dict[str, float] = {}
+    for chapter in record["chapters"]:
+        for step in chapter["steps"]:
+            for name, seconds in step.get("evidence", {}).get("waited_for_components", {}).items():
+                found[f"{chapter['chapter']}: {name}"] = seconds
+    return found
+
+
+def block(data: Mapping[str, Any]) -> str:
+    """The README's figures."""
+    lines = ["| `make lab` from nothing, empty cache | measured | promised |", "|---|---|---|"]
+    for name, seconds in data["marks"].items():
+        promised = f"{BUDGET[name] / 60:.0f} min" if name in BUDGET else "–"
+        lines.append(f"| {name} | {seconds // 60:.0f} min {seconds % 60:02.0f} s | {promised} |")
+    machine = data["machine"]
+    lines += ["", f"Its work takes {data['processor_seconds'] / 60:.0f} min of processor time, so at least {data['floor'] / 60:.0f} min on "
+              f"{machine['processors']} processors. The cache takes {data['cache_bytes'] / 1e9:.1f} GB at the end "
+              f"({machine['system']}, kernel {machine['kernel']}; measured {_date(data['time'])})."]  # fmt: skip
+    return "\n".join(lines)
+
+
+def publish(data: Mapping[str, Any]) -> None:
+    """Put the figures into the README."""
+    readme = paths.checkout() / "README.md"
+    head, _, rest = readme.read_text(encoding="utf-8").partition(_BEGIN)
+    _, _, tail = rest.partition(_END)
+    readme.write_text(f"{head}{_BEGIN}\n{block(data)}\n{_END}{tail}", encoding="utf-8")
+
+
+def _date(stamp: str) -> str:
+    return f"{stamp[:4]}-{stamp[4:6]}-{stamp[6:8]}"
+
+
+def _writable(folder: Path) -> None:
+    """Go makes the folders of its modules read-only."""
+    for top, _, _ in os.walk(folder):
+        with suppress(OSError):
+            Path(top).chmod(0o755)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except StackbookError as error:
+        print(f"stackbook: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)

@@ -1,0 +1,243 @@
+"""Whose a change of this host is: the lab's, or somebody else's who worked on it meanwhile.
+
+Told by the label on what podman has, by the lab's subnet and bridge, and by its folders. What could be the lab's counts as the
+lab's: only what cannot be is set apart.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stackbook.app.host_state import Difference, Lines, compare, plain_names
+from stackbook.config.profile import Profile
+from stackbook.core import paths
+from stackbook.core.errors import StackbookError
+from stackbook.machines.providers.belongings import LABEL, labels_of, name_of
+from stackbook.machines.providers.podman import Embedded, volumes_of
+from stackbook.machines.transports import Host
+
+_FORWARD = "net.ipv4.ip_forward"
+_LISTS = {"containers": ("ps", "-a"), "volumes": ("volume", "ls"), "networks": ("network", "ls")}
+_OF_PODMAN = ("/var/lib/containers/", "/run/containers/")
+
+
+@dataclass(frozen=True)
+class Marks:
+    """By what the lab's own is known.
+
+    Args:
+        subnet: of the lab's network.
+        bridges: of its networks that were there when this was read.
+        names: of containers, volumes and networks that are the lab's if they are there, by kind.
+        present: those that were there when this was read.
+        folders: where the lab writes.
+    """
+
+    subnet: ipaddress.IPv4Network
+    bridges: frozenset[str]
+    names: Mapping[str, frozenset[str]]
+    present: Mapping[str, frozenset[str]]
+    folders: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, profile: Profile, host: Host) -> Marks:
+        """Read what has the lab's label, before it is taken away."""
+        listed = {
+            kind: _listed(host, *words, "--filter", f"label={LABEL}={profile.lab}") or []
+            for kind, words in _LISTS.items()
+        }
+        bridges = {str(entry.get("network_interface", "")) for entry in listed["networks"]} - {""}
+        present = {kind: frozenset(name_of(entry) for entry in entries) for kind, entries in listed.items()}
+        provider = Embedded(profile, host)
+        # Of a lab from before volumes had labels, whose containers are gone, the names are all there is.
+        volumes = frozenset(volumes_of(provider.container(node.name) for node in profile.nodes))
+        names = {**present, "volumes": present["volumes"] | volumes}
+        folders = (paths.cache(), paths.states() / profile.lab, paths.runs())
+        return cls(ipaddress.IPv4Network(profile.subnet), frozenset(bridges), names, present, folders)
+
+    def address(self, text: str) -> bool:
+        """Whether an address or a subnet of the lab's network is in the text."""
+        return any(self._inside(found) for found in re.findall(r"\d+(?:\.\d+){3}(?:/\d+)?", text))
+
+    def _inside(self, text: str) -> bool:
+        try:
+            return ipaddress.IPv4Network(text, strict=False).subnet_of(self.subnet)
+        except ValueError:
+            return False
+
+    def bridge(self, text: str) -> bool:
+        """Whether the lab's bridge is named in the text."""
+        return any(re.search(rf"(?<![\w-]){re.escape(bridge)}(?![\w-])", text) for bridge in self.bridges)
+
+
+@dataclass(frozen=True)
+class Others:
+    """What of podman's is somebody else's, and the links of this host, once the lab is away.
+
+    Args:
+        known: whether podman says so at all.
+        running: whether a container of somebody else's runs.
+        lab: whether one of those is of another lab.
+        places: their mount points and namespaces, and their ids.
+        networks: the names of their networks.
+        bridges: of podman's networks.
+        namespaces: the names of this host's network namespaces.
+        links: this host's links by name, as `ip -j -d address` has them.
+    """
+
+    known: bool
+    running: bool
+    lab: bool
+    places: frozenset[str]
+    networks: frozenset[str]
+    bridges: frozenset[str]
+    links: Mapping[str, Mapping[str, Any]]
+    namespaces: frozenset[str]
+
+    @classmethod
+    def look(cls, lab: str, host: Host) -> Others:
+        """Read it."""
+        containers, networks = _listed(host, "ps", "-a"), _listed(host, "network", "ls")
+        others = [entry for entry in containers or [] if labels_of(entry).get(LABEL) != lab]
+        running = [entry for entry in others if entry.get("State") in ("running", "paused", "stopping")]
+        links, spaces = "", []
+        with suppress(StackbookError):  # the snapshot says that it could not be read
+            links = host.run(["ip", "-j", "-d", "address"]).stdout
+            spaces = plain_names(host.run(["ip", "netns", "list"]).lines)
+        return cls(
+            known=containers is not None and networks is not None,
+            running=bool(running),
+            lab=any(LABEL in labels_of(entry) for entry in running),
+            places=frozenset(_places(host, [str(entry["Id"]) for entry in others])),
+            networks=frozenset(name_of(e) for e in networks or [] if labels_of(e).get(LABEL) != lab),
+            bridges=frozenset(str(entry.get("network_interface", "")) for entry in networks or []),
+            links={entry["ifname"]: entry for entry in json.loads(links or "[]") if entry},
+            namespaces=frozenset(spaces),
+        )
+
+    def use(self, key: str, old: Mapping[str, Lines]) -> bool:
+        """Whether somebody else needs a kernel parameter as it is now."""
+        if not self.known or self.lab:
+            return True
+        if key != _FORWARD:
+            return False
+        new_bridges = [name for name in self._bridges() if name not in old.get("interfaces", [])]
+        return self.running or any(name not in old.get("networks", []) for name in self.networks) or bool(new_bridges)
+
+    def _bridges(self) -> list[str]:
+        """The bridges of others than podman: Docker's, libvirt's."""
+        return [
+            name for name, link in self.links.items() if _kind(link) == "bridge" and not re.match(r"podman\d", name)
+        ]
+
+    def place(self, text: str) -> bool:
+        """Whether a mount point or namespace is one of theirs, or in one."""
+        return any(place in text for place in self.places)
+
+
+def split(
+    old: Mapping[str, Lines], new: Mapping[str, Lines], marks: Marks, others: Others
+) -> tuple[list[Difference], list[Difference]]:
+    """The differences between two snapshots that may be the lab's, and those that cannot be."""
+    mine: list[Difference] = []
+    theirs: list[Difference] = []
+    for found in compare(old, new):
+        added = [line for line in found.added if _may_be_ours(found, line, marks, others, old)]
+        gone = [line for line in found.gone if _may_be_ours(found, line, marks, others, old)]
+        if added or gone or found.unread:
+            mine.append(replace(found, added=tuple(added), gone=tuple(gone)))
+        rest = [line for line in found.added if line not in added], [line for line in found.gone if line not in gone]
+        if any(rest):
+            theirs.append(replace(found, added=tuple(rest[0]), gone=tuple(rest[1])))
+    return mine, theirs
+
+
+def _may_be_ours(found: Difference, line: str, marks: Marks, others: Others, old: Mapping[str, Lines]) -> bool:
+    if found.kind in _LISTS:
+        return line in marks.names[found.kind]
+    if found.kind == "sysctls":
+        return not others.use(line.partition(" = ")[0], old)
+    if marks.address(line) or marks.bridge(line):
+        return True
+    if line in found.gone:  # nothing else of what was there before the lab is taken away by it
+        return False
+    judges: dict[str, Callable[[], bool]] = {
+        "interfaces": lambda: _interface(line, marks, others),
+        "namespaces": lambda: _namespace(line, others),
+        "mounts": lambda: _mount(line.rpartition(" ")[0], marks, others),
+        "rules": lambda: _rule(line, found.added, marks, others),
+        "cgroups": lambda: not others.running,
+        "routes": lambda: False,
+    }
+    return judges[found.kind]()
+
+
+def _interface(name: str, marks: Marks, others: Others) -> bool:
+    link = others.links.get(name, {})
+    addresses = " ".join(str(a.get("local", "")) for a in link.get("addr_info", []))
+    if marks.address(addresses) or link.get("master") in marks.bridges:
+        return True
+    if _kind(link) == "bridge":  # podman's, of a network that is away
+        return bool(re.fullmatch(r"podman\d+", name)) and name not in others.bridges
+    return _kind(link) == "veth" and "master" not in link
+
+
+def _kind(link: Mapping[str, Any]) -> str:
+    return str(link.get("linkinfo", {}).get("info_kind", ""))
+
+
+def _namespace(name: str, others: Others) -> bool:
+    """Podman names them so; whoever else makes one names it otherwise."""
+    return bool(re.match(r"(netns|cni)-[0-9a-f]{8}-", name)) and not others.place(name)
+
+
+def _mount(path: str, marks: Marks, others: Others) -> bool:
+    if any(Path(path) == folder or folder in Path(path).parents for folder in marks.folders):
+        return True
+    if path.startswith("/run/netns/"):
+        return _namespace(path.rpartition("/")[2], others)
+    if path == "/run/netns":  # it is there for as long as a namespace has a name
+        return not others.namespaces
+    if not re.search(r"[0-9a-f]{64}", path):  # podman's own, for all containers
+        return path.startswith(_OF_PODMAN) and not others.running
+    return path.startswith(_OF_PODMAN) and not others.place(path)
+
+
+def _rule(rule: str, added: Iterable[str], marks: Marks, others: Others) -> bool:
+    """A rule without an address: podman's chain of a network is the lab's if a rule of the lab's subnet leads there."""
+    chains = {chain for line in added if marks.address(line) for chain in _chains(line)}
+    if _chains(rule) & chains or "STACKBOOK" in rule:
+        return True
+    return bool(re.search(r"NETAVARK|netavark", rule)) and not others.running
+
+
+def _chains(rule: str) -> set[str]:
+    return set(re.findall(r"NETAVARK-[0-9A-F]{8,}", rule))
+
+
+def _listed(host: Host, *words: str) -> list[dict[str, Any]] | None:
+    """What podman lists; None where it does not say."""
+    try:
+        answer = host.run(["podman", *words, "--format", "json"], timeout=60)
+    except StackbookError:
+        return None
+    return json.loads(answer.stdout or "[]") or []
+
+
+def _places(host: Host, containers: list[str]) -> list[str]:
+    """The ids, namespaces and mount points of these containers."""
+    if not containers:
+        return []
+    wanted = "{{.NetworkSettings.SandboxKey}} {{.GraphDriver.Data.MergedDir}}"
+    answer = host.run(
+        ["podman", "inspect", "--type", "container", "--format", wanted, *containers], check=False, timeout=60
+    )
+    found = [word for word in answer.stdout.split() if word.startswith("/")]
+    return [*containers, *(word.removeprefix("/run/netns/") for word in found)]

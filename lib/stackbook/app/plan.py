@@ -1,0 +1,65 @@
+"""What a run would do: nothing here changes anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stackbook.app import checks, preflight, runner
+from stackbook.config import chapters
+from stackbook.config.chapter_parameters import CHAPTER_PARAMETERS
+from stackbook.config.profile import ChapterParameters, Profile, validate
+from stackbook.core.errors import StackbookError
+from stackbook.lab.lab import Lab
+
+
+def plan(
+    profile: str = "embedded",
+    *,
+    first: str = "",
+    last: str = "",
+    only: tuple[str, ...] = (),
+    parameters: Mapping[str, Any] | None = None,
+) -> Iterator[str]:
+    """One line for each chapter, and below it what is proved, what would be done, and what would be fetched.
+
+    Raises:
+        InputError: as a run would.
+    """
+    chosen = chapters.choose(first=first, last=last, only=only)
+    overrides, given = runner.split_parameters(parameters or {}, chosen)
+    loaded = Profile.load(profile, overrides=overrides)
+    if loaded.target == "cluster":
+        preflight.demand(loaded)
+    for chapter in chosen:
+        schema = CHAPTER_PARAMETERS.get(chapter.id, ChapterParameters)
+        values = runner.chapter_values(chapter, loaded, given)
+        lab = Lab(chapter, loaded, validate(schema, values, where=chapter.id))
+        if (evidence := runner.proved(loaded, chapter, values)) is not None:
+            yield f"{chapter.id}: nothing to do: {evidence}"
+            continue
+        yield f"{chapter.id}: would run: {', '.join(steps(chapter)) or 'its cells'}"
+        for line in _missing(lab):
+            yield f"  {line}"
+
+
+def steps(chapter: chapters.Chapter) -> list[str]:
+    """The ids of a chapter's steps, as its notebook has them."""
+    import re
+
+    book = json.loads(chapter.notebook.read_text(encoding="utf-8"))
+    code = "\n".join("".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code")
+    return re.findall(r"lab\.step\(\s*\"([^\"]+)\"", code)
+
+
+def _missing(lab: Lab) -> Iterator[str]:
+    for check in checks.of(lab.chapter.id):
+        try:
+            check.prove(lab)
+        except StackbookError as error:
+            yield f"not so yet: {check.claim} ({str(error).splitlines()[0][:120]})"
+    wanted = {name.removeprefix("bundle:") for name in lab.components(lab.chapter.artifacts)}
+    for entry in lab.artifacts.status():
+        if entry.name in wanted and entry.state != "cached":
+            yield f"would fetch {entry.name} {entry.version} (about {entry.estimate:.0f} s)"

@@ -1,0 +1,339 @@
+"""Can this host carry the lab? Each requirement says what was found and the exact fix."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stackbook.config.profile import Profile
+from stackbook.core import paths
+from stackbook.core.errors import HostUnfit, StackbookError
+from stackbook.machines import facts
+from stackbook.machines.transports import LocalHost
+
+GIB = 1 << 30
+# Measured on the default lab: 2.3 GiB with everything; one more node takes about 0.35 GiB before its pods.
+MEMORY_BASE, MEMORY_PER_NODE = 2.2 * GIB, 0.4 * GIB
+DISK_NEEDED = 12 * GIB
+# Each machine's systemd, containerd and kubelet hold some 60 inotify instances; the kernel's default is 128 a user.
+INOTIFY_PER_NODE = 64
+PODMAN = 4
+"""The oldest major version: earlier ones describe networks and containers in another way."""
+_PROBE = "stackbook-probe-"  # network namespaces, by the process that tries things in them
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One requirement: `level` is must, should or may; `fix` is empty where it is met."""
+
+    name: str
+    level: str
+    met: bool
+    found: str
+    fix: str = ""
+    why: str = ""
+
+
+def examine(profile: Profile) -> list[Requirement]:
+    """Every requirement of the profile's target on this host; nothing is changed, every probe is undone."""
+    if profile.target != "embedded":
+        return [_tool("ssh", "openssh-client")] if profile.target == "ssh" else [_kubeconfig(profile)]
+    host = LocalHost()
+    found = [_root(), _system(host), _memory(host, profile), _disk(), _cores(), *_tools()]
+    if all(r.met for r in found if r.level == "must"):
+        found += [_podman(host), *_kernel(host), _subnet(host, profile), _inotify(host, profile)]
+    return found
+
+
+def unmet(profile: Profile) -> list[Requirement]:
+    """The requirements that must be met and are not."""
+    return [r for r in examine(profile) if r.level == "must" and not r.met]
+
+
+def demand(profile: Profile) -> None:
+    """Refuse a host that cannot carry the lab.
+
+    Raises:
+        HostUnfit: the first requirement that is not met, with its fix.
+    """
+    problems = unmet(profile)
+    if problems:
+        more = f" (and {len(problems) - 1} more: stackbook run --only 00)" if len(problems) > 1 else ""
+        raise HostUnfit(f"{problems[0].name}: {problems[0].found}{more}", fix=problems[0].fix)
+
+
+def _root() -> Requirement:
+    uid = os.geteuid()
+    return Requirement(
+        "root",
+        "must",
+        uid == 0,
+        "root" if uid == 0 else f"user id {uid}",
+        "" if uid == 0 else "run as root, or install sudo and let this user use it",
+        "machines, bridges and mounts belong to root",
+    )
+
+
+def _system(host: LocalHost) -> Requirement:
+    release = facts.OS_RELEASE.read(host)
+    machine = os.uname()
+    good = machine.sysname == "Linux" and machine.machine == "x86_64"
+    text = f"{release.get('PRETTY_NAME', 'Linux')}, kernel {machine.release}, {machine.machine}"
+    return Requirement(
+        "system", "must", good, text, "" if good else "use a 64-bit x86 Linux host", "the components are built for it"
+    )
+
+
+def _memory(host: LocalHost, profile: Profile) -> Requirement:
+    needed = MEMORY_BASE + MEMORY_PER_NODE * len(profile.nodes)
+    free = facts.MEMORY.read(host)["MemAvailable"] + _lab_uses(profile)
+    return Requirement(
+        "memory",
+        "must",
+        free >= needed,
+        f"{free / GIB:.1f} GiB available",
+        "" if free >= needed else f"free or add memory: {len(profile.nodes)} nodes need {needed / GIB:.1f} GiB",
+        f"{len(profile.nodes)} nodes, the mesh and bookinfo need {needed / GIB:.1f} GiB",
+    )
+
+
+def _lab_uses(profile: Profile) -> float:
+    """What a lab that runs already takes of the memory: it counts as available to it."""
+    marker = paths.state(profile.lab) / "instance"
+    return MEMORY_BASE + MEMORY_PER_NODE * len(profile.nodes) if marker.exists() else 0
+
+
+def _disk() -> Requirement:
+    folder = paths.cache()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    have = (
+        sum(f.stat().st_size for f in (paths.cache() / "blobs").rglob("*") if f.is_file())
+        if paths.cache().exists()
+        else 0
+    )
+    good = free + have >= DISK_NEEDED
+    return Requirement(
+        "disk",
+        "must",
+        good,
+        f"{free / GIB:.0f} GiB free for the cache",
+        "" if good else f"free {DISK_NEEDED / GIB:.0f} GiB, or set STACKBOOK_CACHE to a larger disk",
+        "components, images and machines",
+    )
+
+
+def _cores() -> Requirement:
+    count = os.cpu_count() or 1
+    return Requirement(
+        "processors",
+        "must",
+        count >= 2,
+        str(count),
+        "" if count >= 2 else "give the host 2 processors",
+        "kubeadm asks for two",
+    )
+
+
+def _tool(name: str, package: str) -> Requirement:
+    path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    return Requirement(
+        name,
+        "must",
+        bool(path),
+        path or "not installed",
+        "" if path else f"apt-get install {package}",
+        f"package {package}",
+    )
+
+
+def _tools() -> Iterator[Requirement]:
+    for name, package in (
+        ("podman", "podman"),
+        ("runc", "runc"),
+        ("iptables", "iptables"),
+        ("ip", "iproute2"),
+        ("curl", "curl"),
+    ):
+        yield _tool(name, package)
+
+
+def _podman(host: LocalHost) -> Requirement:
+    answer = host.run(["podman", "info", "--format", "{{.Version.Version}}"], check=False, timeout=60)
+    found = answer.stdout.strip() if answer.ok else (answer.stderr.strip().splitlines() or ["no answer"])[-1][:200]
+    fix = "" if answer.ok else "run `podman info` and mend what it names"
+    if answer.ok and (version := re.match(r"\d+", found)) and int(version[0]) < PODMAN:
+        found = f"podman {found}, which has another JSON and no netavark"
+        fix = f"use Debian 12 or Ubuntu 24.04, or install podman {PODMAN} or newer"
+    return Requirement("podman works", "must", not fix, found, fix, "it runs the machines")
+
+
+def _kernel(host: LocalHost) -> Iterator[Requirement]:
+    """What the kernel offers, tried out in a network namespace that is deleted again, and on a scratch mount."""
+    space = f"{_PROBE}{os.getpid()}"
+    try:
+        _sweep_probes(host)
+        made = host.run(["ip", "netns", "add", space], check=False)
+        yield Requirement(
+            "network namespaces",
+            "must",
+            made.ok,
+            "yes" if made.ok else made.stderr.strip()[:160],
+            "" if made.ok else "use a host whose kernel and rights allow `ip netns add`",
+            "each pod has one",
+        )
+        if not made.ok:
+            return
+        yield from _in_namespace(host, space)
+    finally:
+        host.run(["ip", "netns", "delete", space], check=False)
+    yield _overlay(host)
+    kind = facts.CGROUP.read(host)
+    yield Requirement(
+        "cgroups",
+        "must",
+        True,
+        "v2" if kind == "cgroup2fs" else "v1 (old: the kubelet is told to accept it)",
+        "",
+        "limits and accounting of pods",
+    )
+
+
+def _sweep_probes(host: LocalHost) -> None:
+    """Delete the namespaces of probes that were killed."""
+    for line in host.run(["ip", "netns", "list"], check=False).lines:
+        name = line.split()[0]
+        process = name.removeprefix(_PROBE)
+        if name != process and process.isdecimal() and not Path("/proc", process).exists():
+            host.run(["ip", "netns", "delete", name], check=False)
+
+
+def _in_namespace(host: LocalHost, space: str) -> Iterator[Requirement]:
+    probes: list[tuple[str, str, list[str], str]] = [
+        ("bridge", "must", ["ip", "link", "add", "p0", "type", "bridge"], "pods of one machine meet on a bridge"),
+        ("veth", "must", ["ip", "link", "add", "p1", "type", "veth", "peer", "name", "p2"], "a pod's cable"),
+        (
+            "vxlan",
+            "must",
+            ["ip", "link", "add", "p3", "type", "vxlan", "id", "1", "dstport", "8472", "local", "127.0.0.1"],
+            "flannel's default backend",
+        ),
+        ("tun", "should", ["ip", "tuntap", "add", "p4", "mode", "tun"], "flannel's udp backend"),
+        ("iptables", "must", ["iptables", "-t", "nat", "-N", "P"], "services are iptables rules"),
+        (
+            "statistic match",
+            "must",
+            ["iptables", "-t", "nat", "-A", "P", "-m", "statistic", "--mode", "random", "--probability", "0.5"],
+            "kube-proxy spreads connections with it",
+        ),
+        (
+            "owner match",
+            "must",
+            ["iptables", "-t", "nat", "-A", "P", "-m", "owner", "--uid-owner", "1337"],
+            "a sidecar's own traffic is told apart with it",
+        ),
+        (
+            "redirect",
+            "must",
+            ["iptables", "-t", "nat", "-A", "P", "-p", "tcp", "-j", "REDIRECT", "--to-ports", "15001"],
+            "a sidecar gets the traffic with it",
+        ),
+        (
+            "conntrack",
+            "must",
+            ["iptables", "-t", "filter", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED"],
+            "answers find their way back",
+        ),
+    ]
+    for name, level, argv, why in probes:
+        answer = host.run(["ip", "netns", "exec", space, *argv], check=False, timeout=20)
+        said = (answer.stderr.strip().splitlines() or ["refused"])[-1]
+        yield Requirement(
+            name,
+            level,
+            answer.ok,
+            "yes" if answer.ok else said[:160],
+            "" if answer.ok else f"load the kernel module for {name} (modprobe) or use another kernel",
+            why,
+        )
+
+
+def _overlay(host: LocalHost) -> Requirement:
+    with tempfile.TemporaryDirectory(prefix="stackbook-") as name:
+        folder = Path(name)
+        for part in ("lower", "upper", "work", "merged"):
+            (folder / part).mkdir()
+        options = f"lowerdir={folder}/lower,upperdir={folder}/upper,workdir={folder}/work"
+        try:
+            answer = host.run(["mount", "-t", "overlay", "overlay", "-o", options, str(folder / "merged")], check=False)
+        finally:
+            host.run(["umount", str(folder / "merged")], check=False)
+    said = "yes" if answer.ok else (answer.stderr.strip().splitlines() or ["refused"])[-1][:160]
+    return Requirement(
+        "overlayfs", "must", answer.ok, said, "" if answer.ok else "modprobe overlay", "images in layers"
+    )
+
+
+def _subnet(host: LocalHost, profile: Profile) -> Requirement:
+    wanted = ipaddress.ip_network(profile.subnet)
+    ours = _own_bridge(host, profile)
+    for interface in facts.INTERFACES.read(host):
+        for address in interface.addresses:
+            if interface.name != ours and ipaddress.ip_interface(address).network.overlaps(wanted):
+                return Requirement(
+                    "subnet",
+                    "must",
+                    False,
+                    f"{interface.name} has {address}, inside {wanted}",
+                    "choose another subnet, gateway and node addresses in the profile",
+                )
+    for route in facts.ROUTES.read(host):
+        if "/" in route["dst"] and route.get("dev") != ours and ipaddress.ip_network(route["dst"]).overlaps(wanted):
+            return Requirement(
+                "subnet",
+                "must",
+                False,
+                f"a route to {route['dst']} by {route.get('dev')} is in the way",
+                "choose another subnet, gateway and node addresses in the profile",
+            )
+    return Requirement("subnet", "must", True, f"{wanted} is free", "", "the machines' own network")
+
+
+def _own_bridge(host: LocalHost, profile: Profile) -> str:
+    answer = host.run(["podman", "network", "inspect", f"{profile.lab}-net"], check=False)
+    if not answer.ok:
+        return ""
+    entry = json.loads(answer.stdout)[0]
+    labels = entry.get("labels") or {}
+    return str(entry.get("network_interface", "")) if labels.get("stackbook.lab") == profile.lab else ""
+
+
+def _inotify(host: LocalHost, profile: Profile) -> Requirement:
+    value = int(facts.sysctl("fs.inotify.max_user_instances").read(host) or 0)
+    needed = INOTIFY_PER_NODE * len(profile.nodes)
+    return Requirement(
+        "inotify instances",
+        "must",
+        value >= needed,
+        str(value),
+        "" if value >= needed else f"sysctl -w fs.inotify.max_user_instances={needed * 2}",
+        f"{len(profile.nodes)} machines hold about {needed}",
+    )
+
+
+def _kubeconfig(profile: Profile) -> Requirement:
+    from stackbook.cluster.kube import existing_kubeconfig
+
+    probe: Callable[[], Path] = lambda: existing_kubeconfig(profile.kubeconfig)  # noqa: E731
+    try:
+        return Requirement("kubeconfig", "must", True, str(probe()))
+    except StackbookError as error:
+        return Requirement("kubeconfig", "must", False, error.message, error.fix)

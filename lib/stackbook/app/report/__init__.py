@@ -1,0 +1,153 @@
+"""The report of a run: report.html, one page that loads nothing, and the executed notebooks as pages beside it.
+
+A report never changes the outcome of its run: what could not be made is named on the page and on stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stackbook.app.report import notebooks, records, sections, style, timings
+from stackbook.app.report.records import RunRecord
+from stackbook.core.redact import redact
+
+# Light enough to mail. Pictures that do not fit stay in the chapter's own page.
+MOST_BYTES = 5_000_000
+_MOST_OF_PICTURES = 3_500_000
+_TOO_MANY = "<p>The steps are too many for this page: they are in run.json.</p>"
+
+
+def write(folder: Path) -> Path:
+    """Write report.html and the chapters' pages from what a run left in its folder; returns the report's path."""
+    path = folder / "report.html"
+    trouble: list[str] = []
+    try:
+        path.write_text(_report(folder, trouble), encoding="utf-8")
+    except Exception as error:  # whatever it is, the run that is over has passed or failed without it
+        trouble.append(f"the report could not be made: {_said(error)}")
+        try:
+            path.write_text(style.page("No report", f"<h1>No report</h1>{_notes(trouble)}"), encoding="utf-8")
+        except OSError as second:
+            trouble.append(f"nothing can be written: {_said(second)}")
+    for line in trouble:
+        print(f"stackbook: report: {redact(line)}", file=sys.stderr)
+    return path
+
+
+def page(data: Any, *, name: str = "") -> str:
+    """The page of one run's record alone, without earlier runs and pictures.
+
+    Raises:
+        ValueError: `data` is no record of a run.
+    """
+    return _assemble(records.parse(data, name=name), [], 0, {}, [], [])
+
+
+def _report(folder: Path, trouble: list[str]) -> str:
+    run = records.read(folder)
+    earlier, broken = records.earlier(folder.resolve())
+    pages, pictures = _books(folder, run, trouble)
+    return _assemble(run, earlier, broken, pages, pictures, trouble)
+
+
+def _books(folder: Path, run: RunRecord, trouble: list[str]) -> tuple[dict[str, str], list[notebooks.Picture]]:
+    """Links to the executed notebooks by chapter, and their pictures; one that cannot be exported is linked itself."""
+    pages: dict[str, str] = {}
+    pictures: list[notebooks.Picture] = []
+    executed = [c for c in run.chapters if c.notebook and (folder / c.notebook).is_file()]
+    exporter: notebooks.Exporter | None = None
+    for chapter in executed:
+        pages[chapter.id] = chapter.notebook
+        try:
+            book = notebooks.load(folder / chapter.notebook)
+            pictures += notebooks.pictures(book, chapter.id)
+            exporter = exporter or notebooks.Exporter()
+            target = (folder / chapter.notebook).with_suffix(".html")
+            exporter.export(book, target, beside=[c.notebook.removesuffix(".ipynb") for c in executed])
+            pages[chapter.id] = target.name
+        except Exception as error:  # nbconvert raises what its filters raise
+            trouble.append(f"{chapter.notebook} could not be exported: {_said(error)}")
+    return pages, pictures
+
+
+def _assemble(
+    run: RunRecord, earlier: Sequence[RunRecord], broken: int, pages: Mapping[str, str],
+    pictures: Sequence[notebooks.Picture], trouble: list[str],
+) -> str:  # fmt: skip
+    """The page within its size: pictures give way first, then evidence, then the steps."""
+    common = _parts(run, earlier, broken, pages, trouble)
+    text = ""
+    for budget, detail in ((_MOST_OF_PICTURES, 2), (0, 2), (0, 1), (0, 0)):
+        steps = sections.steps(run, timings.usual_steps(earlier), evidence=detail == 2) if detail else _TOO_MANY
+        parts = {**common, "Steps": steps, "Plots": _plots(pictures, pages, budget)}
+        order = (
+            "Chapters",
+            "Timings",
+            "Steps",
+            "Plots",
+            "Errata",
+            "Versions and checksums",
+            "Host, machines, parameters",
+        )
+        body = "".join(
+            f'<section><h2 id="{_anchor(name)}">{name}</h2>{parts[name]}</section>' for name in order if parts[name]
+        )
+        links = {name.split(",")[0]: f"#{_anchor(name)}" for name in order if parts[name]}
+        text = style.page(f"stackbook, run of {run.when}", sections.head(run, links) + _notes(trouble) + body)
+        if len(text.encode()) < MOST_BYTES:
+            return text
+    raise ValueError(f"the page has {len(text.encode())} bytes even without its steps and pictures")
+
+
+def _parts(
+    run: RunRecord, earlier: Sequence[RunRecord], broken: int, pages: Mapping[str, str], trouble: list[str]
+) -> dict[str, str]:
+    """The sections that have one form only; one that breaks is left out, and that is said."""
+    made: dict[str, Callable[[], str]] = {
+        "Chapters": lambda: sections.chapters(run, pages, earlier),
+        "Timings": lambda: timings.section(run, earlier, broken),
+        "Errata": lambda: sections.errata(run),
+        "Versions and checksums": lambda: sections.components(run),
+        "Host, machines, parameters": lambda: sections.lab(run),
+    }
+    found = {}
+    for name, make in made.items():
+        try:
+            found[name] = make()
+        except Exception as error:  # a broken cache or notebook must not take the rest of the page along
+            found[name] = ""
+            trouble.append(f"the section {name!r} could not be made: {_said(error)}")
+    return found
+
+
+def _plots(pictures: Sequence[notebooks.Picture], pages: Mapping[str, str], budget: int) -> str:
+    """The pictures that fit, first come, first served; links for the others."""
+    parts, left = [], budget
+    for picture in pictures:
+        link = f'<a href="{style.e(pages.get(picture.chapter, ""))}">{style.e(picture.chapter)}</a>'
+        if len(picture.data) <= left:
+            left -= len(picture.data)
+            image = f'<img alt="{style.e(picture.alt)}" {picture.least} src="data:image/png;base64,{picture.data}">'
+            image = f'<div class="scroll" tabindex="0">{image}</div>'
+        else:
+            image = "<p>The picture is in the chapter's page.</p>"
+        parts.append(f"<figure>{image}<figcaption>{link}: {style.e(picture.alt)}</figcaption></figure>")
+    return "".join(parts)
+
+
+def _notes(trouble: Sequence[str]) -> str:
+    return "".join(f'<p class="bad" style="white-space:normal">✗ {style.e(line)}</p>' for line in trouble)
+
+
+def _anchor(name: str) -> str:
+    return "part-" + name.split(",")[0].lower().replace(" ", "-")
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:300]
+
+
+__all__ = ["MOST_BYTES", "page", "write"]

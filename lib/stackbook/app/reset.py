@@ -1,0 +1,150 @@
+"""Taking the lab away, and proving that this host is as it was before: compared, not assumed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stackbook.app.host_changes import Marks, Others, split
+from stackbook.app.host_state import (
+    TABLES,
+    Difference,
+    Lines,
+    Snapshot,
+    compare,
+    control_groups,
+    parse_rules,
+    plain_names,
+    rules,
+    snapshot,
+)
+from stackbook.app.supervision import only_run
+from stackbook.cluster.kube import CREDENTIALS
+from stackbook.config.profile import Profile
+from stackbook.core import paths, temp_dirs
+from stackbook.core.errors import StackbookError
+from stackbook.lab.step import now
+from stackbook.machines import facts
+from stackbook.machines.providers import for_profile
+from stackbook.machines.providers.base import Say
+from stackbook.machines.transports import Host, LocalHost
+
+__all__ = ["Difference", "before", "compare", "leftovers", "parse_rules", "remember", "reset", "restore", "snapshot"]
+
+
+def _memory(lab: str) -> Path:
+    return paths.state(lab) / "before.json"
+
+
+def remember(profile: Profile) -> None:
+    """Keep what this host looks like, before the lab changes it; a second call keeps the first snapshot."""
+    path = _memory(profile.lab)
+    if profile.target == "embedded" and not path.exists():
+        path.write_text(json.dumps({"time": now(), "host": snapshot()}, indent=1), encoding="utf-8")
+
+
+def before(profile: Profile) -> Snapshot | None:
+    """The snapshot of before the lab, if there is one."""
+    path = _memory(profile.lab)
+    if not path.exists():
+        return None
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    host: Snapshot = dict(data["host"])
+    if isinstance(host.get("namespaces"), list):  # an older release kept the numbers that `ip netns list` prints
+        host["namespaces"] = plain_names(host["namespaces"])
+    return host
+
+
+def reset(profile: Profile, *, say: Say = print, machines: bool = True) -> list[Difference]:
+    """Take the lab away and compare this host with how it was; returns the differences that may be the lab's.
+
+    What somebody else changed meanwhile is said, and left alone. On machines that are not the lab's own, `kubeadm reset` undoes
+    what kubeadm did, and nothing else is touched.
+
+    Raises:
+        InputError: a run works on the lab; nothing was changed.
+    """
+    with only_run(profile.lab, who="stackbook reset"):
+        if profile.target == "ssh" and machines:
+            _reset_machines(profile, say)
+        host, old = LocalHost(), before(profile)
+        lab = Marks.of(profile, host) if profile.target == "embedded" else None
+        for_profile(profile).delete(say=say)
+        mine: list[Difference] = []
+        if old is not None and lab is not None:
+            others = Others.look(profile.lab, host)
+            restore(old, host, others)
+            mine, theirs = split(old, snapshot(host), lab, others)
+            for difference in theirs:
+                say(f"changed meanwhile, not by this lab: {difference}")
+        temp_dirs.sweep(CREDENTIALS)
+        if not mine:
+            shutil.rmtree(paths.state(profile.lab), ignore_errors=True)
+        return mine
+
+
+def _reset_machines(profile: Profile, say: Say) -> None:
+    from stackbook.cluster.kubeadm import SOCKET
+
+    for name, host in reversed(for_profile(profile).machines().items()):
+        say(f"kubeadm reset on {name}")
+        host.run(["kubeadm", "reset", "-f", "--cri-socket", SOCKET], check=False, timeout=180)
+        host.run(["rm", "-rf", "/etc/cni/net.d/10-flannel.conflist", "/run/flannel"], check=False)
+        for device in ("cni0", "flannel.1", "flannel0"):
+            host.run(["ip", "link", "delete", device], check=False)
+
+
+def restore(old: Mapping[str, Lines], host: Host, others: Others) -> None:
+    """Put back kernel parameters that changed; take away podman's own chains and control groups where there were none before.
+
+    What somebody else's containers or networks use by now stays as it is.
+    """
+    for line in old["sysctls"] if isinstance(old["sysctls"], list) else []:
+        key, _, value = line.partition(" = ")
+        if value and not others.use(key, old) and facts.sysctl(key).read(host) != value:
+            host.run(["sysctl", "-w", f"{key}={value}"], check=False)
+    if others.running or not others.known:
+        return
+    if old["cgroups"] == []:
+        for group in control_groups(host):  # without processes in it the kernel lets one go, and no other
+            host.run(["find", group, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"], check=False)
+    if isinstance(old["rules"], str) or any("NETAVARK" in rule for rule in old["rules"]):
+        return
+    for table in TABLES:
+        with contextlib.suppress(StackbookError):  # the comparison says that it could not be read
+            _remove_chains(host, table)
+
+
+def _remove_chains(host: Host, table: str) -> None:
+    """Remove podman's own chains of a table, and the rules that lead there."""
+    found = [r.partition(" ")[2] for r in rules(host, table) if "NETAVARK" in r]
+    for rule in (r for r in found if r.startswith("-A")):
+        host.run(["iptables", "-t", table, "-D", *shlex.split(rule)[1:]], check=False)  # a comment has quotes
+    for rule in (r for r in found if r.startswith(":")):
+        host.run(["iptables", "-t", table, "-X", rule[1:].split()[0]], check=False)
+
+
+def leftovers(profile: Profile) -> list[str]:
+    """What of the lab is still on this host, in words; empty after a complete reset."""
+    host, old = LocalHost(), before(profile)
+    marks, others = Marks.of(profile, host), Others.look(profile.lab, host)
+    if old is not None:
+        return [str(d) for d in split(old, snapshot(host), marks, others)[0]]
+    return [f"{kind}: {name}" for kind, names in marks.present.items() for name in sorted(names)]
+
+
+# What chapter 99 says of the comparison; the keys are those of `snapshot`.
+SCOPE: list[dict[str, str]] = [
+    {"kind": "containers, volumes, networks", "as seen by": "podman"},
+    {"kind": "interfaces, routes", "as seen by": "ip address, ip route"},
+    {"kind": "network namespaces", "as seen by": "ip netns"},
+    {"kind": "mounts", "as seen by": "/proc/self/mounts"},
+    {"kind": "packet filter rules", "as seen by": "iptables-save, without counters"},
+    {"kind": "kernel parameters of the whole host", "as seen by": "sysctl"},
+    {"kind": "control groups", "as seen by": "/sys/fs/cgroup"},
+]

@@ -1,0 +1,297 @@
+"""Running chapters in order, with a record on disk.
+
+Papermill executes each notebook; this module decides what has to run, shows the steps while they run, and keeps the
+evidence. Outcomes: passed, unchanged (proved, not run again), failed, blocked (a chapter that it needs failed), interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stackbook.app import checks, import_patch, preflight, reset
+from stackbook.app.run_display import display
+from stackbook.app.run_record import PASSED, Outcome, Run, exit_status, keep_evidence, save, summary
+from stackbook.app.supervision import end_group, following, only_run, prefetching
+from stackbook.app.time_left import TimeLeft
+from stackbook.artifacts import cache_folder
+from stackbook.config import chapters
+from stackbook.config.chapter_parameters import CHAPTER_PARAMETERS
+from stackbook.config.profile import ChapterParameters, Profile, validate
+from stackbook.core import ownership, paths
+from stackbook.core.errors import InputError, StackbookError
+from stackbook.core.names import did_you_mean
+from stackbook.core.redact import redact
+from stackbook.core.waiting import pause
+from stackbook.lab.lab import Lab
+from stackbook.lab.step import Record, now
+from stackbook.machines.providers.podman import Embedded
+
+# A cell that runs for longer than this is broken: every wait inside has a shorter deadline of its own.
+CELL_TIMEOUT = 2400
+
+
+def split_parameters(
+    given: Mapping[str, Any], chosen: Sequence[chapters.Chapter]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Overrides for the profile, and parameters of the chosen chapters.
+
+    Raises:
+        InputError: a name that is neither.
+    """
+    lab_names = set(Profile.model_fields) - {"chapters", "name"}
+    chapter_names = {n for c in chapters.ALL for n in CHAPTER_PARAMETERS.get(c.id, ChapterParameters).model_fields}
+    for name in given:
+        if name not in lab_names | chapter_names:
+            raise InputError(f"unknown parameter {name!r}", fix=did_you_mean(name, sorted(lab_names | chapter_names)))
+    of_chosen = {n for c in chosen for n in CHAPTER_PARAMETERS.get(c.id, ChapterParameters).model_fields}
+    for name in given:
+        if name in chapter_names - of_chosen:
+            owner = next(
+                c.id for c in chapters.ALL if name in CHAPTER_PARAMETERS.get(c.id, ChapterParameters).model_fields
+            )
+            raise InputError(
+                f"parameter {name!r} belongs to {owner}, which is not chosen", fix=f"add {owner} to the run"
+            )
+    return (
+        {k: v for k, v in given.items() if k in lab_names},
+        {k: v for k, v in given.items() if k in chapter_names},
+    )
+
+
+def run(
+    profile: str = "embedded",
+    *,
+    first: str = "",
+    last: str = "",
+    only: tuple[str, ...] = (),
+    parameters: Mapping[str, Any] | None = None,
+    again: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> Run:
+    """Run chapters; see the module's docstring.
+
+    Args:
+        profile: name or path.
+        first, last, only: the choice of chapters; see `chapters.choose`.
+        parameters: overrides of the profile's and of the chapters' parameters.
+        again: execute chapters that are proved as well.
+        say: takes a line of progress; the terminal when None.
+
+    Raises:
+        InputError: bad input or an unfit host; nothing was changed.
+    """
+    chosen = chapters.choose(first=first, last=last, only=only)
+    overrides, of_chapters = split_parameters(parameters or {}, chosen)
+    loaded = Profile.load(profile, overrides=overrides)
+    values = {c.id: chapter_values(c, loaded, of_chapters) for c in chosen}
+    needs_lab = any(c.number in ("01", "02", "03", "04", "05", "06", "07") for c in chosen)
+    if needs_lab:
+        _known_versions(loaded)
+        preflight.demand(loaded)
+        if loaded.target == "embedded":
+            Embedded(loaded).demand_names()
+    cache_folder.demand(paths.cache())
+    with only_run(loaded.lab):
+        folder = _folder()
+        current = Run(loaded, chosen, folder)
+        start = time.monotonic()
+        (folder / "profile.yaml").write_text(_effective(loaded, values), encoding="utf-8")
+        if needs_lab:
+            reset.remember(loaded)
+        names = dict.fromkeys(name for chapter in chosen for name in chapter.artifacts)
+        lab = Lab(chosen[0], loaded, ChapterParameters())
+        components = lab.components(names)
+        left = TimeLeft(lab.artifacts, components, chosen, folder)
+        with (
+            display(say, left=left) as screen,
+            prefetching(loaded, components, folder),
+            following(folder, screen) as tell,
+        ):
+            try:
+                tell(left.announcement())
+                for chapter in chosen:
+                    current.outcomes.append(_one(current, chapter, values[chapter.id], again, tell))
+                    left.passed(chapter)
+                    current.seconds = round(time.monotonic() - start, 3)
+                    save(current)
+            except KeyboardInterrupt:
+                current.seconds = round(time.monotonic() - start, 3)
+                save(current)
+                raise
+            if not current.passed:
+                keep_evidence(current, tell)
+    return current
+
+
+def _known_versions(profile: Profile) -> None:
+    """Refuse a version that no source has, before anything is changed."""
+    from stackbook.artifacts.catalogue_loader import load
+
+    load(versions={"kubernetes": profile.kubernetes_version})
+
+
+def chapter_values(chapter: chapters.Chapter, profile: Profile, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A chapter's parameters: the profile's, and the given ones over them.
+
+    Raises:
+        InputError: one of them is unknown or wrong.
+    """
+    schema = CHAPTER_PARAMETERS.get(chapter.id, ChapterParameters)
+    mine = {k: v for k, v in given.items() if k in schema.model_fields}
+    values = {**profile.chapters.get(chapter.id, profile.chapters.get(chapter.name, {})), **mine}
+    validate(schema, values, where=f"chapter {chapter.id}")
+    return values
+
+
+def _effective(profile: Profile, values: Mapping[str, Mapping[str, Any]]) -> str:
+    data = profile.model_dump(mode="json")
+    data["chapters"] = {**data["chapters"], **{k: dict(v) for k, v in values.items() if v}}
+    return yaml.safe_dump(data, sort_keys=False)
+
+
+def _folder() -> Path:
+    stamp = now()
+    ownership.make(paths.runs())
+    folder = paths.runs() / stamp
+    number = 1
+    while folder.exists():
+        number += 1
+        folder = paths.runs() / f"{stamp}-{number}"
+    ownership.make(folder)
+    latest = paths.runs() / "latest"
+    temporary = paths.runs() / f".latest-{os.getpid()}"
+    temporary.symlink_to(folder.name)
+    temporary.replace(latest)
+    return folder
+
+
+def _one(
+    current: Run, chapter: chapters.Chapter, values: Mapping[str, Any], again: bool, say: Callable[[str], None]
+) -> Outcome:
+    start = time.monotonic()
+    outcome = Outcome(chapter.id, leaves=chapter.leaves)
+    failed = {o.chapter for o in current.outcomes if o.outcome not in PASSED}
+    say(f"{chapter.id}: {chapter.title}")
+    if blocking := sorted(failed & _all_needs(chapter)):
+        outcome.outcome, outcome.reason = "blocked", f"{blocking[0]} did not pass"
+    elif not again and (evidence := proved(current.profile, chapter, values)) is not None:
+        outcome.outcome, outcome.reason = "unchanged", evidence
+    else:
+        _execute(current, chapter, values, outcome)
+    outcome.seconds = round(time.monotonic() - start, 2)
+    if outcome.outcome == "failed":
+        say(f"  ✗ {outcome.reason}")
+    return outcome
+
+
+def _all_needs(chapter: chapters.Chapter) -> set[str]:
+    direct = {c.id: set(c.needs) for c in chapters.ALL}
+    found, todo = set(), list(chapter.needs)
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += direct.get(name, set())
+    return found
+
+
+def proved(profile: Profile, chapter: chapters.Chapter, values: Mapping[str, Any]) -> str | None:
+    """Why this chapter need not run: it passed on this very lab with these parameters, and what it left still holds.
+
+    None when it has to run. A chapter of which nothing stays is proved by having passed on this very lab.
+    """
+    if chapter.number in ("90", "99"):
+        return None
+    lab = Lab(
+        chapter, profile, validate(CHAPTER_PARAMETERS.get(chapter.id, ChapterParameters), values, where=chapter.id)
+    )
+    known = _proofs(profile).get(chapter.id)
+    try:
+        if known is None or known != lab.key():
+            return None
+    except (OSError, ValueError, LookupError, TypeError):  # no notebook any more; executing it says so
+        return None
+    found = []
+    try:
+        for check in checks.of(chapter.id):
+            found.append(f"{check.claim}: {check.prove(lab)}")
+    except StackbookError as error:
+        lab.record.append("proof", chapter=chapter.id, holds=False, reason=str(error))
+        return None
+    return "; ".join(found) or "passed on this lab before"
+
+
+def _proofs(profile: Profile) -> dict[str, str]:
+    path = paths.state(profile.lab) / "proved.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _remember_proof(profile: Profile, chapter: chapters.Chapter, key: str) -> None:
+    path = paths.state(profile.lab) / "proved.json"
+    data = {**_proofs(profile), chapter.id: key}
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _execute(current: Run, chapter: chapters.Chapter, values: Mapping[str, Any], outcome: Outcome) -> None:
+    """Execute one notebook by papermill; the exception and our own record decide, never the cells' marks."""
+    import_patch.spare_grammar()
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+    target = current.folder / f"{chapter.id}.ipynb"
+    outcome.notebook = target.name
+    os.environ["STACKBOOK_RUN"] = str(current.folder.resolve())
+    record = Record(current.folder / "events.jsonl")
+    seen = len(record.events())
+    try:
+        papermill.execute_notebook(
+            str(chapter.notebook),
+            str(target),
+            parameters={"profile": str((current.folder / "profile.yaml").resolve()), **values},
+            kernel_name="python3",
+            progress_bar=False,
+            log_output=False,
+            execution_timeout=CELL_TIMEOUT,
+            cwd=str(paths.checkout()),
+            kernel_manager_class="stackbook.app.ipc_kernel.LocalKernelManager",
+        )
+        outcome.outcome = "passed"
+    except papermill.PapermillExecutionError as error:
+        outcome.reason = redact(f"{error.ename}: {error.evalue}")
+    except (DeadKernelError, CellTimeoutError, RuntimeError) as error:
+        outcome.reason = redact(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+    except KeyboardInterrupt:
+        outcome.outcome = "interrupted"
+        current.outcomes.append(outcome)
+        raise
+    except Exception as error:  # a notebook that is none, a full disk: the record of the run is kept all the same
+        outcome.reason = redact(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+    finally:
+        os.environ.pop("STACKBOOK_RUN", None)
+        events = record.events()[seen:]
+        outcome.steps = [e for e in events if e["event"] == "step-end"]
+        outcome.changed = sum(int(s.get("changed", 0)) for s in outcome.steps)
+    if outcome.outcome == "passed" and any(s["outcome"] != "passed" for s in outcome.steps):
+        outcome.outcome, outcome.reason = "failed", "a step failed although the notebook ended"
+    if outcome.outcome == "passed" and chapter.number not in ("90", "99"):
+        lab = Lab(
+            chapter,
+            current.profile,
+            validate(CHAPTER_PARAMETERS.get(chapter.id, ChapterParameters), values, where=chapter.id),
+        )
+        _remember_proof(current.profile, chapter, lab.key())
+
+
+__all__ = ["CELL_TIMEOUT", "Outcome", "Run", "end_group", "exit_status", "pause", "proved", "run", "save", "summary"]

@@ -1,0 +1,118 @@
+"""What goes along with a run: its lock, the fetching ahead of it, and the lines that follow it in the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stackbook.app.run_display import Display
+from stackbook.config.profile import Profile
+from stackbook.core import paths
+from stackbook.core.errors import InputError
+from stackbook.core.locks import Lock, words
+from stackbook.core.waiting import beside
+from stackbook.lab.step import Record, now
+
+# How much of Go's build cache is kept when everything is built: it only saves time when a component changes.
+GO_CACHE_GB = 2
+
+
+@contextlib.contextmanager
+def only_run(lab: str, who: str = "stackbook run") -> Iterator[None]:
+    """No two runs change one lab at the same time, and no reset takes it away under one."""
+    lock = Lock(paths.state(lab).parent / f"{lab}.lock")
+    with lock.attempt(who=who, since=now()) as held:
+        if held is None:
+            holder = words(lock.holder() or {})
+            fix = "wait for it, or end it with Ctrl-C"
+            raise InputError(f"another run works on the lab {lab!r} ({holder})", fix=fix)
+        yield
+
+
+@contextlib.contextmanager
+def prefetching(profile: Profile, names: Sequence[str], folder: Path) -> Iterator[None]:
+    """Components are fetched and built ahead of the chapters that need them, by a process of its own, in this order."""
+    if not names:
+        yield
+        return
+    command = [sys.executable, "-m", "stackbook.artifacts.prefetch", "--source", profile.source]
+    command += ["--kubernetes", profile.kubernetes_version, *names]
+    with (folder / "prefetch.log").open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield
+        finally:
+            end_group(process)
+    _trim_after_builds(folder / "prefetch.log")
+
+
+def _trim_after_builds(log: Path) -> None:
+    """Bound Go's caches where something was built; after the chapters, as those of protobuf and gRPC compile with them too."""
+    if " built in " in log.read_text(encoding="utf-8", errors="replace"):
+        command = [sys.executable, "-m", "stackbook.artifacts.prefetch", "--trim", str(GO_CACHE_GB), "go"]
+        with contextlib.suppress(subprocess.TimeoutExpired), log.open("a", encoding="utf-8") as sink:
+            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, timeout=180, check=False)
+
+
+def end_group(process: subprocess.Popen[Any]) -> None:
+    """End a process and all that it started."""
+    import signal
+
+    for number, patience in ((signal.SIGINT, 10), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+            return
+
+
+@contextlib.contextmanager
+def following(folder: Path, screen: Display) -> Iterator[Callable[[str], None]]:
+    """Show the steps' events while notebooks run in kernels of their own.
+
+    Yields a way to say something else in its place: after all events that came before it.
+    """
+    one_at_a_time = threading.RLock()
+    shown = 0
+
+    def catch_up() -> None:
+        nonlocal shown
+        with one_at_a_time:
+            events = Record(folder / "events.jsonl").events()
+            for event in events[shown:]:
+                if event["event"] == "progress":
+                    screen.progress(event)
+                elif line := _line(event):
+                    screen.settled()
+                    screen.say(line)
+            shown = len(events)
+
+    def follow(stop: threading.Event) -> None:
+        while not stop.wait(0.3):
+            catch_up()
+
+    def tell(text: str) -> None:
+        with one_at_a_time:
+            catch_up()
+            screen.say(text)
+
+    try:
+        with beside(follow, name="follow", timeout=5):
+            yield tell
+    finally:
+        catch_up()
+
+
+def _line(event: Mapping[str, Any]) -> str:
+    if event["event"] == "step-start":
+        return f"  • {event['step']}: {event['title']}"
+    if event["event"] == "step-end":
+        mark = {"passed": "✓", "interrupted": "–"}.get(str(event["outcome"]), "✗")
+        return f"  {mark} {event['step']} ({event['seconds']:.1f} s)"
+    return ""

@@ -1,0 +1,191 @@
+"""Reading `catalogue.yaml`: versions put in, pins compared with go.mod, bad input refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stackbook.artifacts.catalogue import (  # fmt: skip
+    Artifact,
+    Base,
+    Build,
+    Catalogue,
+    Debian,
+    Group,
+    Image,
+    Maven,
+    Release,
+    Source,
+    Wheel,
+    known,
+)
+from stackbook.artifacts.digests import source_digest
+from stackbook.core.errors import InputError
+
+PREFIX = "stackbook.local"
+LIB = Path(__file__).resolve().parents[2]
+
+
+def load(*, versions: Mapping[str, str] | None = None, lib: Path = LIB) -> Catalogue:
+    """Read the catalogue, with `versions` in place of its own where a profile asks for others.
+
+    Raises:
+        InputError: an unknown component, a version that is not a string, one that no source has, or a catalogue
+            that does not agree with the toolchain's go.mod.
+    """
+    raw = yaml.safe_load((Path(__file__).with_name("catalogue.yaml")).read_text())
+    pinned: dict[str, str] = raw["versions"]
+    chosen = dict(pinned)
+    for component, version in (versions or {}).items():
+        known(component, pinned, "component")
+        if not isinstance(version, str):
+            raise InputError(
+                f"the version of {component} is {version!r}, a number", fix=f'write it as "{pinned[component]}", quoted'
+            )
+        chosen[component] = version.removeprefix("v")
+    overridden = frozenset(name for name in chosen if chosen[name] != pinned[name])
+    _check_pins(raw["pins"], pinned, lib)
+    words = _words(chosen)
+    artifacts = {name: _artifact(name, spec, chosen, raw) for name, spec in raw["artifacts"].items()}
+    images = {name: _image(name, spec, words) for name, spec in raw["images"].items()}
+    groups = {name: _group(name, spec, words, lib) for name, spec in raw["builds"].items()}
+    bundles = {name: tuple(members) for name, members in raw["bundles"].items()}
+    _add_apps(raw["apps"], lib, chosen["apps"], artifacts, images, bundles)
+    bases = {name: _base(spec) for name, spec in raw["bases"].items()}
+    for component in sorted(overridden):
+        _check_override(component, chosen[component], pinned[component], artifacts.values(), raw)
+    return Catalogue(chosen, artifacts, groups, images, bases, bundles, raw["host_packages"], pinned, overridden)
+
+
+def _artifact(name: str, spec: Mapping[str, Any], versions: Mapping[str, str], raw: Mapping[str, Any]) -> Artifact:
+    version = versions[spec["version"]]
+    sources = tuple(_source(source, version, raw) for source in spec["sources"])
+    return Artifact(
+        name,
+        spec.get("kind", "file"),
+        version,
+        spec.get("chapter", "00"),
+        spec["size"],
+        spec.get("seconds", 0.0),
+        sources,
+    )
+
+
+def _source(spec: Mapping[str, Any], version: str, raw: Mapping[str, Any]) -> Source:
+    sums = spec.get("sha256") or {}
+    if "release" in spec:
+        return Release(spec["release"].format(version=version), sums.get(version))
+    if "build" in spec:
+        package = spec.get("package", "")
+        return Build(
+            spec["build"], package, spec.get("output", _program(package)), spec.get("module", ""), spec.get("path", "")
+        )
+    if "wheel" in spec:
+        file = spec["file"].format(version=version)
+        return Wheel(spec["wheel"], file, sums.get(version, ""), spec.get("member", ""), spec.get("folder", ""))
+    if "maven" in spec:
+        folder = spec.get("folder", "").format(version=version)
+        return Maven(spec["maven"].format(version=version), sums.get(version, ""), folder)
+    return Debian(spec["debian"], tuple(raw[spec["packages"]].split()), spec.get("boots", False))
+
+
+def _program(package: str) -> str:
+    """The file name that `go build` gives a package: its last element, but for a major version.
+
+    >>> _program("go.etcd.io/etcd/etcdctl/v3"), _program("./pause")
+    ('etcdctl', 'pause')
+    """
+    elements = [element for element in package.split("/") if element]
+    if elements and re.fullmatch(r"v\d+", elements[-1]):
+        elements.pop()
+    return elements[-1] if elements else ""
+
+
+def _group(name: str, spec: Mapping[str, Any], words: Mapping[str, str], lib: Path) -> Group:
+    ldflags = {variable: value.format(**words) for variable, value in spec.get("ldflags", {}).items()}
+    return Group(name, lib / spec["folder"], float(spec["seconds"]), ldflags, tuple(spec.get("tags", ())))
+
+
+def _image(name: str, spec: Mapping[str, Any], words: Mapping[str, str]) -> Image:
+    env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **spec.get("env", {})}
+    return Image(
+        name=name,
+        reference=f"{PREFIX}/{name}:{spec['tag'].format(**words)}",
+        official=spec.get("official", "").format(**words),
+        base=spec.get("base", ""),
+        files=tuple(spec.get("files", {}).items()),
+        folders=tuple(spec.get("folders", ())),
+        owner=spec.get("owner", 0),
+        env=tuple((key, value.format(**words)) for key, value in env.items()),
+        entrypoint=tuple(spec.get("entrypoint", ())),
+        command=tuple(spec.get("command", ())),
+        user=spec.get("user", ""),
+        digest=spec.get("digest", ""),
+        set=spec.get("set", name),
+        instead=spec.get("instead", ""),
+    )
+
+
+def _base(spec: Mapping[str, Any]) -> Base:
+    return Base(tuple(spec["packages"]), spec.get("below", ""), spec.get("root", "machine-rootfs"))
+
+
+def _add_apps(
+    spec: Mapping[str, Any], lib: Path, number: str, artifacts: dict[str, Artifact], images: dict[str, Image],
+    bundles: dict[str, tuple[str, ...]],
+) -> None:  # fmt: skip
+    """One artifact and one image for each command of lib/apps; the tag changes with the sources."""
+    source = source_digest(lib / "apps")[:8] if (lib / "apps" / "go.mod").exists() else ""
+    for folder in sorted((lib / "apps" / "cmd").glob("*/")):
+        name = folder.name
+        version = f"{number}-{source}"
+        program = f"/usr/local/bin/{name}"
+        build = Build("apps", f"./cmd/{name}", name)
+        artifacts[f"app-{name}"] = Artifact(f"app-{name}", "file", version, "05", 8_000_000, 0.0, (build,))
+        images[name] = _image(
+            name,
+            {"tag": version, "files": {f"app-{name}": program},
+             "entrypoint": [program], "user": spec["user"]},
+            {},
+        )  # fmt: skip
+        bundles["apps"] = (*bundles["apps"], name)
+
+
+def _words(versions: Mapping[str, str]) -> dict[str, str]:
+    words = dict(versions)
+    words["kubernetes_minor"] = versions["kubernetes"].split(".")[1]
+    return words
+
+
+def _check_pins(pins: Mapping[str, Mapping[str, str]], versions: Mapping[str, str], lib: Path) -> None:
+    """go.mod must require what the catalogue says, else a build would carry a wrong version string."""
+    for component, pin in pins.items():
+        path = lib / pin["folder"] / "go.mod"
+        if not path.exists():
+            raise InputError(f"{path} is missing", fix="run stackbook from its checkout, which has lib/toolchain")
+        found = re.search(rf"^\s*(?:require )?{re.escape(pin['module'])} (v\S+)", path.read_text(), re.MULTILINE)
+        version = versions[component]
+        wanted = pin["require"].format(version=version, last=version.rpartition(".")[2])
+        if not found or found[1] != wanted:
+            actual = found[1] if found else "nothing"
+            raise InputError(
+                f"the catalogue has {component} {version}, {pin['folder']}/go.mod has {actual} of {pin['module']}",
+                fix="set the same version in lib/stackbook/artifacts/catalogue.yaml and in go.mod",
+            )
+
+
+def _check_override(
+    component: str, version: str, pinned: str, artifacts: Iterable[Artifact], raw: Mapping[str, Any]
+) -> None:
+    """A version other than the pinned one needs a release with a published checksum for it."""
+    concerned = [
+        artifact for artifact in artifacts if raw["artifacts"].get(artifact.name, {}).get("version") == component
+    ]
+    if any(isinstance(source, Release) and source.sha256 for artifact in concerned for source in artifact.sources):
+        return
+    fix = f'set {component.replace("-", "_")}_version: "{pinned}", which the toolchain builds'
+    raise InputError(f"no source has {component} {version} with a pinned checksum", fix=fix)

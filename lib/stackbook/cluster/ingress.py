@@ -1,0 +1,33 @@
+"""Where the mesh's ingress gateway is reached from this host."""
+
+from __future__ import annotations
+
+import json
+
+from stackbook.cluster.kube import Kube
+from stackbook.core.errors import CheckFailed
+
+NAMESPACE = "istio-system"
+
+
+def ingress_url(kube: Kube) -> str:
+    """The URL of the ingress gateway on port 80, without a path.
+
+    An external address where the service has one, else the NodePort of port http2 on the first node's address.
+
+    Raises:
+        CheckFailed: there is no such service, or it has no port named http2.
+    """
+    answer = kube.kubectl("get", "svc", "istio-ingressgateway", "-n", NAMESPACE, "-o", "json", check=False)
+    if not answer.ok:
+        raise CheckFailed("there is no service istio-ingressgateway", fix="run chapter 05: stackbook run --only 05")
+    service = json.loads(answer.stdout)
+    for entry in service["status"].get("loadBalancer", {}).get("ingress", []):
+        if address := entry.get("ip") or entry.get("hostname"):
+            return f"http://{address}"
+    ports = {p.get("name"): p for p in service["spec"]["ports"]}
+    if "nodePort" not in ports.get("http2", {}):
+        raise CheckFailed("the service istio-ingressgateway has no NodePort named http2")
+    nodes = kube.nodes()
+    address = next(a["address"] for a in nodes[0]["status"]["addresses"] if a["type"] == "InternalIP")
+    return f"http://{address}:{ports['http2']['nodePort']}"

@@ -1,0 +1,123 @@
+"""The parameters of each chapter: names, types, bounds, defaults. The parameters cell of its notebook has the same names."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from stackbook.config.profile import ChapterParameters, Percent
+
+
+def _sum_to_100(weights: dict[str, int]) -> dict[str, int]:
+    if sum(weights.values()) != 100:
+        raise ValueError(f"the weights {weights} sum to {sum(weights.values())}: let them sum to 100")
+    return weights
+
+
+Weights = Annotated[dict[str, Annotated[int, Field(ge=0, le=100)]], AfterValidator(_sum_to_100)]
+Alpha = Annotated[float, Field(gt=0, lt=0.5)]
+Power = Annotated[float, Field(gt=0.5, lt=1)]
+User = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[!-~]+$")]
+
+
+class Flannel(ChapterParameters):
+    """03: `transfer_seconds`: length of one throughput measurement; `pings`: packets of one latency measurement."""
+
+    transfer_seconds: Annotated[int, Field(ge=1, le=30)] = 2
+    pings: Annotated[int, Field(ge=5, le=500)] = 50
+
+
+class Kubernetes(ChapterParameters):
+    """04: `requests`: how many requests show the balance; `replicas`: pods behind the service."""
+
+    requests: Annotated[int, Field(ge=50, le=2000)] = 200
+    replicas: Annotated[int, Field(ge=2, le=8)] = 2
+
+
+class Istio(ChapterParameters):
+    """05: `restart_requests_per_second`: load during the rolling restart."""
+
+    restart_requests_per_second: Annotated[int, Field(ge=1, le=100)] = 20
+
+
+class Traffic(ChapterParameters):
+    """06: `weights`: versions of reviews; `canary`: percentages of v3; `alpha`, `power`: of all checks together."""
+
+    user: User = "jason"
+    weights: Weights = Field(default_factory=lambda: {"v1": 50, "v3": 50})
+    canary: Annotated[list[Annotated[int, Field(ge=0, le=100)]], Field(min_length=2, max_length=6)] = Field(
+        default_factory=lambda: [10, 50, 100]
+    )
+    rate: Annotated[int, Field(ge=20, le=1000)] = 400
+    changes: Annotated[int, Field(ge=4, le=40)] = 12
+    alpha: Alpha = 0.001
+    power: Power = 0.99
+
+
+class Faults(ChapterParameters):
+    """07: faults for `user`; `alpha`: chance that any check fails without reason; `power`: of each check."""
+
+    user: User = "jason"
+    abort_percent: Percent = 30
+    abort_status: Annotated[int, Field(ge=400, le=599)] = 500
+    delay_percent: Percent = 30
+    delay_seconds: Annotated[float, Field(ge=0.1, le=10)] = 5
+    weights: Weights = Field(default_factory=lambda: {"v1": 50, "v3": 50})
+    rate: Annotated[int, Field(ge=10, le=500)] = 240
+    alpha: Alpha = 0.001
+    power: Power = 0.99
+
+
+class Grpc(ChapterParameters):
+    """09: `mesh`: run the part that needs chapter 05; `weights` of the Greeter's versions; `abort_percent` of calls."""
+
+    mesh: bool = True
+    weights: Weights = Field(default_factory=lambda: {"v1": 80, "v2": 20})
+    abort_percent: Annotated[int, Field(ge=20, le=80)] = 50
+    alpha: Alpha = 0.001
+    power: Power = 0.99
+
+
+class Metrics(ChapterParameters):
+    """10: `requests` in each batch, at `rate` per second; `scrape_seconds` between samples; `retention_hours` they are kept."""
+
+    requests: Annotated[int, Field(ge=100, le=5000)] = 300
+    rate: Annotated[int, Field(ge=5, le=100)] = 60
+    scrape_seconds: Annotated[int, Field(ge=1, le=60)] = 3
+    retention_hours: Annotated[int, Field(ge=1, le=720)] = 24
+
+
+class Tracing(ChapterParameters):
+    """11: `sampling`: percent of requests that the mesh traces afterwards; `rates`: percentages that are counted."""
+
+    sampling: Annotated[float, Field(ge=0.01, le=100)] = 100
+    rates: Annotated[list[Annotated[float, Field(ge=0.5, le=100)]], Field(min_length=1, max_length=6)] = Field(
+        default_factory=lambda: [100.0, 10.0, 1.0]
+    )
+    retention_hours: Annotated[int, Field(ge=1, le=168)] = 24
+    user: User = "jason"
+    alpha: Alpha = 0.001
+    power: Power = 0.99
+
+
+class Logs(ChapterParameters):
+    """12: `retention_days`: how long lines are kept; `lines`: how many must not be lost; `witnessed`: requests compared."""
+
+    retention_days: Annotated[int, Field(ge=1, le=90)] = 7
+    lines: Annotated[int, Field(ge=2000, le=50_000)] = 20_000
+    heap_mb: Annotated[int, Field(ge=400, le=2048)] = 512
+    witnessed: Annotated[int, Field(ge=500, le=5000)] = 600
+
+
+CHAPTER_PARAMETERS: dict[str, type[ChapterParameters]] = {
+    "03-flannel": Flannel,
+    "04-kubernetes": Kubernetes,
+    "05-istio": Istio,
+    "06-traffic": Traffic,
+    "07-faults": Faults,
+    "09-grpc": Grpc,
+    "10-metrics": Metrics,
+    "11-tracing": Tracing,
+    "12-logs": Logs,
+}

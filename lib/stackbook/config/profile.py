@@ -1,0 +1,299 @@
+"""The parameters of a lab: what there is, of which type, and what belongs together.
+
+A profile is a YAML file in `parameters/`; `Profile.load` reads it, applies overrides and checks everything before
+anything is changed. Versions are strings: YAML and papermill would turn 1.30 into the number 1.3.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from stackbook.config.registries import check_mirrors
+from stackbook.core.errors import InputError
+from stackbook.core.names import did_you_mean, profile_path
+
+MAX_NODES = 8
+_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+_MAC = re.compile(r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")
+
+
+def _version(value: Any) -> Any:
+    if isinstance(value, bool | int | float):
+        raise ValueError(f"a version is text, and {value!r} is a number: put it in quotes, for example '1.36.3'")
+    if isinstance(value, str) and not re.fullmatch(r"v?\d+\.\d+(\.\d+)?([.+-][0-9A-Za-z.+-]+)?", value):
+        raise ValueError(f"{value!r} is no version: write it like '1.36.3'")
+    return value.removeprefix("v") if isinstance(value, str) else value
+
+
+def _network(value: Any) -> Any:
+    try:
+        if ipaddress.ip_network(str(value)).version != 4:
+            raise _NoIPv6(f"{value} is an IPv6 network, and the lab has IPv4 only: write it like 10.244.0.0/16")
+    except _NoIPv6:
+        raise
+    except ValueError as error:
+        try:
+            canonical = ipaddress.ip_network(str(value), strict=False)
+        except ValueError:
+            raise ValueError(f"{value!r} is no network: write it like 10.244.0.0/16") from error
+        raise ValueError(f"{value} has host bits set: it means {canonical}, so write {canonical}") from error
+    return str(value)
+
+
+def _address(value: Any) -> Any:
+    try:
+        address = ipaddress.ip_address(str(value))
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no IP address") from error
+    if address.version != 4:
+        raise ValueError(f"{value} is an IPv6 address, and the lab has IPv4 only")
+    return str(address)
+
+
+class _NoIPv6(ValueError):
+    """An address of the other family."""
+
+
+Version = Annotated[str, BeforeValidator(_version)]
+Network = Annotated[str, BeforeValidator(_network)]
+Address = Annotated[str, BeforeValidator(_address)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class Model(BaseModel):
+    """Strict: no unknown names, no silent conversions, no changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Node(Model):
+    """One machine. `mac`, and `user`, `port`, `key` of an SSH machine, are optional."""
+
+    name: str
+    address: Address
+    mac: str = ""
+    user: str = "root"
+    port: Annotated[int, Field(ge=1, le=65535)] = 22
+    key: str = ""
+
+    @field_validator("name")
+    @classmethod
+    def _good_name(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError(f"{value!r} is no host name: use a-z, 0-9 and -, for example k8s-node1")
+        return value
+
+    @field_validator("mac")
+    @classmethod
+    def _good_mac(cls, value: str) -> str:
+        if value and not _MAC.fullmatch(value.lower()):
+            raise ValueError(f"{value!r} is no MAC address: write it like 02:98:00:00:00:03")
+        if value and int(value[:2], 16) & 1:
+            raise ValueError(f"{value} is a multicast address: its first byte must be even")
+        return value.lower()
+
+
+class ChapterParameters(Model):
+    """The parameters of one chapter; each chapter has a class of its own."""
+
+    model_config = ConfigDict(extra="forbid", strict=False, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_yes_for_a_number(cls, data: Any) -> Any:
+        """YAML reads yes, no, on and off as true and false, which would count as 1 and 0."""
+        for name, value in data.items() if isinstance(data, dict) else ():
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and field and "bool" not in str(field.annotation):
+                raise ValueError(f"{name} is {value} (yes, no, on and off mean that in YAML): give its value")
+        return data
+
+
+class Profile(Model):
+    """The parameters of a lab. The first node is the control plane."""
+
+    name: str = "embedded"
+    target: Literal["embedded", "ssh", "cluster"] = "embedded"
+    lab: str = "stackbook"
+    nodes: tuple[Node, ...] = (
+        Node(name="k8s-master", address="192.168.98.3"),
+        Node(name="k8s-node1", address="192.168.98.4"),
+    )
+    subnet: Network = "192.168.98.0/24"
+    gateway: Address = "192.168.98.2"
+    pod_cidr: Network = "10.244.0.0/16"
+    service_cidr: Network = "10.0.0.0/12"
+    kubernetes_version: Version = "1.36.3"
+    flannel_backend: Literal["vxlan", "host-gw", "udp"] = "vxlan"
+    istio_profile: Literal["demo", "default", "minimal"] = "demo"
+    source: Literal["auto", "release", "registry"] = "auto"
+    images: Literal["auto", "preload", "pull"] = "auto"
+    image_repository: str = ""
+    registry_mirrors: dict[str, str] = Field(default_factory=dict)
+    registry_ca: str = ""
+    kubeconfig: str = ""
+    chapters: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @field_validator("lab")
+    @classmethod
+    def _good_lab(cls, value: str) -> str:
+        if not _NAME.fullmatch(value) or len(value) > 20:
+            raise ValueError(f"{value!r} is no name for a lab: up to 20 of a-z, 0-9 and -")
+        return value
+
+    @field_validator("registry_mirrors")
+    @classmethod
+    def _good_mirrors(cls, value: dict[str, str]) -> dict[str, str]:
+        check_mirrors(value)
+        return value
+
+    @field_validator("registry_ca")
+    @classmethod
+    def _good_ca(cls, value: str) -> str:
+        if value and not Path(value).expanduser().is_file():
+            raise ValueError(f"there is no file {value}: name the PEM file of the CA")
+        return value
+
+    @field_validator("nodes", mode="before")
+    @classmethod
+    def _nodes(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Profile:
+        if self.target == "cluster":
+            return self
+        if not 1 <= len(self.nodes) <= MAX_NODES:
+            raise ValueError(f"nodes: {len(self.nodes)} given, 1 to {MAX_NODES} are possible")
+        for what in ("name", "address", "mac"):
+            values = [getattr(node, what) for node in self.nodes if getattr(node, what)]
+            if twins := sorted({v for v in values if values.count(v) > 1}):
+                raise ValueError(f"nodes: two have the {what} {twins[0]}: give each its own")
+        self._networks()
+        return self
+
+    def _networks(self) -> None:
+        named = {"pod_cidr": self.pod_cidr, "service_cidr": self.service_cidr}
+        if self.target == "embedded":
+            named["subnet"] = self.subnet
+        networks = [(name, ipaddress.ip_network(text)) for name, text in named.items()]
+        for index, (name, network) in enumerate(networks):
+            for other, second in networks[index + 1 :]:
+                if network.overlaps(second):
+                    raise ValueError(f"{name} {network} and {other} {second} overlap: choose one elsewhere")
+        if ipaddress.ip_network(self.service_cidr).prefixlen < 12:
+            raise ValueError(f"service_cidr {self.service_cidr} is too large: kubeadm takes /12 at the most")
+        if ipaddress.ip_network(self.pod_cidr).prefixlen > 24 - (len(self.nodes) - 1).bit_length():
+            raise ValueError(f"pod_cidr {self.pod_cidr} is too small: each node takes a /24 of it")
+        if self.target != "embedded":
+            return
+        subnet = ipaddress.ip_network(self.subnet)
+        for what, address in [("gateway", self.gateway), *((f"node {n.name}", n.address) for n in self.nodes)]:
+            if ipaddress.ip_address(address) not in subnet:
+                raise ValueError(f"{what}: {address} is outside of the subnet {subnet}")
+            if address in (str(subnet.network_address), str(subnet.broadcast_address)):
+                raise ValueError(f"{what}: {address} is no address for a machine in {subnet}")
+            if what != "gateway" and address == self.gateway:
+                raise ValueError(f"{what}: {address} is the gateway's address")
+
+    @property
+    def control_plane(self) -> Node:
+        """The first node."""
+        return self.nodes[0]
+
+    @property
+    def service_address(self) -> str:
+        """The address of the service `kubernetes`: the first of the service range."""
+        return str(ipaddress.ip_network(self.service_cidr)[1])
+
+    @property
+    def dns_address(self) -> str:
+        """The address of the service `kube-dns`: the tenth of the service range (kubeadm's choice)."""
+        return str(ipaddress.ip_network(self.service_cidr)[10])
+
+    @classmethod
+    def load(cls, name: str | Path = "embedded", *, overrides: Mapping[str, Any] | None = None) -> Profile:
+        """Read a profile by name (a file in `parameters/`) or by path.
+
+        Raises:
+            InputError: no such profile, or something in it is wrong; the message names the parameter and the fix.
+
+        >>> Profile.load("embedded").control_plane.name
+        'k8s-master'
+        """
+        path = profile_path(name)
+        try:
+            data = yaml.load(path.read_text(encoding="utf-8"), _Once) or {}
+        except InputError as error:
+            raise InputError(f"{path.name}: {error.message}", fix=error.fix) from None
+        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{path.name} cannot be read as YAML: {reason}", fix="correct the file") from error
+        if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+            raise InputError(f"{path.name} is no set of parameters", fix="write lines like 'target: embedded'")
+        data.setdefault("name", path.stem)
+        data.update(overrides or {})
+        loaded: Profile = validate(cls, data, where=path.name)
+        return loaded
+
+
+class _Once(yaml.SafeLoader):
+    """YAML in which no key stands twice: the last would win, and nobody would see it."""
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    for key, (place, _) in zip(keys, node.value, strict=True):
+        if keys.count(key) > 1 and isinstance(key, str) and key != "<<":
+            raise InputError(
+                f"{key!r} is given twice, again in line {place.start_mark.line + 1}", fix="keep one of them"
+            )
+    return loader.construct_mapping(node, deep=True)
+
+
+_Once.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def validate(model: type[Any], data: Mapping[str, Any], *, where: str) -> Any:
+    """`model` made of `data`.
+
+    Raises:
+        InputError: the first thing that is wrong, in one line, with its place and the fix.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+    place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"]).lstrip(".")
+    more = f" (and {error_count - 1} more)" if (error_count := _count(model, data)) > 1 else ""
+    label = f"{where}: {place}" if place else where
+    if first["type"] == "extra_forbidden":
+        known = _fields(model, first["loc"])
+        raise InputError(f"{label}: unknown parameter{more}", fix=did_you_mean(str(first["loc"][-1]), known))
+    text = first["msg"].removeprefix("Value error, ")
+    raise InputError(" ".join(f"{label}: {text[:1].lower() + text[1:]}{more}".split()), fix=_fix(first))
+
+
+def _count(model: type[Any], data: Mapping[str, Any]) -> int:
+    try:
+        model.model_validate(data)
+    except ValidationError as error:
+        return error.error_count()
+    return 0
+
+
+def _fix(error: Any) -> str:
+    given = repr(error.get("input"))
+    shown = given if len(given) <= 60 else given[:57] + "..."
+    return "" if error["type"] == "value_error" else f"it is {shown}"
+
+
+def _fields(model: type[Any], location: tuple[Any, ...]) -> list[str]:
+    return list(Node.model_fields if location[0] == "nodes" and len(location) > 1 else model.model_fields)

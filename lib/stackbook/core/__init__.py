@@ -1,0 +1,1 @@
+"""What every room stands on: errors, results, redaction, waiting, locks, progress, paths."""

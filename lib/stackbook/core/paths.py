@@ -1,0 +1,92 @@
+"""Where things lie: the cache, the state of a lab, the records of runs."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from stackbook.core import ownership
+from stackbook.core.errors import InputError
+
+_RUN = re.compile(r"\d{8}T\d{6}Z(-\d+)?|latest")
+_NOT_IN_A_PATH = {":": "a colon", ",": "a comma", "\n": "a line break"}
+"""What podman reads as the end of a path in `-v` and `--mount`."""
+
+
+def _chosen(variable: str) -> Path | None:
+    """The folder that an environment variable names; None when it is not set.
+
+    Raises:
+        InputError: podman would take it for something else: a relative path is the name of a volume.
+    """
+    text = os.environ.get(variable, "")
+    if not text:
+        return None
+    problem = next((f"has {name} in it" for mark, name in _NOT_IN_A_PATH.items() if mark in text), "")
+    if not text.startswith("/"):
+        problem = "is not an absolute path"
+    if problem:
+        shown = text if text.isprintable() else repr(text)
+        raise InputError(f"{variable}={shown} {problem}", fix="give an absolute path without colon, comma, line break")
+    return Path(text)
+
+
+def _home() -> Path:
+    return _chosen("HOME") or Path.home()
+
+
+def check() -> None:
+    """Read every variable that names a folder.
+
+    Raises:
+        InputError: one of them cannot be used; names it.
+    """
+    for variable in ("STACKBOOK_CACHE", "STACKBOOK_STATE", "STACKBOOK_RUNS", "XDG_CACHE_HOME", "XDG_STATE_HOME"):
+        _chosen(variable)
+
+
+def cache() -> Path:
+    """The user's cache folder for stackbook."""
+    return _chosen("STACKBOOK_CACHE") or (_chosen("XDG_CACHE_HOME") or _home() / ".cache") / "stackbook"
+
+
+def states() -> Path:
+    """The folder of the states of all labs."""
+    return _chosen("STACKBOOK_STATE") or (_chosen("XDG_STATE_HOME") or _home() / ".local" / "state") / "stackbook"
+
+
+def state(lab: str) -> Path:
+    """The state of one lab: kubeconfig and what has been proved. Only its owner may read it."""
+    ownership.make(states(), mode=0o700)
+    folder = ownership.make(states() / lab, mode=0o700)
+    folder.chmod(0o700)
+    return folder
+
+
+def written() -> list[Path]:
+    """What stackbook has in the folders of runs and of states: other things may lie there as well."""
+    made = [path for path in _inside(runs()) if _RUN.fullmatch(path.name)]
+    for lock in _inside(states()):
+        if lock.suffix == ".lock":
+            made += [path for path in (lock, lock.with_suffix("")) if path.exists()]
+    return made
+
+
+def _inside(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def checkout() -> Path:
+    """The folder of this checkout."""
+    return Path(__file__).resolve().parents[3]
+
+
+def notebooks() -> Path:
+    """The folder of the chapters."""
+    return checkout() / "notebooks"
+
+
+def runs() -> Path:
+    """The folder of the records of runs: `$STACKBOOK_RUNS`, else `runs/` of this checkout."""
+    return _chosen("STACKBOOK_RUNS") or checkout() / "runs"

@@ -1,0 +1,56 @@
+"""What a command did."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, replace
+
+from stackbook.core.redact import MASK, Secret, redact
+
+
+@dataclass(frozen=True, repr=False)
+class Result:
+    """What a command did. `seconds` is wall time; output is text with undecodable bytes replaced.
+
+    Of a command whose output holds a secret, `stdout` and `stderr` are `***` wherever the Result goes: to an observer, into an
+    error, onto a page. Only `reveal` has what it printed.
+    """
+
+    argv: tuple[str, ...]
+    rc: int
+    stdout: str
+    stderr: str
+    seconds: float
+    host: str = "local"
+    hidden: Secret | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the exit status is 0."""
+        return self.rc == 0
+
+    @property
+    def command(self) -> str:
+        """The command as it could be pasted into a shell, secrets masked."""
+        return redact(shlex.join(self.argv))
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of stdout that are not blank."""
+        return [line for line in self.stdout.splitlines() if line.strip()]
+
+    def hide(self) -> Result:
+        """The same with what the command said put out of sight."""
+        if self.hidden is not None:
+            return self
+        return replace(self, stdout=MASK, stderr=MASK, hidden=Secret(self.stdout, remember=False))
+
+    def reveal(self) -> str:
+        """Its stdout, though it was hidden."""
+        return self.stdout if self.hidden is None else self.hidden.reveal()
+
+    def __repr__(self) -> str:
+        said = ", ".join(
+            f"{name}={redact(text)!r}" for name, text in (("stdout", self.stdout), ("stderr", self.stderr))
+        )
+        return f"Result({self.command!r}, rc={self.rc}, {said}, host={self.host!r})"

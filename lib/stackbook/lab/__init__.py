@@ -1,0 +1,1 @@
+"""The lab: what a chapter works with, its steps, its turns, its image sources."""

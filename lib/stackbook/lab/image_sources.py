@@ -1,0 +1,136 @@
+"""Where each image of a lab comes from: pulled from its project's registry where that has it, else built from packages.
+
+The lab's own programs are always built. For every other image the registry that would serve it is asked once; the answer is kept
+with the lab, so that a lab that stands does not change its images. Images of one set stay together: `pilot` and `proxyv2`
+of different builds would not understand each other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from stackbook.artifacts.catalogue import Catalogue, Image
+from stackbook.core.errors import ArtifactUnavailable
+from stackbook.core.locks import Lock
+
+Kind = Literal["build", "pull", "none"]
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Where one image comes from.
+
+    Attributes:
+        name: in the catalogue.
+        kind: `build`, `pull`, or `none` where it can neither be pulled nor built.
+        reference: under which the machines have it; of the image that takes its place where it is built by another name.
+        reason: why it is so, in a few words.
+    """
+
+    name: str
+    kind: Kind
+    reference: str
+    reason: str
+
+
+class ImageSources:
+    """The sources of one lab's images.
+
+    Args:
+        catalogue: of the images.
+        mode: the profile's `images`: `auto`, `preload` (build all that can be) or `pull`.
+        why_not: asks the registry for an image; empty when it can be pulled, else the reason (`Registries.why_not`).
+        memory: the file of what was decided.
+    """
+
+    def __init__(self, catalogue: Catalogue, mode: str, why_not: Callable[[str], str], memory: Path) -> None:
+        self._catalogue, self._mode, self._why_not, self._memory = catalogue, mode, why_not, memory
+
+    def of(self, name: str) -> ImageSource:
+        """The source of an image; asks the registry where that has not been decided yet.
+
+        Raises:
+            InputError: there is no such image.
+        """
+        image = self._catalogue.image(name)
+        reason = self._decided(image)
+        if reason == "":
+            by = "by the profile" if self._mode == "pull" else "its registry has it"
+            return ImageSource(name, "pull", image.official, by)
+        if image.instead:
+            other = self._catalogue.image(image.instead)
+            return ImageSource(name, "build", other.reference, f"{image.instead} of the lab in its place: {reason}")
+        if not image.built:
+            return ImageSource(name, "none", "", reason)
+        return ImageSource(name, "build", image.reference, reason)
+
+    def pulled(self, name: str) -> bool:
+        """Whether an image comes from its project's registry."""
+        return self.of(name).kind == "pull"
+
+    def all(self) -> list[ImageSource]:
+        """The sources of all images, in the catalogue's order; the registries are asked side by side."""
+        firsts = {image.set: image for image in reversed(list(self._catalogue.images.values()))}
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            list(pool.map(self._decided, firsts.values()))
+        return [self.of(name) for name in self._catalogue.images]
+
+    def fall_back(self, name: str, reason: str) -> None:
+        """An image could not be pulled: its set is built from now on.
+
+        Raises:
+            ArtifactUnavailable: the profile says `images: pull`, or what belongs to it can only be pulled.
+        """
+        image = self._catalogue.image(name)
+        if self._mode == "pull":
+            fix = "mend the registry, or set images: auto, which builds what cannot be pulled"
+            raise ArtifactUnavailable(f"{image.pulled_as} could not be pulled: {reason}", fix=fix)
+        if not image.built and not image.instead:
+            raise ArtifactUnavailable(f"{image.pulled_as} could not be pulled: {reason}", fix="mend the registry")
+        self._remember(image.set, f"its pull failed: {reason}")
+
+    def to_pull(self, names: Iterable[str]) -> list[Image]:
+        """Those of the images that are pulled."""
+        return [self._catalogue.image(name) for name in names if self.pulled(name)]
+
+    def to_build(self, names: Iterable[str]) -> list[str]:
+        """Those of the images that are built, each once; the images that take the place of others among them."""
+        sources = [self.of(name) for name in names]
+        built = [self._catalogue.image(s.name).instead or s.name for s in sources if s.kind == "build"]
+        return list(dict.fromkeys(built))
+
+    def _decided(self, image: Image) -> str:
+        """Empty when the image is pulled, else why it is not."""
+        if not image.official:
+            return "the lab's own"
+        if self._mode == "pull":
+            return ""
+        if self._mode == "preload" and (image.built or image.instead):
+            return "by the profile"
+        known = self._known()
+        if image.set not in known:
+            members = [other for other in self._catalogue.images.values() if other.set == image.set and other.official]
+            reasons = (self._why_not(member.pulled_as) for member in members)
+            self._remember(image.set, next(filter(None, reasons), ""))
+            known = self._known()
+        return known[image.set]
+
+    def _known(self) -> dict[str, str]:
+        try:
+            data = json.loads(self._memory.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        decided = data.get("not_pulled_because", {}) if isinstance(data, dict) else {}
+        return {str(name): str(reason) for name, reason in decided.items()} if isinstance(decided, dict) else {}
+
+    def _remember(self, set_name: str, reason: str) -> None:
+        with Lock(self._memory.with_suffix(".lock")).held(what=f"{self._memory.name} is free", timeout=10):
+            data = {"not_pulled_because": {**self._known(), set_name: reason}}
+            new = self._memory.with_suffix(".new")
+            new.write_text(json.dumps(data, indent=1), encoding="utf-8")
+            new.replace(self._memory)

@@ -1,0 +1,153 @@
+"""A step of a chapter, and the record that it leaves.
+
+A step has failed unless its last line was reached. The cell shows one line that is the same on every run;
+times, commands and evidence go to the record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from stackbook.core.errors import CheckFailed, StackbookError
+from stackbook.core.redact import redact, scrub
+from stackbook.core.results import Result
+from stackbook.lab.progress_line import Ticker, ticking
+
+_MAX_TEXT = 4000
+
+
+@dataclass(frozen=True)
+class Record:
+    """An append-only file of events, one JSON object a line. Secrets are masked on the way in.
+
+    Each event is written with one `write` to a file opened for appending, so a reader that follows it sees whole lines.
+    """
+
+    path: Path
+
+    def append(self, event: str, **values: Any) -> None:
+        """Add an event with the time in seconds since the epoch."""
+        data = {"event": event, "time": round(time.time(), 3), **scrub(values)}
+        # What is no Unicode (a lone surrogate) is written as JSON's own escape of it.
+        line = json.dumps(data, ensure_ascii=False).encode(errors="backslashreplace")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o600)
+        try:
+            os.write(descriptor, line + b"\n")
+        finally:
+            os.close(descriptor)
+
+    def events(self) -> list[dict[str, Any]]:
+        """Every whole event so far; a half-written last line is left out."""
+        if not self.path.exists():
+            return []
+        found = []
+        # Not splitlines: it would also split at U+2028 and others that JSON holds as they are.
+        for line in self.path.read_text(encoding="utf-8", errors="replace").split("\n"):
+            with contextlib.suppress(ValueError, RecursionError):
+                value = json.loads(line)
+                if isinstance(value, dict) and "event" in value:
+                    found.append(value)
+        return found
+
+
+@dataclass
+class Step:
+    """One step while it runs."""
+
+    id: str
+    title: str
+    chapter: str
+    record: Record
+    evidence: dict[str, Any] = field(default_factory=dict)
+    commands: list[dict[str, Any]] = field(default_factory=list)
+    changed: int = 0
+    ticker: Ticker | None = None
+
+    def observe(self, result: Result) -> None:
+        """Keep what a command did; hosts call this for each command while the step runs."""
+        self.commands.append(
+            {
+                "host": result.host,
+                "command": result.command[:_MAX_TEXT],
+                "rc": result.rc,
+                "seconds": round(result.seconds, 3),
+                **({"stderr": result.stderr[-_MAX_TEXT:]} if result.rc else {}),
+            }
+        )
+
+    def note(self, **evidence: Any) -> None:
+        """Keep values that prove something: they go to the record, not to the page."""
+        self.evidence.update(evidence)
+
+    def progress(self, text: str) -> None:
+        """Say what is going on; shown by the terminal that follows the run, and below the running cell in JupyterLab."""
+        if self.ticker:
+            self.ticker.text = text
+        self.record.append("progress", chapter=self.chapter, step=self.id, text=text)
+
+    def check(self, condition: bool, claim: str, *, seen: Any = "") -> None:
+        """Prove a claim.
+
+        Raises:
+            CheckFailed: it does not hold; the message has what was seen instead.
+        """
+        self.record.append("check", chapter=self.chapter, step=self.id, claim=claim, holds=bool(condition))
+        if not condition:
+            raise CheckFailed(f"{self.id}: this does not hold: {claim}" + (f"; seen: {seen}" if seen != "" else ""))
+
+
+@contextlib.contextmanager
+def step(id: str, title: str, *, chapter: str, record: Record, quiet: bool = False) -> Iterator[Step]:
+    """Run a block as a step.
+
+    Args:
+        id: short stable name, unique within the chapter.
+        title: what it does, in a few words.
+        chapter: name of the chapter.
+        record: where its events go.
+        quiet: print nothing.
+    """
+    current = Step(id=id, title=title, chapter=chapter, record=record)
+    start = time.monotonic()
+    record.append("step-start", chapter=chapter, step=id, title=title)
+    outcome, reason = "failed", ""
+    try:
+        with ticking(f"{id}: {title}") as current.ticker:
+            yield current
+        outcome = "passed"
+    except KeyboardInterrupt:
+        outcome, reason = "interrupted", "interrupted"
+        raise
+    except BaseException as error:
+        reason = redact(str(error) if isinstance(error, StackbookError) else f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        record.append(
+            "step-end",
+            chapter=chapter,
+            step=id,
+            title=title,
+            outcome=outcome,
+            seconds=round(time.monotonic() - start, 3),
+            changed=current.changed,
+            reason=reason[:_MAX_TEXT],
+            commands=current.commands[-200:],
+            evidence=scrub(current.evidence),
+        )
+        if not quiet:
+            mark = {"passed": "✓", "interrupted": "–"}.get(outcome, "✗")
+            print(f"{mark} {id}: {title}")
+
+
+def now() -> str:
+    """The time in UTC, in ISO 8601, for file names and records."""
+    return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")

@@ -1,0 +1,1 @@
+"""What each chapter shows, in a folder of its name."""

@@ -1,0 +1,269 @@
+"""A real Gitea as a process of its own, on a free port of loopback, with everything it writes in a temporary folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from stackbook.artifacts import go_toolchain
+from stackbook.core import private, temp_dirs
+from stackbook.core.errors import CheckFailed
+from stackbook.core.redact import Secret
+from stackbook.core.waiting import until
+
+if TYPE_CHECKING:
+    from stackbook.artifacts.resolver import Resolver
+
+USER = "trainer"
+
+# What Gitea needs to know before its first start. It asks nobody but itself: no mail, no update check, no avatars from outside.
+_INI = """\
+RUN_MODE = prod
+WORK_PATH = {folder}
+
+[server]
+PROTOCOL = http
+HTTP_ADDR = 127.0.0.1
+HTTP_PORT = {port}
+ROOT_URL = http://127.0.0.1:{port}/
+STATIC_ROOT_PATH = {static}
+DISABLE_SSH = true
+OFFLINE_MODE = true
+
+[database]
+DB_TYPE = sqlite3
+PATH = {folder}/gitea.db
+
+[security]
+INSTALL_LOCK = true
+
+[service]
+DISABLE_REGISTRATION = true
+
+[webhook]
+ALLOWED_HOST_LIST = loopback
+
+[actions]
+ENABLED = false
+
+[cron]
+ENABLED = false
+
+[log]
+LEVEL = Warn
+"""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The program and the folders of files that its release would have embedded."""
+
+    program: Path
+    templates: Path
+    options: Path
+
+    @classmethod
+    def of(cls, artifacts: Resolver) -> Parts:
+        """The parts out of the lab's catalogue, built if need be.
+
+        Raises:
+            ArtifactError: they cannot be had.
+        """
+        return cls(*(Path(artifacts.path(name)) for name in ("gitea", "gitea-templates", "gitea-options")))
+
+
+@dataclass
+class Gitea:
+    """A running Gitea.
+
+    Attributes:
+        url: its address, without a slash at the end.
+        folder: everything that it writes.
+        process: the process.
+        ready: seconds from its start to its first good answer.
+        password: of its only user, `trainer`, an administrator.
+    """
+
+    url: str
+    folder: Path
+    process: subprocess.Popen[bytes]
+    password: Secret = field(default_factory=lambda: Secret(""))
+    ready: float = 0.0
+    _clients: list[httpx.Client] = field(default_factory=list)
+
+    @property
+    def host(self) -> str:
+        """host:port."""
+        return self.url.removeprefix("http://")
+
+    def client(self, *, signed_in: bool = False) -> httpx.Client:
+        """A client of this server; `signed_in` has the cookies of a browser in which the user has signed in.
+
+        Raises:
+            CheckFailed: the server refused the password.
+        """
+        auth = None if signed_in else httpx.BasicAuth(USER, self.password.reveal())
+        client = httpx.Client(base_url=self.url, auth=auth, timeout=20, trust_env=False)
+        self._clients.append(client)
+        if signed_in:
+            answer = client.post("/user/login", data={"user_name": USER, "password": self.password.reveal()})
+            if answer.status_code not in (302, 303):
+                raise CheckFailed(f"signing in to Gitea gave status {answer.status_code}")
+        return client
+
+    def get(self, path: str) -> Any:
+        """The JSON of a GET below /api.
+
+        Raises:
+            httpx.HTTPStatusError: another status than 2xx.
+        """
+        answer = self.client().get(f"/api{path}")
+        answer.raise_for_status()
+        return answer.json()
+
+    def post(self, path: str, values: Mapping[str, Any]) -> Any:
+        """The JSON of a POST below /api/v1; errors as `get`."""
+        answer = self.client().post(f"/api/v1{path}", json=dict(values))
+        answer.raise_for_status()
+        return answer.json()
+
+    def swagger(self) -> Any:
+        """The description of its own API (Swagger 2.0), as it serves it."""
+        answer = self.client().get("/swagger.v1.json")
+        answer.raise_for_status()
+        return answer.json()
+
+    def memory(self) -> int:
+        """Its resident memory in bytes, from /proc (proc(5), VmRSS)."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
+        if not found:
+            raise CheckFailed("Gitea's process has no memory: it has ended")
+        return int(found[1]) * 1024
+
+    def log(self) -> str:
+        """The end of what it has written to its console."""
+        return (self.folder / "console.log").read_text(encoding="utf-8", errors="replace")[-2000:]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """The environment of everything that runs for Gitea: nothing of the user's, and git's configuration in `folder`."""
+    env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder), "USER": "root", "LC_ALL": "C.UTF-8"}
+    if (
+        os.geteuid() == 0
+    ):  # it serves loopback only and keeps to a temporary folder; a server of yours gets a user of its own
+        env["GITEA_I_AM_BEING_UNSAFE_RUNNING_AS_ROOT"] = "true"
+    else:
+        import getpass
+
+        env["USER"] = getpass.getuser()
+    return env
+
+
+@contextlib.contextmanager
+def running(parts: Parts, *, timeout: float = 60.0) -> Iterator[Gitea]:
+    """Gitea while the block runs; ended and its folder removed afterwards.
+
+    Raises:
+        WaitTimeout: it did not answer within `timeout` seconds; the cause is the end of its log.
+        CheckFailed: git is missing, or the user could not be made.
+    """
+    if shutil.which("git") is None:
+        raise CheckFailed("git is not installed, which Gitea calls for everything", fix="apt-get install git")
+    with temp_dirs.folder("gitea") as folder:
+        port = _free_port()
+        static = folder / "static"
+        static.mkdir()
+        (static / "templates").symlink_to(parts.templates)
+        (static / "options").symlink_to(parts.options)
+        (static / "public").mkdir()
+        ini = folder / "app.ini"
+        private.write(ini, _INI.format(folder=folder, port=port, static=static))  # Gitea adds its own keys to it
+        env = environment(folder)
+        with (folder / "console.log").open("wb") as console:
+            start = time.monotonic()
+            process = subprocess.Popen(
+                go_toolchain.guarded([str(parts.program), "web", "--config", str(ini)]),
+                stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT, env=env, cwd=folder,
+            )  # fmt: skip
+            server = Gitea(f"http://127.0.0.1:{port}", folder, process)
+            try:
+                until(lambda: _healthy(server), what="Gitea healthy", timeout=timeout, every=0.1,
+                      cause=server.log, tolerate=(httpx.TransportError,))  # fmt: skip
+                server.ready = time.monotonic() - start
+                server.password = _make_user(parts, ini, env)
+                yield server
+            finally:
+                _end(process)
+                for client in server._clients:
+                    client.close()
+
+
+def _healthy(server: Gitea) -> bool:
+    if server.process.poll() is not None:
+        raise CheckFailed(f"Gitea ended with status {server.process.returncode}: {server.log()}")
+    answer = httpx.get(f"{server.url}/api/healthz", timeout=5, trust_env=False)
+    return answer.status_code == 200 and answer.json()["status"] == "pass"
+
+
+def _make_user(parts: Parts, ini: Path, env: Mapping[str, str]) -> Secret:
+    """Make the administrator; Gitea itself chooses the password, so that it stands on no command line."""
+    argv = [
+        str(parts.program), "admin", "user", "create", "--config", str(ini), "--admin", "--username", USER,
+        "--email", f"{USER}@example.com", "--must-change-password=false", "--random-password",
+    ]  # fmt: skip
+    output = go_toolchain.call(argv, env=env, cwd=ini.parent, timeout=60, secret=True)
+    found = re.search(r"generated random password is '(.+)'", output.reveal())
+    if not found:
+        raise CheckFailed("Gitea made a user, but did not say the password that it chose")
+    return Secret(found[1])
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    process.wait(5)
+
+
+def first_start_only(setup: str) -> list[str]:
+    """The variables that the official image's setup script uses only while there is no app.ini yet.
+
+    Args:
+        setup: the script (artifact `gitea-docker-setup`).
+    """
+    guarded = re.search(r"^if \[ ! -f \S*/app\.ini \]; then$(.*?)^fi$", setup, re.MULTILINE | re.DOTALL)
+    return re.findall(r"^ {4}(\w+)=\$\{", guarded[1], re.MULTILINE) if guarded else []
+
+
+def edited_ini(parts: Parts, start: str, env: Mapping[str, str]) -> str:
+    """What `gitea config edit-ini --apply-env` makes of an app.ini under an environment.
+
+    The official image does this on every start.
+    """
+    with temp_dirs.folder("gitea") as folder:
+        private.write(folder / "app.ini", start)
+        argv = [str(parts.program), "config", "edit-ini", "--config", str(folder / "app.ini"), "--apply-env",
+                "--out", str(folder / "out.ini")]  # fmt: skip
+        go_toolchain.call(argv, env={**environment(folder), **env}, cwd=folder, timeout=60)
+        return (folder / "out.ini").read_text(encoding="utf-8")

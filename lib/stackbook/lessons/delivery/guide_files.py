@@ -1,0 +1,41 @@
+"""The guide's files of chapter 4.1, as it prints them, and what they look like today."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Literal
+
+Name = Literal["gitea-compose", "drone-compose", "drone-pipeline"]
+
+# The guide's .env, in its order: the values that it leaves out (***) are None.
+ENV: Mapping[str, str | None] = {
+    "DRONE_SERVER_HOST": None,
+    "DRONE_SERVER_PROTO": "http",
+    "DRONE_RPC_SECRET": None,
+    "DRONE_RUNNER_NAME": "drone_runner_1",
+    "DRONE_GITEA_SERVER": None,
+    "DRONE_GITEA_CLIENT_ID": None,
+    "DRONE_GITEA_CLIENT_SECRET": None,
+    "DRONE_ADMIN": None,
+}
+
+
+def guide(name: Name) -> str:
+    """A file of the guide, letter by letter; *** is where its author took something out."""
+    return (files("stackbook.lessons.delivery") / "guide" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def today(name: Name) -> str:
+    """The same file, corrected."""
+    return (files("stackbook.lessons.delivery") / "today" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def variables(text: str) -> list[str]:
+    """The variables that a compose file refers to, each once, in order.
+
+    >>> variables("a: ${B:-x}${A} $${C}")
+    ['B', 'A']
+    """
+    return list(dict.fromkeys(re.findall(r"(?<!\$)\$\{(\w+)", text)))

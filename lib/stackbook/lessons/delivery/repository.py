@@ -1,0 +1,79 @@
+"""A repository in Gitea: made, pushed to, watched by a webhook, cloned again; all by git itself."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stackbook.artifacts import go_toolchain
+from stackbook.artifacts.go_toolchain import Output
+from stackbook.core.redact import Secret
+from stackbook.lessons.delivery.gitea import USER, Gitea, environment
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository of the user of a Gitea."""
+
+    gitea: Gitea
+    name: str
+
+    @property
+    def path(self) -> str:
+        """owner/name."""
+        return f"{USER}/{self.name}"
+
+    @property
+    def url(self) -> str:
+        """Where git finds it; the password is not in it."""
+        return f"{self.gitea.url}/{self.path}.git"
+
+    @classmethod
+    def create(cls, gitea: Gitea, name: str) -> Repository:
+        """Make an empty private repository."""
+        gitea.post("/user/repos", {"name": name, "private": True, "default_branch": "main"})
+        return cls(gitea, name)
+
+    def hook(self, url: str, secret: Secret) -> None:
+        """Have every push told to a URL, signed with a secret that both know: Drone does the same when it is activated."""
+        config = {"url": url, "content_type": "json", "secret": secret.reveal()}
+        values = {"type": "gitea", "active": True, "events": ["push"], "config": config}
+        self.gitea.post(f"/repos/{self.path}/hooks", values)
+
+    def push(self, folder: Path, files: Mapping[str, str | bytes], message: str) -> str:
+        """Commit files in a folder and push them to main; returns the commit's id."""
+        folder.mkdir(exist_ok=True)
+        if not (folder / ".git").exists():
+            self.git(folder, "init", "--quiet", "--initial-branch=main")
+        for name, content in files.items():
+            (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+        self.git(folder, "add", "--all")
+        self.git(folder, "commit", "--quiet", f"--message={message}")
+        self.git(folder, "push", "--quiet", self.url, "main")
+        return self.git(folder, "rev-parse", "HEAD").text.strip()
+
+    def clone(self, folder: Path, commit: str) -> Path:
+        """Clone into a folder that is not there yet, at a commit."""
+        self.git(folder.parent, "clone", "--quiet", self.url, str(folder))
+        self.git(folder, "checkout", "--quiet", "--detach", commit)
+        return folder
+
+    def git(self, folder: Path, *args: str) -> Output:
+        """Run git in a folder as the user, without anything of this host's own configuration.
+
+        Raises:
+            ToolFailed: git failed.
+        """
+        login = Secret(base64.b64encode(f"{USER}:{self.gitea.password.reveal()}".encode()).decode())
+        settings = {
+            f"http.{self.gitea.url}/.extraHeader": f"Authorization: Basic {login.reveal()}",
+            "user.name": USER,
+            "user.email": f"{USER}@example.com",
+        }
+        env = {**environment(self.gitea.folder), "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0"}
+        env["GIT_CONFIG_COUNT"] = str(len(settings))
+        for number, (name, value) in enumerate(settings.items()):
+            env[f"GIT_CONFIG_KEY_{number}"], env[f"GIT_CONFIG_VALUE_{number}"] = name, value
+        return go_toolchain.call(["git", *args], cwd=folder, env=env, timeout=60)

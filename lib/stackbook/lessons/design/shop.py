@@ -1,0 +1,222 @@
+"""The lab's bookshop as four processes on loopback, with a relay on each way from one to another that counts the calls."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from stackbook.artifacts import go_toolchain
+from stackbook.core.errors import CheckFailed
+from stackbook.core.waiting import until
+
+SERVICES = ("productpage", "details", "reviews", "ratings")
+# Each service's own question, by which it is asked alone.
+PATHS = {
+    "productpage": "/api/v1/products", "details": "/details/0", "reviews": "/reviews/0", "ratings": "/ratings/0",
+}  # fmt: skip
+
+Edge = tuple[str, str]
+
+
+@dataclass
+class Shop:
+    """The running shop.
+
+    Attributes:
+        ports: of the services on loopback.
+        processes: of the services.
+        calls: how often each way was taken.
+    """
+
+    ports: dict[str, int]
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    calls: Counter[Edge] = field(default_factory=Counter)
+
+    def ask(self, service: str, path: str = "") -> httpx.Response:
+        """Ask a service directly; its own question when no path is given.
+
+        Raises:
+            httpx.TransportError: nobody answers.
+        """
+        url = f"http://127.0.0.1:{self.ports[service]}{path or PATHS[service]}"
+        return httpx.get(url, timeout=20, trust_env=False)
+
+    def during(self, service: str, path: str = "") -> set[Edge]:
+        """The ways that one question to a service takes."""
+        before = Counter(self.calls)
+        self.ask(service, path).raise_for_status()
+        return set(self.calls - before)
+
+    def kill(self, service: str) -> None:
+        """End a service at once, as a crash would."""
+        self.processes[service].kill()
+        self.processes[service].wait(10)
+
+    def works(self) -> dict[str, bool]:
+        """Which parts of the product page are there now."""
+        text = self.ask("productpage", "/productpage").text
+        return {
+            "page": "The Comedy of Errors" in text,
+            "details": "1234567890" in text,
+            "reviews": "An extremely entertaining play" in text,
+            "stars": "★" in text,
+        }
+
+
+def relays(program: str) -> list[Edge]:
+    """The ways between services that the source provides for: `upstream("RATINGS", "ratings")` in a service's file."""
+    folder = go_toolchain.modules() / "cmd" / program
+    found = []
+    for path in sorted(folder.glob("*.go")):
+        if path.name.endswith("_test.go"):
+            continue
+        owner = ""
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if begun := re.match(r"func (?:\((?:\w+ )?(\w+)\) )?(\w+)\(", line):
+                owner = (
+                    begun[2] if begun[2] in SERVICES and not begun[1] else "productpage" if begun[1] == "front" else ""
+                )
+            if (call := re.search(r'upstream\("[A-Z]+", "(\w+)"\)', line)) and owner:
+                found.append((owner, call[1]))
+    return sorted(set(found))
+
+
+@contextlib.contextmanager
+def running(program: Path) -> Iterator[Shop]:
+    """The shop while the block runs: reviews is v3, which asks for stars.
+
+    Args:
+        program: the lab's bookinfo (artifact `app-bookinfo`).
+
+    Raises:
+        WaitTimeout: a service did not answer.
+        CheckFailed: a service ended as soon as it was started.
+    """
+    with contextlib.ExitStack() as stack:
+        shop = Shop({})
+        # The relays first: each keeps its port, so that none of them can be given that of a service.
+        relays = {
+            (name, other): stack.enter_context(_relay(shop, (name, other))) for name in SERVICES for other in SERVICES
+        }
+        for name in SERVICES:
+            env = {"PATH": os.defpath, "HOSTNAME": name, "SERVICE_VERSION": "v3", "DRAIN_SECONDS": "0"}
+            for other in SERVICES:
+                env |= {
+                    f"{other.upper()}_HOSTNAME": "127.0.0.1",
+                    f"{other.upper()}_SERVICE_PORT": str(relays[name, other]),
+                }
+            _start(shop, name, program, env)
+            stack.callback(_end, shop.processes[name])
+        yield shop
+
+
+def _start(shop: Shop, name: str, program: Path, env: dict[str, str], *, tries: int = 3) -> None:
+    """Start a service and wait until it answers; on another port where somebody else was faster to take the first."""
+    for left in reversed(range(tries)):
+        shop.ports[name] = port = _free_port()
+        process = subprocess.Popen(
+            go_toolchain.guarded([str(program), "-port", str(port), name]),
+            env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+        def settled(process: subprocess.Popen[bytes] = process) -> bool:
+            return process.poll() is not None or name in shop.ask(name, "/health").headers.get("x-served-by", "")
+
+        try:
+            until(settled, what=f"{name} answers", timeout=20, every=0.05, tolerate=(httpx.TransportError,))
+        except BaseException:
+            _end(process)
+            raise
+        if process.poll() is None:
+            shop.processes[name] = process
+            return
+        if not left:
+            raise CheckFailed(f"{name} ends at once, with status {process.returncode}, on each of {tries} ports")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(5)
+
+
+class _Way(ThreadingHTTPServer):
+    """A relay for one way; it belongs to the caller, as a sidecar does."""
+
+    daemon_threads = True
+
+    def __init__(self, shop: Shop, edge: Edge) -> None:
+        self.shop, self.edge = shop, edge
+        self.client = httpx.Client(timeout=20, trust_env=False)
+        super().__init__(("127.0.0.1", 0), _Relay)
+
+
+class _Relay(BaseHTTPRequestHandler):
+    """Hands a GET on and counts it; 503 where nobody answers, as a sidecar says."""
+
+    protocol_version = "HTTP/1.1"
+    server: _Way
+
+    def do_GET(self) -> None:
+        """Relay one request."""
+        self.server.shop.calls[self.server.edge] += 1
+        try:
+            port = self.server.shop.ports[self.server.edge[1]]
+            answer = self.server.client.get(f"http://127.0.0.1:{port}{self.path}")
+            status, kind, body = answer.status_code, answer.headers.get("content-type", ""), answer.content
+        except httpx.TransportError:
+            status, kind, body = 503, "text/plain", b"nobody answers"
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the calls are counted."""
+
+
+@contextlib.contextmanager
+def _relay(shop: Shop, edge: Edge) -> Iterator[int]:
+    server = _Way(shop, edge)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        server.client.close()
+        thread.join(5)
+
+
+def words(answer: Any) -> set[str]:
+    """The names of all fields in an answer; keys that are data (the reviewers of a rating) are left out."""
+    if isinstance(answer, dict):
+        own = {key for key in answer if key[:1].islower() or "-" in key or key.isupper()}
+        return own.union(*(words(value) for value in answer.values()))
+    if isinstance(answer, list):
+        return set().union(*(words(value) for value in answer))
+    return set()

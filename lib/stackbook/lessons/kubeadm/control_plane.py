@@ -1,0 +1,272 @@
+"""What chapter 02 proves about a control plane: options, components, certificates, ports, completion."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from stackbook.cluster import kubeadm
+from stackbook.cluster.kube import write_kubeconfig
+from stackbook.config.profile import Profile
+from stackbook.core.waiting import until
+from stackbook.machines.transports import Host
+
+if TYPE_CHECKING:
+    from stackbook.lab.lab import Lab
+
+# The guide's command line (C15), to the letter.
+GUIDE_INIT = (
+    "kubeadm init --pod-network-cidr=10.244.0.0/16 --service-cidr=10.1.0.0/12 --kubernetes-version v1.19.0 "
+    "--image-repository registry.aliyuncs.com/google_containers --apiserver-advertise-address=192.168.98.3"
+)
+HEALTH = {
+    "etcd": "http://127.0.0.1:2381/health",
+    "kube-apiserver": "https://127.0.0.1:6443/readyz",
+    "kube-controller-manager": "https://127.0.0.1:10257/healthz",
+    "kube-scheduler": "https://127.0.0.1:10259/healthz",
+}
+_ETCD_TO = ("-p", "tcp", "--dport", "2379:2380", "-j")
+STATIC_PODS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+
+
+def service_range(guide: str = "10.1.0.0/12") -> list[dict[str, Any]]:
+    """What a strict and a lenient parser make of the guide's service range, and which addresses come of it (K20)."""
+    try:
+        strict = str(ipaddress.ip_network(guide))
+    except ValueError as error:
+        strict = f"refused: {error}"
+    network = ipaddress.ip_network(guide, strict=False)
+    rows = [
+        {"question": f"{guide}, read strictly", "answer": strict},
+        {"question": f"{guide}, read as it is meant", "answer": str(network)},
+        {"question": "first and last address", "answer": f"{network[0]} – {network[-1]}"},
+        {"question": "service kubernetes (the first)", "answer": str(network[1])},
+        {"question": "service kube-dns (the tenth)", "answer": str(network[10])},
+    ]
+    for name, address in (("kiali", "10.5.226.87"), ("grafana", "10.4.88.184"), ("productpage", "10.0.188.88")):
+        inside = ipaddress.ip_address(address) in network
+        literal = ipaddress.ip_address(address) in ipaddress.ip_network("10.1.0.0/16")
+        answer = f"{'inside' if inside else 'outside'}; {'inside' if literal else 'outside'} of 10.1.0.0/16"
+        rows.append({"question": f"the guide's own {name} at {address}", "answer": answer})
+    return rows
+
+
+def options(profile: Profile, images: kubeadm.Images) -> list[dict[str, str]]:
+    """The guide's options of kubeadm init, what holds today, and where they stand in kubeadm's configuration file."""
+    return [
+        {"option": "--pod-network-cidr", "guide": "10.244.0.0/16", "today": profile.pod_cidr,
+         "in the file": "networking.podSubnet"},
+        {"option": "--service-cidr", "guide": "10.1.0.0/12", "today": profile.service_cidr,
+         "in the file": "networking.serviceSubnet"},
+        {"option": "--kubernetes-version", "guide": "v1.19.0", "today": f"v{profile.kubernetes_version}",
+         "in the file": "kubernetesVersion"},
+        {"option": "--image-repository", "guide": "registry.aliyuncs.com/google_containers",
+         "today": images.repository, "in the file": "imageRepository"},
+        {"option": "--apiserver-advertise-address", "guide": "192.168.98.3", "today": profile.control_plane.address,
+         "in the file": "localAPIEndpoint.advertiseAddress"},
+    ]  # fmt: skip
+
+
+def refused(host: Host, *argv: str) -> str:
+    """The error of a command that must fail; empty when it did not."""
+    answer = host.run(list(argv), check=False, timeout=60)
+    lines = [x for x in (answer.stderr + answer.stdout).splitlines() if x.strip()]
+    wanted = next((x for x in lines if re.search(r"unknown|error|invalid|arg", x, re.IGNORECASE)), "")
+    return (wanted or (lines[-1] if lines else f"status {answer.rc}")) if not answer.ok else ""
+
+
+def fetch_kubeconfig(lab: Lab) -> int:
+    """The kubeconfig that kubeadm wrote, kept for the user (C16-C18) and for this host; returns the number of changes.
+
+    Its keys go from the machine to a file that only its owner may read, and nowhere else.
+    """
+    host = lab.control_plane
+    script = (
+        'umask 077; mkdir -p "$HOME/.kube" && cmp -s /etc/kubernetes/admin.conf "$HOME/.kube/config" || '
+        '{ install -m 600 /etc/kubernetes/admin.conf "$HOME/.kube/config" && echo changed; }'
+    )
+    changed = host.run(["sh", "-c", script], env={"HOME": "/root"}).stdout.count("changed")
+    text = host.run(["cat", "/etc/kubernetes/admin.conf"], secret=True).reveal()
+    return changed + write_kubeconfig(text, lab.state / "kubeconfig")
+
+
+def components(lab: Lab) -> list[dict[str, Any]]:
+    """Each component of the control plane: what it is for, how it runs, whether it is healthy."""
+    duties = {
+        "etcd": "keeps every object",
+        "kube-apiserver": "the one door to etcd: REST, authentication, admission",
+        "kube-controller-manager": "drives what is towards what should be",
+        "kube-scheduler": "chooses a node for each pod",
+    }
+    pods = {p["metadata"]["name"]: p for p in lab.kube.pods("kube-system", "tier=control-plane")}
+    node = lab.profile.control_plane.name
+    return [
+        {
+            "component": name,
+            "duty": duties[name],
+            "started by": _starter(pods.get(f"{name}-{node}")),
+            "healthy": healthy(lab.control_plane, name),
+        }
+        for name in STATIC_PODS
+    ]
+
+
+def _starter(pod: dict[str, Any] | None) -> str:
+    source = (pod or {"metadata": {}})["metadata"].get("annotations", {}).get("kubernetes.io/config.source", "")
+    return "the kubelet, from a file" if source == "file" else source or "nobody"
+
+
+def healthy(host: Host, component: str) -> bool:
+    """What a component says of itself at its own health endpoint, asked on its machine."""
+    url = HEALTH[component]
+    # -k: these endpoints have certificates of their own making, for 127.0.0.1 only.
+    answer = host.run(["curl", "-sk", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", url], check=False)
+    return answer.stdout == "200"
+
+
+def readyz(lab: Lab) -> list[dict[str, Any]]:
+    """The checks behind the API server's /readyz, by name."""
+    text = lab.kube.kubectl("get", "--raw=/readyz?verbose").stdout
+    return [{"check": m[2], "holds": m[1] == "+"} for m in re.finditer(r"^\[([+-])\](\S+)", text, re.MULTILINE)]
+
+
+def certificates(host: Host) -> list[dict[str, Any]]:
+    """The control plane's certificates and how long each is valid, from `kubeadm certs check-expiration`."""
+    data = json.loads(host.run(["kubeadm", "certs", "check-expiration", "-o", "json"], timeout=60).stdout)
+    rows = []
+    for kind, key in (("certificate", "certificates"), ("authority", "certificateAuthorities")):
+        for entry in data.get(key, []):
+            end = datetime.fromisoformat(entry["expirationDate"].replace("Z", "+00:00"))
+            days = (end - datetime.now(timezone.utc)).days
+            rows.append(
+                {
+                    "name": entry["name"],
+                    "kind": kind,
+                    "signed by": entry.get("caName", "itself") or "itself",
+                    "expires": f"{end:%Y-%m-%d}",
+                    "days left": days,
+                }
+            )
+    return rows  # fmt: skip
+
+
+def advertised(lab: Lab) -> list[dict[str, str]]:
+    """Where the API server listens, and which address it tells others: two different things (K21)."""
+    host = lab.control_plane
+    listening = host.run(["ss", "-Hltn", "sport", "=", ":6443"]).lines
+    manifest = host.read("/etc/kubernetes/manifests/kube-apiserver.yaml")
+    told = re.search(r"--advertise-address=(\S+)", manifest)
+    slices = lab.kube.json("get", "endpointslices", "-n", "default", "-l", "kubernetes.io/service-name=kubernetes")
+    addresses = [a for s in slices["items"] for e in s["endpoints"] for a in e["addresses"]]
+    return [
+        {"question": "listens on", "answer": ", ".join(sorted(line.split()[3] for line in listening))},
+        {"question": "--advertise-address", "answer": told.group(1) if told else "not set"},
+        {"question": "endpoint of the service kubernetes", "answer": ", ".join(addresses)},
+    ]
+
+
+def ca_hash(host: Host) -> str:
+    """The hash of the CA's public key, as kubeadm join wants it, made by openssl (C19)."""
+    script = (
+        "openssl x509 -pubkey -noout -in /etc/kubernetes/pki/ca.crt | openssl pkey -pubin -outform der | "
+        "sha256sum | cut -d' ' -f1"
+    )
+    return "sha256:" + host.run(["sh", "-c", script]).stdout.strip()
+
+
+def tokens(host: Host) -> list[dict[str, Any]]:
+    """The bootstrap tokens by what they are for and their hours left; never the tokens themselves."""
+    text = host.run(["kubeadm", "token", "list", "-o", "json"], secret=True, timeout=60).reveal()
+    decoder, found, position = json.JSONDecoder(), [], 0
+    while position < len(text.rstrip()):
+        entry, position = decoder.raw_decode(text, position)
+        position += len(text[position:]) - len(text[position:].lstrip())
+        end = entry.get("expires")
+        left = (datetime.fromisoformat(end.replace("Z", "+00:00")) - datetime.now(timezone.utc)) if end else None
+        found.append(
+            {"usages": ", ".join(entry.get("usages", [])), "hours left": left.total_seconds() / 3600 if left else None}
+        )
+    return found
+
+
+def firewall_trial(lab: Lab) -> list[dict[str, Any]]:
+    """Who reaches which port of the control plane, before and after a rule that shuts etcd off from strangers.
+
+    The rule is in a chain of its own on the control plane, and is taken away again.
+    """
+    from stackbook.lessons.machines.addressing import open_ports
+
+    host, address = lab.control_plane, lab.profile.control_plane.address
+    ports = {"API server 6443": 6443, "etcd 2379": 2379}
+    nodes = ",".join([n.address for n in lab.profile.nodes] + ["127.0.0.1"])
+    chain = "STACKBOOK-TRIAL"
+    rows: list[dict[str, Any]] = []
+    worker = next(iter(lab.workers.values()), host)
+
+    def look(when: str) -> None:
+        stranger = open_ports(lab.local, address, ports)
+        member = open_ports(worker, address, ports)
+        rows.extend(
+            {"when": when, "port": p, "from a stranger (this host)": stranger[p], "from a node": member[p]}
+            for p in ports
+        )
+
+    look("without a firewall")
+    try:
+        _remove_chain(host, chain)  # of a trial that was killed
+        host.run(["iptables", "-N", chain])
+        host.run(["iptables", "-A", chain, "-s", nodes, "-j", "RETURN"])
+        host.run(["iptables", "-A", chain, "-j", "REJECT", "--reject-with", "tcp-reset", "-p", "tcp"])
+        host.run(["iptables", "-I", "INPUT", *_ETCD_TO, chain])
+        look("etcd's ports for nodes only")
+    finally:
+        _remove_chain(host, chain)
+    return rows
+
+
+def _remove_chain(host: Host, chain: str) -> None:
+    """Remove the trial's chain and the rule that leads there, if they are there."""
+    host.run(["iptables", "-D", "INPUT", *_ETCD_TO, chain], check=False)
+    host.run(["iptables", "-F", chain], check=False)
+    host.run(["iptables", "-X", chain], check=False)
+
+
+def completion(host: Host) -> list[dict[str, Any]]:
+    """Kubectl's completion in bash and fish, tried in each shell."""
+    bash = "source /usr/share/bash-completion/bash_completion; "
+    scripts = {
+        "bash: the package's file is there": ["sh", "-c", "dpkg -L bash-completion | grep -x /usr/share/bash-completion/bash_completion"],
+        "bash: it loads": ["bash", "-c", bash + "type -t _init_completion | grep -x function"],
+        "bash: kubectl is completed": ["bash", "-c", bash + "source <(kubectl completion bash); complete -p kubectl | grep -F __start_"],
+        "fish: kubectl writes its own": ["sh", "-c", "mkdir -p ~/.config/fish/completions && cd ~/.config/fish && "
+                                         "kubectl completion fish > completions/kubectl.fish && readlink -e completions/kubectl.fish"],
+        "fish: it is completed": ["fish", "-c", "complete -C 'kubectl ver' | string match -q 'version*'"],
+    }  # fmt: skip
+    return [
+        {"shell": name.split(":")[0], "step": name.split(": ")[1],
+         "works": host.run(argv, check=False, env={"HOME": "/root"}, timeout=60).ok}
+        for name, argv in scripts.items()
+    ]  # fmt: skip
+
+
+def settled(lab: Lab, *, timeout: float = 60.0) -> list[dict[str, Any]]:
+    """`components`, once all of them are healthy and the kubelet has told the API server of them.
+
+    Raises:
+        WaitTimeout: one is not; names it.
+    """
+
+    def done() -> list[dict[str, Any]]:
+        rows = components(lab)
+        return rows if all(r["healthy"] and r["started by"] != "nobody" for r in rows) else []
+
+    def last() -> str:
+        return ", ".join(
+            str(r["component"]) for r in components(lab) if not r["healthy"] or r["started by"] == "nobody"
+        )
+
+    return until(done, what="every component of the control plane is healthy", timeout=timeout, every=0.3, last=last,
+                 cause=lambda: lab.kube.explain("kube-system"))  # fmt: skip

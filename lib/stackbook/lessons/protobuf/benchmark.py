@@ -1,0 +1,159 @@
+"""Size and speed of protobuf and JSON on an access log of a mesh, in Python and in Go, on this machine in this run."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from stackbook.artifacts import protoc
+from stackbook.artifacts.go_toolchain import call
+
+SEED = 2020_09_24  # the guide's date
+_ROUNDS = 3  # the best of these counts, as Python's timeit advises
+_PATHS = ("/productpage", "/api/v1/products", "/api/v1/products/0/reviews", "/reviews/0", "/ratings/0", "/details/0")
+_AGENTS = (
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
+    "python-httpx/0.28.1",
+    "curl/8.14.1",
+)
+_PODS = tuple(f"{name}-{4096 + 7919 * i:x}-{chr(98 + i)}x{i}zq" for i, name in enumerate(
+    ("productpage-v1", "reviews-v1", "reviews-v2", "reviews-v3", "ratings-v1", "details-v1")))  # fmt: skip
+_START = 1_600_905_600_000_000_000  # 2020-09-24, in nanoseconds
+
+
+def records(count: int, *, seed: int = SEED) -> list[dict[str, Any]]:
+    """Access logs as dicts: the same for the same seed.
+
+    Shaped like a mesh's: times rise, most answers are 200, latencies are log-normal around 12 ms, few requests have a
+    user or a flag, each has up to three upstream calls.
+    """
+    choose = random.Random(seed)
+    out, now = [], _START
+    for _ in range(count):
+        now += int(choose.expovariate(1 / 2_000_000))
+        status = choose.choices((200, 404, 500, 503), (94, 3, 2, 1))[0]
+        pod = choose.choice(_PODS)
+        duration = int(choose.lognormvariate(9.4, 0.7))
+        record: dict[str, Any] = {
+            "time_unix_nano": now,
+            "trace_id": choose.randbytes(16),
+            "pod": pod,
+            "version": pod.split("-")[1],
+            "method": "METHOD_GET" if choose.random() < 0.95 else "METHOD_POST",
+            "path": choose.choice(_PATHS),
+            "status": status,
+            "duration_us": duration,
+            "bytes_sent": choose.choice((0, 379, 295, 4183, 5290)),
+            "user_agent": choose.choices(_AGENTS, (6, 3, 1))[0],
+        }
+        if choose.random() < 0.1:
+            record["end_user"] = choose.choice(("jason", "mary"))
+        if status >= 500:
+            record["response_flags"] = choose.choice(("FI", "DI", "UF", "UH"))
+        if calls := choose.randrange(4):
+            record["upstream_us"] = [choose.randrange(200, max(duration, 201)) for _ in range(calls)]
+        out.append(record)
+    return out
+
+
+def messages(rows: Sequence[dict[str, Any]]) -> Any:
+    """The records as one lessons.v1.AccessLogs."""
+    module: Any = protoc.load("lessons.v1.access_log_pb2", proto="lessons/v1/access_log.proto", include=protoc.protos())
+    return module.AccessLogs(logs=[module.AccessLog(**row) for row in rows])
+
+
+def as_json(row: dict[str, Any]) -> dict[str, Any]:
+    """A record as a JSON API would send it: bytes as hexadecimal text, the enum by its name."""
+    return {**row, "trace_id": row["trace_id"].hex()}
+
+
+def sizes(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Bytes of all records, each encoded on its own and joined, plain and by gzip's fastest level."""
+    kinds: dict[str, list[bytes]] = {
+        "JSON": [json.dumps(as_json(row), separators=(",", ":")).encode() for row in rows],
+        "protobuf": [log.SerializeToString(deterministic=True) for log in messages(rows).logs],
+    }
+    out = []
+    for name, encoded in kinds.items():
+        joined = b"".join(encoded)
+        packed = len(gzip.compress(joined, compresslevel=1, mtime=0))
+        out += [{"format": name, "bytes": len(joined), "bytes per record": len(joined) / len(rows), "gzip": packed}]
+    return out
+
+
+def python_speed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Seconds to encode and to decode all records one by one, the best of some rounds."""
+    logs = messages(rows).logs
+    kind = type(logs[0])
+    plain = [as_json(row) for row in rows]
+
+    def parse(data: bytes) -> Any:
+        log = kind.FromString(data)
+        return log.path, log.status, log.duration_us  # a reader that reads: fields become Python objects only then
+
+    def loads(data: bytes) -> Any:
+        log = json.loads(data)
+        return log["path"], log["status"], log["duration_us"]
+
+    return [
+        _measure("protobuf", lambda i: logs[i].SerializeToString(), parse, len(rows)),
+        _measure("json", lambda i: json.dumps(plain[i], separators=(",", ":")).encode(), loads, len(rows)),
+    ]
+
+
+def _measure(name: str, encode: Callable[[int], bytes], decode: Callable[[bytes], Any], count: int) -> dict[str, Any]:
+    encoded: list[bytes] = []
+
+    def encode_all() -> None:
+        encoded[:] = [encode(i) for i in range(count)]
+
+    def decode_all() -> None:
+        for data in encoded:
+            decode(data)
+
+    seconds = {"encode_seconds": _best(encode_all), "decode_seconds": _best(decode_all)}
+    return {"format": name, "bytes": sum(map(len, encoded)), "records": count, **seconds}
+
+
+def _best(work: Callable[[], None]) -> float:
+    shortest = float("inf")
+    for _ in range(_ROUNDS):
+        started = time.perf_counter()
+        work()
+        shortest = min(shortest, time.perf_counter() - started)
+    return shortest
+
+
+def go_speed(rows: Sequence[dict[str, Any]], program: Path) -> list[dict[str, Any]]:
+    """The same in Go, by the program lessons/wire, which gets the records in a file."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "access_logs.pb"
+        file.write_bytes(messages(rows).SerializeToString())
+        return [dict(row) for row in json.loads(call([str(program), "bench", str(file)]).stdout)]
+
+
+def ratios(speeds: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """How many times faster and smaller protobuf is than JSON, by language.
+
+    Args:
+        speeds: rows of `python_speed` and `go_speed` by the language's name.
+    """
+    out = []
+    for language, rows in speeds.items():
+        by = {row["format"]: row for row in rows}
+        json_row, pb = by["json"], by["protobuf"]
+        out.append(
+            {
+                "language": language,
+                "encode": json_row["encode_seconds"] / pb["encode_seconds"],
+                "decode": json_row["decode_seconds"] / pb["decode_seconds"],
+                "size": json_row["bytes"] / pb["bytes"],
+            }
+        )
+    return out

@@ -1,0 +1,94 @@
+"""The product page and its door: what the guide's objects promise of them, and what the ingress gateway lets in."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from stackbook.core.errors import WaitTimeout
+from stackbook.core.waiting import until
+
+if TYPE_CHECKING:
+    from stackbook.cluster.kube import Kube
+
+NAMESPACE = "default"
+
+
+def claims(kube: Kube) -> dict[str, bool]:
+    """What the guide's Service, ServiceAccount and Deployment of productpage promise, and whether it is so."""
+    service, account = kube.json("get", "svc/productpage"), kube.json("get", "sa/bookinfo-productpage")
+    deployment = kube.json("get", "deploy/productpage-v1")["spec"]
+    slices = kube.json("get", "endpointslices", "-l", "kubernetes.io/service-name=productpage")["items"]
+    addresses = {address for part in slices for entry in part["endpoints"] for address in entry["addresses"]}
+    pods = {pod["status"]["podIP"] for pod in kube.pods(NAMESPACE, "app=productpage")}
+    sets = kube.json("get", "replicasets", "-l", "app=productpage")["items"]
+    identity = f"system:serviceaccount:{NAMESPACE}:{account['metadata']['name']}"
+    may = [kube.kubectl("auth", "can-i", verb, "pods", f"--as={identity}", check=False) for verb in ("get", "list")]
+    return {
+        "the port is named http, which tells Istio the protocol": service["spec"]["ports"][0]["name"] == "http",
+        "the service's endpoints are its pods": addresses == pods,
+        "replicas: 1 means one pod, by one ReplicaSet": deployment["replicas"] == len(pods) == 1
+        and [s["spec"]["replicas"] for s in sets if s["spec"]["replicas"]] == [1],
+        "containers is a list": isinstance(deployment["template"]["spec"]["containers"], list),
+        "the pods carry the account's name": deployment["template"]["spec"]["serviceAccountName"]
+        == account["metadata"]["name"],
+        "the account gives no right to read pods": [answer.stdout.strip() for answer in may] == ["no", "no"],
+        "a pod that names no account has the one called default": kube.json("get", "pod/load")["spec"][
+            "serviceAccountName"
+        ]
+        == "default",
+    }
+
+
+def doors(ingress: str, user: str) -> list[dict[str, Any]]:
+    """What the ingress gateway answers to the paths of the guide's VirtualService and to two others, for two hosts."""
+    import httpx
+
+    paths = ("/productpage", "/static/", "/login", "/logout", "/api/v1/products", "/reviews/0", "/")
+    rows = []
+    for path in paths:
+        verb, form = ("POST", {"username": user}) if path == "/login" else ("GET", None)
+        said = []
+        for host in ("bookinfo.example", "any.other.name"):
+            answer = httpx.request(verb, ingress + path, headers={"host": host}, data=form, timeout=10, trust_env=False)
+            # Envoy answers 404 itself; what a service answered says how long it took.
+            said.append((answer.status_code, "x-envoy-upstream-service-time" in answer.headers))
+        rows.append(
+            {"path": path, "status": said[0][0], "reaches a service": said[0][1], "for any host": said[0] == said[1]}
+        )
+    return rows
+
+
+WORKLOADS = ("productpage-v1", "details-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3")
+CALLS = {("productpage", "details"), ("productpage", "reviews"), ("reviews", "ratings")}
+"""Who calls whom in bookinfo, as the guide says."""
+
+
+def calls(kube: Kube, *, seconds: int = 60) -> set[tuple[str, str]]:
+    """Who called whom in the last seconds, by what the proxies of bookinfo logged of their outbound requests.
+
+    The logs are asked for as long as they have not all of `CALLS`, 5 s at most: Envoy writes them once a second.
+    """
+    found: set[tuple[str, str]] = set()
+
+    def complete() -> bool:
+        for workload in WORKLOADS:
+            flags = ["-n", NAMESPACE, f"deploy/{workload}", "-c", "istio-proxy", f"--since={seconds}s"]
+            for line in kube.kubectl("logs", *flags).lines:
+                direction, _, _, host = (_cluster(line).split("|") + [""] * 3)[:4]
+                if direction == "outbound":
+                    found.add((workload.rpartition("-")[0], host.partition(".")[0]))
+        return found >= CALLS
+
+    with contextlib.suppress(WaitTimeout):
+        until(complete, what="the proxies have logged the calls", timeout=5, every=0.3)
+    return found
+
+
+def _cluster(line: str) -> str:
+    """The upstream cluster of an access log line; empty for any other line."""
+    try:
+        return str(json.loads(line).get("upstream_cluster") or "")
+    except (ValueError, AttributeError):
+        return ""

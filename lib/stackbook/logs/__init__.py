@@ -1,6 +1,0 @@
-"""What is written down: Elasticsearch, a shipper on every machine, and the way of each line from one to the other."""
-
-from stackbook.logs.client import Store, opened
-from stackbook.logs.reading import access_log, wait_access
-
-__all__ = ["Store", "access_log", "opened", "wait_access"]

@@ -1,0 +1,94 @@
+"""What of podman's is a lab's: what has its label. A name alone says nothing, as anybody may choose it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stackbook.core.errors import InputError
+from stackbook.core.results import Result
+
+LABEL = "stackbook.lab"
+
+
+@dataclass(frozen=True)
+class Belongings:
+    """The containers, volumes and networks of one lab.
+
+    Args:
+        lab: its name.
+        podman: runs podman with these words, and raises when it fails.
+    """
+
+    lab: str
+    podman: Callable[..., Result]
+
+    @property
+    def label(self) -> str:
+        """The label that everything of the lab has."""
+        return f"{LABEL}={self.lab}"
+
+    def listed(self, *command: str) -> list[dict[str, Any]]:
+        """What `command` lists of this lab: `ps -a`, `volume ls`, `network ls`."""
+        return _entries(self.podman(*command, "--filter", f"label={self.label}", "--format", "json"))
+
+    def mounted(self, containers: Sequence[str]) -> set[str]:
+        """The volumes that these containers of the lab mount and that are named after them."""
+        if not containers:
+            return set()
+        wanted = '{{range .Mounts}}{{if eq .Type "volume"}}{{.Name}} {{end}}{{end}}'
+        answer = self.podman("inspect", "--type", "container", "--format", wanted, *containers)
+        return {v for v in answer.stdout.split() if v.startswith(tuple(f"{name}-" for name in containers))}
+
+    def volumes(self, containers: Sequence[str]) -> set[str]:
+        """The lab's volumes: with its label, or, in a lab from before they had one, mounted by one of its containers."""
+        return {name_of(entry) for entry in self.listed("volume", "ls")} | self.mounted(containers)
+
+    def demand_names(self, containers: Iterable[str], volumes: Iterable[str], network: str) -> None:
+        """Refuse names that somebody else's have; changes nothing.
+
+        Raises:
+            InputError: one of them is there without the lab's label.
+        """
+        found = self._everything("ps", "-a")
+        mine = [each for each, entry in found.items() if self._is_mine(entry)]
+        taken = [("container", each) for each in containers if each in found and each not in mine]
+        there = self._everything("volume", "ls")
+        unmarked = {each for each in volumes if each in there and not self._is_mine(there[each])}
+        if unmarked:
+            unmarked -= self.mounted(mine)
+        taken += [("volume", each) for each in sorted(unmarked)]
+        other = self._everything("network", "ls").get(network)
+        taken += [("network", network)] if other is not None and not self._is_mine(other) else []
+        if taken:
+            kind, which = taken[0]
+            raise InputError(
+                f"there is a {kind} {which!r} that is not of this lab (it has no label {self.label})",
+                fix=f"give the lab another name (`lab:` in a profile), or remove the {kind} if it is yours",
+            )
+
+    def _everything(self, *command: str) -> dict[str, dict[str, Any]]:
+        return {name_of(entry): entry for entry in _entries(self.podman(*command, "--format", "json"))}
+
+    def _is_mine(self, entry: Mapping[str, Any]) -> bool:
+        return labels_of(entry).get(LABEL) == self.lab
+
+
+def _entries(answer: Result) -> list[dict[str, Any]]:
+    return json.loads(answer.stdout or "[]") or []
+
+
+def name_of(entry: Mapping[str, Any]) -> str:
+    """The name in an entry of podman's JSON, where each kind has it elsewhere.
+
+    >>> name_of({"Names": ["a"]}), name_of({"Name": "b"}), name_of({"name": "c"})
+    ('a', 'b', 'c')
+    """
+    return str(entry["Names"][0] if "Names" in entry else entry.get("Name") or entry["name"])
+
+
+def labels_of(entry: Mapping[str, Any]) -> dict[str, str]:
+    """The labels in an entry of podman's JSON."""
+    return dict(entry.get("Labels") or entry.get("labels") or {})

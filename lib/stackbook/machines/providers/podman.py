@@ -1,0 +1,303 @@
+"""Embedded machines: systemd machines as privileged containers of podman on this host, at the guide's addresses.
+
+The flags were found by trial on hosts with cgroup v1, hybrid and v2; docs/design.md says which one is there for what.
+Everything made here carries the label `stackbook.lab=<lab>`, and nothing without it is ever touched.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from stackbook.config.profile import Node, Profile
+from stackbook.core import paths
+from stackbook.core.errors import CommandFailed, HostUnfit, StackbookError, WaitTimeout
+from stackbook.core.results import Result
+from stackbook.core.waiting import until
+from stackbook.machines.providers.base import Say
+from stackbook.machines.providers.belongings import LABEL, Belongings, name_of
+from stackbook.machines.providers.ssh import collect_journals
+from stackbook.machines.transports import ContainerHost, Host, LocalHost, belongs
+
+VOLUMES = ("containerd", "kubelet")  # of each machine
+CACHE_INSIDE = "/opt/stackbook"
+GONE = "running, says podman, with no process"
+EXITS = Path("/run/libpod/exits")  # podman's folder for root, and conmon's `--exit-dir`
+# tmpfs of a systemd machine. /tmp must allow execution; size bounds what a runaway log can take.
+_TMPFS = ("/run:rw,mode=755,size=512m", "/run/lock:rw,size=16m", "/tmp:rw,exec,mode=1777,size=1g")
+
+
+@dataclass
+class Embedded:
+    """The provider of the default profile.
+
+    Args:
+        profile: target `embedded`.
+        host: this machine; a strict fake in unit tests.
+    """
+
+    profile: Profile
+    host: Host = field(default_factory=LocalHost)
+    _known: dict[str, ContainerHost] = field(default_factory=dict)
+
+    @property
+    def network(self) -> str:
+        """Name of the lab's network."""
+        return f"{self.profile.lab}-net"
+
+    def container(self, node: str) -> str:
+        """Name of a node's container."""
+        return f"{self.profile.lab}-{node}"
+
+    def mac(self, node: Node) -> str:
+        """The node's MAC address: the profile's, else a locally administered one made of its address."""
+        octets = [int(part) for part in node.address.split(".")]
+        return node.mac or "02:98:" + ":".join(f"{o:02x}" for o in octets)
+
+    @cached_property
+    def podman(self) -> tuple[str, ...]:
+        """Podman with its global flags for this host."""
+        result = self.host.run(["podman", "info", "--format", "json"], check=False, timeout=60)
+        if not result.ok:
+            last = (result.stderr.strip().splitlines() or ["it says nothing"])[-1]
+            raise HostUnfit(
+                f"podman does not work on this host: {last}", fix="run `podman info` and mend what it names"
+            )
+        info = json.loads(result.stdout)["host"]
+        flags: list[str] = []
+        if info.get("cgroupVersion") == "v1":
+            # runc, as crun refuses a hybrid hierarchy; cgroupfs, as this host may run no systemd to ask.
+            flags += ["--cgroup-manager=cgroupfs", "--runtime=runc"]
+        elif not Path("/run/systemd/system").exists():
+            flags += ["--cgroup-manager=cgroupfs"]
+        return ("podman", *flags)
+
+    def _podman(self, *args: str, check: bool = True, timeout: float = 120.0) -> Result:
+        return self.host.run([*self.podman, *args], check=check, timeout=timeout)
+
+    @property
+    def belongings(self) -> Belongings:
+        """What podman has of this lab."""
+        return Belongings(self.profile.lab, self._podman)
+
+    def containers(self) -> dict[str, str]:
+        """Name → state of the lab's containers: podman's words ('running', 'exited' …), or GONE.
+
+        A container is GONE when podman says that it has a process and that process is not there, or is another one.
+        """
+        return {name_of(entry): _state(entry) for entry in self.belongings.listed("ps", "-a", "--no-trunc")}
+
+    def machines(self) -> dict[str, Host]:
+        """The machines whose containers run, in the profile's order."""
+        if not (
+            self._known and len(self._known) == len(self.profile.nodes) and all(h.alive() for h in self._known.values())
+        ):
+            running = {name for name, state in self.containers().items() if state == "running"}
+            self._known = {n.name: self.machine(n) for n in self.profile.nodes if self.container(n.name) in running}
+        return dict(self._known)
+
+    def machine(self, node: Node) -> ContainerHost:
+        """The host of one node, whether it runs or not."""
+        return ContainerHost(
+            name=node.name,
+            container=self.container(node.name),
+            podman=self.podman,
+            shared=((paths.cache(), CACHE_INSIDE),),
+        )
+
+    # making
+
+    def provision(self, *, say: Say) -> int:
+        """Make and start what is missing. See `Provider.provision`."""
+        self.demand_names()
+        changed = self._ensure_network(say)
+        states = self.containers()
+        missing = [n for n in self.profile.nodes if states.get(self.container(n.name)) != "running"]
+        if missing:
+            image = self._ensure_image(say)
+            self._ensure_volumes([name for n in missing if (name := self.container(n.name)) not in states], states)
+            with ThreadPoolExecutor(max_workers=4) as pool:
+                jobs = [pool.submit(self._start, n, states.get(self.container(n.name)), image, say) for n in missing]
+                changed += sum(job.result() for job in jobs)
+        for node in missing:
+            self._await(node)
+        return changed
+
+    def demand_names(self) -> None:
+        """Refuse names that somebody else's containers, volumes or networks have; see `Belongings.demand_names`."""
+        nodes = [self.container(node.name) for node in self.profile.nodes]
+        self.belongings.demand_names(nodes, volumes_of(nodes), self.network)
+
+    def _ensure_network(self, say: Say) -> int:
+        if any(name_of(entry) == self.network for entry in self.belongings.listed("network", "ls")):
+            return 0
+        say(f"network {self.network} {self.profile.subnet}, gateway {self.profile.gateway}")
+        self._podman(
+            *("network", "create", "--label", self.belongings.label, "--subnet", self.profile.subnet),
+            *("--gateway", self.profile.gateway, self.network),
+        )
+        return 1
+
+    def _ensure_volumes(self, new: Sequence[str], there: Iterable[str]) -> None:
+        """The volumes of machines that are not there yet, with the lab's label, which `podman run -v` does not give them."""
+        for volume in sorted(volumes_of(new) - self.belongings.volumes(list(there))):
+            self._podman("volume", "create", "--label", self.belongings.label, volume)
+
+    def _ensure_image(self, say: Say) -> str:
+        from stackbook.artifacts.resolver import Resolver
+
+        resolver = Resolver.open(source=self.profile.source, progress=lambda moment: say(str(moment)))
+        rootfs = resolver.path("machine-rootfs")
+        tag = f"localhost/stackbook/machine:{resolver.digest('machine-rootfs')[:16]}"
+        if not self._podman("image", "exists", tag, check=False).ok:
+            say("importing the machine image into podman (about 15 s, once)")
+            self._podman("import", "--change", f"LABEL {LABEL}.image=1", str(rootfs), tag, timeout=600)
+        return tag
+
+    def _start(self, node: Node, state: str | None, image: str, say: Say) -> int:
+        name = self.container(node.name)
+        if state is not None:
+            say(f"starting {node.name} again (it was {state})")
+            if state == GONE:
+                self._note_end(node)
+            self._podman("start", name)
+            return 1
+        say(f"starting {node.name} at {node.address}")
+        self._podman("run", *self.run_flags(node), image, "/sbin/init", timeout=180)
+        return 1
+
+    def _note_end(self, node: Node) -> None:
+        """Tell podman that a machine has ended, so that it can be started again with all that is on it.
+
+        Whoever starts a container's first process, conmon(8), writes its exit status into a file as it ends. When conmon has gone
+        together with the container, nobody does, and podman 4 refuses to stop, to clean up and to start. So it is written here:
+        137, as of a process that was killed.
+
+        Raises:
+            StackbookError: podman does not take the end from there.
+        """
+        name = self.container(node.name)
+        answer = self._podman("inspect", "--type", "container", "--format", "{{.Id}}", name)
+        if EXITS.is_dir():
+            (EXITS / answer.stdout.strip()).write_text("137", encoding="utf-8")
+        ended = self._podman("container", "cleanup", name, check=False)  # the network and mounts that it still holds
+        if self.containers().get(name) == GONE:
+            said = (ended.stderr.strip().splitlines() or ["it says nothing"])[-1]
+            raise StackbookError(
+                f"the processes of {node.name} have gone and podman does not notice: {said}",
+                fix="stackbook reset, then stackbook run",
+            )
+
+    def run_flags(self, node: Node) -> list[str]:
+        """The flags of `podman run` for a node."""
+        name = self.container(node.name)
+        label = self.belongings.label
+        flags = ["-d", "--name", name, "--hostname", node.name, "--label", label, "--privileged"]
+        flags += ["--network", self.network, "--ip", node.address, "--mac-address", self.mac(node)]
+        # podman's own systemd mode mounts the host's systemd hierarchy on cgroup v1, and two machines would share it.
+        flags += ["--systemd=false", "--cgroupns=private", "-e", "container=podman", "--stop-signal=SIGRTMIN+3"]
+        flags += ["--stop-timeout", "10", "--tz", "UTC", "--no-hosts", "--dns=none", "--network-alias", node.name]
+        for mount in _TMPFS:
+            flags += ["--tmpfs", mount]
+        for volume in VOLUMES:  # overlay on overlay does not work: these two need a real file system
+            flags += ["-v", f"{name}-{volume}:/var/lib/{volume}"]
+        flags += ["-v", f"{paths.cache()}:{CACHE_INSIDE}:ro"]
+        if Path("/lib/modules").is_dir():
+            flags += ["-v", "/lib/modules:/lib/modules:ro"]
+        if Path("/dev/kmsg").exists():
+            flags += ["--device", "/dev/kmsg"]
+        return flags + _limits()
+
+    def _await(self, node: Node) -> None:
+        host = self.machine(node)
+
+        def booted() -> bool:
+            state = host.run(["systemctl", "is-system-running"], check=False, timeout=15).stdout.strip()
+            return state in ("running", "degraded")
+
+        def last() -> str:
+            jobs = host.run(["systemctl", "list-jobs", "--no-legend"], check=False, timeout=15).stdout.strip()
+            return f"systemd jobs: {jobs or 'none'}"
+
+        def cause() -> str:
+            return " | ".join(self._podman("logs", "--tail", "3", self.container(node.name), check=False).lines)
+
+        until(
+            booted,
+            what=f"{node.name} has booted",
+            timeout=60,
+            every=0.3,
+            last=last,
+            cause=cause,
+            tolerate=(StackbookError,),
+        )
+
+    # removing
+
+    def remove_machines(self, *, say: Say) -> int:
+        """Remove the containers and volumes of this profile's nodes, and nothing else of the lab."""
+        names = {self.container(n.name) for n in self.profile.nodes}
+        mine = sorted(names & set(self.containers()))
+        self._remove(mine, self.belongings.volumes(mine) & volumes_of(names), say)
+        return len(mine)
+
+    def delete(self, *, say: Say) -> int:
+        """Remove the lab's containers, volumes and network. See `Provider.delete`."""
+        containers = list(self.containers())
+        volumes = self.belongings.volumes(containers)
+        self._remove(containers, volumes, say)
+        networks = [name_of(entry) for entry in self.belongings.listed("network", "ls")]
+        for network in networks:
+            say(f"removing network {network}")
+            self._podman("network", "rm", network)  # without -f, which takes others' containers with it
+        return len(containers) + len(volumes) + len(networks)
+
+    def _remove(self, containers: Sequence[str], volumes: Iterable[str], say: Say) -> None:
+        for container in containers:
+            say(f"removing {container}")
+            self._podman("rm", "-f", "-v", "-t", "0", container, timeout=180)
+        for volume in sorted(volumes):
+            self._remove_volume(volume)
+
+    def _remove_volume(self, volume: str) -> None:
+        """Remove a volume that nobody uses; podman may say that its lock is gone already, and has removed it all the same."""
+        answer = self._podman("volume", "rm", volume, check=False)
+        if not answer.ok and volume in self._podman("volume", "ls", "--format", "{{.Name}}").lines:
+            self._podman("volume", "rm", volume)
+
+    def collect_logs(self, folder: Path) -> None:
+        """The journal of each machine, and podman's view."""
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            collect_journals(self.machines(), folder)
+            (folder / "podman-ps.txt").write_text(self._podman("ps", "-a", check=False).stdout, encoding="utf-8")
+        except (CommandFailed, WaitTimeout, StackbookError, subprocess.SubprocessError) as error:
+            (folder / "collect-error.txt").write_text(str(error), encoding="utf-8")
+
+
+def volumes_of(containers: Iterable[str]) -> set[str]:
+    """The volumes that these containers have."""
+    return {f"{container}-{volume}" for container in containers for volume in VOLUMES}
+
+
+def _state(entry: Mapping[str, Any]) -> str:
+    """The state of one entry of `podman ps --format json`; see `Embedded.containers`."""
+    state = str(entry["State"])
+    with_process = state in ("running", "paused", "stopping")
+    return GONE if with_process and not belongs(int(entry["Pid"]), str(entry["Id"])) else state
+
+
+def _limits() -> list[str]:
+    """Ulimits of a machine: what containerd asks for, within what this host can give."""
+    import resource
+
+    wanted = 1_048_576
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    files = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    return ["--ulimit", f"nofile={files}:{files}", "--ulimit", "nproc=32768:32768"]

@@ -1,0 +1,104 @@
+"""Machines that exist already: reached by SSH, or behind a kubeconfig."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from stackbook.config.profile import Profile
+from stackbook.core import paths
+from stackbook.core.errors import TransportError
+from stackbook.core.waiting import until
+from stackbook.machines import operations
+from stackbook.machines.providers.base import Say
+from stackbook.machines.ssh_host import SSHHost
+from stackbook.machines.transports import Host
+
+# What kubeadm's preflight asks for, and what the chapters look with. A machine that has containerd from elsewhere keeps it.
+PACKAGES = (
+    "containerd", "runc", "containernetworking-plugins", "conntrack", "ipset", "ethtool", "socat", "ebtables", "iptables",
+    "iproute2", "ifupdown", "kmod", "procps", "curl", "tcpdump", "iperf3", "traceroute", "iputils-ping", "iputils-arping",
+    "netcat-openbsd", "busybox-static", "bind9-host", "bash-completion", "fish", "jq",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SSH:
+    """The machines that the profile names, and no others."""
+
+    profile: Profile
+
+    def provision(self, *, say: Say) -> int:
+        """Wait until each machine answers, and install what it lacks; returns how many machines were changed."""
+        changed = 0
+        for name, host in self.machines().items():
+            say(f"waiting for {name}")
+            until(
+                lambda host=host: host.run(["true"], timeout=15).ok,  # type: ignore[misc]
+                what=f"{name} answers by SSH",
+                timeout=60,
+                every=2,
+                tolerate=(TransportError,),
+            )
+            changed += bool(
+                operations.apply(
+                    host, operations.packages(PACKAGES, unless={"containerd": "containerd", "runc": "runc"})
+                )
+            )
+        return changed
+
+    def machines(self) -> dict[str, Host]:
+        """A host for each node."""
+        known = paths.state(self.profile.lab) / "known_hosts"
+        return {
+            node.name: SSHHost(
+                name=node.name,
+                address=node.address,
+                user=node.user,
+                port=node.port,
+                key=Path(node.key).expanduser() if node.key else None,
+                known_hosts=known,
+            )
+            for node in self.profile.nodes
+        }
+
+    def delete(self, *, say: Say) -> int:
+        """The machines stay; `kubeadm reset` on each of them is chapter 99's."""
+        return 0
+
+    def collect_logs(self, folder: Path) -> None:
+        """The journal of each machine."""
+        collect_journals(self.machines(), folder)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """No machines: an existing cluster, reached by its kubeconfig."""
+
+    profile: Profile
+
+    def provision(self, *, say: Say) -> int:
+        """Nothing is made."""
+        return 0
+
+    def machines(self) -> dict[str, Host]:
+        """None: somebody else runs them."""
+        return {}
+
+    def delete(self, *, say: Say) -> int:
+        """Nothing was made, nothing is removed."""
+        return 0
+
+    def collect_logs(self, folder: Path) -> None:
+        """There are no machines to ask."""
+
+
+def collect_journals(machines: dict[str, Host], folder: Path) -> None:
+    """Write what each machine's units said into `folder`, one file a machine and unit, secrets masked."""
+    from stackbook.core.redact import redact
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, host in machines.items():
+        for unit in ("kubelet", "containerd", "init.scope"):
+            answer = host.run(["journalctl", "--no-pager", "-n", "2000", "-u", unit], check=False, timeout=30)
+            (folder / f"{name}-{unit}.log").write_text(redact(answer.stdout + answer.stderr), encoding="utf-8")

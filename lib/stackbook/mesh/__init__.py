@@ -1,0 +1,1 @@
+"""Istio: installation, rules, bookinfo."""

@@ -1,0 +1,92 @@
+"""bookinfo on the mesh: deploying it, and asking it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from stackbook.cluster.manifests import render
+from stackbook.core.results import Result
+from stackbook.core.waiting import until
+from stackbook.mesh import istio
+
+if TYPE_CHECKING:
+    from stackbook.lab.lab import Lab
+
+WORKLOADS = ("productpage-v1", "details-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3")
+SELECTOR = "app in (productpage,details,reviews,ratings)"
+
+
+def manifest(lab: Lab) -> str:
+    """Bookinfo's manifest with the images that this lab has: its own build, or the official ones."""
+    return render("bookinfo.yaml", **{f"image_{w.replace('-', '_')}": lab.image(f"bookinfo-{w}") for w in WORKLOADS})
+
+
+def install(lab: Lab, namespace: str = "default", *, timeout: float = 120.0) -> int:
+    """Apply bookinfo and wait until its six pods are Ready; returns the number of changed objects."""
+    lab.load_images(*(f"bookinfo-{workload}" for workload in WORKLOADS))
+    answer = lab.kube.kubectl("apply", "-n", namespace, "-f", "-", stdin=manifest(lab), timeout=120)
+    lab.kube.wait_pods(namespace, SELECTOR, count=len(WORKLOADS), timeout=timeout)
+    return sum(not line.endswith(" unchanged") for line in answer.lines)
+
+
+def pods(lab: Lab, namespace: str = "default") -> list[dict[str, str]]:
+    """Bookinfo's pods: workload, READY as kubectl prints it, whether there is a sidecar."""
+    found = lab.kube.pods(namespace, SELECTOR)
+    sidecar = istio.pods_with_sidecar(found)
+    rows = []
+    for pod in found:
+        name = pod["metadata"]["name"]
+        labels = pod["metadata"]["labels"]
+        rows.append({"workload": f"{labels['app']}-{labels['version']}", "READY": istio.ready_column(pod),
+                     "STATUS": pod["status"]["phase"], "sidecar": "yes" if sidecar[name] else "no"})  # fmt: skip
+    return sorted(rows, key=lambda r: r["workload"])
+
+
+def open_gateway(lab: Lab) -> int:
+    """Apply bookinfo's Gateway and VirtualService, and wait until the page opens; returns the number of changes."""
+    changed = lab.kube.apply(render("bookinfo-gateway.yaml"))
+    until(
+        lambda: page(lab).ok,
+        what="the product page opens through the ingress gateway",
+        timeout=60,
+        every=0.3,
+        last=lambda: page(lab).stderr.strip()[-200:] or "an HTTP error",
+        cause=lambda: lab.kube.explain(istio.NAMESPACE),
+    )
+    return changed
+
+
+def page(lab: Lab, path: str = "/productpage", **headers: str) -> Result:
+    """A page of bookinfo through the ingress gateway; fails for an HTTP status of 400 and more."""
+    flags = [part for name, value in headers.items() for part in ("-H", f"{name.replace('_', '-')}: {value}")]
+    return lab.local.run(["curl", "-sSf", "-m", "10", *flags, f"{lab.ingress}{path}"], check=False)
+
+
+def styled_page(lab: Lab) -> str:
+    """The product page with its style sheets in it, so that it can be shown without the gateway."""
+    text = page(lab).stdout
+
+    def inline(match: re.Match[str]) -> str:
+        sheet = page(lab, match.group(1))
+        return f"<style>{sheet.stdout}</style>" if sheet.ok else ""
+
+    return re.sub(r'<link[^>]*href="(/static/[^"]+\.css)"[^>]*>', inline, text)
+
+
+@contextmanager
+def unharmed(lab: Lab) -> Iterator[None]:
+    """Whatever happens in the block, the six pods are Ready again afterwards."""
+    try:
+        yield
+    finally:
+        lab.kube.wait_pods("default", SELECTOR, count=len(WORKLOADS), timeout=120)
+
+
+def fingerprint(text: str) -> str:
+    """A short hash of a configuration, to tell whether it has been applied already."""
+    return hashlib.sha256(json.dumps(text).encode()).hexdigest()[:16]

@@ -1,0 +1,168 @@
+"""Installing Istio as chapter 05 does: the guide's commands tried, the profile installed, the addons where they can be."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from stackbook.config.registries import full_name
+from stackbook.core.errors import CommandFailed, WaitTimeout
+from stackbook.mesh import bookinfo, istio
+
+if TYPE_CHECKING:
+    from stackbook.lab.lab import Lab
+    from stackbook.lab.step import Step
+
+DUTIES = {
+    "istiod": "configures every proxy, validates configuration, signs certificates",
+    "istio-ingressgateway": "lets requests in",
+    "istio-egressgateway": "lets requests out, when they are routed to it",
+}
+DOWNLOAD: list[dict[str, str]] = [
+    {"the guide": "curl -L https://istio.io/downloadIstio | sh -",
+     "today": "curl -L https://istio.io/downloadIstio | ISTIO_VERSION=$ISTIO_VERSION TARGET_ARCH=x86_64 sh -"},
+    {"the guide": "cd istio-1.7.0", "today": "cd istio-$ISTIO_VERSION"},
+    {"the guide": "vim ~/.config/fish/config.fish: set -x PATH ~/Code/istio-1.7.0/bin $PATH",
+     "today": "fish_add_path ~/istio-$ISTIO_VERSION/bin"},
+]  # fmt: skip
+ADDON_COMMANDS: list[dict[str, str]] = [
+    {"the guide": "kubectl apply -f samples/addons", "today": "the same: Grafana, Jaeger, Kiali, Loki and Prometheus"},
+    {"the guide": "while ! kubectl wait … deployment/kiali; do sleep 1; done",
+     "today": "kubectl -n istio-system rollout status deploy/kiali --timeout=600s (the loop never ends when nothing comes)"},
+    {"the guide": "kubectl -n istio-system get svc kiali", "today": "ClusterIP, 20001 and 9090: istioctl dashboard kiali"},
+    {"the guide": "kubectl -n istio-system get svc grafana", "today": "ClusterIP, 3000: istioctl dashboard grafana"},
+    {"the guide": "kube get svc productpage", "today": "kubectl -n istio-system get svc tracing: istioctl dashboard jaeger"},
+]  # fmt: skip
+
+
+def commands(lab: Lab) -> list[dict[str, Any]]:
+    """The guide's istioctl commands, tried: which there are today."""
+    wanted = f"{lab.artifacts.version('istio')}"
+    version = lab.istioctl("version", "--remote=false", check=False)
+    profiles = lab.istioctl("profile", "list", check=False)
+    images = source(lab)
+    flags = [f"profile={lab.profile.istio_profile}", f"hub={images.hub}", f"tag={images.tag}"]
+    generated = lab.istioctl("manifest", "generate", *(part for f in flags for part in ("--set", f)), check=False)
+    deployments = len(re.findall(r"^kind: Deployment$", generated.stdout, re.MULTILINE))
+    manifest = lab.istioctl("manifest", "--help", check=False).stdout
+    install = lab.istioctl("install", "--help", check=False)
+    count = 3 if lab.profile.istio_profile == "demo" else 1
+    return [
+        {"istioctl …": "version --remote=false", "today": f"client version: {wanted}",
+         "as expected": wanted in version.stdout},
+        {"istioctl …": "profile list", "today": "no such command since 1.24",
+         "as expected": not profiles.ok and "unknown command" in profiles.stderr + profiles.stdout},
+        {"istioctl …": "manifest generate (for profile dump)", "today": f"{count} Deployments",
+         "as expected": deployments >= count},
+        {"istioctl …": "manifest apply", "today": "no such command since 1.7",
+         "as expected": "generate" in manifest and not re.search(r"^\s+apply\b", manifest, re.MULTILINE)},
+        {"istioctl …": "install", "today": "its successor", "as expected": install.ok},
+    ]  # fmt: skip
+
+
+def fish_path(lab: Lab) -> dict[str, bool]:
+    """Put istioctl on fish's path on the control plane's machine, and ask a new shell for it (C37 to C39, F10)."""
+    if lab.profile.target == "cluster":
+        return {"fish finds it": True}
+    host = lab.control_plane
+    folder = "/root/istio/bin"
+    if not host.run(["test", "-x", f"{folder}/istioctl"], check=False).ok:
+        host.put(lab.artifacts.path("istioctl"), f"{folder}/istioctl", mode=0o755)
+    environment = {"HOME": "/root"}
+    host.run(["fish", "-c", f"fish_add_path {folder}"], env=environment, check=False)  # 1 when it is there already
+    found = host.run(["fish", "-c", "command -s istioctl"], env=environment, check=False)
+    on_path = host.run(["fish", "-c", "contains (dirname (command -s istioctl)) $PATH"], env=environment, check=False)
+    return {
+        "fish finds it": found.stdout.strip() == f"{folder}/istioctl",
+        "its folder is in $PATH of a new shell": on_path.ok,
+    }
+
+
+def source(lab: Lab) -> istio.ImageSource:
+    """Where Istio's images come from in this lab."""
+    name, _, tag = lab.image("pilot").rpartition(":")
+    return istio.ImageSource(hub=name.rpartition("/")[0], tag=tag, upstream_envoy=lab.upstream_envoy)
+
+
+def install(lab: Lab, step: Step) -> int:
+    """`istioctl install` unless this very configuration is installed; returns the number of changes.
+
+    Raises:
+        WaitTimeout: the pods did not become available; names the pod and the reason.
+        CommandFailed: istioctl refused.
+    """
+    text = istio.operator(lab.profile.istio_profile, source(lab))
+    mark = bookinfo.fingerprint(text)
+    wanted = istio.COMPONENTS if lab.profile.istio_profile == "demo" else istio.COMPONENTS[:1]
+    if istio.installed(lab.kube, mark):
+        istio.wait_installed(lab.kube, wanted, timeout=90)
+        return 0
+    path = lab.state / "istio-operator.yaml"
+    path.write_text(text, encoding="utf-8")
+    step.progress("istioctl install: usually 20 s where the images are there")
+    answer = lab.istioctl("install", "-f", str(path), "-y", "--readiness-timeout=180s", check=False, timeout=240)
+    if not answer.ok:
+        cause = lab.kube.explain(istio.NAMESPACE) if "timed out" in answer.stderr else ""
+        if cause:
+            raise WaitTimeout("istioctl install", answer.seconds, last=answer.stderr.strip()[-200:], cause=cause)
+        raise CommandFailed(answer)
+    istio.wait_installed(lab.kube, wanted, timeout=120)
+    istio.remember(lab.kube, mark)
+    return 1
+
+
+def flavour(lab: Lab) -> str:
+    """Which Envoy the proxies are, in one sentence."""
+    answer = lab.kube.exec(
+        istio.NAMESPACE, "deploy/istio-ingressgateway", "pilot-agent", "request", "GET", "server_info"
+    )
+    version = re.search(r'"version":\s*"([^"]+)"', answer.stdout)
+    number = version.group(1).split("/")[1] if version and version.group(1).count("/") > 1 else "?"
+    if lab.upstream_envoy:
+        return (
+            f"The proxy is upstream Envoy {number}, a C++ program, without Istio's own filters: "
+            "istio_requests_total does not exist here, and Envoy's own counters take its place."
+        )
+    return f"The proxy is Istio's own build of Envoy {number}, a C++ program: istio_requests_total exists."
+
+
+def label(lab: Lab) -> int:
+    """Label the namespace for injection (C44); returns the number of changes."""
+    answer = lab.kube.kubectl("label", "namespace", "default", "istio-injection=enabled", "--overwrite")
+    return 0 if "not labeled" in answer.stdout else 1
+
+
+def addons(lab: Lab, step: Step) -> list[dict[str, str]]:
+    """Install the addons where their images can be pulled; says for each what was done.
+
+    Prometheus and Jaeger are left to the chapters about them, which install them everywhere under the addons' names.
+    """
+    later = {
+        "prometheus": "comes with chapter 10, under the same name",
+        "jaeger": "comes with chapter 11, under the same name",
+    }
+    rows = []
+    folder = lab.artifacts.path("istio-addons") if lab.profile.images != "preload" else None
+    for name in istio.ADDONS:
+        if name in later:
+            rows.append({"addon": name, "here": later[name]})
+            continue
+        text = (folder / f"{name}.yaml").read_text(encoding="utf-8") if folder else ""
+        if why := _not_pulled(lab, text):
+            step.note(**{f"{name}_not_installed": why})
+            rows.append({"addon": name, "here": "an image only, and it cannot be pulled here: not installed"})
+            continue
+        step.changed += lab.kube.apply(text)
+        kind = "statefulset" if name == "loki" else "deployment"
+        lab.kube.wait_rollout(istio.NAMESPACE, f"{kind}/{name}", timeout=600)
+        rows.append({"addon": name, "here": f"istioctl dashboard {name}"})
+    return rows
+
+
+def _not_pulled(lab: Lab, manifest: str) -> str:
+    """Why the images of an addon cannot be pulled; empty when they can."""
+    if not manifest:
+        return "the profile says that nothing is pulled"
+    images = dict.fromkeys(re.findall(r"^\s*-?\s*image:\s*\"?([^\s\"]+)", manifest, re.MULTILINE))
+    reasons = (lab.registries.why_not(full_name(image)) for image in images)
+    return next(filter(None, reasons), "") if images else "its manifest names no image"

@@ -1,0 +1,172 @@
+"""Istio on the lab: installing it, its gateways, and what its proxies say.
+
+With upstream Envoy (the lab's own build, where no registry can be reached) Istio's own filters are missing; the
+settings in `UPSTREAM_ENVOY` keep istiod from naming them. `proxy_flavour` says which of the two runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from stackbook.cluster.kube import Kube
+from stackbook.core.errors import CommandFailed, StackbookError
+from stackbook.core.waiting import until
+
+NAMESPACE = "istio-system"
+COMPONENTS = ("istiod", "istio-ingressgateway", "istio-egressgateway")
+ISTIOD = "istiod"
+"""The turn of whoever takes it away, or needs it all the while: see `Lab.turn`."""
+DRAIN = "2s"
+"""How long a proxy keeps connections that go by a changed listener (Envoy's --drain-time-s; Istio's default is 45 s).
+
+In that time each is closed after its next answer, and the idle ones at the end; the sender of a request that meets such an
+end gets 503 with flag UC. What changes listeners here is tracing switched on and off.
+"""
+UPSTREAM_ENVOY: dict[str, Any] = {
+    "telemetry": {"enabled": False, "v2": {"enabled": False}},
+    "pilot": {"env": {"PILOT_ENABLE_METADATA_EXCHANGE": "false", "PILOT_ENABLE_ALPN_FILTER": "false"}},
+}
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Where Istio's images come from: `hub` and `tag` of `pilot` and `proxyv2`. istioctl's own defaults are never relied upon."""
+
+    hub: str
+    tag: str
+    upstream_envoy: bool = False
+    pull_policy: str = "IfNotPresent"
+
+
+def operator(profile: str, images: ImageSource) -> str:
+    """An IstioOperator file for `istioctl install -f`: the profile, and what this lab needs besides.
+
+    Requests are set to what a machine of 2 cores can give; access logs are JSON, as the chapters about logs read them.
+    """
+    values: dict[str, Any] = {
+        "global": {"imagePullPolicy": images.pull_policy, "proxy": {"resources": _resources("10m", "40Mi")}},
+        "pilot": {"autoscaleEnabled": False},
+    }
+    if images.upstream_envoy:
+        values["telemetry"] = UPSTREAM_ENVOY["telemetry"]
+        values["pilot"] = {**values["pilot"], **UPSTREAM_ENVOY["pilot"]}
+    spec: dict[str, Any] = {
+        "profile": profile,
+        "hub": images.hub,
+        "tag": images.tag,
+        "meshConfig": {
+            "accessLogFile": "/dev/stdout",
+            "accessLogEncoding": "JSON",
+            "enableTracing": True,
+            "defaultConfig": {
+                # How long a proxy that is being stopped goes on answering: istio.io, "Sidecar lifecycle".
+                "terminationDrainDuration": "5s",
+                "drainDuration": DRAIN,
+                "proxyStatsMatcher": {"inclusionRegexps": [".*fault.*", ".*upstream_rq.*", ".*outlier.*"]},
+                # Spans are sent every second and not every five, so that a trace is there when it is looked for.
+                "runtimeValues": {"tracing.opentelemetry.flush_interval_ms": "1000"},
+            },
+        },
+        "components": {"pilot": {"k8s": {"resources": _resources("10m", "100Mi")}}},
+        "values": values,
+    }
+    document = {"apiVersion": "install.istio.io/v1alpha1", "kind": "IstioOperator", "spec": spec}
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def _resources(cpu: str, memory: str) -> dict[str, Any]:
+    return {"requests": {"cpu": cpu, "memory": memory}}
+
+
+def components(kube: Kube) -> dict[str, bool]:
+    """Name → available, for each Deployment of Istio's namespace."""
+    items = kube.json("get", "deployments", "-n", NAMESPACE)["items"]
+    return {d["metadata"]["name"]: bool(d["status"].get("availableReplicas")) for d in items}
+
+
+def wait_installed(kube: Kube, wanted: tuple[str, ...] = COMPONENTS, *, timeout: float = 180.0) -> None:
+    """Wait until Istio's Deployments are available.
+
+    Raises:
+        WaitTimeout: with the pod that is not Ready and why, instead of istioctl's bare timeout.
+    """
+
+    def done() -> bool:
+        state = components(kube)
+        return all(state.get(name) for name in wanted)
+
+    until(
+        done,
+        what=f"Istio's components are available: {', '.join(wanted)}",
+        timeout=timeout,
+        every=0.5,
+        last=lambda: ", ".join(f"{n}: {'available' if ok else 'not available'}" for n, ok in components(kube).items()),
+        cause=lambda: kube.explain(NAMESPACE),
+        tolerate=(CommandFailed,),
+    )
+
+
+def proxy_flavour(kube: Kube, namespace: str, workload: str) -> str:
+    """'istio' when a proxy has Istio's own filters, 'upstream' when it is an Envoy as Envoy's project builds it."""
+    answer = kube.exec(namespace, workload, "pilot-agent", "request", "GET", "server_info", container="istio-proxy")
+    info = json.loads(answer.stdout)
+    return "istio" if "-dev/" in info["version"] or "istio" in info["version"].lower() else "upstream"
+
+
+def proxy_version(kube: Kube, namespace: str, workload: str) -> str:
+    """The version that a sidecar's Envoy says of itself."""
+    answer = kube.exec(namespace, workload, "pilot-agent", "request", "GET", "server_info", container="istio-proxy")
+    return str(json.loads(answer.stdout)["version"])
+
+
+def pods_with_sidecar(pods: list[dict[str, Any]]) -> Mapping[str, bool]:
+    """Pod name → whether it has a container `istio-proxy`, as container or as native sidecar (K32)."""
+    found = {}
+    for pod in pods:
+        spec = pod["spec"]
+        names = [c["name"] for c in [*spec["containers"], *spec.get("initContainers", [])]]
+        found[pod["metadata"]["name"]] = "istio-proxy" in names
+    return found
+
+
+def ready_column(pod: dict[str, Any]) -> str:
+    """READY as kubectl prints it: restartable init containers count (K33)."""
+    status, spec = pod["status"], pod["spec"]
+    restartable = {c["name"] for c in spec.get("initContainers", []) if c.get("restartPolicy") == "Always"}
+    states = [*status.get("containerStatuses", [])]
+    states += [s for s in status.get("initContainerStatuses", []) if s["name"] in restartable]
+    total = len(spec["containers"]) + len(restartable)
+    return f"{sum(bool(s.get('ready')) for s in states)}/{total}"
+
+
+__all__ = [
+    "COMPONENTS",
+    "ImageSource",
+    "StackbookError",
+    "components",
+    "operator",
+    "pods_with_sidecar",
+    "proxy_flavour",
+    "proxy_version",
+    "ready_column",
+    "wait_installed",
+]
+
+ADDONS = ("grafana", "jaeger", "kiali", "loki", "prometheus")
+
+
+def installed(kube: Kube, fingerprint: str) -> bool:
+    """Whether Istio was installed with this very configuration, as its namespace remembers."""
+    answer = kube.kubectl("get", "namespace", NAMESPACE, "-o", r"jsonpath={.metadata.annotations.stackbook\.lab/operator}",
+                          check=False)  # fmt: skip
+    return answer.ok and answer.stdout == fingerprint
+
+
+def remember(kube: Kube, fingerprint: str) -> None:
+    """Have Istio's namespace remember with which configuration it was installed."""
+    kube.kubectl("annotate", "namespace", NAMESPACE, f"stackbook.lab/operator={fingerprint}", "--overwrite")

@@ -1,0 +1,266 @@
+"""Traffic rules as objects: each builder refuses what can be seen to be wrong without a cluster.
+
+Field names and meanings: https://istio.io/latest/docs/reference/config/networking/
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stackbook.core.errors import InputError
+
+Rule = dict[str, Any]
+NETWORKING, SECURITY = "networking.istio.io/v1", "security.istio.io/v1"
+MUTUAL = "ISTIO_MUTUAL"
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
+
+def percent(name: str, value: float) -> float:
+    """Return `value` where it is a percentage.
+
+    Raises:
+        InputError: it is no number from 0 to 100.
+
+    >>> percent("abort_percent", 30)
+    30.0
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+        raise InputError(f"{name} is {value!r}", fix="give a percentage from 0 to 100")
+    return float(value)
+
+
+def seconds(name: str, value: float | str) -> float:
+    """The seconds of a number, or of a duration as Istio writes it ("5s", "1m30s", "500ms").
+
+    Raises:
+        InputError: it is negative, cannot be read, or is shorter than 1 ms, the least that Istio takes.
+
+    >>> seconds("delay", "1m30s"), seconds("delay", 0.5)
+    (90.0, 0.5)
+    """
+    fix = 'give seconds, like 5 or 0.5, or a duration like "5s" or "500ms"'
+    if isinstance(value, str):
+        parts = re.findall(r"(\d+(?:\.\d+)?)(h|ms|m|s)", value, re.ASCII)
+        if "".join(number + unit for number, unit in parts) != value or not parts:
+            raise InputError(f"{name} is {value!r}, which is no duration", fix=fix)
+        total = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"{name} is {value!r}, which is no duration", fix=fix)
+    else:
+        total = float(value)
+    if not 0.001 <= total <= 3600:
+        raise InputError(f"{name} is {value!r}", fix="give a duration from 1 ms to 1 h")
+    return total
+
+
+def duration(name: str, value: float | str) -> str:
+    """A duration as the API wants it.
+
+    >>> duration("delay_seconds", 5), duration("timeout", "500ms")
+    ('5s', '0.5s')
+    """
+    return f"{seconds(name, value):.3f}".rstrip("0").rstrip(".") + "s"
+
+
+def _object(kind: str, name: str, namespace: str, spec: Mapping[str, Any], version: str = NETWORKING) -> Rule:
+    return {
+        "apiVersion": version,
+        "kind": kind,
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {key: value for key, value in spec.items() if value not in (None, [], {}, "")},
+    }
+
+
+def to(host: str, subset: str = "", *, weight: int | None = None, port: int | None = None) -> dict[str, Any]:
+    """One destination of a route."""
+    destination: dict[str, Any] = {"host": host}
+    if subset:
+        destination["subset"] = subset
+    if port:
+        destination["port"] = {"number": port}
+    return {"destination": destination} if weight is None else {"destination": destination, "weight": weight}
+
+
+def split(host: str, weights: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Destinations by subset and weight.
+
+    Raises:
+        InputError: a weight is no whole percentage, or they do not sum to 100.
+
+    >>> split("reviews", {"v1": 90, "v3": 10})[1]["weight"]
+    10
+    """
+    for subset, weight in weights.items():
+        if percent(f"weight of {subset}", weight) != int(weight):
+            raise InputError(f"weight of {subset} is {weight!r}", fix="give whole percentages")
+    if (total := sum(weights.values())) != 100:
+        raise InputError(f"the weights of {host} sum to {total:g}", fix="let them sum to 100")
+    return [to(host, subset, weight=int(weight)) for subset, weight in weights.items()]
+
+
+def fault(
+    *, abort_percent: float = 0, abort_status: int = 500, delay_percent: float = 0, delay_seconds: float | str = 5
+) -> dict[str, Any]:
+    """Faults for a route: a share aborted with a status, a share delayed; each is drawn on its own.
+
+    Raises:
+        InputError: a percentage, the status or the delay is out of range.
+
+    >>> fault(abort_percent=30)
+    {'abort': {'httpStatus': 500, 'percentage': {'value': 30.0}}}
+    """
+    found: dict[str, Any] = {}
+    status = abort_status
+    if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 599:
+        raise InputError(f"abort_status is {status!r}", fix="give an HTTP status from 200 to 599")
+    delay = duration("delay_seconds", delay_seconds)
+    if percent("abort_percent", abort_percent):
+        found["abort"] = {"httpStatus": status, "percentage": {"value": float(abort_percent)}}
+    if percent("delay_percent", delay_percent):
+        found["delay"] = {"fixedDelay": delay, "percentage": {"value": float(delay_percent)}}
+    return found
+
+
+def route(
+    *destinations: dict[str, Any],
+    headers: Mapping[str, str] | None = None,
+    fault: Mapping[str, Any] | None = None,
+    timeout: float | str | None = None,
+    retries: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """One HTTP route: for requests with these headers (exactly), or for all that no route before it took."""
+    found: dict[str, Any] = {}
+    if headers:
+        found["match"] = [{"headers": {name: {"exact": value} for name, value in headers.items()}}]
+    if fault:
+        found["fault"] = dict(fault)
+    found["route"] = list(destinations)
+    if timeout is not None:
+        found["timeout"] = duration("timeout", timeout)
+    if retries is not None:
+        found["retries"] = dict(retries)
+    return {**found, **more}
+
+
+def virtual_service(
+    name: str,
+    *routes: dict[str, Any],
+    hosts: Sequence[str] = (),
+    gateways: Sequence[str] = (),
+    namespace: str = "default",
+) -> Rule:
+    """Routes for a host, by default the service of the same name; the first route that matches is taken."""
+    spec = {"hosts": list(hosts or [name]), "gateways": list(gateways), "http": list(routes)}
+    return _object("VirtualService", name, namespace, spec)
+
+
+def destination_rule(
+    name: str,
+    *,
+    host: str = "",
+    versions: Sequence[str] = (),
+    balance: str = "",
+    tls: str = MUTUAL,
+    namespace: str = "default",
+    **policy: Any,
+) -> Rule:
+    """What holds for requests to a host once routed: subsets by the label version, TLS, load balancing.
+
+    Args:
+        name: of the rule, and of the service where `host` is empty.
+        host: the service.
+        versions: subsets; each is the pods with that label.
+        balance: RANDOM, ROUND_ROBIN, LEAST_REQUEST or PASSTHROUGH; Istio's own choice where empty (LEAST_REQUEST).
+        tls: mode; empty leaves it to Istio's automatic mutual TLS.
+        namespace: of the rule.
+        policy: more of trafficPolicy, such as connectionPool and outlierDetection.
+    """
+    if balance not in ("", "RANDOM", "ROUND_ROBIN", "LEAST_REQUEST", "PASSTHROUGH"):
+        raise InputError(f"load balancing {balance!r}", fix="write RANDOM, ROUND_ROBIN, LEAST_REQUEST or PASSTHROUGH")
+    traffic: dict[str, Any] = {"tls": {"mode": tls}} if tls else {}
+    if balance:
+        traffic["loadBalancer"] = {"simple": balance}
+    subsets = [{"name": version, "labels": {"version": version}} for version in versions]
+    spec = {"host": host or name, "trafficPolicy": {**traffic, **policy}, "subsets": subsets}
+    return _object("DestinationRule", name, namespace, spec)
+
+
+def gateway(
+    name: str,
+    *,
+    selector: str = "ingressgateway",
+    hosts: Sequence[str] = ("*",),
+    port: int = 80,
+    protocol: str = "HTTP",
+    namespace: str = "default",
+) -> Rule:
+    """A port opened on the gateway pods that have the label istio=`selector`."""
+    server = {
+        "port": {"number": port, "name": f"{protocol.lower()}-{port}", "protocol": protocol},
+        "hosts": list(hosts),
+    }
+    return _object("Gateway", name, namespace, {"selector": {"istio": selector}, "servers": [server]})
+
+
+def service_entry(
+    name: str, *, host: str, port: int, address: str = "", protocol: str = "HTTP", namespace: str = "default"
+) -> Rule:
+    """A server outside the mesh: found by DNS, or at `address` where that is given."""
+    spec = {
+        "hosts": [host],
+        "location": "MESH_EXTERNAL",
+        "ports": [{"number": port, "name": f"{protocol.lower()}-{port}", "protocol": protocol}],
+        "resolution": "STATIC" if address else "DNS",
+        "endpoints": [{"address": address}] if address else [],
+    }
+    return _object("ServiceEntry", name, namespace, spec)
+
+
+def through_egress(name: str, *, host: str, port: int, namespace: str = "default") -> list[Rule]:
+    """The rules that take requests for an external host through the egress gateway: it, and both legs of the way."""
+    leg = [
+        route(
+            to("istio-egressgateway.istio-system.svc.cluster.local", port=80),
+            match=[{"gateways": ["mesh"], "port": port}],
+        ),
+        route(to(host, port=port), match=[{"gateways": [f"{name}-egress"], "port": 80}]),
+    ]
+    return [
+        gateway(f"{name}-egress", selector="egressgateway", hosts=[host], namespace=namespace),
+        virtual_service(f"{name}-egress", *leg, hosts=[host], gateways=["mesh", f"{name}-egress"], namespace=namespace),
+    ]
+
+
+def sidecar(
+    name: str,
+    *,
+    egress: Sequence[str],
+    labels: Mapping[str, str] | None = None,
+    registered_only: bool = False,
+    namespace: str = "default",
+) -> Rule:
+    """What the proxies of a namespace (or of the pods with these labels) know: "./*" is their own namespace.
+
+    With `registered_only` they refuse what no service and no ServiceEntry names (502), instead of letting it pass.
+    """
+    spec = {
+        "workloadSelector": {"labels": dict(labels)} if labels else None,
+        "egress": [{"hosts": list(egress)}],
+        "outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"} if registered_only else None,
+    }
+    return _object("Sidecar", name, namespace, spec)
+
+
+def peer_authentication(name: str, mode: str, *, namespace: str = "default") -> Rule:
+    """Whether the pods of a namespace take plain text: STRICT no, PERMISSIVE yes.
+
+    Raises:
+        InputError: the mode is not one of Istio's.
+    """
+    if mode not in ("STRICT", "PERMISSIVE", "DISABLE", "UNSET"):
+        raise InputError(f"mutual TLS mode {mode!r}", fix="write STRICT, PERMISSIVE or DISABLE")
+    return _object("PeerAuthentication", name, namespace, {"mtls": {"mode": mode}}, SECURITY)

@@ -1,0 +1,294 @@
+"""Waiting until the proxies have a changed rule, as istiod reports it.
+
+istiod's /debug/configz says which objects it has read; /debug/syncz says for each proxy what was sent and what was
+acknowledged, and with which error it was rejected. A nonce there is the number of the push and a UUID
+(istio.io/istio pilot/pkg/xds, `NextVersion` and `nonce`), so one push can be told from another.
+(`istioctl experimental wait` and its distribution tracking are no longer part of Istio.)
+
+Not every push after a change has it: one for an earlier change may still be under way. istiod gathers changes for 0.1 s
+before it makes a push (PILOT_DEBOUNCE_AFTER). So istiod is asked again and again from before the change on, and a push
+that was there within 0.1 s after istiod had still not read the change is one without it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from stackbook.core.errors import CheckFailed
+from stackbook.core.waiting import beside, until
+from stackbook.mesh.rules.builders import Rule
+from stackbook.mesh.rules.istiod_debug import NAMESPACE as ROOT
+from stackbook.mesh.rules.istiod_debug import Ask, HasApi, connect
+
+_UUID = 36
+_GATHERED = 0.1
+"""Seconds for which istiod gathers changes before it makes a push, at least."""
+_EVERY = 0.03
+Key = tuple[str, str, str]
+"""Kind, namespace and name of a rule."""
+
+
+class Mesh(HasApi, Protocol):
+    """The part of `cluster.Kube` that is needed here."""
+
+    def json(self, *args: str, timeout: float = 60.0) -> Any:
+        """The answer of a kubectl command, as JSON."""
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """What an istiod says of one proxy: `push` is the newest push sent to it, `pending` the types not acknowledged."""
+
+    name: str
+    namespace: str
+    kind: str
+    push: int
+    pending: tuple[str, ...]
+    rejected: str
+    istiod: str = ""
+
+    @property
+    def state(self) -> str:
+        """In words: what it still waits for."""
+        if self.rejected:
+            return f"{self.name} rejects it: {self.rejected}"
+        return f"{self.name}: push {self.push}, not acknowledged: {', '.join(self.pending) or 'nothing'}"
+
+
+def push_number(nonce: str) -> int:
+    """The number of the push that a nonce belongs to; 0 where there is none.
+
+    >>> push_number("2026-11-23T03:45:00Z/17" + "1f0c5e3a-8d1b-4c53-9d42-6a1f0b7c9e11")
+    17
+    """
+    number = nonce[:-_UUID].rpartition("/")[2]
+    return int(number) if number.isdecimal() else 0
+
+
+def parse_syncz(text: str) -> dict[str, Proxy]:
+    """The proxies of an answer of /debug/syncz, by id ("reviews-v1-7d5f-x.default").
+
+    A client that has been sent nothing is no proxy: istioctl's own queries stand in that list, too.
+
+    Raises:
+        CheckFailed: the answer has another form.
+    """
+    with _of_its_form("/debug/syncz"):
+        return {entry["proxy"]: proxy for entry in json.loads(text) or [] if (proxy := _proxy(entry))}
+
+
+def _proxy(entry: Mapping[str, Any]) -> Proxy | None:
+    name, _, namespace = entry["proxy"].rpartition(".")
+    resources: Mapping[str, Mapping[str, str]] = entry.get("resources", {})
+    sent = {url.rpartition(".")[2]: status for url, status in resources.items() if status.get("sent")}
+    if not sent:
+        return None
+    errors = [f"{kind}: {status['lastError']}" for kind, status in sorted(sent.items()) if status.get("lastError")]
+    return Proxy(
+        name=name,
+        namespace=namespace,
+        kind=entry.get("proxy_type", ""),
+        push=max((push_number(status["sent"]) for status in sent.values()), default=0),
+        pending=tuple(sorted(kind for kind, s in sent.items() if s.get("acked", "") != s["sent"])),
+        rejected="; ".join(errors)[:600],
+    )
+
+
+@contextmanager
+def _of_its_form(path: str) -> Iterator[None]:
+    """Say which answer of istiod has another form than the one that is read here."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise CheckFailed(f"istiod's answer to {path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def proxies(kube: HasApi) -> dict[str, Proxy]:
+    """Every proxy that is connected to an istiod, by id."""
+    with connect(kube) as istiods:
+        return _connected(istiods)
+
+
+def _connected(istiods: Mapping[str, Ask]) -> dict[str, Proxy]:
+    return {
+        id: replace(proxy, istiod=name)
+        for name, ask in istiods.items()
+        for id, proxy in parse_syncz(ask("/debug/syncz")).items()
+    }
+
+
+def concerned(rules: Sequence[Rule], known: Mapping[str, Proxy]) -> set[str]:
+    """The ids of the proxies that istiod must send these rules to.
+
+    Sidecars of the rules' namespaces, unless a rule is for gateways only; gateways where a rule names one. A `Sidecar`
+    object concerns only the pods that it selects, and narrows what others need: for it, none is demanded.
+    A `Telemetry` of Istio's own namespace is for the whole mesh.
+    """
+    wanted: set[str] = set()
+    for rule in rules:
+        gateways = rule["spec"].get("gateways", []) if rule["kind"] == "VirtualService" else []
+        namespace = rule["metadata"].get("namespace", "default")
+        if rule["kind"] == "Telemetry" and namespace == ROOT:
+            wanted |= set(known)
+        if rule["kind"] not in ("Gateway", "Sidecar") and (not gateways or "mesh" in gateways):
+            wanted |= {id for id, p in known.items() if p.kind == "sidecar" and p.namespace == namespace}
+        if rule["kind"] == "Gateway" or any(name != "mesh" for name in gateways):
+            wanted |= {id for id, p in known.items() if p.kind == "router"}
+    return wanted
+
+
+def identities(kube: Mesh, rules: Sequence[Rule]) -> dict[Key, str]:
+    """Which of these rules exist, and in which form: uid and generation, that is a number for each change of the spec.
+
+    Not the resourceVersion: istiod itself writes into an object's status, which is no reason for a push.
+    """
+    found: dict[Key, str] = {}
+    for kind, namespace in sorted({(r["kind"], r["metadata"].get("namespace", "default")) for r in rules}):
+        names = {r["metadata"]["name"] for r in rules if r["kind"] == kind}
+        resource = f"{kind.lower()}.{rules_group(rules, kind)}"
+        for item in kube.json("get", resource, "-n", namespace)["items"]:
+            if item["metadata"]["name"] in names:
+                found[kind, namespace, item["metadata"]["name"]] = _identity(item)
+    return found
+
+
+def _identity(item: Mapping[str, Any]) -> str:
+    return f"{item['metadata'].get('uid', '')}/{item['metadata'].get('generation', 0)}"
+
+
+def rules_group(rules: Sequence[Rule], kind: str) -> str:
+    """The API group of a kind."""
+    return str(next(r["apiVersion"] for r in rules if r["kind"] == kind).partition("/")[0])
+
+
+@dataclass(frozen=True)
+class Look:
+    """What each istiod said when it was asked once, from `began` to `ended` (monotonic time)."""
+
+    began: float
+    ended: float
+    read: Mapping[str, Mapping[Key, str]]
+    """By istiod: the rules that it has read, as `identities` has them."""
+    proxies: Mapping[str, Proxy]
+
+    def newest(self, istiod: str) -> int:
+        """The newest push that an istiod has sent."""
+        return max((proxy.push for proxy in self.proxies.values() if proxy.istiod == istiod), default=0)
+
+
+def _look(istiods: Mapping[str, Ask], keys: set[Key]) -> Look:
+    began = time.monotonic()
+    read = {name: _read_by(ask("/debug/configz"), keys) for name, ask in istiods.items()}
+    known = _connected(istiods)
+    return Look(began, time.monotonic(), read, known)
+
+
+def _read_by(configz: str, keys: set[Key]) -> dict[Key, str]:
+    found = {}
+    with _of_its_form("/debug/configz"):
+        for item in json.loads(configz) or []:
+            key = (item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"])
+            if key in keys:
+                found[key] = _identity(item)
+    return found
+
+
+@contextmanager
+def _looking(istiods: Mapping[str, Ask], keys: set[Key]) -> Iterator[Callable[[], list[Look]]]:
+    """Ask the istiods again and again while the block runs; the value returns the looks so far, the first one from before it."""
+    looks = [_look(istiods, keys)]
+    errors: list[Exception] = []
+
+    def work(ended: threading.Event) -> None:
+        try:
+            while not ended.wait(_EVERY):
+                looks.append(_look(istiods, keys))
+        except Exception as error:  # raised where the looks are asked for
+            errors.append(error)
+
+    def so_far() -> list[Look]:
+        if errors:
+            raise errors[0]
+        return list(looks)
+
+    with beside(work, name="propagation", timeout=60):
+        yield so_far
+
+
+def propagate(
+    kube: Mesh, change: Callable[[], int], rules: Sequence[Rule], *, timeout: float = 20.0, only: Sequence[str] = ()
+) -> float:
+    """Make a change to rules and wait until the proxies have it; returns the seconds from the change until then.
+
+    Args:
+        kube: the cluster.
+        change: applies or deletes the rules; returns how many objects were changed. Nothing is waited for after 0.
+        rules: the objects that it changes.
+        timeout: deadline in seconds.
+        only: names of pods begin with one of these, where not every proxy is sent the rules.
+
+    Raises:
+        CheckFailed: a proxy rejects what it was sent; with istiod's words.
+        WaitTimeout: istiod has not read the rules, or a proxy has not been sent or not acknowledged them: which.
+    """
+    keys = {(r["kind"], r["metadata"].get("namespace", "default"), r["metadata"]["name"]) for r in rules}
+    with connect(kube) as istiods, _looking(istiods, keys) as so_far:
+        first = so_far()[0]
+        wanted = {
+            id for id in concerned(rules, first.proxies) if not only or first.proxies[id].name.startswith(tuple(only))
+        }
+        start = time.monotonic()
+        if not change():
+            return 0.0
+        seen: list[str] = []
+
+        def done() -> bool:
+            seen[:] = missing(so_far(), identities(kube, rules), wanted)
+            return not seen
+
+        until(
+            done, what="the proxies have the changed rules", timeout=timeout, every=_EVERY, last=lambda: "; ".join(seen)
+        )
+        return time.monotonic() - start
+
+
+def missing(looks: Sequence[Look], rules: Mapping[Key, str], wanted: set[str]) -> list[str]:
+    """What still lacks between a change and the proxies, one line each; empty when they have it.
+
+    Args:
+        looks: at the istiods, in the order of time, the first one before the change.
+        rules: those that were changed, as they are now; see `identities`.
+        wanted: ids of the proxies that are to have them; where there are none, any one will do.
+
+    Raises:
+        CheckFailed: a proxy rejects what it was sent. istiod keeps a rejection until the proxy accepts something newer:
+            one that was there before says nothing yet.
+    """
+    first, now = looks[0], looks[-1]
+    unread = [name for name, read in now.read.items() if read != rules]
+    if unread:
+        return [f"{name} has not read the rules yet" for name in unread]
+    if all(look.read == now.read for look in looks):
+        return []  # nothing of it was new to istiod
+    without = {name: _without(looks, name, rules) for name in now.read}
+    for id, proxy in now.proxies.items():
+        known = first.proxies[id].rejected if id in first.proxies else ""
+        if proxy.rejected not in ("", known) and proxy.push > without[proxy.istiod]:
+            raise CheckFailed(f"a proxy does not take the rules: {proxy.state}", fix="see `istioctl analyze`")
+    late = {id: p.state for id, p in now.proxies.items() if p.push <= without[p.istiod] or p.pending}
+    if not wanted:
+        return ["no proxy has been sent anything"] if len(late) == len(now.proxies) else []
+    return [late[id] for id in sorted(wanted & set(late))]
+
+
+def _without(looks: Sequence[Look], istiod: str, rules: Mapping[Key, str]) -> int:
+    """The newest push of an istiod of which is known that it was made before the change was read."""
+    unread = max((look.began for look in looks if look.read[istiod] != rules), default=looks[0].began)
+    early = [look for look in looks if look.ended <= unread + _GATHERED]
+    return max(look.newest(istiod) for look in early or looks[:1])

@@ -1,0 +1,1 @@
+"""Metrics, traces and logs, and how they agree."""

@@ -1,0 +1,215 @@
+"""Elasticsearch, a shipper on every machine and Kibana on the lab: deploying them, and who may do what."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from stackbook.cluster import manifests
+from stackbook.cluster.kube import pod_problem
+from stackbook.core.errors import CommandFailed
+from stackbook.core.waiting import until
+from stackbook.observability.logs import credentials, rsyslog_config, shipper_script
+from stackbook.observability.logs.client import INDICES, Store, opened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stackbook.cluster.kube import Kube
+    from stackbook.lab.lab import Lab
+    from stackbook.lab.step import Step
+
+NAMESPACE = credentials.NAMESPACE
+TEMPLATE = "logs"
+_KEYWORD: Mapping[str, Any] = {"type": "keyword", "ignore_above": 1024}
+MAPPINGS: Mapping[str, Any] = {
+    # What has no type here is kept and shown, but not searched: an application cannot blow up the index.
+    "dynamic": False,
+    "properties": {
+        "@timestamp": {"type": "date_nanos"},
+        "message": {"type": "text"},
+        "stream": _KEYWORD,
+        "lines": {"type": "integer"},
+        "node": _KEYWORD,
+        "service": _KEYWORD,
+        "version": _KEYWORD,
+        "request_id": _KEYWORD,
+        "kubernetes": {"properties": dict.fromkeys(("namespace", "pod", "uid", "container"), _KEYWORD)},
+        "access": {
+            "properties": {
+                "start": {"type": "date_nanos"},
+                **dict.fromkeys(
+                    ("method", "path", "host", "flags", "details", "cluster", "client", "direction"), _KEYWORD
+                ),
+                **{name: {"type": "integer"} for name in ("status", "milliseconds", "bytes")},
+            }
+        },
+    },
+}
+
+
+def node(kube: Kube) -> str:
+    """The machine that keeps the data: the last worker, or the only machine there is."""
+    nodes = kube.nodes()
+    workers = [n for n in nodes if "node-role.kubernetes.io/control-plane" not in n["metadata"]["labels"]]
+    return str((workers or nodes)[-1]["metadata"]["labels"]["kubernetes.io/hostname"])
+
+
+def start(lab: Lab, *, heap_mb: int, step: Step | None = None) -> int:
+    """Apply Elasticsearch without waiting for it; returns how many objects were changed. See `wait_started`.
+
+    While it starts, the machines get the shippers' images.
+    """
+    place = node(lab.kube)
+    lab.load_images("logs", on=[place] if lab.profile.target != "cluster" else None, step=step)
+    values = {"image_elasticsearch": lab.image("elasticsearch"), "node": place, "heap_mb": str(heap_mb),
+              "limit_mb": str(2 * heap_mb + 512)}  # fmt: skip
+    text = manifests.render("elasticsearch.yaml", fingerprint=_mark("elasticsearch.yaml", values), **values)
+    lab.kube.kubectl("create", "namespace", NAMESPACE, check=False)
+    changed = credentials.ensure(lab.kube) + lab.kube.apply(text)
+    lab.load_images("fluentd", step=step)
+    return changed
+
+
+def wait_started(lab: Lab, *, timeout: float = 150.0) -> None:
+    """Wait until Elasticsearch answers and has its shards.
+
+    Raises:
+        WaitTimeout: it does not; with the likely cause.
+        CheckFailed: it refuses the password.
+    """
+    with opened(lab.kube, timeout=timeout) as store:
+        wait_healthy(lab, store)
+
+
+def wait_healthy(lab: Lab, store: Store, *, timeout: float = 60.0) -> None:
+    """Wait until each index has its shard; says how many have not."""
+
+    def seen() -> Any:
+        return store.client.cluster.health()
+
+    until(lambda: seen()["status"] in ("green", "yellow") and seen()["initializing_shards"] == 0,
+          what="Elasticsearch has its shards", timeout=timeout, every=0.3,
+          last=lambda: f"{seen()['status']}, {seen()['unassigned_shards']} shards unassigned",
+          cause=lambda: lab.kube.explain(NAMESPACE, "app=elasticsearch"))  # fmt: skip
+
+
+def template(store: Store) -> None:
+    """What each day's index is like: one shard, no copy (there is one node), fields with types, searchable after 1 s."""
+    settings = {"number_of_shards": 1, "number_of_replicas": 0, "refresh_interval": "1s"}
+    store.client.indices.put_index_template(
+        name=TEMPLATE,
+        index_patterns=[INDICES],
+        priority=200,
+        template={"settings": settings, "mappings": dict(MAPPINGS)},
+    )
+
+
+def flavour(lab: Lab) -> str:
+    """Which shipper runs here: Fluentd as in the guide where images can be pulled, else rsyslog."""
+    return "fluentd" if lab.sources.pulled("fluentd") else "rsyslog"
+
+
+def ship(lab: Lab, *, retention_days: int, step: Step | None = None, timeout: float = 90.0) -> int:
+    """Put a shipper and a pulse on every machine, and the end of old indices; returns how many objects were changed.
+
+    Raises:
+        WaitTimeout: one of them is not Ready; says why.
+    """
+    lab.load_images("fluentd", "apps", step=step)
+    kind = flavour(lab)
+    # Its configuration first: a pod that does not find it waits a minute before it looks again.
+    changed = lab.kube.apply(_configuration()) if kind == "rsyslog" else 0
+    changed += lab.kube.apply(shipper(lab))
+    values = {"image_tools": lab.image("tools"), "retention_days": str(retention_days)}
+    changed += lab.kube.apply(manifests.render("pulse.yaml", **values))
+    for workload in ("daemonset/shipper", "daemonset/pulse"):
+        lab.kube.wait_rollout(NAMESPACE, workload, timeout=timeout)
+    return changed
+
+
+def shipper(lab: Lab) -> str:
+    """The manifest of the shipper, with a mark of its configuration so that a change of it starts new pods."""
+    if flavour(lab) == "rsyslog":
+        values = {"image_shipper": lab.image("rsyslog")}
+        mark = _mark("rsyslog.yaml", {**values, **_configuration()["data"]}, known=values)
+        return manifests.render("rsyslog.yaml", fingerprint=mark, **values)
+    values = {"image_shipper": lab.image("fluentd")}
+    return manifests.render("fluentd.yaml", fingerprint=_mark("fluentd.yaml", values), **values)
+
+
+def _configuration() -> dict[str, Any]:
+    """The ConfigMap of rsyslog."""
+    text = rsyslog_config.render(server=credentials.SERVER, port=9200)
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "shipper", "namespace": NAMESPACE},
+        "data": {"rsyslog.conf": text, "run.sh": shipper_script.SCRIPT},
+    }
+
+
+def kibana(lab: Lab, *, timeout: float = 240.0) -> int:
+    """Deploy Kibana and wait for it, where images are pulled; returns how many objects were changed.
+
+    Raises:
+        WaitTimeout: it is not Ready; says why.
+    """
+    with opened(lab.kube) as store:
+        password = credentials.access(lab.kube).passwords["kibana"]
+        store.client.security.change_password(username="kibana_system", password=password.reveal())
+    lab.load_images("kibana")
+    changed = lab.kube.apply(manifests.render("kibana.yaml", image_kibana=lab.image("kibana")))
+    lab.kube.wait_rollout(NAMESPACE, "deployment/kibana", timeout=timeout)
+    return changed
+
+
+def _mark(name: str, values: Mapping[str, str], *, known: Mapping[str, str] | None = None) -> str:
+    text = manifests.render(name, fingerprint="", **(values if known is None else known))
+    return hashlib.sha256(repr((text, sorted(values.items()))).encode()).hexdigest()[:16]
+
+
+def shippers(kube: Kube) -> list[dict[str, Any]]:
+    """The shipper of each machine: node, pod, whether it is Ready, and why not; a line too where there is none."""
+    pods = {p["spec"].get("nodeName", ""): p for p in kube.pods(NAMESPACE, "app=shipper")}
+    rows = []
+    for name in [n["metadata"]["name"] for n in kube.nodes()]:
+        pod = pods.get(name)
+        problem = pod_problem(pod) if pod else "there is none"
+        rows.append(
+            {"node": name, "pod": pod["metadata"]["name"] if pod else "", "ready": not problem, "problem": problem}
+        )
+    return rows
+
+
+def restart(kube: Kube, *apps: str, timeout: float = 120.0) -> None:
+    """Delete the pods with these labels `app`, and wait until as many new ones are Ready."""
+    selector = f"app in ({','.join(apps)})"
+    old = {p["metadata"]["uid"] for p in kube.pods(NAMESPACE, selector)}
+    kube.kubectl("delete", "pod", "-n", NAMESPACE, "-l", selector, "--wait=false")
+
+    def anew() -> bool:
+        pods = kube.pods(NAMESPACE, selector)
+        fresh = [p for p in pods if p["metadata"]["uid"] not in old and not pod_problem(p)]
+        return len(fresh) == len(pods) >= len(old)
+
+    until(anew, what=f"new pods of {' and '.join(apps)} are Ready", timeout=timeout, every=0.5, tolerate=(CommandFailed,),
+          cause=lambda: kube.explain(NAMESPACE, selector))  # fmt: skip
+
+
+@contextlib.contextmanager
+def away(kube: Kube) -> Iterator[None]:
+    """Elasticsearch is stopped while the block runs, and answers again afterwards."""
+    scale = ("scale", "statefulset/elasticsearch", "-n", NAMESPACE)
+    try:
+        kube.kubectl(*scale, "--replicas=0")
+        until(
+            lambda: not kube.pods(NAMESPACE, "app=elasticsearch"), what="Elasticsearch has ended", timeout=60, every=0.3
+        )
+        yield
+    finally:
+        kube.kubectl(*scale, "--replicas=1")
+        with opened(kube, timeout=150):
+            pass

@@ -1,0 +1,83 @@
+"""Plots of logs: what Kibana's Discover draws, how soon a line is found, and the way of numbered lines over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stackbook.analysis.display import PALETTE
+
+_HATCHES = ("", "//", "..", "xx", "\\\\", "++")
+
+
+def bars(counts: pd.DataFrame, *, seconds: int, title: str) -> Any:
+    """Lines in each span of time, stacked by value; `counts` as of `reading.histogram`."""
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots()
+    table = counts.pivot_table(index="time", columns="value", values="lines", aggfunc="sum", fill_value=0)
+    table = table[table.sum().sort_values(ascending=False).index]
+    begin = table.index.min() if len(table) else 0.0
+    base = np.zeros(len(table))
+    for number, name in enumerate(table.columns):
+        axes.bar(table.index - begin, table[name], 0.9 * seconds, bottom=base, label=str(name), align="edge",
+                 color=PALETTE[number % len(PALETTE)], hatch=_HATCHES[number % len(_HATCHES)], edgecolor="white")  # fmt: skip
+        base = base + table[name].to_numpy()
+    axes.set(title=title, xlabel="time in s", ylabel=f"lines in {seconds} s")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return fig
+
+
+def latency(found: pd.DataFrame, *, limit: float) -> Any:
+    """How soon each line was found, by machine, with the limit that is promised; `found` as of `delivery.observation`."""
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots()
+    begin = found["time"].min()
+    for number, (node, part) in enumerate(found.groupby("node")):
+        axes.plot(
+            part["time"] - begin,
+            part["latency"],
+            "os^Dv"[number % 5],
+            color=PALETTE[number % len(PALETTE)],
+            label=str(node),
+        )
+    axes.axhline(
+        found["latency"].median(), color=PALETTE[0], linewidth=1.5, label=f"median {found['latency'].median():.1f} s"
+    )
+    axes.axhline(limit, color=PALETTE[6], linewidth=2)
+    axes.annotate(f"promised: {limit:g} s", (0, limit), textcoords="offset points", xytext=(0, 5), fontsize=12)
+    axes.set(title="From the moment a line is written until a search finds it", xlabel="when it was written, in s",
+             ylabel="time in s", ylim=(0, 1.25 * limit))  # fmt: skip
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return fig
+
+
+def delivery(written: pd.DataFrame, seen: Sequence[tuple[float, int]], events: Sequence[tuple[float, str]]) -> Any:
+    """Lines written and lines found over time, with what was done meanwhile.
+
+    Args:
+        written: as of `delivery.arrived`.
+        seen: Unix time, and how many lines could be found then.
+        events: Unix time, and what was done.
+    """
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots()
+    times = np.sort(written["time"].to_numpy())
+    begin = times[0]
+    axes.step(
+        times - begin, np.arange(1, len(times) + 1), where="post", color=PALETTE[0], linewidth=2.5, label="written"
+    )
+    axes.step([at - begin for at, _ in seen], [count for _, count in seen], where="post", color=PALETTE[1], linestyle="--",
+              linewidth=2.5, label="found by a search")  # fmt: skip
+    for number, (at, label) in enumerate(events):
+        axes.axvline(
+            at - begin, color=PALETTE[2 + number % 5], linewidth=2, linestyle=("-.", ":", "-")[number % 3], label=label
+        )
+    axes.set(title="Numbered lines from every machine", xlabel="time in s", ylabel="lines")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return fig

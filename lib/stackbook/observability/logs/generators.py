@@ -1,0 +1,173 @@
+"""Pods that write to their log what is then looked for: numbered lines, and stack traces of three languages."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stackbook.core.waiting import until
+from stackbook.observability.logs.credentials import NAMESPACE
+
+if TYPE_CHECKING:
+    from stackbook.cluster.kube import Kube
+    from stackbook.lab.lab import Lab
+
+ROTATED_AT = 10 * 2**20
+"""The kubelet's containerLogMaxSize, where its configuration names none."""
+LOOKED_AT = 10.0
+"""Seconds between two looks of the kubelet at the size (containerLogMonitorInterval)."""
+ONE_ROTATION = 1.92
+"""How many times that size a log becomes: over once, to be rotated, and under twice, or the rest would fill another file."""
+_HEAD = 64  # bytes of a line besides its padding: time, stream, tag, run and number
+
+_NUMBERED = """
+pad=$(head -c "$PADDING" /dev/zero | tr '\\0' x)
+n=0
+while [ "$n" -lt "$LINES" ]; do
+  end=$((n + STEP))
+  [ "$end" -le "$LINES" ] || end=$LINES
+  while [ "$n" -lt "$end" ]; do n=$((n + 1)); echo "run $RUN line $n $pad"; done
+  sleep 0.2
+done
+sleep 3600
+"""
+
+PYTHON = """Traceback (most recent call last):
+  File "/app/orders.py", line 42, in place
+    stock.take(item, count)
+  File "/app/stock.py", line 7, in take
+    raise ValueError("three wanted, two there")
+ValueError: three wanted, two there"""
+JAVA = """java.lang.IllegalStateException: the order cannot be placed
+\tat shop.Orders.place(Orders.java:42)
+\tat shop.Main.main(Main.java:7)
+Caused by: java.io.IOException: the stock does not answer
+\tat shop.Stock.take(Stock.java:11)
+\t... 2 more"""
+GO = """panic: runtime error: index out of range [3] with length 3
+
+goroutine 1 [running]:
+main.take(...)
+\t/app/stock.go:11
+main.main()
+\t/app/main.go:7 +0x1d"""
+TRACES = {"Python": PYTHON, "Java": JAVA, "Go": GO}
+LONG = 40_000
+"""Characters of the long line: the container runtime cuts lines at 16 KiB."""
+
+_TRACES = """
+echo "before Python"
+printf '%s\\n' "$PYTHON"
+echo "before Java"
+printf '%s\\n' "$JAVA"
+echo "before Go"
+printf '%s\\n' "$GO"
+head -c "$LONG" /dev/zero | tr '\\0' y
+echo
+sleep 3600
+"""
+
+
+@dataclass(frozen=True)
+class Writers:
+    """Pods that write `lines` numbered lines in all, one pod on each machine; `share` is node → its number of lines."""
+
+    kube: Kube
+    run: str
+    share: dict[str, int]
+
+    @property
+    def lines(self) -> int:
+        """How many lines they write in all."""
+        return sum(self.share.values())
+
+    def pod(self, node: str) -> dict[str, Any]:
+        """The pod on a machine."""
+        found = self.kube.pods(NAMESPACE, f"run={self.run}")
+        return next(p for p in found if p["spec"]["nodeName"] == node)
+
+    def files(self, node: str) -> list[str]:
+        """The files of the pod's log on a machine, as its shipper sees them: more than one when it was rotated."""
+        pod = self.pod(node)["metadata"]
+        shipper = next(p for p in self.kube.pods(NAMESPACE, "app=shipper") if p["spec"]["nodeName"] == node)
+        folder = f"/var/log/pods/{NAMESPACE}_{pod['name']}_{pod['uid']}/lines"
+        return sorted(self.kube.exec(NAMESPACE, shipper["metadata"]["name"], "ls", folder).lines)
+
+    def wait_rotated(self, *, timeout: float = 60.0) -> None:
+        """Wait until the kubelet has rotated each pod's log.
+
+        Raises:
+            WaitTimeout: with the files that there are.
+        """
+        until(lambda: all(len(self.files(node)) > 1 for node in self.share), what="the kubelet has rotated each log",
+              timeout=timeout, every=1, last=lambda: "; ".join(f"{n}: {', '.join(self.files(n))}" for n in self.share))  # fmt: skip
+
+
+@contextlib.contextmanager
+def numbered(lab: Lab, lines: int, *, seconds: float = 22.0, filled: float = ONE_ROTATION) -> Iterator[Writers]:
+    """Have a pod on each machine write its share of `lines` numbered lines; the pods are gone after the block.
+
+    The lines are so long that each log passes the size at which the kubelet rotates it a little after half of them, and is
+    being written to when the kubelet does so; what is left then is too little for a second rotation.
+
+    Args:
+        lab: the lab.
+        lines: in all.
+        seconds: how long they write, about.
+        filled: how large each log becomes, as a multiple of the size at which the kubelet rotates it; below 1 it never does.
+    """
+    nodes = [str(n["metadata"]["name"]) for n in lab.kube.nodes()]
+    share = {name: lines // len(nodes) + (number < lines % len(nodes)) for number, name in enumerate(nodes)}
+    writers = Writers(lab.kube, secrets.token_hex(4), share)
+    pods = []
+    for name, count in share.items():
+        values = {
+            "RUN": writers.run,
+            "LINES": str(count),
+            "STEP": str(max(1, round(count * 0.2 / seconds))),
+            "PADDING": str(max(1, round(ROTATED_AT * filled / count) - _HEAD)),
+        }
+        pods.append(_pod(lab, f"lines-{writers.run}-{name}", "lines", _NUMBERED, values, run=writers.run, node=name))
+    try:
+        lab.kube.apply(pods)
+        yield writers
+    finally:
+        lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, "-l", f"run={writers.run}", "--wait=false", timeout=60)
+
+
+@contextlib.contextmanager
+def traces(lab: Lab) -> Iterator[str]:
+    """Have a pod write a stack trace of each language in `TRACES` and a line of `LONG` characters; yields the pod's name."""
+    name = f"traces-{secrets.token_hex(4)}"
+    values = {**{language.upper(): text for language, text in TRACES.items()}, "LONG": str(LONG)}
+    try:
+        lab.kube.apply(_pod(lab, name, "traces", _TRACES, values, run=name, node=""))
+        yield name
+    finally:
+        lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, name, "--ignore-not-found", "--wait=false", timeout=60)
+
+
+def _pod(
+    lab: Lab, name: str, container: str, script: str, values: dict[str, str], *, run: str, node: str
+) -> dict[str, Any]:
+    spec: dict[str, Any] = {
+        "terminationGracePeriodSeconds": 0,
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "tolerations": [{"operator": "Exists"}],
+        "containers": [{
+            "name": container,
+            "image": lab.image("tools"),
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["sh", "-c", script],
+            "env": [{"name": key, "value": value} for key, value in values.items()],
+            "resources": {"requests": {"cpu": "1m", "memory": "8Mi"}},
+        }],
+    }  # fmt: skip
+    if node:
+        spec["nodeName"] = node
+    meta = {"name": name, "namespace": NAMESPACE, "labels": {"app": container, "run": run}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}

@@ -1,0 +1,147 @@
+"""Prometheus on the lab: deploying it, and whether everything that should be scraped is."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from typing import TYPE_CHECKING
+
+from stackbook.cluster import manifests
+from stackbook.cluster.kube import pod_problem
+from stackbook.core.errors import WaitTimeout
+from stackbook.core.waiting import until
+from stackbook.mesh import istio
+from stackbook.observability.metrics.client import Prometheus
+from stackbook.observability.metrics.dialects import Vocabulary
+
+if TYPE_CHECKING:
+    from stackbook.lab.lab import Lab
+    from stackbook.lab.step import Step
+
+JOBS = ("cadvisor", "coredns", "envoy", "istiod", "kubelet", "prometheus")
+PROMETHEUS = "Prometheus"
+"""The turn of whoever kills it, or needs that nobody does: see `Lab.turn`."""
+_UNKNOWN, _NOT_YET = "Prometheus does not know it", "not scraped yet"
+
+
+def install(lab: Lab, words: Vocabulary, *, scrape: int, retention_hours: int, step: Step | None = None) -> int:
+    """Apply Prometheus and wait until it answers; returns how many objects were changed.
+
+    Args:
+        lab: the lab.
+        words: the metrics' names, for the alert.
+        scrape: seconds between two scrapes of a target; kubelets have twice the time.
+        retention_hours: how long samples are kept.
+        step: the step that the import of the image counts for.
+
+    Raises:
+        WaitTimeout: its pod is not Ready; says why.
+    """
+    lab.load_images("metrics", step=step)
+    values = {"scrape": str(scrape), "slow": str(2 * scrape), "retention": str(retention_hours), "errors": words.errors,
+              "requests": words.requests, "image_prometheus": lab.image("prometheus")}  # fmt: skip
+    mark = hashlib.sha256(manifests.render("prometheus.yaml", mark="", **values).encode()).hexdigest()[:16]
+    changed = lab.kube.apply(manifests.render("prometheus.yaml", mark=mark, **values))
+    lab.kube.wait_rollout(istio.NAMESPACE, "deployment/prometheus", timeout=180)
+    return changed
+
+
+def expected(lab: Lab) -> set[tuple[str, str]]:
+    """The targets that the cluster's own objects call for: (job, pod or node)."""
+    everywhere = lab.kube.json("get", "pods", "--all-namespaces")["items"]
+    alive = [p for p in everywhere if "deletionTimestamp" not in p["metadata"]]
+    pods = [p for p in alive if p["status"].get("phase") == "Running" and not pod_problem(p)]
+    found = {("prometheus", "localhost:9090")}
+    for pod in pods:
+        name, labels = pod["metadata"]["name"], pod["metadata"].get("labels", {})
+        containers = [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]
+        if any(port.get("name") == "http-envoy-prom" for c in containers for port in c.get("ports", [])):
+            found.add(("envoy", name))
+        if labels.get("app") == "istiod":
+            found.add(("istiod", name))
+        if labels.get("k8s-app") == "kube-dns":
+            found.add(("coredns", name))
+    for node in lab.kube.nodes():
+        found |= {("kubelet", node["metadata"]["name"]), ("cadvisor", node["metadata"]["name"])}
+    return found
+
+
+def missing(lab: Lab, prometheus: Prometheus) -> list[str]:
+    """What should be scraped and is not, one line each with the reason; empty when all is well."""
+    targets = {(str(t["job"]), str(t["instance"])): t for t in prometheus.targets().to_dict("records")}
+    found = []
+    for job, name in sorted(expected(lab)):
+        target = targets.get((job, name))
+        if target is None:
+            found.append(f"{job} {name}: {_UNKNOWN}")
+        elif target["health"] != "up":
+            found.append(f"{job} {name}: {target['error'] or _NOT_YET}")
+    return found
+
+
+def missing_in_the_end(lab: Lab, prometheus: Prometheus, *, timeout: float = 20.0) -> list[str]:
+    """`missing`, once no target is so new that Prometheus has not come to it yet, or after `timeout` seconds."""
+    found: list[str] = []
+
+    def settled() -> bool:
+        found[:] = missing(lab, prometheus)
+        return not any(line.endswith((_UNKNOWN, _NOT_YET)) for line in found)
+
+    with contextlib.suppress(WaitTimeout):
+        until(settled, what="Prometheus has come to each target", timeout=timeout, every=0.5)
+    return found
+
+
+def wait_scraped(
+    prometheus: Prometheus, *, after: float, jobs: tuple[str, ...] = ("envoy",), timeout: float = 30.0
+) -> float:
+    """Wait until each target of the jobs was scraped after `after`; returns the Unix time of the last such scrape.
+
+    A target that is down is left out; one that was not scraped yet is waited for: just started, Prometheus has of a proxy only
+    what that had told it before.
+
+    Raises:
+        WaitTimeout: with the targets that were not.
+    """
+    late: list[str] = []
+    newest = 0.0
+
+    def done() -> bool:
+        nonlocal newest
+        frame = prometheus.targets()
+        frame = frame[frame["job"].isin(jobs) & (frame["health"] != "down")]
+        late[:] = [str(name) for name in frame[frame["scraped"] <= after]["instance"]]
+        newest = float((frame["scraped"] + frame["seconds"]).max()) if len(frame) else 0.0
+        return len(frame) > 0 and not late
+
+    until(done, what="every proxy was scraped again", timeout=timeout, every=0.25, last=lambda: ", ".join(late[:8]))
+    return newest
+
+
+def dashboards(lab: Lab) -> list[dict[str, str]]:
+    """Kiali and Grafana: how each is opened where it runs, and why it does not where it does not run."""
+    rows = []
+    for name, shows in (("kiali", "the service graph"), ("grafana", "the golden signals")):
+        there = lab.kube.kubectl("get", f"deployment/{name}", "-n", istio.NAMESPACE, check=False).ok
+        opened = (
+            f"istioctl dashboard {name}"
+            if there
+            else f"an image only, and no registry is reached: {shows} as a plot here"
+        )
+        rows.append({"tool": name.capitalize(), "here": opened})
+    return rows
+
+
+def wait_complete(lab: Lab, prometheus: Prometheus, *, timeout: float = 60.0) -> None:
+    """Wait until everything that should be scraped is, and what is gone is no longer asked.
+
+    Raises:
+        WaitTimeout: with what is not, and why.
+    """
+
+    def wrong() -> list[str]:
+        gone = [f"{row['job']} {row['instance']}: {row['error']}" for row in prometheus.down().to_dict("records")]
+        return [*missing(lab, prometheus), *gone]
+
+    until(lambda: not wrong(), what="Prometheus scrapes everything", timeout=timeout, every=0.5,
+          last=lambda: "; ".join(wrong()[:4]))  # fmt: skip

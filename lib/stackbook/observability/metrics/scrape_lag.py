@@ -1,0 +1,194 @@
+"""The observer observed: how late a metric is, and what is lost when Prometheus dies."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from stackbook.core.errors import CheckFailed
+from stackbook.core.waiting import until
+from stackbook.mesh import istio
+from stackbook.observability.metrics.client import Prometheus
+from stackbook.observability.metrics.counting import service_counts
+from stackbook.observability.metrics.dialects import Vocabulary
+from stackbook.observability.metrics.panels import usage
+
+if TYPE_CHECKING:
+    from stackbook.cluster.kube import Kube
+    from stackbook.lab.lab import Lab
+
+
+def latency_of_observation(
+    prometheus: Prometheus,
+    words: Vocabulary,
+    request: Callable[[], object],
+    *,
+    service: str,
+    tries: int = 5,
+    every: float = 1.0,
+    timeout: float = 20.0,
+) -> list[float]:
+    """Seconds from the end of a request to the first answer of Prometheus that counts it, once per try.
+
+    The requests are spread over time, so that they meet the scrape interval at different points.
+
+    Args:
+        prometheus: the server.
+        words: the metrics' names.
+        request: sends one request to the service; nobody else sends any meanwhile.
+        service: whose counter is watched.
+        tries: how often.
+        every: seconds from one request to the next, at least.
+        timeout: deadline in seconds, after the last request.
+
+    Raises:
+        WaitTimeout: a request is not counted; says what the counter was.
+    """
+
+    def count() -> int:
+        found = service_counts(prometheus, words)
+        return int(found[found["service"] == service]["count"].sum())
+
+    first = count()
+    sent: list[float] = []
+    found: list[float] = []
+    start = time.monotonic()
+
+    def all_counted() -> bool:
+        if len(sent) < tries and time.monotonic() - start >= len(sent) * every:
+            request()
+            sent.append(time.monotonic())
+        counted, now = count() - first, time.monotonic()
+        found.extend(now - moment for moment in sent[len(found) : counted])
+        return len(found) >= tries
+
+    until(all_counted, what=f"Prometheus counts the requests to {service}", timeout=tries * every + timeout, every=0.1,
+          last=lambda: f"the counter was {first}, and is {count()} after {len(sent)} requests")  # fmt: skip
+    return found
+
+
+def restarts(kube: Kube, app: str) -> int:
+    """How often the containers of an app's pod in Istio's namespace were started anew."""
+    pods = kube.pods(istio.NAMESPACE, f"app={app}")
+    return sum(int(s["restartCount"]) for p in pods for s in p["status"].get("containerStatuses", []))
+
+
+def killed(lab: Lab, app: str, *, timeout: float = 90.0) -> float:
+    """Kill an app of Istio's namespace, and wait until the kubelet has started it anew and it is Ready; returns seconds.
+
+    By SIGKILL, as a crash would; where the machines are somebody else's, by a SIGTERM from within.
+
+    Raises:
+        CheckFailed: there is no such pod.
+        WaitTimeout: it did not come back; says why.
+    """
+    kube = lab.kube
+    pods = kube.pods(istio.NAMESPACE, f"app={app}")
+    if not pods:
+        raise CheckFailed(f"there is no pod of {app} in {istio.NAMESPACE}")
+    before, start = restarts(kube, app), time.monotonic()
+    if lab.profile.target == "cluster":
+        kube.exec(istio.NAMESPACE, pods[0]["metadata"]["name"], "sh", "-c", "kill -TERM 1", check=False)
+    else:
+        container = pods[0]["status"]["containerStatuses"][0]["containerID"].partition("//")[2]
+        machine = lab.machines[pods[0]["spec"]["nodeName"]]
+        machine.run(["ctr", "-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", container])
+    until(lambda: restarts(kube, app) > before, what=f"{app} is started anew", timeout=timeout, every=0.3,
+          cause=lambda: kube.explain(istio.NAMESPACE, f"app={app}"))  # fmt: skip
+    kube.wait_pods(istio.NAMESPACE, f"app={app}", count=1, timeout=timeout)
+    return time.monotonic() - start
+
+
+def firing(prometheus: Prometheus, name: str, *, timeout: float = 30.0) -> dict[str, str]:
+    """Wait until an alert fires; returns its labels, the service under `service` in either vocabulary.
+
+    Raises:
+        WaitTimeout: it did not; says which do.
+    """
+    found: list[dict[str, str]] = []
+
+    def fires() -> bool:
+        alerts = [alert for alert in prometheus.alerts() if alert["state"] == "firing"]
+        found[:] = [dict(alert["labels"]) for alert in alerts if alert["labels"]["alertname"] == name]
+        return bool(found)
+
+    until(fires, what=f"the alert {name} fires", timeout=timeout, every=0.3,
+          last=lambda: ", ".join(str(a["labels"]) for a in prometheus.alerts()) or "no alert is pending")  # fmt: skip
+    labels = found[0]
+    return {**labels, "service": labels.get("app") or labels.get("destination_canonical_service", "")}
+
+
+def samples(prometheus: Prometheus, *, at: float | None = None) -> tuple[float, int]:
+    """A moment (now, when `at` is None), and how many samples of `up` of the 10 minutes before it there are."""
+    moment = time.time() if at is None else at
+    found = prometheus.query("sum (count_over_time(up[10m]))", at=moment)
+    return moment, int(found["value"].sum())
+
+
+def gap(prometheus: Prometheus, *, since: float) -> float:
+    """The longest time in seconds between two samples of Prometheus' own `up` from 30 s before `since` until now."""
+    return longest_gap([moment for moment in prometheus.times('up{job="prometheus"}') if moment >= since - 30])
+
+
+def longest_gap(times: list[float]) -> float:
+    """The longest time between two neighbours.
+
+    >>> longest_gap([10.0, 15.0, 31.0, 35.0])
+    16.0
+    """
+    ordered = sorted(times)
+    return max((b - a for a, b in itertools.pairwise(ordered)), default=0.0)
+
+
+def wait_usage(kube: Kube, prometheus: Prometheus, *, namespaces: Sequence[str], timeout: float = 60.0) -> pd.DataFrame:
+    """Wait until each sidecar in these namespaces has a figure, and return what their pods' containers use (`panels.usage`).
+
+    cAdvisor looks every few seconds: the sidecar of a pod that has just started has no figure yet, or one of before its
+    programs began, of some KiB; none that runs has less than a MiB. Pods that have ended are left out: their last figures
+    can still be asked for.
+
+    Raises:
+        WaitTimeout: with the pods whose sidecars have none.
+    """
+    found = pd.DataFrame()
+
+    def without() -> list[str]:
+        nonlocal found
+        pods = {pod["metadata"]["name"]: pod for namespace in namespaces for pod in kube.pods(namespace)}
+        named = {name for name, pod in pods.items() if "istio-proxy" in _containers(pod)}
+        found = usage(prometheus)
+        found = found[found["namespace"].isin(namespaces) & found["pod"].isin(list(pods))]
+        seen = found[(found["container"] == "istio-proxy") & (found["memory"] > 2**20)]
+        return sorted(named - set(seen["pod"])) if named else ["no pod has a sidecar"]
+
+    until(lambda: not without(), what="each sidecar has a figure of cAdvisor", timeout=timeout, every=1,
+          last=lambda: ", ".join(without()))  # fmt: skip
+    return found
+
+
+def _containers(pod: dict[str, Any]) -> set[str]:
+    return {c["name"] for kind in ("containers", "initContainers") for c in pod["spec"].get(kind, ())}
+
+
+def memory_twice(lab: Lab, prometheus: Prometheus, *, app: str) -> tuple[float, float]:
+    """Bytes in use by an app's sidecar: as its own control group says, and as cAdvisor does, both without file cache.
+
+    Raises:
+        CheckFailed: cAdvisor has no figure for it.
+    """
+    name = str(lab.kube.pods("default", f"app={app}")[0]["metadata"]["name"])
+    script = (
+        "if [ -f /sys/fs/cgroup/memory.current ]; then d=/sys/fs/cgroup; u=$(cat $d/memory.current);"
+        " else d=/sys/fs/cgroup/memory; u=$(cat $d/memory.usage_in_bytes); fi;"
+        ' i=$(awk \'$1 == "inactive_file" || $1 == "total_inactive_file" {print $2}\' $d/memory.stat | tail -n 1); echo $((u - i))'
+    )
+    own = lab.kube.exec("default", name, "sh", "-c", script, container="istio-proxy").stdout
+    query = f'container_memory_working_set_bytes{{pod="{name}",container="istio-proxy"}}'
+    found = prometheus.query(query)
+    if found.empty:
+        raise CheckFailed(f"cAdvisor has no figure for the sidecar of {app}")
+    return float(own), float(found["value"].iloc[0])

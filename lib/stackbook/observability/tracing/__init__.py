@@ -1,0 +1,63 @@
+"""Traces: a real Jaeger, the mesh's spans as tables, and what a trace must look like.
+
+    with Jaeger(lab.kube) as jaeger:
+        frame = jaeger.traces([probe.trace_id])
+        problems(frame, hop("load", "reviews", hop("reviews", "ratings")))
+
+The parts: frames (one row per span), trees (what a trace must look like), telemetry (how the mesh traces), sending
+(requests that can be found again), sampling, switches (things turned off), protocols, headers, observation, figures.
+"""
+
+from stackbook.observability.tracing.deploy import install, ports, readiness
+from stackbook.observability.tracing.jaeger import NAMESPACE, Jaeger
+from stackbook.observability.tracing.probe import Probe, flood, send
+from stackbook.observability.tracing.span_table import COLUMNS, parse, spans
+from stackbook.observability.tracing.telemetry import (
+    PROVIDER,
+    TRACER,
+    Tracer,
+    built_in,
+    ensure_provider,
+    in_force,
+    prompt,
+    provider_kinds,
+    sampled,
+    share_in_proxies,
+    tracers,
+    untraced,
+)
+from stackbook.observability.tracing.trace_tree import Hop, edges, hop, misnested, outline, page, problems
+
+__all__ = [
+    "COLUMNS",
+    "NAMESPACE",
+    "PROVIDER",
+    "TRACER",
+    "Hop",
+    "Jaeger",
+    "Probe",
+    "Tracer",
+    "built_in",
+    "edges",
+    "ensure_provider",
+    "flood",
+    "hop",
+    "in_force",
+    "install",
+    "misnested",
+    "outline",
+    "page",
+    "parse",
+    "plain_id",
+    "ports",
+    "problems",
+    "prompt",
+    "provider_kinds",
+    "readiness",
+    "sampled",
+    "send",
+    "share_in_proxies",
+    "spans",
+    "tracers",
+    "untraced",
+]

@@ -1,0 +1,94 @@
+"""Deploying Jaeger: applied, waited for, and asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stackbook.cluster import manifests
+from stackbook.core.errors import CheckFailed, StackbookError
+from stackbook.core.waiting import until
+from stackbook.observability.tracing.jaeger import NAMESPACE, Jaeger
+
+if TYPE_CHECKING:
+    from stackbook.cluster.kube import Kube
+    from stackbook.lab.lab import Lab
+    from stackbook.lab.step import Step
+
+SELECTOR = "app=jaeger"
+PORTS = {"tracing": {80}, "zipkin": {9411}, "jaeger-collector": {4317, 4318, 9411}}
+"""The ports of the Services that Jaeger has here; the addon's collector has some more, of formats that are gone."""
+
+
+def install(lab: Lab, *, retention_hours: int, step: Step | None = None, timeout: float = 120.0) -> int:
+    """Apply Jaeger and wait until it answers; returns the number of changed objects.
+
+    Args:
+        lab: where.
+        retention_hours: how long spans are kept; a change of it starts a new Jaeger, without the old one's spans.
+        step: the step that this counts for.
+        timeout: deadline in seconds.
+
+    Raises:
+        WaitTimeout: it does not become ready; with the reason.
+    """
+    lab.load_images("tracing", step=step)
+    text = manifests.render("jaeger.yaml", image_jaeger=lab.image("jaeger"), retention=f"{retention_hours}h")
+    changed = lab.kube.apply(text)
+    if step:
+        step.changed += changed
+    lab.kube.wait_rollout(NAMESPACE, "deployment/jaeger", timeout=timeout)
+    answering(lab.kube, timeout=30)
+    return changed
+
+
+def answering(kube: Kube, *, timeout: float) -> None:
+    """Wait until Jaeger is Ready and its API answers.
+
+    Raises:
+        WaitTimeout: with what it said last, and why its pod is not Ready.
+    """
+    kube.wait_pods(NAMESPACE, SELECTOR, count=1, timeout=timeout)
+
+    def asked() -> bool:
+        with Jaeger(kube) as jaeger:
+            jaeger.services()
+        return True
+
+    until(asked, what="Jaeger answers", timeout=timeout, every=0.3, tolerate=(StackbookError,),
+          cause=lambda: kube.explain(NAMESPACE, SELECTOR))  # fmt: skip
+
+
+def ports(kube: Kube) -> list[dict[str, object]]:
+    """The Services that stand for Jaeger, as rows: name, ports, and the label of the pods behind it (K167, K174)."""
+    items = kube.json("get", "services", "-n", NAMESPACE)["items"]
+    return [
+        {
+            "service": item["metadata"]["name"],
+            "ports": ", ".join(str(n) for n in sorted(port["port"] for port in item["spec"]["ports"])),
+            "pods": ", ".join(f"{key}={value}" for key, value in item["spec"]["selector"].items()),
+        }
+        for item in items
+        if item["metadata"]["name"] in PORTS
+    ]
+
+
+def readiness(kube: Kube) -> str:
+    """That Jaeger is Ready, answers, and has its Services; returns what it knows in a few words.
+
+    Raises:
+        CheckFailed: a Service lacks a port, or has no pod behind it.
+        StackbookError: it does not answer.
+    """
+    listed = {item["metadata"]["name"]: item["spec"] for item in kube.json("get", "services", "-n", NAMESPACE)["items"]}
+    for name, ports in PORTS.items():
+        if name not in listed:
+            raise CheckFailed(f"there is no service {name} in {NAMESPACE}", fix="stackbook run --only 11")
+        if missing := ports - {port["port"] for port in listed[name]["ports"]}:
+            raise CheckFailed(f"the service {name} has no port {sorted(missing)}", fix="stackbook run --only 11")
+        if listed[name].get("selector") != {"app": "jaeger"}:
+            raise CheckFailed(
+                f"the service {name} stands for something else than Jaeger: {listed[name].get('selector')}"
+            )
+    kube.wait_pods(NAMESPACE, SELECTOR, count=1, timeout=5)
+    with Jaeger(kube) as jaeger:
+        return f"Jaeger answers and knows {len(jaeger.services())} services"

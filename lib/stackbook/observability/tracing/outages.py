@@ -1,0 +1,168 @@
+"""Things switched off and on again under a trace: header forwarding in a service, istiod, Jaeger itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from stackbook.core.errors import CheckFailed, StackbookError
+from stackbook.core.waiting import until
+from stackbook.machines.transports import Host
+from stackbook.mesh.rules import Rule, proxies
+from stackbook.observability.tracing import deploy
+from stackbook.observability.tracing.jaeger import NAMESPACE
+from stackbook.observability.tracing.telemetry import PROMPT, set_runtime
+
+if TYPE_CHECKING:
+    from stackbook.cluster.kube import Kube
+    from stackbook.traffic.testbed import Bench
+
+SWITCH = "FORWARD_TRACE_HEADERS"
+"""The environment variable of lib/apps' bookinfo: with "false" a service keeps the trace headers to itself."""
+CONTROL_PLANE = "deployment/istiod"
+
+
+def forwarding(kube: Kube, workload: str) -> bool:
+    """Whether a Deployment's program is told to hand the trace headers on; it does where it is told nothing."""
+    spec = kube.json("get", f"deployment/{workload}")["spec"]["template"]["spec"]
+    values = {e["name"]: e.get("value", "") for c in spec["containers"] for e in c.get("env", [])}
+    return str(values.get(SWITCH, "true")).lower() not in ("false", "0", "f")
+
+
+def _forward(kube: Kube, bench: Bench, workload: str, on: bool, timeout: float) -> None:
+    flag = f"{SWITCH}-" if on else f"{SWITCH}=false"
+    kube.kubectl("set", "env", f"deployment/{workload}", flag)
+    kube.wait_rollout("default", f"deployment/{workload}", timeout=timeout)
+    bench.settle()
+    set_runtime(kube, PROMPT, only=f"app={workload.partition('-')[0]}")
+
+
+@contextlib.contextmanager
+def not_forwarding(kube: Kube, bench: Bench, workload: str, *, timeout: float = 60.0) -> Iterator[None]:
+    """A workload's program keeps the trace headers to itself while the block runs; then it hands them on again.
+
+    Its pods are replaced twice, as the program reads the switch when it starts. The proxies of the new ones send each
+    span at once, too (see `telemetry.prompt`).
+
+    Raises:
+        WaitTimeout: the new pods are not Ready, or the sending proxy does not know them.
+    """
+    try:
+        _forward(kube, bench, workload, False, timeout)
+        yield
+    finally:
+        _forward(kube, bench, workload, True, timeout)
+
+
+@contextlib.contextmanager
+def without_istiod(kube: Kube, *, timeout: float = 60.0) -> Iterator[None]:
+    """No istiod while the block runs; then as many are started as before, which `reconnected` waits for.
+
+    Raises:
+        WaitTimeout: it does not stop.
+    """
+    before = int(kube.json("get", CONTROL_PLANE, "-n", NAMESPACE)["spec"]["replicas"])
+    try:
+        _scale(kube, 0)
+        until(lambda: not kube.pods(NAMESPACE, "app=istiod") and not _serving(kube), what="no istiod is serving",
+              timeout=timeout, every=0.2)  # fmt: skip
+        yield
+    finally:
+        _scale(kube, max(before, 1))
+
+
+@contextlib.contextmanager
+def reconnecting(kube: Kube) -> Iterator[set[str]]:
+    """When the block ends, istiod runs and each proxy that was connected to it is connected again; gives their ids."""
+    known = set(proxies(kube))
+    try:
+        yield known
+    finally:
+        reconnected(kube, known)
+
+
+def reconnected(kube: Kube, known: set[str], *, timeout: float = 90.0) -> None:
+    """Wait until istiod runs and these proxies are connected to it; one whose pod has been deleted is not waited for.
+
+    That takes some 20 s: a proxy's first try, as istiod went away, goes to the address of a pod that is no more, and is given
+    up only then (gRPC's minimum, https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md). Who is refused instead
+    tries again after pauses that grow to 30 s.
+
+    Raises:
+        WaitTimeout: istiod does not start, or a proxy is missing: which.
+    """
+    kube.wait_rollout(NAMESPACE, CONTROL_PLANE, timeout=timeout)
+    missing: set[str] = set()
+
+    def back() -> bool:
+        missing.clear()
+        missing.update(known - set(proxies(kube)))
+        if missing:
+            missing.intersection_update(_standing(kube))
+        return not missing
+
+    until(back, what="the proxies are connected to istiod again", timeout=timeout, every=0.3,
+          last=lambda: f"missing: {', '.join(sorted(missing))}", tolerate=(StackbookError,))  # fmt: skip
+
+
+def _standing(kube: Kube) -> set[str]:
+    """The pods that are not being deleted, by the ids that their proxies have."""
+    pods = [pod["metadata"] for pod in kube.json("get", "pods", "-A")["items"]]
+    return {f"{pod['name']}.{pod['namespace']}" for pod in pods if "deletionTimestamp" not in pod}
+
+
+def _scale(kube: Kube, count: int) -> None:
+    kube.kubectl("scale", CONTROL_PLANE, "-n", NAMESPACE, f"--replicas={count}")
+
+
+def _serving(kube: Kube) -> bool:
+    items = kube.json("get", "endpointslices", "-n", NAMESPACE, "-l", "kubernetes.io/service-name=istiod")["items"]
+    return any(e.get("conditions", {}).get("ready") for item in items for e in item.get("endpoints") or [])
+
+
+def refused(kube: Kube, rule: Rule) -> str:
+    """What the API server says against a rule while istiod, which checks it, is away; empty when it takes the rule.
+
+    It is given 2 s: the longer istiod is away, the longer the proxies wait before they look for it again (30 s at most).
+    """
+    flags = ("--request-timeout=2s", "-f", "-")
+    answer = kube.kubectl("apply", *flags, stdin=json.dumps(rule), check=False, timeout=60)
+    return "" if answer.ok else " ".join(answer.stderr.split())[-400:]
+
+
+def restarts(kube: Kube) -> int:
+    """How often Jaeger's container has been started again in its pod."""
+    pods = kube.pods(NAMESPACE, deploy.SELECTOR)
+    return sum(s["restartCount"] for pod in pods for s in pod["status"].get("containerStatuses", []))
+
+
+def kill(kube: Kube, machines: Mapping[str, Host], *, timeout: float = 200.0) -> tuple[float, float]:
+    """Kill Jaeger's process, without a word, and wait until Kubernetes has started it again and it answers.
+
+    Returns the Unix times of both. Kubernetes starts it at once, but lets a pause grow before each further time within
+    ten minutes: 10 s, 20 s, 40 s, …
+
+    Raises:
+        CheckFailed: there is no such container, or it runs on a machine that is not the lab's.
+        WaitTimeout: it does not come back.
+    """
+    pods = kube.pods(NAMESPACE, deploy.SELECTOR)
+    if len(pods) != 1:
+        raise CheckFailed(f"there are {len(pods)} pods of Jaeger")
+    node, container = str(pods[0]["spec"]["nodeName"]), _container(pods[0])
+    if node not in machines:
+        raise CheckFailed(f"Jaeger runs on {node}, which is no machine of this lab")
+    before = restarts(kube)
+    at = time.time()
+    machines[node].run(["ctr", "-n", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", container])
+    until(lambda: restarts(kube) > before, what="Jaeger's container is started again", timeout=timeout, every=0.3,
+          last=lambda: f"{restarts(kube)} restarts", cause=lambda: kube.explain(NAMESPACE, deploy.SELECTOR))  # fmt: skip
+    deploy.answering(kube, timeout=timeout)
+    return at, time.time()
+
+
+def _container(pod: Mapping[str, Any]) -> str:
+    return str(pod["status"]["containerStatuses"][0]["containerID"]).removeprefix("containerd://")

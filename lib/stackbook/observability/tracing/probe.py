@@ -1,0 +1,118 @@
+"""Requests whose traces can be found again: with an id of our own making, or with a mark in their path.
+
+They are sent by curl in the pod `load`, beside a sidecar. (The load program of chapter 06 gives the requests of one run
+ids that begin alike. Envoy decides by the first eight digits whether a request is sampled, so it would be all or none.)
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from stackbook.core.errors import CheckFailed, InputError
+from stackbook.observability.tracing.span_table import DECISIONS
+from stackbook.traffic.load_client import Executes
+
+_BLOCK = 'silent\nshow-error\noutput = "/dev/null"\nwrite-out = "%{http_code}\\n"\nmax-time = 20\n'
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One request that says itself which trace it belongs to, by W3C's traceparent.
+
+    https://www.w3.org/TR/trace-context/#traceparent-header: version, trace id, id of the parent span, flags.
+    """
+
+    url: str
+    trace_id: str = field(default_factory=lambda: secrets.token_hex(16))
+    parent_id: str = field(default_factory=lambda: secrets.token_hex(8))
+    request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    sampled: bool = True
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def traceparent(self) -> str:
+        """The header."""
+        return f"00-{self.trace_id}-{self.parent_id}-{'01' if self.sampled else '00'}"
+
+    @property
+    def all_headers(self) -> dict[str, str]:
+        """What is sent."""
+        return {"traceparent": self.traceparent, "x-request-id": self.request_id, **self.headers}
+
+
+def send(kube: Executes, *probes: Probe, rate: float = 0, parallel: int = 1) -> list[int]:
+    """Send the probes from the pod `load` and return their statuses.
+
+    One after the other, `rate` a second where one is given; or `parallel` at a time, their statuses in any order.
+
+    Raises:
+        CheckFailed: there is not one status for each.
+    """
+    return request(kube, [(probe.url, probe.all_headers) for probe in probes], rate=rate, parallel=parallel)
+
+
+def request(
+    kube: Executes, wanted: Sequence[tuple[str, Mapping[str, str]]], *, rate: float = 0, parallel: int = 1
+) -> list[int]:
+    """Send GETs, each with its headers and no others, and return their statuses; 0 where nothing answered."""
+    blocks = []
+    for url, headers in wanted:
+        lines = [f"header = {json.dumps(f'{name}: {value}')}" for name, value in headers.items()]
+        blocks.append("\n".join([f"url = {json.dumps(url)}", *lines]) + f"\n{_BLOCK}")
+    flags = ["--rate", f"{round(60 * rate)}/m"] if rate else []
+    flags += ["-Z", "--parallel-max", str(parallel)] if parallel > 1 else []
+    limit = 30.0 + len(wanted) * (1 / rate if rate else 0.1)
+    said = kube.exec(
+        "default", "load", "curl", *flags, "-K", "-",
+        container="capture", stdin="next\n".join(blocks), check=False, timeout=limit,
+    )  # fmt: skip
+    statuses = [int(line) for line in said.lines if line.strip().isdecimal()]
+    if len(statuses) != len(wanted):
+        raise CheckFailed(f"{len(statuses)} of {len(wanted)} requests have a status: {said.stderr.strip()[-300:]}")
+    return statuses
+
+
+def flood(kube: Executes, url: str, count: int, *, parallel: int = 8) -> str:
+    """Send `count` GETs without any id, so that the proxy makes one for each; returns the mark in their paths.
+
+    Up to 1 % may fail: a proxy decides on a request's trace before it is answered. (After a change of a listener the
+    callee's proxy cuts its old connections, with whatever is under way on them.)
+
+    Raises:
+        InputError: the count is out of range.
+        CheckFailed: more have failed, or one has no status at all: then the proxy may not have seen it.
+    """
+    if not 1 <= count <= 50_000:
+        raise InputError(f"count is {count}", fix="give 1 to 50000 requests")
+    mark = secrets.token_hex(8)
+    said = kube.exec(
+        "default", "load", "curl", "-sS", "-Z", "--parallel-max", str(parallel), "-m", "60", "-o", "/dev/null",
+        "-w", "%{http_code}\\n", f"{url}?mark={mark}&n=[1-{count}]",
+        container="capture", check=False, timeout=60 + count / 50,
+    )  # fmt: skip
+    statuses = [int(line) for line in said.lines if line.strip().isdecimal()]
+    good = statuses.count(200)
+    if len(statuses) != count or 0 in statuses or good < 0.99 * count:
+        raise CheckFailed(f"{good} of {count} requests are answered with 200: {said.stderr.strip()[-300:]}")
+    return mark
+
+
+def decisions(access_log: Sequence[str], mark: str) -> dict[str, str]:
+    """Request id → what the proxy decided about its trace, for the requests with a mark in their path.
+
+    The proxy notes it in the id itself, before it sends the request on; the id here is the one that it has then.
+    """
+    found = {}
+    for line in access_log:
+        try:
+            entry = json.loads(line)
+            path, id = str(entry["path"]), str(entry["request_id"])
+        except (ValueError, LookupError, TypeError):
+            continue  # Envoy's own log is in the same stream
+        if f"mark={mark}&" in path:
+            found[id] = DECISIONS.get(id[14:15], "")
+    return found

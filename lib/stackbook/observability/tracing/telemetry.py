@@ -1,0 +1,311 @@
+"""How the mesh traces: its provider, the Telemetry resource with the share of requests, and what the proxies make of it.
+
+https://istio.io/latest/docs/tasks/observability/distributed-tracing/telemetry-api/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from stackbook.core.errors import CheckFailed, CommandFailed
+from stackbook.core.waiting import until
+from stackbook.mesh.bookinfo import WORKLOADS
+from stackbook.mesh.rules import Rule, percent, propagate
+
+if TYPE_CHECKING:
+    from stackbook.cluster.kube import Kube
+
+NAMESPACE = "istio-system"
+NAME, PROVIDER = "mesh-default", "jaeger"
+RESOURCE = "telemetries.telemetry.istio.io"
+TRACER = "envoy.tracers.opentelemetry"
+COLLECTOR = "jaeger-collector.istio-system.svc.cluster.local"
+AT_ONCE, INTERVAL = "tracing.opentelemetry.min_flush_spans", "tracing.opentelemetry.flush_interval_ms"
+"""Envoy's runtime keys: each of its threads sends spans when it has so many (5), and every so many ms (5000) what it has.
+
+github.com/envoyproxy/envoy source/extensions/tracers/opentelemetry/tracer.cc; a new interval counts from the next time on.
+"""
+PROMPT = {AT_ONCE: "1", INTERVAL: "1000"}
+
+
+def rule(share: float, *, provider: str = PROVIDER, namespace: str = NAMESPACE) -> Rule:
+    """The Telemetry resource that has `share` percent of requests traced; in the root namespace, for the whole mesh.
+
+    Raises:
+        InputError: the share is no percentage.
+    """
+    tracing = {"providers": [{"name": provider}], "randomSamplingPercentage": percent("sampling", share)}
+    return {
+        "apiVersion": "telemetry.istio.io/v1",
+        "kind": "Telemetry",
+        "metadata": {"name": NAME, "namespace": namespace},
+        "spec": {"tracing": [tracing]},
+    }
+
+
+def providers(kube: Kube) -> list[dict[str, Any]]:
+    """The extension providers in the mesh's configuration."""
+    mesh = yaml.safe_load(kube.json("get", "configmap", "istio", "-n", NAMESPACE)["data"]["mesh"])
+    return list(mesh.get("extensionProviders") or [])
+
+
+def provider_kinds(kube: Kube) -> dict[str, str]:
+    """Name → kind (opentelemetry, zipkin, …) of each extension provider (K169)."""
+    return {str(entry["name"]): next(kind for kind in entry if kind != "name") for entry in providers(kube)}
+
+
+def ensure_provider(kube: Kube) -> int:
+    """Add the provider `jaeger` to the mesh's configuration where its profile has none; returns 1 when it was added.
+
+    Raises:
+        CheckFailed: there is one of that name that sends spans elsewhere.
+    """
+    wanted = {"name": PROVIDER, "opentelemetry": {"service": COLLECTOR, "port": 4317}}
+    for entry in providers(kube):
+        if entry["name"] == PROVIDER:
+            if entry != wanted:
+                raise CheckFailed(f"the mesh's provider {PROVIDER} is another: {entry}", fix="stackbook run --only 05")
+            return 0
+    config = kube.json("get", "configmap", "istio", "-n", NAMESPACE)
+    mesh = yaml.safe_load(config["data"]["mesh"])
+    mesh["extensionProviders"] = [*(mesh.get("extensionProviders") or []), wanted]
+    patch = {"data": {"mesh": yaml.safe_dump(mesh, sort_keys=False)}}
+    kube.kubectl("patch", "configmap", "istio", "-n", NAMESPACE, "--type", "merge", "-p", json.dumps(patch))
+    return 1
+
+
+def found(kube: Kube) -> list[Rule]:
+    """The Telemetry resources of the root namespace that say something about tracing."""
+    items = kube.json("get", RESOURCE, "-n", NAMESPACE)["items"]
+    return [_plain(item) for item in items if item["spec"].get("tracing")]
+
+
+def _plain(item: dict[str, Any]) -> Rule:
+    metadata = {name: item["metadata"][name] for name in ("name", "namespace")}
+    return {"apiVersion": item["apiVersion"], "kind": item["kind"], "metadata": metadata, "spec": item["spec"]}
+
+
+def in_force(kube: Kube, share: float) -> float:
+    """Have `share` percent of requests traced from now on; returns the seconds until all proxies had that."""
+    wanted = rule(share)
+    return propagate(kube, lambda: kube.apply([wanted]), [wanted])
+
+
+def take_away(kube: Kube) -> int:
+    """Delete the Telemetry resources about tracing, and wait for the proxies; returns how many there were."""
+    there = found(kube)
+    if there:
+        propagate(kube, lambda: kube.delete(there), there)
+    return len(there)
+
+
+def put_back(kube: Kube, before: Sequence[Rule], *, drain: bool = True) -> None:
+    """Bring the Telemetry resources about tracing back to those of `before`, and wait until all requests go by them.
+
+    Without `drain` only the proxies are waited for; requests on a connection of before go by what was.
+    """
+    names = {item["metadata"]["name"] for item in before}
+    now = found(kube)
+    added = [item for item in now if item["metadata"]["name"] not in names]
+    changed = [item for item in before if item not in now]
+    if added:
+        propagate(kube, lambda: kube.delete(added), added)
+    if changed:
+        propagate(kube, lambda: kube.apply(changed), changed)
+    if drain and (added or changed):
+        drained(kube)
+
+
+@contextlib.contextmanager
+def untraced(kube: Kube, *, drain: bool = True) -> Iterator[int]:
+    """A mesh without a Telemetry resource about tracing while the block runs; then those that were there come back.
+
+    Args:
+        kube: the cluster.
+        drain: see `put_back`; not needed where whoever comes next waits by itself (`observation.settled`).
+    """
+    before = found(kube)
+    try:
+        yield take_away(kube)
+    finally:
+        put_back(kube, before, drain=drain)
+
+
+@contextlib.contextmanager
+def sampled(kube: Kube, share: float) -> Iterator[float]:
+    """So many percent of requests traced while the block runs, and then as before; gives the seconds that it took."""
+    before = found(kube)
+    try:
+        yield in_force(kube, share)
+    finally:
+        put_back(kube, before)
+
+
+@dataclass(frozen=True)
+class Tracer:
+    """What one listener of a proxy is told about tracing."""
+
+    name: str
+    cluster: str
+    share: float
+
+
+def _ask(kube: Kube, workload: str, method: str, path: str, namespace: str = "default") -> str:
+    argv = ("pilot-agent", "request", method, path)
+    return kube.exec(namespace, workload, *argv, container="istio-proxy", timeout=60).stdout
+
+
+def _proxies(kube: Kube, only: str = "") -> list[tuple[str, str]]:
+    """Namespace and pod of bookinfo's proxies, the bench's and the ingress gateway's, or of those that a selector has."""
+    where = [("default", only or "app notin (outside)"), *([] if only else [(NAMESPACE, "istio=ingressgateway")])]
+    return [
+        (namespace, str(pod["metadata"]["name"]))
+        for namespace, selector in where
+        for pod in kube.pods(namespace, selector)
+        if any(c["name"] == "istio-proxy" for c in [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])])
+    ]
+
+
+def drained(kube: Kube, *, timeout: float = 75.0) -> None:
+    """Wait until no proxy has connections left that go by a listener of before; see `mesh.DRAIN`.
+
+    Raises:
+        WaitTimeout: with the proxies that have.
+    """
+    closed: set[tuple[str, str]] = set()
+
+    def draining(target: tuple[str, str]) -> int:
+        namespace, pod = target
+        said = _ask(kube, pod, "GET", "stats?filter=^listener_manager.total_.*_draining$", namespace)
+        counts = [int(line.rpartition(":")[2]) for line in said.splitlines() if line.startswith("listener_manager.")]
+        if len(counts) != 2:
+            raise CheckFailed(f"the proxy of {pod} does not say what it drains: {said.strip()[:200]}")
+        return sum(counts)
+
+    def open_in(targets: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        with ThreadPoolExecutor(3) as pool:
+            counts = dict(zip(targets, pool.map(draining, targets), strict=True))
+        closed.update(target for target, count in counts.items() if not count)
+        return {target: count for target, count in counts.items() if count}
+
+    def done() -> bool:
+        targets = [target for target in _proxies(kube) if target not in closed]
+        # They were told at the same time: while the first has not done, the others need not be asked.
+        return not open_in(targets[:1]) and not open_in(targets[1:])
+
+    until(done, what="connections of earlier listeners are closed", timeout=timeout, every=0.5,
+          tolerate=(CommandFailed,),  # a pod that goes while it is asked
+          last=lambda: ", ".join(f"{pod}: {count}" for (_, pod), count in open_in(_proxies(kube)).items()))  # fmt: skip
+
+
+def tracers(kube: Kube, workload: str, namespace: str = "default") -> set[Tracer]:
+    """The tracers in the listeners of a workload's proxy; empty when it has none (K166, K173)."""
+    dump = json.loads(_ask(kube, workload, "GET", "config_dump?resource=dynamic_listeners", namespace))
+    return set(_tracers(dump))
+
+
+def _tracers(node: Any) -> Iterator[Tracer]:
+    """The `tracing` blocks with a provider, wherever they stand."""
+    if isinstance(node, dict):
+        tracing = node.get("tracing")
+        if isinstance(tracing, dict) and "provider" in tracing:
+            typed = tracing["provider"].get("typed_config", {})
+            cluster = typed.get("grpc_service", {}).get("envoy_grpc", {}).get("cluster_name", "")
+            share = float(tracing.get("random_sampling", {}).get("value", 0.0))
+            yield Tracer(tracing["provider"]["name"], cluster, share)
+        for name, value in node.items():
+            if name != "draining_state":  # a listener that takes no new connections any more
+                yield from _tracers(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _tracers(value)
+
+
+def share_in_proxies(kube: Kube) -> float:
+    """The percentage of requests that the proxies of bookinfo trace, all the same, with their spans sent to Jaeger.
+
+    Raises:
+        CheckFailed: the mesh lacks the provider, a proxy has no tracer or another one, or their percentages differ.
+    """
+    fix = "stackbook run --only 11"
+    if provider_kinds(kube).get(PROVIDER) != "opentelemetry":
+        raise CheckFailed(f"the mesh has no provider {PROVIDER} that speaks OpenTelemetry", fix=fix)
+    with ThreadPoolExecutor(3) as pool:
+        known = dict(zip(WORKLOADS, pool.map(lambda name: tracers(kube, f"deploy/{name}"), WORKLOADS), strict=True))
+    for workload, told in known.items():
+        if not told:
+            raise CheckFailed(f"the proxy of {workload} has no tracer", fix=fix)
+        if strange := [t for t in told if (t.name, t.cluster) != (TRACER, f"outbound|4317||{COLLECTOR}")]:
+            raise CheckFailed(f"the proxy of {workload} sends its spans elsewhere: {strange[0]}", fix=fix)
+    shares = {t.share for told in known.values() for t in told}
+    if len(shares) > 1 or not min(shares):
+        raise CheckFailed(f"the proxies trace different shares of requests, in percent: {sorted(shares)}", fix=fix)
+    return shares.pop()
+
+
+def built_in(kube: Kube, workload: str, namespace: str = "default") -> list[str]:
+    """The tracers that were compiled into a workload's proxy, as it lists them itself (K173)."""
+    for part in json.loads(_ask(kube, workload, "GET", "config_dump", namespace))["configs"]:
+        if part["@type"].endswith("BootstrapConfigDump"):
+            extensions = part["bootstrap"]["node"].get("extensions", [])
+            names = {e["name"] for e in extensions if e.get("category") == "envoy.tracers"}
+            return sorted(name for name in names if name.startswith("envoy.tracers."))  # old names are aliases
+    raise CheckFailed(f"the proxy of {workload} does not show its bootstrap configuration")
+
+
+def clusters(kube: Kube, workload: str, namespace: str = "default") -> set[tuple[str, int]]:
+    """Service and port of each outbound cluster that a workload's proxy knows (K167)."""
+    found = set()
+    for entry in json.loads(_ask(kube, workload, "GET", "clusters?format=json", namespace))["cluster_statuses"]:
+        direction, _, rest = entry["name"].partition("|")
+        if direction == "outbound":
+            port, _, name = rest.partition("|")
+            found.add((name.rpartition("|")[2], int(port)))
+    return found
+
+
+@contextlib.contextmanager
+def prompt(kube: Kube) -> Iterator[None]:
+    """The proxies send each span as soon as it ends while the block runs; then as they were told when they started."""
+    set_runtime(kube, PROMPT)
+    try:
+        yield
+    finally:
+        set_runtime(kube, dict.fromkeys(PROMPT, ""))
+
+
+def set_runtime(kube: Kube, values: Mapping[str, str], *, only: str = "") -> int:
+    """Override runtime keys in the proxies of bookinfo, of the bench and of the ingress; empty takes one back.
+
+    A proxy that is started later does not have them.
+
+    Args:
+        kube: the cluster.
+        values: by key.
+        only: label selector of pods in the namespace default; those pods alone are told.
+
+    Returns:
+        How many proxies were told.
+
+    Raises:
+        CheckFailed: a proxy does not take them.
+    """
+    targets = _proxies(kube, only)
+    query = "&".join(f"{key}={value}" for key, value in values.items())
+
+    def tell(target: tuple[str, str]) -> None:
+        namespace, pod = target
+        said = _ask(kube, pod, "POST", f"runtime_modify?{query}", namespace)
+        if "OK" not in said:
+            raise CheckFailed(f"the proxy of {pod} does not take {query}: {said.strip()[:200]}")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(tell, targets))
+    return len(targets)

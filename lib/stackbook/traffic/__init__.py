@@ -1,0 +1,1 @@
+"""Requests: load, the test bed, hypotheses about counted requests."""

@@ -1,0 +1,192 @@
+"""What rules predict of counted requests, as checks: pure functions of the table that `traffic.send` returns.
+
+Each chapter states one chance of a false alarm, alpha; `share_out` gives each of its checks an equal part, so that the
+chance that any of them alarms without reason is at most alpha (Bonferroni).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from stackbook.analysis import statistics
+from stackbook.analysis.statistics import Judged, ShareTest
+from stackbook.core.errors import CheckFailed, InputError
+from stackbook.mesh.rules import percent, seconds
+from stackbook.traffic.load_client import from_mesh
+
+Checks = dict[str, Judged]
+
+
+def share_out(alpha: float, checks: int) -> float:
+    """The part of a chapter's alpha for one of its checks."""
+    return statistics.check_chance("alpha", alpha, 0, 0.5) / checks
+
+
+def size_for(percents: Sequence[float], *, alpha: float, power: float) -> int:
+    """Requests of one group that tell each percentage from half of it, or from half its complement above 50.
+
+    Raises:
+        InputError: a percentage, alpha or power is out of range.
+
+    >>> size_for([30], alpha=1e-4, power=0.99)
+    306
+    """
+    needed = 50
+    for value in percents:
+        claim = percent("a percentage", value) / 100
+        if 0 < claim < 1:
+            other = claim / 2 if claim <= 0.5 else 1 - (1 - claim) / 2
+            needed = max(needed, statistics.sample_size(claim, alternative=other, alpha=alpha, power=power))
+    return needed
+
+
+def share(frame: pd.DataFrame, holds: pd.Series, claim: float, *, alpha: float, needed: int = 0) -> ShareTest:
+    """Judge the share of requests for which `holds`; those that the generator itself failed at do not count."""
+    counted = from_mesh(frame)
+    return statistics.test_share(int(holds[counted.index].sum()), len(counted), claim, alpha=alpha, needed=needed)
+
+
+def delayed(frame: pd.DataFrame, delay_seconds: float | str) -> pd.Series:
+    """Which requests took as long as an injected delay.
+
+    Envoy's timers may end a few milliseconds early, as they count from the last time that its event loop looked at the
+    clock (measured: 3 ms of 5 s); so 50 ms less, or a tenth of the delay, count as the delay.
+    """
+    delay = seconds("delay_seconds", delay_seconds)
+    return frame["seconds"] >= delay - min(0.05, delay / 10)
+
+
+def weight_checks(frame: pd.DataFrame, weights: Mapping[str, float], *, alpha: float, needed: int = 0) -> Checks:
+    """That each version serves its weight in percent, and that each request is answered with 200."""
+    found: Checks = {
+        f"served by {version}": share(frame, frame["version"] == version, weight / 100, alpha=alpha, needed=needed)
+        for version, weight in weights.items()
+    }
+    found["answered with 200"] = share(frame, frame["status"] == 200, 1.0, alpha=alpha, needed=needed)
+    return found
+
+
+def by_group(
+    frame: pd.DataFrame,
+    predicted: Mapping[str, Mapping[str, float]],
+    *,
+    alpha: float,
+    needed: int | Mapping[str, int] = 0,
+    column: str = "group",
+) -> Checks:
+    """`weight_checks` of each group, whose weights are `predicted` by its name; what is in no group is left out.
+
+    `needed` may be given by the group's name, too.
+    """
+    sizes = needed if isinstance(needed, Mapping) else dict.fromkeys(predicted, needed)
+    return {
+        f"{name}: {claim}": check
+        for name, weights in predicted.items()
+        for claim, check in weight_checks(
+            frame[frame[column] == name], weights, alpha=alpha, needed=sizes[name]
+        ).items()
+    }
+
+
+def fault_checks(
+    frame: pd.DataFrame,
+    *,
+    user: str,
+    abort_percent: float,
+    abort_status: int,
+    delay_percent: float,
+    delay_seconds: float | str,
+    weights: Mapping[str, float],
+    alpha: float,
+    needed: int = 0,
+) -> Checks:
+    """What faults for one user predict: the group `user` has them, the group `control` of the same batch has none.
+
+    Both are judged: the shares, that abort and delay are drawn independently, and the control's weights.
+    """
+    delay = seconds("delay_seconds", delay_seconds)
+    faulty, control = frame[frame["group"] == user], frame[frame["group"] == "control"]
+    aborted, slow = faulty["status"] == abort_status, delayed(faulty, delay)
+    counted = from_mesh(faulty).index
+    table = pd.crosstab(aborted[counted], slow[counted]).reindex(
+        index=[True, False], columns=[True, False], fill_value=0
+    )
+    found: Checks = {
+        f"{user}: aborted with {abort_status}": share(faulty, aborted, abort_percent / 100, alpha=alpha, needed=needed),
+        f"{user}: delayed by {delay:g} s": share(faulty, slow, delay_percent / 100, alpha=alpha, needed=needed),
+        f"{user}: otherwise 200": share(faulty, aborted | (faulty["status"] == 200), 1.0, alpha=alpha, needed=needed),
+        "control: delayed": share(control, delayed(control, delay), 0.0, alpha=alpha, needed=needed),
+    }
+    if 0 < abort_percent < 100 and 0 < delay_percent < 100:
+        found[f"{user}: abort and delay"] = statistics.independence(table.to_numpy(), alpha=alpha)
+    return found | {
+        f"control: {name}": c for name, c in weight_checks(control, weights, alpha=alpha, needed=needed).items()
+    }
+
+
+def page_shares(
+    *, abort_percent: float, delay_percent: float, delay_seconds: float | str, limit: float = 3.0, tries: int = 2
+) -> dict[str, float]:
+    """What a page sees whose own call has a time limit and is tried again.
+
+    Envoy draws the delay first, then the abort. A try is cut off after `limit` seconds where the delay is longer, so a
+    request takes a multiple of the limit and not the delay. Keys: "error", and "k time-outs" for each k (not where the
+    delay is within the limit: then no try is cut off).
+
+    >>> shares = page_shares(abort_percent=30, delay_percent=30, delay_seconds=5)
+    >>> round(shares["error"], 4), round(shares["2 time-outs"], 4)
+    (0.2601, 0.09)
+    """
+    a, d = percent("abort_percent", abort_percent) / 100, percent("delay_percent", delay_percent) / 100
+    if seconds("delay_seconds", delay_seconds) <= limit:
+        return {"error": a**tries}
+    cut, failed = d, d + (1 - d) * a
+    states = {0: 1.0}  # time-outs so far → chance that another try is due
+    ended = dict.fromkeys(range(tries + 1), 0.0)
+    for _ in range(tries):
+        following: dict[int, float] = {}
+        for count, chance in states.items():
+            ended[count] += chance * (1 - failed)
+            following[count] = following.get(count, 0.0) + chance * (failed - cut)
+            following[count + 1] = following.get(count + 1, 0.0) + chance * cut
+        states = following
+    for count, chance in states.items():
+        ended[count] += chance
+    return {"error": failed**tries, **{f"{count} time-outs": chance for count, chance in ended.items()}}
+
+
+def page_checks(
+    frame: pd.DataFrame, shares: Mapping[str, float], *, alpha: float, needed: int = 0, limit: float = 3.0
+) -> Checks:
+    """That a page shows an error, and takes its number of time limits, as often as `page_shares` predicts."""
+    limits = (frame["seconds"] // limit).astype(int)
+    found: Checks = {
+        "an error on the page": share(frame, frame["status"] >= 500, shares["error"], alpha=alpha, needed=needed)
+    }
+    for count in range(len(shares) - 1):  # all but "error"
+        claim = shares[f"{count} time-outs"]
+        found[f"{count * limit:g} s or a little more"] = share(
+            frame, limits == count, claim, alpha=alpha, needed=needed
+        )
+    return found
+
+
+def prove(checks: Mapping[str, Judged]) -> None:
+    """Raise where a check did not pass.
+
+    Raises:
+        CheckFailed: the claims that do not agree with what was counted, each with its numbers.
+        InputError: there is nothing to prove.
+    """
+    if not checks:
+        raise InputError("no check was made", fix="count something first")
+    failed = []
+    for name, check in checks.items():
+        if check.verdict != statistics.AGREES:
+            row = check.row()
+            seen = f"{row['observed']:.3f}" if isinstance(row["observed"], float) else row["observed"]
+            failed.append(f"{name}: {check.verdict}: predicted {row['predicted']}, observed {seen} of {row['n']}")
+    if failed:
+        raise CheckFailed("; ".join(failed))

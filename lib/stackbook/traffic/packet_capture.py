@@ -1,0 +1,120 @@
+"""What goes over the wire between two pods: packets captured by tcpdump, told apart as TLS or plain text."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from stackbook.core.errors import CheckFailed
+from stackbook.traffic.load_client import Executes, Plan, Source, flowing
+
+APPLICATION = "tcp port 9080 or tcp port 15001"
+"""What bookinfo's services speak on: their own port, and the one that a pod's outbound connections are turned to."""
+TLS, PLAIN, OTHER = "TLS record", "plain HTTP", "other"
+_TLS_TYPES = range(20, 25)  # RFC 8446 section 5.1; 24 is heartbeat, RFC 6520
+_METHODS = (b"GET ", b"POST ", b"PUT ", b"HEAD ", b"HTTP/1.", b"PRI * HTTP/2")
+
+
+@dataclass(frozen=True)
+class Capture:
+    """TCP payloads seen on one interface, in order; a packet without payload is left out."""
+
+    interface: str
+    payloads: tuple[bytes, ...]
+
+    def kinds(self) -> dict[str, int]:
+        """How many begin as a TLS record, how many as plain HTTP, how many as neither (the middle of a longer one)."""
+        counted = Counter(kind(payload) for payload in self.payloads)
+        return {name: counted[name] for name in (TLS, PLAIN, OTHER)}
+
+    def contains(self, text: str) -> bool:
+        """Whether a payload has this text as it stands."""
+        return any(text.encode() in payload for payload in self.payloads)
+
+
+def kind(payload: bytes) -> str:
+    """What a TCP payload begins with.
+
+    >>> kind(b"GET /reviews/0 HTTP/1.1")
+    'plain HTTP'
+    >>> kind(bytes.fromhex("1703030123") + b"...")
+    'TLS record'
+    """
+    if payload.startswith(_METHODS):
+        return PLAIN
+    if len(payload) >= 5 and payload[0] in _TLS_TYPES and payload[1] == 3 and payload[2] <= 4:
+        return TLS
+    return OTHER
+
+
+def parse(text: str, interface: str = "") -> Capture:
+    """The TCP payloads of what `tcpdump -nn -x` prints; packets that are not IPv4 TCP are left out."""
+    found = (_payload(packet) for packet in _packets(text.splitlines()))
+    return Capture(interface, tuple(payload for payload in found if payload))
+
+
+def _packets(lines: Iterable[str]) -> Iterable[bytes]:
+    """The packets' bytes from the IP header on: each packet is a line of text and lines of hexadecimal."""
+    current = ""
+    for line in lines:
+        digits = re.fullmatch(r"\s+0x([0-9a-f]{4}):\s+((?:[0-9a-f]{2,4}\s*)+)", line)
+        if digits is None or digits[1] == "0000":
+            if current:
+                yield bytes.fromhex(current)
+            current = ""
+        if digits:
+            current += digits[2].replace(" ", "")
+    if current:
+        yield bytes.fromhex(current)
+
+
+def _payload(packet: bytes) -> bytes:
+    """The TCP payload of an IPv4 packet (RFC 791, RFC 9293); empty where there is none."""
+    if len(packet) < 40 or packet[0] >> 4 != 4 or packet[9] != 6:
+        return b""
+    header = (packet[0] & 15) * 4
+    if len(packet) < header + 20:
+        return b""
+    total = int.from_bytes(packet[2:4], "big")
+    return packet[header + (packet[header + 12] >> 4) * 4 : total]
+
+
+def capture(
+    kube: Executes,
+    source: Source,
+    plan: Plan,
+    *,
+    interfaces: Iterable[str],
+    expression: str,
+    seconds: float = 3.0,
+    count: int = 60,
+) -> dict[str, Capture]:
+    """What the pod `load` sends and receives on its interfaces while traffic flows from it.
+
+    Args:
+        kube: the cluster.
+        source: the pod `load`, as the source of the traffic.
+        plan: the traffic; it flows as long as the capture takes.
+        interfaces: eth0 is the way to other pods, lo the way from the application to its sidecar.
+        expression: which packets, in tcpdump's words.
+        seconds: of the capture, at most.
+        count: packets, at most.
+
+    Raises:
+        CheckFailed: tcpdump could not capture; with what it said.
+    """
+    limits = ["timeout", f"{seconds:g}", "tcpdump", "-Z", "root", "-nn", "-x", "-s", "0", "-c", str(count)]
+
+    def one(interface: str) -> Capture:
+        argv = [*limits, "-i", interface, f"({expression}) and greater 80"]
+        answer = kube.exec("default", "load", *argv, container="capture", check=False, timeout=seconds + 30)
+        if f"listening on {interface}" not in answer.stderr:
+            raise CheckFailed(f"tcpdump on {interface} did not start: {answer.stderr.strip()[-300:]}")
+        return parse(answer.stdout, interface)
+
+    names = list(interfaces)
+    with flowing(source, plan), ThreadPoolExecutor(len(names)) as pool:
+        return dict(zip(names, pool.map(one, names), strict=True))
