@@ -4,7 +4,7 @@ PROFILE ?= embedded
 BIN := .venv/bin
 RUN_ARGS ?=
 
-.PHONY: help setup lab notebooks test test-fast lint bench bench-cold audit fetch reset clean
+.PHONY: help setup lab notebooks test test-more test-fast lint bench bench-cold audit fetch reset clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ test-fast: setup ## lint and the tests that need no lab
 test: ## everything: lint, unit tests, the live lab, its chapters, faults, reset
 	@STACKBOOK_BROWSER=1 tools/setup.sh
 	@tools/test.sh all
+
+test-more: ## what takes long and is not in CI: a second lab whose images all come from a registry
+	@STACKBOOK_BROWSER=1 tools/setup.sh
+	@tools/test.sh more
 
 bench: setup ## the lab against the same steps by bare commands; writes bench/<time>.json and a plot
 	@$(BIN)/python -m stackbook.app.benchmark

@@ -175,6 +175,7 @@ def run(profile: Path, *words: str) -> str:
     return done.output
 
 
+@pytest.mark.more
 def test_a_lab_comes_from_the_registry(pulled: Path, registry: Server) -> None:
     """Chapters 00 to 03 and 05 with everything official pulled; what the registry lacks is built or left out."""
     run(pulled, "--to", "03")
@@ -210,6 +211,7 @@ def test_a_lab_comes_from_the_registry(pulled: Path, registry: Server) -> None:
     assert row[1:4] == ["05", "pull", "docker.io/istio/pilot:1.31.0"] and row[4].startswith("sha256:"), row
 
 
+@pytest.mark.more
 def test_a_pull_that_fails_half_way_ends_in_the_build(pulled: Path, registry: Server, lab: Lab) -> None:
     """The registry still says that it has the image, and a layer of it is broken."""
     push(lab, registry, ("metrics",))
@@ -233,6 +235,7 @@ def test_a_pull_that_fails_half_way_ends_in_the_build(pulled: Path, registry: Se
         assert second.image("prometheus") in image_import.present(host)
 
 
+@pytest.mark.more
 def test_a_lab_that_only_pulls_says_what_is_missing(lab: Lab, registry: Server, pulled: Path, tmp_path: Path) -> None:
     """`images: pull`, and an image that the registry lost: one line with the registry's reason and the fix."""
     profile = written(tmp_path, registry, mode="pull")
