@@ -49,7 +49,7 @@ def test_plan_changes_nothing(lab: Lab) -> None:
     assert done.output.count("nothing to do") == 6, done.output
     other = stackbook("plan", "--to", "05", "-p", "flannel_backend", "host-gw")
     assert "03-flannel: would run" in other.output
-    assert "not so yet: the pod network runs the profile's backend" in other.output
+    assert "does not hold yet: the pod network runs the profile's backend" in other.output
     assert reset.compare(before, reset.snapshot()) == []
 
 

@@ -58,7 +58,7 @@ def _missing(lab: Lab) -> Iterator[str]:
         try:
             check.prove(lab)
         except StackbookError as error:
-            yield f"not so yet: {check.claim} ({str(error).splitlines()[0][:120]})"
+            yield f"does not hold yet: {check.claim} ({str(error).splitlines()[0][:120]})"
     wanted = {name.removeprefix("bundle:") for name in lab.components(lab.chapter.artifacts)}
     for entry in lab.artifacts.status():
         if entry.name in wanted and entry.state != "cached":

@@ -169,7 +169,7 @@ def _tools() -> Iterator[Requirement]:
 def _podman(host: LocalHost) -> Requirement:
     answer = host.run(["podman", "info", "--format", "{{.Version.Version}}"], check=False, timeout=60)
     found = answer.stdout.strip() if answer.ok else (answer.stderr.strip().splitlines() or ["no answer"])[-1][:200]
-    fix = "" if answer.ok else "run `podman info` and mend what it names"
+    fix = "" if answer.ok else "run `podman info` and correct what it reports"
     if answer.ok and (version := re.match(r"\d+", found)) and int(version[0]) < PODMAN:
         found = f"podman {found}, which has another JSON and no netavark"
         fix = f"use Debian 12 or Ubuntu 24.04, or install podman {PODMAN} or newer"

@@ -276,7 +276,7 @@ def _execute(current: Run, chapter: chapters.Chapter, values: Mapping[str, Any],
         outcome.outcome = "interrupted"
         current.outcomes.append(outcome)
         raise
-    except Exception as error:  # a notebook that is none, a full disk: the record of the run is kept all the same
+    except Exception as error:  # a file that is no notebook, a full disk: the record of the run is kept all the same
         outcome.reason = redact(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
     finally:
         os.environ.pop("STACKBOOK_RUN", None)

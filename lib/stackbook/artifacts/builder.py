@@ -1,4 +1,4 @@
-"""How each artifact is had: which recipes answer it, and the work itself, under a lock that other processes see."""
+"""Making artifacts: the recipes for each, and the work itself, under a lock that other processes see."""
 
 from __future__ import annotations
 

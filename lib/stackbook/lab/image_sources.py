@@ -88,10 +88,10 @@ class ImageSources:
         """
         image = self._catalogue.image(name)
         if self._mode == "pull":
-            fix = "mend the registry, or set images: auto, which builds what cannot be pulled"
+            fix = "repair the registry, or set images: auto, which builds what cannot be pulled"
             raise ArtifactUnavailable(f"{image.pulled_as} could not be pulled: {reason}", fix=fix)
         if not image.built and not image.instead:
-            raise ArtifactUnavailable(f"{image.pulled_as} could not be pulled: {reason}", fix="mend the registry")
+            raise ArtifactUnavailable(f"{image.pulled_as} could not be pulled: {reason}", fix="repair the registry")
         self._remember(image.set, f"its pull failed: {reason}")
 
     def to_pull(self, names: Iterable[str]) -> list[Image]:

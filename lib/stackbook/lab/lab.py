@@ -423,12 +423,12 @@ class Lab:
                         check.prove(self)
                     except StackbookError as error:
                         raise CheckFailed(
-                            f"{self.chapter.id} cannot start: not so: {check.claim}: {error.message}",
+                            f"{self.chapter.id}: precondition failed: {check.claim}: {error.message}",
                             fix=f"stackbook run --only {needed}",
                         ) from error
         self.record.append("preconditions", chapter=self.chapter.id, holds=True)
         print(
-            f"✓ what {self.chapter.id} needs is there" if self.chapter.needs else f"✓ {self.chapter.id} needs nothing"
+            f"✓ the preconditions of {self.chapter.id} hold" if self.chapter.needs else f"✓ {self.chapter.id} needs nothing"
         )
 
     def postconditions(self) -> None:

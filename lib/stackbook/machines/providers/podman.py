@@ -67,7 +67,7 @@ class Embedded:
         if not result.ok:
             last = (result.stderr.strip().splitlines() or ["it says nothing"])[-1]
             raise HostUnfit(
-                f"podman does not work on this host: {last}", fix="run `podman info` and mend what it names"
+                f"podman does not work on this host: {last}", fix="run `podman info` and correct what it reports"
             )
         info = json.loads(result.stdout)["host"]
         flags: list[str] = []
