@@ -11,17 +11,16 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from stackbook import __version__
 from stackbook.app import elevation, own_folders, streams
-from stackbook.core import ownership, paths
+from stackbook.core import paths
 from stackbook.core.errors import EXIT_INPUT, HostUnfit, InputError, StackbookError
 from stackbook.core.names import did_you_mean, profile_names, profile_path
 from stackbook.core.redact import redact
@@ -82,6 +81,7 @@ def _command(words: Sequence[str]) -> int:
         _refuse_early(options)
         if options.command in NEEDS_ROOT:
             become_root(options, words)
+        paths.spare_home()
         return int(options.function(options))
     finally:
         own_folders.give_back()
@@ -454,26 +454,9 @@ def _notebooks(options: argparse.Namespace) -> int:
     root = Path(options.root or paths.checkout()).resolve()
     if not (root / "notebooks").is_dir():
         raise InputError(f"{root} has no folder notebooks", fix="copy notebooks/ of the checkout there")
-    from stackbook.app import jupyter_access
+    from stackbook.app.serving import serve
 
-    access = jupyter_access.prepare(options.port)
-    argv = [sys.executable, "-m", "jupyterlab", *access.arguments, "--no-browser"]
-    argv += [f"--ServerApp.root_dir={root}", "--LabApp.default_url=/lab/tree/notebooks"]
-    argv += ["--allow-root"] if os.geteuid() == 0 else []
-    print(access.line(terminal=sys.stdout.isatty()), flush=True)
-    if ownership.user() is None:
-        os.execve(sys.executable, argv, access.environment)
-    return _served(argv, access.environment)
-
-
-def _served(argv: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Serve as a child: what the chapters write as root is given back when it ends."""
-    process = subprocess.Popen(argv, env=environment)
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:  # the terminal has told JupyterLab as well; SIGTERM comes here alone
-            process.terminate()
+    return serve(root, options.port)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,13 @@ from stackbook.core.errors import InputError
 _RUN = re.compile(r"\d{8}T\d{6}Z(-\d+)?|latest")
 _NOT_IN_A_PATH = {":": "a colon", ",": "a comma", "\n": "a line break"}
 """What podman reads as the end of a path in `-v` and `--mount`."""
+_OF_PROGRAMS = {
+    "IPYTHONDIR": "ipython",
+    "JUPYTER_CONFIG_DIR": "jupyter-config",
+    "JUPYTER_DATA_DIR": "jupyter-data",
+    "JUPYTER_RUNTIME_DIR": "jupyter-runtime",
+    "MPLCONFIGDIR": "matplotlib",
+}
 
 
 def _chosen(variable: str) -> Path | None:
@@ -67,10 +74,25 @@ def state(lab: str) -> Path:
 def written() -> list[Path]:
     """What stackbook has in the folders of runs and of states: other things may lie there as well."""
     made = [path for path in _inside(runs()) if _RUN.fullmatch(path.name)]
+    made += [programs()] if programs().is_dir() else []
     for lock in _inside(states()):
         if lock.suffix == ".lock":
             made += [path for path in (lock, lock.with_suffix("")) if path.exists()]
     return made
+
+
+def programs() -> Path:
+    """Under sudo, where programs that run as root keep their own settings and caches: nothing of root's comes into the user's HOME."""
+    return states() / ".programs"
+
+
+def spare_home() -> None:
+    """Under sudo, have IPython, Jupyter and matplotlib of this process and its children write below `programs`."""
+    if ownership.user() is None:
+        return
+    ownership.make(states(), mode=0o700)
+    for variable, name in _OF_PROGRAMS.items():
+        os.environ[variable] = str(ownership.make(programs() / name, mode=0o700))
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -428,7 +428,9 @@ class Lab:
                         ) from error
         self.record.append("preconditions", chapter=self.chapter.id, holds=True)
         print(
-            f"✓ the preconditions of {self.chapter.id} hold" if self.chapter.needs else f"✓ {self.chapter.id} needs nothing"
+            f"✓ the preconditions of {self.chapter.id} hold"
+            if self.chapter.needs
+            else f"✓ {self.chapter.id} needs nothing"
         )
 
     def postconditions(self) -> None:

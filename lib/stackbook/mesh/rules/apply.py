@@ -185,7 +185,9 @@ def parsed(*rules: Rule | str) -> list[Rule]:
         found = [item for text in texts for item in yaml.safe_load_all(text) if item]
     # Beside its own errors, a date that is none, or a list as a key.
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"a rule is no YAML: {' '.join(str(error).split())[:200]}", fix="correct the YAML at that place") from error
+        raise InputError(
+            f"a rule is no YAML: {' '.join(str(error).split())[:200]}", fix="correct the YAML at that place"
+        ) from error
     for item in found:
         named = isinstance(item, dict) and item.get("kind") and isinstance(item.get("metadata"), dict)
         if not named or not item["metadata"].get("name"):

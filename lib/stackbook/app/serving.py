@@ -1,0 +1,78 @@
+"""JupyterLab on loopback with its token: as the user who asked for it, never as root for somebody who came by sudo."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from stackbook.app import jupyter_access
+from stackbook.app.jupyter_access import Access
+from stackbook.app.kernel_helper import SOCKET, Helper, specification
+from stackbook.core import ownership, paths, temp_dirs
+from stackbook.core.ownership import User
+
+
+def serve(root: Path, port: int) -> int:
+    """Serve the notebooks until JupyterLab ends; returns its exit status.
+
+    Args:
+        root: the folder with notebooks/ in it.
+        port: of loopback, the first to try.
+
+    Raises:
+        InputError: no port is free.
+    """
+    access = jupyter_access.prepare(port)
+    argv = [sys.executable, "-m", "jupyterlab", *access.arguments, "--no-browser"]
+    argv += [f"--ServerApp.root_dir={root}", "--LabApp.default_url=/lab/tree/notebooks"]
+    print(access.line(terminal=sys.stdout.isatty()), flush=True)
+    user = ownership.user()
+    if user is None:
+        argv += ["--allow-root"] if os.geteuid() == 0 else []
+        os.execve(sys.executable, argv, access.environment)
+    _hand_over(access, user)
+    with temp_dirs.folder("notebooks") as folder:
+        folder.chmod(0o755)
+        helper = Helper(folder / "kernels.sock", user.uid)
+        with helper.serving():
+            variables = {**users(user, access.environment), SOCKET: str(helper.path)}
+            own = str(specification(folder / "jupyter"))
+            variables["JUPYTER_PATH"] = os.pathsep.join([own, *filter(None, [variables.get("JUPYTER_PATH")])])
+            return _as_user(argv, user, variables)
+
+
+def users(user: User, environment: Mapping[str, str]) -> dict[str, str]:
+    """The user's environment, whatever sudo has made of HOME and of who somebody is."""
+    entry = pwd.getpwuid(user.uid)
+    of_root = {name for name, value in environment.items() if value.startswith(str(paths.programs()))}
+    kept = {name: value for name, value in environment.items() if not name.startswith("SUDO_") and name not in of_root}
+    return {**kept, "HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name, "SHELL": entry.pw_shell}
+
+
+def _hand_over(access: Access, user: User) -> None:
+    """The files with the token and the address are for the user alone."""
+    for path in (access.file, access.file.parent / "token", access.file.parent):
+        os.chown(path, user.uid, user.gid)
+
+
+def _as_user(argv: list[str], user: User, environment: Mapping[str, str]) -> int:
+    name = pwd.getpwuid(user.uid).pw_name
+    groups = os.getgrouplist(name, user.gid)
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # JupyterLab asks whether Ctrl-C is meant
+    process = subprocess.Popen(argv, env=dict(environment), user=user.uid, group=user.gid, extra_groups=groups)
+    try:
+        return process.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(10)
