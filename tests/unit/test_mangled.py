@@ -11,7 +11,7 @@ import pytest
 from fakes import FakeHost
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stackbook.app import reset
+from stackbook.app import host_state
 from stackbook.cluster import flannel
 from stackbook.core.errors import InputError, StackbookError
 from stackbook.lessons.delivery import pipeline
@@ -82,8 +82,8 @@ volumes:
 """
 PARSERS: dict[str, tuple[Callable[[str], Any], str, tuple[type[Exception], ...]]] = {
     "packets of tcpdump": (flannel.parse_capture, CAPTURE, ()),
-    "iptables-save": (lambda text: reset.parse_rules(text, "nat"), RULES, ()),
-    "mounts": (reset.parse_mounts, MOUNTS, ()),
+    "iptables-save": (lambda text: host_state.parse_rules(text, "nat"), RULES, ()),
+    "mounts": (host_state.parse_mounts, MOUNTS, ()),
     "report of the load program": (load_client.parse, REPORT, (StackbookError,)),
     "answer of Jaeger": (lambda text: span_table.parse(json.loads(text)), TRACES, (StackbookError, json.JSONDecodeError)),
     "answer of istiod": (propagation.parse_syncz, SYNCZ, (StackbookError,)),
