@@ -2,6 +2,7 @@
 
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from stackbook.analysis.statistics import AGREES, DIFFERS
@@ -218,6 +219,30 @@ def test_a_flood_that_is_not_answered_is_an_error():
         sending.flood(Kube(exec=lambda argv: "200\n200\n503\n"), "http://a/", 3)
     with pytest.raises(InputError):
         sending.flood(Kube(), "http://a/", 0)
+
+
+class Cut(Kube):
+    """The stream of kubectl exec breaks, the first `times` times."""
+
+    def __init__(self, times):
+        super().__init__(exec=lambda argv: "200\n" * 3)
+        self.times = times
+
+    def exec(self, *words, **more):
+        said = super().exec(*words, **more)
+        if len(self.asked) > self.times:
+            return said
+        reason = "error: error reading from error stream: next reader: read tcp: connection reset by peer"
+        return replace(said, rc=1, stdout="200\n", stderr=reason)
+
+
+def test_a_flood_whose_stream_breaks_is_sent_once_more_under_a_new_mark():
+    kube = Cut(1)
+    mark = sending.flood(kube, "http://a/", 3)
+    first, second = (asked[2][-1] for asked in kube.asked)
+    assert mark in second and mark not in first
+    with pytest.raises(CheckFailed, match="1 of 3 .*reset by peer"):
+        sending.flood(Cut(2), "http://a/", 3)
 
 
 IDS = [f"0000000{n}-0000-{digit}000-8000-000000000000" for n, digit in ((1, "9"), (2, "4"), (3, "9"))]
