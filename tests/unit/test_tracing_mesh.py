@@ -241,7 +241,7 @@ def test_a_flood_whose_stream_breaks_is_sent_once_more_under_a_new_mark():
     mark = sending.flood(kube, "http://a/", 3)
     first, second = (asked[2][-1] for asked in kube.asked)
     assert mark in second and mark not in first
-    with pytest.raises(CheckFailed, match="1 of 3 .*reset by peer"):
+    with pytest.raises(CheckFailed, match=r"1 of 3 .*reset by peer"):
         sending.flood(Cut(2), "http://a/", 3)
 
 
