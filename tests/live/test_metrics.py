@@ -23,7 +23,7 @@ MUTATIONS = {
         ("prometheus", "count"), FEW | {"client_counts(frame,": "client_counts(frame.iloc[1:],"}, "service by service"),
     "a request that the table does not have": (
         ("prometheus", "count"),
-        FEW | {"lambda: send(table.inside, plan": "lambda: table.ask(bench.REVIEWS) and send(table.inside, plan"},
+        FEW | {"lambda: send(table.inside, plan": "lambda: table.ask(testbed.REVIEWS) and send(table.inside, plan"},
         "service by service"),
     "nothing is broken": (
         ("prometheus", "batch"),
