@@ -242,35 +242,6 @@ def test_the_notebooks_are_served_on_loopback_with_a_token(
     assert len(token) == 48 and token not in capsys.readouterr().out
 
 
-def test_under_sudo_the_notebooks_are_a_child_and_what_they_wrote_is_given_back(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "notebooks").mkdir()
-    monkeypatch.setenv("SUDO_UID", "54321")
-    monkeypatch.setenv("SUDO_GID", "54321")
-    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("nobody would be there at its end"))
-    seen: list[str] = []
-
-    class Child:
-        def __init__(self, argv: list[str], **_: Any) -> None:
-            self.interrupts = 1
-
-        def wait(self) -> int:
-            if self.interrupts:
-                self.interrupts -= 1
-                raise KeyboardInterrupt
-            seen.append("ended")
-            return 0
-
-        def terminate(self) -> None:
-            seen.append("told to end")
-
-    monkeypatch.setattr(cli.subprocess, "Popen", Child)
-    monkeypatch.setattr(cli.own_folders, "give_back", lambda: seen.append("given back"))
-    assert cli.main(["notebooks", "--root", str(tmp_path)]) == 0
-    assert seen == ["told to end", "ended", "given back"]
-
-
 def test_reset_says_what_differs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from stackbook.app import reset
 

@@ -137,7 +137,7 @@ def test_a_closed_terminal_and_sigterm_leave_record_and_report_and_no_child(
     run = Begun(short)
     try:
         end(run)
-        assert run.process.wait(60) == 130, run.said()
+        assert run.process.wait(240) == 130, run.said()
     finally:
         run.process.kill()
         run.close_terminal()
@@ -152,7 +152,7 @@ def test_under_nohup_a_run_outlives_its_terminal_and_printing_does_not_end_it(sh
         with pytest.raises(subprocess.TimeoutExpired):
             run.process.wait(1)
         os.kill(run.process.pid, signal.SIGTERM)
-        assert run.process.wait(60) == 130
+        assert run.process.wait(240) == 130
     finally:
         run.process.kill()
         run.close_terminal()
