@@ -51,6 +51,7 @@ def test_a_machine_has_the_guides_address_and_a_mac_of_its_own(home: Path) -> No
     assert "--label stackbook.lab=stackbook" in text
     assert "--systemd=false --cgroupns=private" in text
     assert f"-v {home}/cache:/opt/stackbook:ro" in text
+    assert "--http-proxy=false" in text
 
 
 def test_eight_machines_have_eight_macs(home: Path) -> None:

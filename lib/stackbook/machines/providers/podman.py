@@ -210,6 +210,7 @@ class Embedded:
         flags += ["-v", f"{paths.cache()}:{CACHE_INSIDE}:ro"]
         if Path("/lib/modules").is_dir():
             flags += ["-v", "/lib/modules:/lib/modules:ro"]
+        flags += ["--http-proxy=false"]  # podman would keep this host's, with its password, in its records
         if Path("/dev/kmsg").exists():
             flags += ["--device", "/dev/kmsg"]
         return flags + _limits()
