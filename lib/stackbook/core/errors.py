@@ -80,7 +80,7 @@ class WaitTimeout(StackbookError):
 
     def __init__(self, what: str, seconds: float, *, last: str = "", cause: str = "", fix: str = "") -> None:
         self.what, self.seconds, self.last, self.cause = redact(what), seconds, redact(last), redact(cause)
-        message = f"timed out after {seconds:.0f} s waiting for: {what}"
+        message = f"{what}: timed out after {seconds:.0f} s"
         if last:
             message += f"; last seen: {last}"
         if cause:
