@@ -66,7 +66,7 @@ def record_sizes(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def speeds(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
-    """Microseconds per record to encode and decode, by language; `measured` as for `benchmark.ratios`."""
+    """Microseconds of processor time per record to encode and decode, by language; `measured` as for `benchmark.ratios`."""
     import matplotlib.pyplot as plt
 
     fig, panels = plt.subplots(1, len(measured), figsize=(11, 4), sharey=False)
@@ -80,9 +80,9 @@ def speeds(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
             axes.bar_label(bars, labels=[f"{v:.2f}" for v in values], padding=2, fontsize=12)
         axes.set_xticks([0, 1], ["encode", "decode"])
         axes.margins(y=0.18)
-        axes.set(title=language, ylabel="microseconds per record")
+        axes.set(title=language, ylabel="µs of processor time per record")
     handles, labels = panels[0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="lower center", ncols=2, frameon=False, bbox_to_anchor=(0.5, -0.08))
-    fig.suptitle("Time per record: lower is faster")
+    fig.suptitle("Processor time per record: lower is faster")
     fig.tight_layout()
     return fig
