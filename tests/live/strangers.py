@@ -14,7 +14,7 @@ from stackbook.core import ownership, paths
 from stackbook.machines.transports import Host, LocalHost
 
 _CHAIN, _RULE = "SOMEBODY", ("-s", "198.51.100.7/32", "-j", "RETURN")
-_VOLUME, _NETWORK, _SPACE = "stackbook-somebody-kubelet", "stackbook-two", "somebody"
+_CONTAINER, _VOLUME, _NETWORK, _SPACE = "stackbook-somebody", "stackbook-somebody-kubelet", "stackbook-two", "somebody"
 TEXT = "somebody else's: stackbook has no business here\n"
 
 
@@ -29,6 +29,12 @@ class Thing:
 
 
 THINGS = (
+    Thing(  # never started: it needs no image
+        f"container {_CONTAINER}",
+        ("podman", "container", "inspect", "--format", "{{.State.Status}}", _CONTAINER),
+        [("podman", "create", "--name", _CONTAINER, "--network", "none", "--rootfs", "/mnt", "true")],
+        [("podman", "rm", _CONTAINER)],
+    ),
     Thing(
         f"volume {_VOLUME}",
         ("podman", "volume", "inspect", _VOLUME),

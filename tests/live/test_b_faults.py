@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from labtools import stackbook
 from stackbook.app import checks, runner
-from stackbook.cluster import kubeadm
-from stackbook.core.errors import StackbookError, TransportError
+from stackbook.cluster import kubeadm, own_namespaces
+from stackbook.core.errors import InputError, StackbookError, TransportError
 from stackbook.core.waiting import until
 from stackbook.lab.lab import Lab
+from stackbook.lessons.kubernetes import objects
 from stackbook.machines.providers.podman import GONE, Embedded
 from test_c_nbval import COMPARED, executed
 
@@ -46,6 +47,22 @@ def test_a_twin_is_noticed(lab: Lab) -> None:
     said = breaks(lab, "01-machines", "distinct", lambda: host.run(["hostname", "k8s-master"]),
                   lambda: host.run(["hostname", "k8s-node1"]))  # fmt: skip
     assert "share the hostname 'k8s-master'" in said
+
+
+@pytest.mark.parametrize("name", ["tour", "walk", "logging-of-somebody"])
+def test_a_namespace_of_somebody_elses_is_refused_and_stays(lab: Lab, name: str) -> None:
+    kube = lab.kube
+    kube.kubectl("create", "namespace", name)
+    try:
+        kube.kubectl("create", "configmap", "theirs", "-n", name, "--from-literal=here=yes")
+        with pytest.raises(InputError, match=f"namespace '{name}' that this lab did not make"):
+            lab.enter(objects.namespace(lab, name))
+        own_namespaces.delete(kube, name, timeout=30)
+        found = kube.json("get", "namespace", name)
+        assert "deletionTimestamp" not in found["metadata"]
+        assert kube.json("get", "configmap", "theirs", "-n", name)["data"] == {"here": "yes"}
+    finally:
+        kube.kubectl("delete", "namespace", name, "--wait=true", timeout=90)
 
 
 def test_forwarding_switched_off_is_noticed(lab: Lab) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stackbook.cluster import flannel
+from stackbook.cluster import flannel, own_namespaces
 from stackbook.cluster.kube import pod_problem
 from stackbook.cluster.manifests import render
 from stackbook.core.errors import CheckFailed, CommandFailed
@@ -50,13 +50,14 @@ def container_pid(host: Host, pod: Mapping[str, Any]) -> int:
 
 @contextmanager
 def walkers(lab: Lab) -> Iterator[dict[str, End]]:
-    """One pod on each node while the block runs, by node; those left over by a run that was killed are cleared first."""
-    lab.kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true", timeout=90)
-    try:
+    """One pod on each node while the block runs, by node; those left over by a run that was killed are deleted first.
+
+    Raises:
+        InputError: a namespace of this name is somebody else's.
+    """
+    with own_namespaces.temporary(lab.kube, NAMESPACE):
         lab.kube.apply(render("walkers.yaml", image_echo=lab.image("echo")))
         yield ends(lab)
-    finally:
-        lab.kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
 
 
 def ends(lab: Lab, *, other_than: frozenset[str] = frozenset()) -> dict[str, End]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stackbook.cluster import manifests
+from stackbook.cluster import manifests, own_namespaces
 from stackbook.core.errors import CheckFailed, InputError, StackbookError
 from stackbook.core.waiting import until
 from stackbook.lessons.grpc import http2, stubs
@@ -56,26 +56,18 @@ def asked_for(lab: Lab, wanted: bool) -> bool:
 
 @contextlib.contextmanager
 def namespaces(lab: Lab) -> Iterator[None]:
-    """Two empty namespaces while the block runs; what a run that was killed has left in them is cleared first.
+    """Two empty namespaces while the block runs; those that a killed run has left are deleted first.
 
     Meanwhile nobody takes istiod away: it gives the pods their sidecars, and the rules to those.
     """
-    with lab.turn("gRPC in the mesh", of=istio.ISTIOD):
-        _delete(lab.kube)
-        lab.kube.kubectl("delete", "namespace", INSIDE, OUTSIDE, "--ignore-not-found", "--wait=true", timeout=120)
+    with lab.turn("gRPC in the mesh", of=istio.ISTIOD), own_namespaces.temporary(lab.kube, INSIDE, OUTSIDE):
         try:
-            for name in (INSIDE, OUTSIDE):
-                lab.kube.kubectl("create", "namespace", name)
             yield
-        finally:
-            _delete(lab.kube)
-
-
-def _delete(kube: Kube) -> None:
-    """Begin to delete both namespaces; their pods need not drain, as nobody calls them any more."""
-    kube.kubectl("delete", "namespace", INSIDE, OUTSIDE, "--ignore-not-found", "--wait=false")
-    for name in (INSIDE, OUTSIDE):
-        kube.kubectl("delete", "pods", "--all", "-n", name, "--grace-period=1", "--wait=false", check=False)
+        finally:  # the pods need not drain, as nobody calls them any more
+            for name in (INSIDE, OUTSIDE):
+                lab.kube.kubectl(
+                    "delete", "pods", "--all", "-n", name, "--grace-period=1", "--wait=false", check=False
+                )
 
 
 def deploy(lab: Lab, *, timeout: float = 120.0) -> tuple[Greeter, Greeter]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from stackbook.cluster import own_namespaces
 from stackbook.cluster.kube import pod_problem
 from stackbook.cluster.manifests import render
 from stackbook.core.errors import CheckFailed, CommandFailed
@@ -22,19 +23,13 @@ NAMESPACE = "tour"
 
 @contextmanager
 def namespace(lab: Lab, name: str = NAMESPACE) -> Iterator[str]:
-    """A namespace that lasts as long as the block; one left over by a run that was killed is cleared first."""
-    lab.kube.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=true", timeout=90)
-    lab.kube.kubectl("create", "namespace", name)
-    until(
-        lambda: lab.kube.kubectl("get", "serviceaccount", "default", "-n", name, check=False).ok,
-        what=f"the default service account of {name}",
-        timeout=30,
-        every=0.2,
-    )
-    try:
+    """A namespace that lasts as long as the block; one left over by a run that was killed is deleted first.
+
+    Raises:
+        InputError: a namespace of this name is somebody else's.
+    """
+    with own_namespaces.temporary(lab.kube, name):
         yield name
-    finally:
-        lab.kube.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
 
 
 def refused(lab: Lab, *args: str, stdin: str | None = None) -> str:

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from stackbook.cluster import manifests
+from stackbook.cluster import manifests, own_namespaces
 from stackbook.cluster.kube import pod_problem
 from stackbook.core.errors import CommandFailed
 from stackbook.core.waiting import until
@@ -67,7 +67,7 @@ def start(lab: Lab, *, heap_mb: int, step: Step | None = None) -> int:
     values = {"image_elasticsearch": lab.image("elasticsearch"), "node": place, "heap_mb": str(heap_mb),
               "limit_mb": str(2 * heap_mb + 512)}  # fmt: skip
     text = manifests.render("elasticsearch.yaml", fingerprint=_mark("elasticsearch.yaml", values), **values)
-    lab.kube.kubectl("create", "namespace", NAMESPACE, check=False)
+    own_namespaces.create(lab.kube, NAMESPACE)
     changed = credentials.ensure(lab.kube) + lab.kube.apply(text)
     lab.load_images("fluentd", step=step)
     return changed

@@ -1,0 +1,96 @@
+"""Namespaces of Kubernetes that the lab made: told by a label, as anybody may have chosen the same name.
+
+A cluster may be somebody else's. A namespace without the label is never deleted, emptied or used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Protocol
+
+from stackbook.core.errors import CommandFailed, InputError
+from stackbook.core.results import Result
+from stackbook.core.waiting import until
+
+LABEL = "stackbook.lab/made"
+MARK = f"{LABEL}=true"
+
+
+class Cluster(Protocol):
+    """What is asked of a cluster: `stackbook.cluster.kube.Kube` is one."""
+
+    def kubectl(self, *args: str, check: bool = True, stdin: Any = None, timeout: float = 60.0) -> Result:
+        """Run kubectl."""
+        ...
+
+    def json(self, *args: str) -> Any:
+        """The answer of a kubectl command with `-o json`."""
+        ...
+
+
+def demand(kube: Cluster, *names: str) -> None:
+    """Refuse to use namespaces that are there and that the lab did not make; changes nothing.
+
+    Raises:
+        InputError: one of them has no label of the lab's.
+    """
+    for found in kube.json("get", "namespaces")["items"]:
+        name, labels = found["metadata"]["name"], found["metadata"].get("labels", {})
+        if name in names and labels.get(LABEL) != "true":
+            raise InputError(
+                f"there is a namespace {name!r} that this lab did not make (it has no label {MARK})",
+                fix=f"use another cluster; or, if the namespace is the lab's: kubectl label namespace {name} {MARK}",
+            )
+
+
+def create(kube: Cluster, *names: str) -> None:
+    """Create namespaces with the lab's label; one that the lab made already stays.
+
+    Raises:
+        InputError: one of them is somebody else's.
+    """
+    for name in names:
+        manifest = f"{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, labels: {{{LABEL}: 'true'}}}}}}"
+        answer = kube.kubectl("create", "-f", "-", stdin=manifest, check=False)
+        if answer.ok:
+            continue
+        if "AlreadyExists" not in answer.stderr:
+            raise CommandFailed(answer)
+        demand(kube, name)
+
+
+def delete(kube: Cluster, *names: str, wait: bool = True, timeout: float = 120.0) -> None:
+    """Delete those of the namespaces that have the lab's label; others, and those that are not there, are left alone."""
+    # By label and name in one request: a namespace that somebody makes meanwhile is not taken for ours.
+    chosen = f"{MARK},kubernetes.io/metadata.name in ({','.join(names)})"
+    kube.kubectl("delete", "namespace", "-l", chosen, f"--wait={str(wait).lower()}", timeout=timeout)
+
+
+@contextmanager
+def temporary(kube: Cluster, *names: str, timeout: float = 120.0) -> Iterator[None]:
+    """Empty namespaces that last as long as the block; those that a killed run has left are deleted first.
+
+    Raises:
+        InputError: one of them is somebody else's; nothing is changed.
+        WaitTimeout: a namespace has no default service account after 30 s.
+    """
+    demand(kube, *names)
+    delete(kube, *names, timeout=timeout)
+    try:
+        create(kube, *names)
+        for name in names:
+            until(
+                partial(_has_account, kube, name),
+                what=f"the default service account of {name}",
+                timeout=30,
+                every=0.2,
+            )
+        yield
+    finally:
+        delete(kube, *names, wait=False)
+
+
+def _has_account(kube: Cluster, name: str) -> bool:
+    return kube.kubectl("get", "serviceaccount", "default", "-n", name, check=False).ok

@@ -1,0 +1,92 @@
+"""Namespaces that the lab did not make are not deleted, emptied or used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from stackbook.cluster import own_namespaces
+from stackbook.core.errors import CommandFailed, InputError
+from stackbook.core.results import Result
+
+
+class Cluster:
+    """Namespaces and their labels; knows the four commands that `own_namespaces` uses."""
+
+    def __init__(self, **found: dict[str, str]) -> None:
+        self.found = dict(found)
+        self.deleted: list[str] = []
+
+    def json(self, *args: str) -> Any:
+        assert args == ("get", "namespaces")
+        return {"items": [{"metadata": {"name": n, "labels": labels}} for n, labels in self.found.items()]}
+
+    def kubectl(self, *args: str, check: bool = True, stdin: Any = None, timeout: float = 60.0) -> Result:
+        rc, error = 0, ""
+        match args:
+            case ("create", "-f", "-"):
+                name = stdin.split("name: ")[1].split(",")[0]
+                if name in self.found:
+                    rc, error = 1, f'Error from server (AlreadyExists): namespaces "{name}" already exists'
+                elif name == "forbidden":
+                    rc, error = 1, "Error from server (Forbidden): namespaces is forbidden"
+                else:
+                    self.found[name] = {"stackbook.lab/made": "true"}
+            case ("delete", "namespace", "-l", chosen, _):
+                assert chosen.startswith("stackbook.lab/made=true,kubernetes.io/metadata.name in (")
+                names = chosen.split("(")[1].rstrip(")").split(",")
+                gone = [n for n in names if self.found.get(n, {}).get("stackbook.lab/made") == "true"]
+                self.deleted += gone
+                for name in gone:
+                    del self.found[name]
+            case ("get", "serviceaccount", "default", "-n", name):
+                rc = int(name not in self.found)
+            case _:
+                raise AssertionError(f"unexpected: kubectl {args}")
+        result = Result(("kubectl", *args), rc, "", error, 0.1, "this host")
+        if check and rc:
+            raise CommandFailed(result)
+        return result
+
+
+def test_a_namespace_lasts_as_long_as_the_block_even_where_it_fails() -> None:
+    kube = Cluster(default={})
+    with pytest.raises(ZeroDivisionError), own_namespaces.temporary(kube, "tour", "walk"):
+        assert kube.found["tour"] == {"stackbook.lab/made": "true"}
+        assert "walk" in kube.found
+        raise ZeroDivisionError
+    assert kube.found == {"default": {}}
+    assert kube.deleted == ["tour", "walk"]
+
+
+def test_what_a_killed_run_left_is_deleted_first() -> None:
+    kube = Cluster(tour={"stackbook.lab/made": "true"})
+    with own_namespaces.temporary(kube, "tour"):
+        assert kube.deleted == ["tour"]
+
+
+@pytest.mark.parametrize("labels", [{}, {"stackbook.lab/made": "false"}, {"team": "sales"}])
+def test_somebody_elses_namespace_is_refused_and_stays(labels: dict[str, str]) -> None:
+    kube = Cluster(walk=labels, tour={"stackbook.lab/made": "true"})
+    refused = pytest.raises(InputError, match="namespace 'walk' that this lab did not make")
+    with refused as caught, own_namespaces.temporary(kube, "tour", "walk"):
+        raise AssertionError("the block must not run")
+    assert "kubectl label namespace walk stackbook.lab/made=true" in caught.value.fix
+    assert kube.found == {"walk": labels, "tour": {"stackbook.lab/made": "true"}}
+
+
+def test_create_keeps_the_labs_own_and_refuses_somebody_elses() -> None:
+    kube = Cluster(logging={"stackbook.lab/made": "true"}, other={})
+    own_namespaces.create(kube, "logging")
+    with pytest.raises(InputError, match="'other'"):
+        own_namespaces.create(kube, "other")
+    with pytest.raises(CommandFailed, match="Forbidden"):
+        own_namespaces.create(kube, "forbidden")
+    assert kube.deleted == []
+
+
+def test_delete_leaves_alone_what_is_not_the_labs() -> None:
+    kube = Cluster(mine={"stackbook.lab/made": "true"}, theirs={})
+    own_namespaces.delete(kube, "mine", "theirs", "nowhere")
+    assert kube.deleted == ["mine"]
+    assert kube.found == {"theirs": {}}
