@@ -48,7 +48,7 @@ def test_a_machine_has_the_guides_address_and_a_mac_of_its_own(home: Path) -> No
     text = " ".join(flags)
     assert "--ip 192.168.98.4" in text
     assert "--mac-address 02:98:c0:a8:62:04" in text
-    assert "--label stackbook.lab=stackbook" in text
+    assert f"--label stackbook.lab=stackbook --label stackbook.state={home}/state/stackbook" in text
     assert "--systemd=false --cgroupns=private" in text
     assert f"-v {home}/cache:/opt/stackbook:ro" in text
     assert "--http-proxy=false" in text
@@ -130,7 +130,8 @@ def test_volumes_are_made_with_the_label_before_their_machine(home: Path) -> Non
         {
             INFO: V1,
             f"{NODE} volume ls {MINE}": json.dumps([{"Name": f"{MASTER}-kubelet"}]),
-            f"{NODE} volume create --label stackbook.lab=stackbook {MASTER}-containerd": "",
+            f"{NODE} volume create --label stackbook.lab=stackbook --label stackbook.state={home}/state/stackbook "
+            f"{MASTER}-containerd": "",
         }
     )
     Embedded(Profile(), host)._ensure_volumes([MASTER], [])
@@ -144,6 +145,7 @@ def everything(containers: list[object], volumes: list[object], networks: list[o
 
 OURS = {"stackbook.lab": "stackbook"}
 OTHERS = {"stackbook.lab": "stackbook-two"}
+OF_ANOTHER_USER = {"stackbook.lab": "stackbook", "stackbook.state": "/home/mary/.local/state/stackbook/stackbook"}
 
 
 @pytest.mark.parametrize(
@@ -151,6 +153,8 @@ OTHERS = {"stackbook.lab": "stackbook-two"}
     [
         ([{"Names": [MASTER], "Labels": None}], [], [], f"a container '{MASTER}'"),
         ([{"Names": [MASTER], "Labels": OTHERS}], [], [], f"a container '{MASTER}'"),
+        ([{"Names": [MASTER], "Labels": OF_ANOTHER_USER}], [], [], f"a container '{MASTER}'"),
+        ([], [], [{"name": "stackbook-net", "labels": OF_ANOTHER_USER}], "a network 'stackbook-net'"),
         ([], [{"Name": f"{MASTER}-kubelet", "Labels": {}}], [], f"a volume '{MASTER}-kubelet'"),
         ([], [], [{"name": "stackbook-net", "labels": {}}], "a network 'stackbook-net'"),
     ],
@@ -162,6 +166,19 @@ def test_a_name_that_somebody_else_has_is_refused_and_nothing_is_changed(
     with pytest.raises(InputError, match=f"there is {said} that is not of this lab .* — give the lab another name"):
         Embedded(Profile(), host).provision(say=lambda text: None)
     assert all(" ls " in c or " ps " in c or c == INFO for c in host.ran)
+
+
+def test_another_users_lab_of_the_same_name_is_left_alone(home: Path) -> None:
+    host = FakeHost(
+        {
+            INFO: V1,
+            PS: json.dumps([{**entry("running"), "Labels": OF_ANOTHER_USER}]),
+            f"{NODE} volume ls {MINE}": json.dumps([{"Name": f"{MASTER}-kubelet", "Labels": OF_ANOTHER_USER}]),
+            f"{NODE} network ls {MINE}": json.dumps([{"name": "stackbook-net", "labels": OF_ANOTHER_USER}]),
+        }
+    )
+    assert Embedded(Profile(), host).delete(say=lambda text: None) == 0
+    assert not [c for c in host.ran if " rm " in c]
 
 
 def test_names_that_the_lab_has_itself_are_not_refused() -> None:

@@ -7,7 +7,7 @@ import json
 from stackbook.artifacts import cache_folder
 from stackbook.core import paths
 from stackbook.core.errors import InputError, TransportError
-from stackbook.machines.providers.belongings import LABEL, labels_of
+from stackbook.machines.providers.belongings import LABEL, is_of, labels_of
 from stackbook.machines.transports import Host, LocalHost
 
 
@@ -47,4 +47,5 @@ def _containers_of_others(lab: str, host: Host) -> list[str]:
         said = (answer.stderr.strip().splitlines() or ["it says nothing"])[-1]
         raise InputError(f"podman does not say whether another lab uses the cache: {said}", fix="leave out --cache")
     entries = json.loads(answer.stdout or "[]") or []
-    return sorted({str(labels_of(entry).get(LABEL, "")) for entry in entries} - {lab})
+    others = [entry for entry in entries if not is_of(entry, lab, str(paths.states() / lab))]
+    return sorted({str(labels_of(entry).get(LABEL, "")) for entry in others})

@@ -19,7 +19,7 @@ from stackbook.app.host_state import Difference, Lines, compare, plain_names
 from stackbook.config.profile import Profile
 from stackbook.core import paths
 from stackbook.core.errors import StackbookError
-from stackbook.machines.providers.belongings import LABEL, labels_of, name_of
+from stackbook.machines.providers.belongings import LABEL, is_of, labels_of, name_of
 from stackbook.machines.providers.podman import Embedded, volumes_of
 from stackbook.machines.transports import Host
 
@@ -50,7 +50,7 @@ class Marks:
     def of(cls, profile: Profile, host: Host) -> Marks:
         """Read what has the lab's label, before it is taken away."""
         listed = {
-            kind: _listed(host, *words, "--filter", f"label={LABEL}={profile.lab}") or []
+            kind: [entry for entry in _listed(host, *words) or [] if is_of(entry, profile.lab, _state(profile.lab))]
             for kind, words in _LISTS.items()
         }
         bridges = {str(entry.get("network_interface", "")) for entry in listed["networks"]} - {""}
@@ -105,7 +105,7 @@ class Others:
     def look(cls, lab: str, host: Host) -> Others:
         """Read it."""
         containers, networks = _listed(host, "ps", "-a"), _listed(host, "network", "ls")
-        others = [entry for entry in containers or [] if labels_of(entry).get(LABEL) != lab]
+        others = [entry for entry in containers or [] if not is_of(entry, lab, _state(lab))]
         running = [entry for entry in others if entry.get("State") in ("running", "paused", "stopping")]
         links, spaces = "", []
         with suppress(StackbookError):  # the snapshot says that it could not be read
@@ -116,7 +116,7 @@ class Others:
             running=bool(running),
             lab=any(LABEL in labels_of(entry) for entry in running),
             places=frozenset(_places(host, [str(entry["Id"]) for entry in others])),
-            networks=frozenset(name_of(e) for e in networks or [] if labels_of(e).get(LABEL) != lab),
+            networks=frozenset(name_of(e) for e in networks or [] if not is_of(e, lab, _state(lab))),
             bridges=frozenset(str(entry.get("network_interface", "")) for entry in networks or []),
             links={entry["ifname"]: entry for entry in json.loads(links or "[]") if entry},
             namespaces=frozenset(spaces),
@@ -241,3 +241,7 @@ def _places(host: Host, containers: list[str]) -> list[str]:
     )
     found = [word for word in answer.stdout.split() if word.startswith("/")]
     return [*containers, *(word.removeprefix("/run/netns/") for word in found)]
+
+
+def _state(lab: str) -> str:
+    return str(paths.states() / lab)

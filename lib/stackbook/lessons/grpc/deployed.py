@@ -65,9 +65,7 @@ def namespaces(lab: Lab) -> Iterator[None]:
             yield
         finally:  # the pods need not drain, as nobody calls them any more
             for name in (INSIDE, OUTSIDE):
-                lab.kube.kubectl(
-                    "delete", "pods", "--all", "-n", name, "--grace-period=1", "--wait=false", check=False
-                )
+                lab.kube.kubectl("delete", "pods", "--all", "-n", name, "--grace-period=1", "--wait=false", check=False)
 
 
 def deploy(lab: Lab, *, timeout: float = 120.0) -> tuple[Greeter, Greeter]:

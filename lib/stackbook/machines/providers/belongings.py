@@ -11,6 +11,8 @@ from stackbook.core.errors import InputError
 from stackbook.core.results import Result
 
 LABEL = "stackbook.lab"
+STATE = "stackbook.state"
+"""The lab's folder of state: two users of one host may give their labs the same name."""
 
 
 @dataclass(frozen=True)
@@ -20,19 +22,27 @@ class Belongings:
     Args:
         lab: its name.
         podman: runs podman with these words, and raises when it fails.
+        state: the lab's folder of state.
     """
 
     lab: str
     podman: Callable[..., Result]
+    state: str = ""
 
     @property
     def label(self) -> str:
         """The label that everything of the lab has."""
         return f"{LABEL}={self.lab}"
 
+    @property
+    def flags(self) -> list[str]:
+        """The flags with which podman makes something of the lab's."""
+        return ["--label", self.label, *(["--label", f"{STATE}={self.state}"] if self.state else [])]
+
     def listed(self, *command: str) -> list[dict[str, Any]]:
         """What `command` lists of this lab: `ps -a`, `volume ls`, `network ls`."""
-        return _entries(self.podman(*command, "--filter", f"label={self.label}", "--format", "json"))
+        found = _entries(self.podman(*command, "--filter", f"label={self.label}", "--format", "json"))
+        return [entry for entry in found if same_state(entry, self.state)]
 
     def mounted(self, containers: Sequence[str]) -> set[str]:
         """The volumes that these containers of the lab mount and that are named after them."""
@@ -64,8 +74,11 @@ class Belongings:
         taken += [("network", network)] if other is not None and not self._is_mine(other) else []
         if taken:
             kind, which = taken[0]
+            entry = {"container": found, "volume": there}.get(kind, {which: other or {}}).get(which, {})
+            whose = labels_of(entry).get(STATE)
+            why = f"its state is in {whose}" if whose else f"it has no label {self.label}"
             raise InputError(
-                f"there is a {kind} {which!r} that is not of this lab (it has no label {self.label})",
+                f"there is a {kind} {which!r} that is not of this lab ({why})",
                 fix=f"give the lab another name (`lab:` in a profile), or remove the {kind} if it is yours",
             )
 
@@ -73,7 +86,7 @@ class Belongings:
         return {name_of(entry): entry for entry in _entries(self.podman(*command, "--format", "json"))}
 
     def _is_mine(self, entry: Mapping[str, Any]) -> bool:
-        return labels_of(entry).get(LABEL) == self.lab
+        return is_of(entry, self.lab, self.state)
 
 
 def _entries(answer: Result) -> list[dict[str, Any]]:
@@ -87,6 +100,16 @@ def name_of(entry: Mapping[str, Any]) -> str:
     ('a', 'b', 'c')
     """
     return str(entry["Names"][0] if "Names" in entry else entry.get("Name") or entry["name"])
+
+
+def same_state(entry: Mapping[str, Any], state: str) -> bool:
+    """Whether an entry names this folder of state, or none, as in a lab from before there was that label."""
+    return labels_of(entry).get(STATE, state) == state
+
+
+def is_of(entry: Mapping[str, Any], lab: str, state: str) -> bool:
+    """Whether an entry of podman's JSON is of the lab that has this name and this folder of state."""
+    return labels_of(entry).get(LABEL) == lab and same_state(entry, state)
 
 
 def labels_of(entry: Mapping[str, Any]) -> dict[str, str]:

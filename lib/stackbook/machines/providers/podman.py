@@ -84,7 +84,7 @@ class Embedded:
     @property
     def belongings(self) -> Belongings:
         """What podman has of this lab."""
-        return Belongings(self.profile.lab, self._podman)
+        return Belongings(self.profile.lab, self._podman, str(paths.states() / self.profile.lab))
 
     def containers(self) -> dict[str, str]:
         """Name → state of the lab's containers: podman's words ('running', 'exited' …), or GONE.
@@ -139,7 +139,7 @@ class Embedded:
             return 0
         say(f"network {self.network} {self.profile.subnet}, gateway {self.profile.gateway}")
         self._podman(
-            *("network", "create", "--label", self.belongings.label, "--subnet", self.profile.subnet),
+            *("network", "create", *self.belongings.flags, "--subnet", self.profile.subnet),
             *("--gateway", self.profile.gateway, self.network),
         )
         return 1
@@ -147,7 +147,7 @@ class Embedded:
     def _ensure_volumes(self, new: Sequence[str], there: Iterable[str]) -> None:
         """The volumes of machines that are not there yet, with the lab's label, which `podman run -v` does not give them."""
         for volume in sorted(volumes_of(new) - self.belongings.volumes(list(there))):
-            self._podman("volume", "create", "--label", self.belongings.label, volume)
+            self._podman("volume", "create", *self.belongings.flags, volume)
 
     def _ensure_image(self, say: Say) -> str:
         from stackbook.artifacts.resolver import Resolver
@@ -197,8 +197,7 @@ class Embedded:
     def run_flags(self, node: Node) -> list[str]:
         """The flags of `podman run` for a node."""
         name = self.container(node.name)
-        label = self.belongings.label
-        flags = ["-d", "--name", name, "--hostname", node.name, "--label", label, "--privileged"]
+        flags = ["-d", "--name", name, "--hostname", node.name, *self.belongings.flags, "--privileged"]
         flags += ["--network", self.network, "--ip", node.address, "--mac-address", self.mac(node)]
         # podman's own systemd mode mounts the host's systemd hierarchy on cgroup v1, and two machines would share it.
         flags += ["--systemd=false", "--cgroupns=private", "-e", "container=podman", "--stop-signal=SIGRTMIN+3"]
