@@ -65,14 +65,19 @@ if ! cmp -s requirements.lock .venv/requirements.installed 2>/dev/null; then
   install --no-deps --no-build-isolation --editable .
   cp requirements.lock .venv/requirements.installed
 fi
-# The tests' own container registry. Unpacked, not installed: the package would start a service on this host.
-if [ "${STACKBOOK_BROWSER:-}" = 1 ] && [ ! -x .venv/test-tools/usr/bin/docker-registry ]; then
-  say "unpacking docker-registry for the tests"
+# The tests' own registry and proxy. Unpacked, not installed: the packages would start services on this host.
+unpacked() { # Debian package, program in it
+  [ ! -x ".venv/test-tools/usr/bin/$2" ] || return 0
+  say "unpacking $2 for the tests"
   work=$(mktemp -d)
   chmod 755 "$work"
-  (cd "$work" && { apt-get download -qq docker-registry || { $SUDO apt-get update -qq && apt-get download -qq docker-registry; }; } 2>/dev/null) \
-    || die "apt-get could not download docker-registry, which the tests of pulling images need"
-  dpkg-deb -x "$work"/docker-registry_*.deb .venv/test-tools
+  (cd "$work" && { apt-get download -qq "$1" || { $SUDO apt-get update -qq && apt-get download -qq "$1"; }; } 2>/dev/null) \
+    || die "apt-get could not download $1, which the tests need"
+  dpkg-deb -x "$work/$1"_*.deb .venv/test-tools
   rm -rf "$work"
+}
+if [ "${STACKBOOK_BROWSER:-}" = 1 ]; then
+  unpacked docker-registry docker-registry
+  unpacked tinyproxy-bin tinyproxy
 fi
 say "ready: .venv/bin/stackbook"
