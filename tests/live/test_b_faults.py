@@ -121,7 +121,7 @@ def test_images_of_another_content_are_noticed(lab: Lab) -> None:
 def test_a_second_init_and_join_do_nothing(lab: Lab) -> None:
     assert kubeadm.kubeadm_init(lab.control_plane, "this text is never used") == 0
     node = lab.machines["k8s-node1"]
-    assert kubeadm.kubeadm_join(node, lab.control_plane, lab.profile, lab.images, cgroup_v1=lab.cgroup_v1) == 0
+    assert kubeadm.kubeadm_join(node, lab.control_plane, lab.profile, lab.images.kubeadm, cgroup_v1=lab.cgroup_v1) == 0
 
 
 def test_a_chapter_that_changes_something_when_it_is_executed_again_is_noticed(lab: Lab, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_a_target_that_cannot_be_scraped_is_named_with_its_reason_and_since_when
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "silent", "namespace": "default",
            "labels": {"app": "silent", "sidecar.istio.io/inject": "false"}},
            "spec": {"terminationGracePeriodSeconds": 1, "containers": [
-               {"name": "main", "image": installed.image("load"), "args": ["idle"],
+               {"name": "main", "image": installed.images.reference("load"), "args": ["idle"],
                 "ports": [{"name": "http-envoy-prom", "containerPort": 15090}]}]}}  # fmt: skip
     claim = next(check for check in checks.of("10-metrics") if check.id == "scraped")
     claim.prove(installed)

@@ -181,7 +181,7 @@ def test_a_lab_comes_from_the_registry(pulled: Path, registry: Server) -> None:
     run(pulled, "--to", "03")
     run(pulled, "--only", "05")
     second = Lab.open("05-istio", pulled)
-    source = {s.name: s.kind for s in second.sources.all()}
+    source = {s.name: s.kind for s in second.images.sources.all()}
     from_registry = {name for name, kind in source.items() if kind == "pull"}
     assert {
         "kube-apiserver",
@@ -220,19 +220,19 @@ def test_a_pull_that_fails_half_way_ends_in_the_build(pulled: Path, registry: Se
     layer = registry.blob(manifest["layers"][-1]["digest"])
     right = layer.read_bytes()
     second = Lab.open("10-metrics", pulled)
-    assert second.sources.pulled("prometheus")
+    assert second.images.sources.pulled("prometheus")
     said: list[str] = []
-    second._progress = said.append  # type: ignore[method-assign]
+    second.progress = said.append  # type: ignore[method-assign]
     try:
         layer.write_bytes(right[:100])
-        assert second.load_images("metrics") == 2
+        assert second.images.load("metrics") == 2
     finally:
         layer.write_bytes(right)
-    assert second.sources.of("prometheus").kind == "build"
-    assert second.image("prometheus") == lab.artifacts.catalogue.image("prometheus").reference
+    assert second.images.sources.of("prometheus").kind == "build"
+    assert second.images.reference("prometheus") == lab.artifacts.catalogue.image("prometheus").reference
     assert any("prometheus is built instead" in line for line in said), said
     for host in second.machines.values():
-        assert second.image("prometheus") in image_import.present(host)
+        assert second.images.reference("prometheus") in image_import.present(host)
 
 
 @pytest.mark.more
@@ -243,7 +243,7 @@ def test_a_lab_that_only_pulls_says_what_is_missing(lab: Lab, registry: Server, 
     with pytest.raises(
         ArtifactUnavailable, match=r"jaegertracing.* could not be pulled: .*not found .* images: auto"
     ) as caught:
-        only.load_images("tracing")
+        only.images.load("tracing")
     assert "\n" not in str(caught.value)
 
 

@@ -133,20 +133,20 @@ def test_all_sources_in_the_catalogues_order(tmp_path: Path) -> None:
 def test_the_lab_takes_the_smallest_archive_that_has_what_is_built(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lab = Lab.open("05-istio")
     asked = Asked(without="coredns")
-    monkeypatch.setattr(type(lab.registries), "why_not", lambda _self, reference: asked(reference))
-    assert lab.components(["control-plane", "istio", "kubelet"]) == ["image:coredns", "kubelet"]
-    assert lab.components(["bookinfo-details-v1"]) == []
-    assert lab.images.dns == CATALOGUE.image("coredns").reference
-    assert lab.images.etcd == f"quay.io/coreos/etcd:v{CATALOGUE.versions['etcd']}"
-    assert lab.images.repository == "registry.k8s.io"
+    monkeypatch.setattr(type(lab.images.registries), "why_not", lambda _self, reference: asked(reference))
+    assert lab.images.components(["control-plane", "istio", "kubelet"]) == ["image:coredns", "kubelet"]
+    assert lab.images.components(["bookinfo-details-v1"]) == []
+    assert lab.images.kubeadm.dns == CATALOGUE.image("coredns").reference
+    assert lab.images.kubeadm.etcd == f"quay.io/coreos/etcd:v{CATALOGUE.versions['etcd']}"
+    assert lab.images.kubeadm.repository == "registry.k8s.io"
     nothing = Lab.open("05-istio")
     (nothing.state / "images.json").unlink()
     asked.without = "/"
-    assert nothing.components(["control-plane", "bookinfo-details-v1", "kibana"]) == [
+    assert nothing.images.components(["control-plane", "bookinfo-details-v1", "kibana"]) == [
         "bundle:control-plane",
         "bundle:apps",
     ]
-    assert nothing.images.repository == "stackbook.local"
+    assert nothing.images.kubeadm.repository == "stackbook.local"
 
 
 def host(*, lists: list[str], answer: tuple[int, str, str] = (0, "", "")) -> FakeHost:

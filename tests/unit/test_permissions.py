@@ -100,7 +100,7 @@ def _benchmarks_join(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyP
     )
     floor = object.__new__(benchmark.Floor)
     floor.provider = SimpleNamespace(podman=(str(podman),), container=lambda node: node)  # type: ignore[assignment]
-    floor.lab = SimpleNamespace(profile=Profile(), images=kubeadm.Images())  # type: ignore[assignment]
+    floor.lab = SimpleNamespace(profile=Profile(), images=SimpleNamespace(kubeadm=kubeadm.Images()))  # type: ignore[assignment]
     floor._join(["one", "two"])
     assert not Path(kubeadm.JOIN).exists()
     return seen(folder / "note")

@@ -16,7 +16,7 @@ from stackbook.config.chapters import Chapter
 from stackbook.config.profile import Profile
 from stackbook.core import paths
 from stackbook.core.errors import CheckFailed, InputError
-from stackbook.lab import lab as lab_module
+from stackbook.lab import proofs
 
 GOOD = """
 import os
@@ -196,7 +196,7 @@ def test_a_proof_holds_only_for_what_was_proved(
     if change == "notebook":
         (tiny / "notebooks" / "80-good.ipynb").write_text(notebook(GOOD + "\n1"), encoding="utf-8")
     elif change == "library":
-        monkeypatch.setattr(lab_module, "library_digest", lambda: "another")
+        monkeypatch.setattr(proofs, "library_digest", lambda: "another")
     elif change == "profile":
         overrides = {"flannel_backend": "host-gw"}
     elif change == "instance":

@@ -138,7 +138,9 @@ class Floor:
         self._import("node", nodes)
 
     def _init(self, node: str) -> None:
-        config = kubeadm.init_config(self.lab.profile, self.lab.images, cgroup_v1=self._v1(node), contained=True)
+        config = kubeadm.init_config(
+            self.lab.profile, self.lab.images.kubeadm, cgroup_v1=self._v1(node), contained=True
+        )
         self._write(node, "/etc/stackbook/patches/corednsdeployment+strategic.yaml", kubeadm.DNS_PATCH)
         self._write(node, kubeadm.CONFIG, config)
         self._in(node, "kubeadm", "init", "--config", kubeadm.CONFIG, "--skip-token-print")
@@ -153,7 +155,7 @@ class Floor:
         token, digest = kubeadm.parsed(said)
         for node in nodes[1:]:
             config = kubeadm.join_config(
-                node, token, digest, self.lab.profile, self.lab.images, cgroup_v1=self._v1(node)
+                node, token, digest, self.lab.profile, self.lab.images.kubeadm, cgroup_v1=self._v1(node)
             )
             self._in(
                 node, "sh", "-c", f"umask 077; mkdir -p {Path(kubeadm.JOIN).parent}; cat > {kubeadm.JOIN}", stdin=config

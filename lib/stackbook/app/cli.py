@@ -384,7 +384,7 @@ def _fetch(options: argparse.Namespace) -> int:
     from stackbook.artifacts.resolver import fetch
 
     lab = _lab(options)
-    names = options.names or lab.components(lab.artifacts.catalogue.default_names())
+    names = options.names or lab.images.components(lab.artifacts.catalogue.default_names())
     versions = {"kubernetes": lab.profile.kubernetes_version}
     fetch(names, source=options.source, progress=lambda text: print(text, flush=True), versions=versions)
     return 0

@@ -55,7 +55,7 @@ def rows(lab: Lab) -> list[Row]:
         except StackbookError:
             pass  # no machine, or containerd does not run there yet: the table says where images will come from
     found = []
-    for source in lab.sources.all():
+    for source in lab.images.sources.all():
         pinned = lab.artifacts.catalogue.image(source.name).digest if source.kind == "pull" else ""
         digest, size = there.get(source.reference, (pinned, ""))
         used = ", ".join(used_by(lab, source.name))

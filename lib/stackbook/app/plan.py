@@ -59,7 +59,7 @@ def _missing(lab: Lab) -> Iterator[str]:
             check.prove(lab)
         except StackbookError as error:
             yield f"does not hold yet: {check.claim} ({str(error).splitlines()[0][:120]})"
-    wanted = {name.removeprefix("bundle:") for name in lab.components(lab.chapter.artifacts)}
+    wanted = {name.removeprefix("bundle:") for name in lab.images.components(lab.chapter.artifacts)}
     for entry in lab.artifacts.status():
         if entry.name in wanted and entry.state != "cached":
             yield f"would fetch {entry.name} {entry.version} (about {entry.estimate:.0f} s)"

@@ -29,6 +29,7 @@ from stackbook.core.errors import InputError, StackbookError
 from stackbook.core.names import did_you_mean
 from stackbook.core.redact import redact
 from stackbook.core.waiting import pause
+from stackbook.lab import proofs
 from stackbook.lab.lab import Lab
 from stackbook.lab.step import Record, now
 from stackbook.machines.providers.podman import Embedded
@@ -107,7 +108,7 @@ def run(
             reset.remember(loaded)
         names = dict.fromkeys(name for chapter in chosen for name in chapter.artifacts)
         lab = Lab(chosen[0], loaded, ChapterParameters())
-        components = lab.components(names)
+        components = lab.images.components(names)
         left = TimeLeft(lab.artifacts, components, chosen, folder)
         with (
             display(say, left=left) as screen,
@@ -214,7 +215,7 @@ def proved(profile: Profile, chapter: chapters.Chapter, values: Mapping[str, Any
     )
     known = _proofs(profile).get(chapter.id)
     try:
-        if known is None or known != lab.key():
+        if known is None or known != proofs.key(lab):
             return None
     except (OSError, ValueError, LookupError, TypeError):  # no notebook any more; executing it says so
         return None
@@ -291,7 +292,7 @@ def _execute(current: Run, chapter: chapters.Chapter, values: Mapping[str, Any],
             current.profile,
             validate(CHAPTER_PARAMETERS.get(chapter.id, ChapterParameters), values, where=chapter.id),
         )
-        _remember_proof(current.profile, chapter, lab.key())
+        _remember_proof(current.profile, chapter, proofs.key(lab))
 
 
 __all__ = ["CELL_TIMEOUT", "Outcome", "Run", "end_group", "exit_status", "pause", "proved", "run", "save", "summary"]

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
-import hashlib
-import json
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stackbook.analysis import display
 from stackbook.cluster import kubeadm
-from stackbook.cluster.image_import import PullFailed, begin, begin_pull, environment, load, pull
 from stackbook.cluster.ingress import ingress_url
 from stackbook.cluster.kube import Kube, existing_kubeconfig
 from stackbook.config import chapters, proxies
 from stackbook.config.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.config.profile import ChapterParameters, Profile, validate
-from stackbook.config.registries import Registries, proxy_file
+from stackbook.config.registries import proxy_file
 from stackbook.core import paths
-from stackbook.core.errors import ArtifactUnavailable, CheckFailed, StackbookError
+from stackbook.core.errors import CheckFailed
 from stackbook.core.results import Result
+from stackbook.lab import pages, proofs, turns
 from stackbook.lab import step as steps
-from stackbook.lab import turns
-from stackbook.lab.image_sources import ImageSources
+from stackbook.lab.images import LabImages
 from stackbook.machines import operations
 from stackbook.machines.providers import Provider, for_profile
 from stackbook.machines.transports import Host, LocalHost
@@ -109,7 +105,7 @@ class Lab:
 
         versions = {"kubernetes": self.profile.kubernetes_version}
         return Resolver.open(
-            source=self.profile.source, progress=self._progress, versions=versions, waited=self._waited_for
+            source=self.profile.source, progress=self.progress, versions=versions, waited=self._waited_for
         )
 
     def _waited_for(self, names: Sequence[str], seconds: float) -> None:
@@ -118,7 +114,8 @@ class Lab:
             waited = self._observers[-1].evidence.setdefault("waited_for_components", {})
             waited[", ".join(names)] = round(seconds, 1)
 
-    def _progress(self, text: str) -> None:
+    def progress(self, text: str) -> None:
+        """Keep in the record what is being done."""
         self.record.append("progress", chapter=self.chapter.id, text=str(text))
 
     @property
@@ -174,148 +171,18 @@ class Lab:
         for current in self._observers[-1:]:
             current.observe(result)
 
-    # images
-
     @cached_property
-    def registries(self) -> Registries:
-        """What this lab says about container registries: their mirrors, and the CA that signs them."""
-        ca = self.profile.registry_ca
-        return Registries(self.profile.registry_mirrors, Path(ca).expanduser() if ca else None)
-
-    @cached_property
-    def sources(self) -> ImageSources:
-        """Where each image comes from."""
-        mode = "pull" if self.profile.target == "cluster" else self.profile.images
-        return ImageSources(self.artifacts.catalogue, mode, self.registries.why_not, self.state / "images.json")
-
-    @property
-    def upstream_envoy(self) -> bool:
-        """Whether the mesh's proxies are upstream Envoy, without Istio's own filters: told by the image itself."""
-        return self.image_environment("proxyv2").get("ISTIO_META_ISTIO_PROXY_SHA", "").startswith("envoy-")
-
-    def image_environment(self, name: str) -> dict[str, str]:
-        """The environment variables that an image sets: as built, or as a machine has pulled it; empty without machines."""
-        if not self.sources.pulled(name):
-            return dict(self.artifacts.catalogue.image(name).env)
-        for host in self.machines.values():
-            return environment(host, self.image(name))
-        return {}
-
-    def image(self, name: str) -> str:
-        """The reference of an image, under which the machines have it or can pull it.
-
-        Raises:
-            ArtifactUnavailable: it can neither be pulled nor built.
-        """
-        source = self.sources.of(name)
-        if source.kind == "none":
-            raise ArtifactUnavailable(f"there is no image {name} here: {source.reason}")
-        return source.reference
-
-    @property
-    def images(self) -> kubeadm.Images:
-        """Where kubeadm's images come from."""
-        repository = self.image("kube-apiserver").rpartition("/")[0]
-        if self.sources.pulled("kube-apiserver") and self.profile.image_repository:
-            repository = self.profile.image_repository
-        return kubeadm.Images(
-            repository=repository,
-            preloaded=True,
-            pause=self.image("pause"),
-            etcd=self.image("etcd"),
-            dns=self.image("coredns"),
-        )
+    def images(self) -> LabImages:
+        """The lab's images."""
+        return LabImages(self)
 
     @property
     def runtime(self) -> operations.Operation:
         """Containerd on a machine, as this lab needs it."""
         spared = proxy_file(os.environ, proxies.inside(self.profile))
-        return kubeadm.runtime(self.images.pause, contained=self.contained, registries=self.registries, proxies=spared)
-
-    def load_images(self, *names: str, on: Sequence[str] | None = None, step: steps.Step | None = None) -> int:
-        """Have images on machines that lack any of them: pulled or imported; returns how many machines were changed.
-
-        An image that its registry does not give is built instead, with the rest of its set, and that is said.
-
-        Args:
-            names: bundles or images of the catalogue.
-            on: names of machines; all when None.
-            step: the step that this counts for.
-
-        Raises:
-            ArtifactUnavailable: an image can neither be pulled nor built.
-        """
-        if self.profile.target == "cluster":
-            return 0
-        wanted = {name: host for name, host in self.machines.items() if on is None or name in on}
-        say = step.progress if step else self._progress
-        changed = 0
-        members = self._members(names)
-        for image in self.sources.to_pull(members):
-            if not self.sources.pulled(image.name):
-                continue  # another one of its set has failed just now
-            try:
-                changed += pull(wanted, image.official, digest=image.digest, say=say)
-            except PullFailed as error:
-                self.sources.fall_back(image.name, error.message)
-                say(f"{image.official} could not be pulled, {image.set} is built instead: {error.message}")
-                if image.name == "pause":
-                    for host in wanted.values():
-                        operations.apply(host, self.runtime, step=step)
-        for archive in self._archives(names):
-            changed += load(wanted, archive)
-        if step:
-            step.changed += changed
-        return changed
-
-    def preload(self, *names: str, on: Sequence[str] | None = None) -> None:
-        """Begin to pull or import images in the background, if they need not be built first; `load_images` waits for the end."""
-        if self.profile.target == "cluster":
-            return
-        wanted = {name: host for name, host in self.machines.items() if on is None or name in on}
-        begin_pull(wanted, [image.official for image in self.sources.to_pull(self._members(names))])
-        cached = {entry.name for entry in self.artifacts.status() if entry.state == "cached"}
-        if set(names) <= cached:
-            for archive in self._archives(names):
-                begin(wanted, archive)
-
-    def components(self, names: Iterable[str]) -> list[str]:
-        """What has to be fetched or built for these components and images: without the images that are pulled."""
-        catalogue = self.artifacts.catalogue
-        found: dict[str, None] = {}
-        for name in names:
-            kind, plain = catalogue.resolve(name)
-            if kind == "file":
-                found[name] = None
-            elif built := set(self.sources.to_build(self._members([plain]))):
-                bundle = self._bundle_of(plain, built)
-                found.update(dict.fromkeys([f"bundle:{bundle}"] if bundle else [f"image:{m}" for m in sorted(built)]))
-        return list(found)
-
-    def _members(self, names: Sequence[str]) -> list[str]:
-        """The images of these bundles and images, each once."""
-        bundles = self.artifacts.catalogue.bundles
-        return list(dict.fromkeys(member for name in names for member in bundles.get(name, (name,))))
-
-    def _archives(self, names: Sequence[str]) -> list[Path]:
-        """Archives with what is built of these bundles and images: the smallest bundle that has it, or one for each image."""
-        found: dict[Path, None] = {}
-        for name in names:
-            if not (built := set(self.sources.to_build(self._members([name])))):
-                continue
-            if bundle := self._bundle_of(name, built):
-                found[self.artifacts.bundle(bundle).archive] = None
-            else:
-                found.update({self.artifacts.image(member).archive: None for member in built})
-        return list(found)
-
-    def _bundle_of(self, name: str, built: set[str]) -> str:
-        """The bundle of that name, or else the smallest one, that has these images and no other that is not built here."""
-        bundles = self.artifacts.catalogue.bundles
-        for bundle, members in sorted(bundles.items(), key=lambda item: (item[0] != name, len(item[1]))):
-            if built <= set(members) and set(self.sources.to_build(members)) == set(members):
-                return bundle
-        return ""
+        return kubeadm.runtime(
+            self.images.kubeadm.pause, contained=self.contained, registries=self.images.registries, proxies=spared
+        )
 
     @property
     def cgroup_v1(self) -> bool:
@@ -406,69 +273,13 @@ class Lab:
         assert self._checks, "this lab was opened without checks: use session.bind or session.opened"
         return self._checks(chapter)
 
-    def _undisturbed(self, what: str) -> contextlib.AbstractContextManager[None]:
-        """The lab's turn, for a chapter that stands on the mesh."""
-        return self.turn(what) if "05-istio" in self.chapter.needs else contextlib.nullcontext()
-
     def preconditions(self) -> None:
-        """Prove that the chapters this one stands on have left what it needs.
-
-        Raises:
-            CheckFailed: the first thing missing, and the chapter to run.
-        """
-        with self._undisturbed("preconditions"):
-            for needed in self.chapter.needs:
-                for check in self.checks_of(needed):
-                    try:
-                        check.prove(self)
-                    except StackbookError as error:
-                        raise CheckFailed(
-                            f"{self.chapter.id}: precondition failed: {check.claim}: {error.message}",
-                            fix=f"stackbook run --only {needed}",
-                        ) from error
-        self.record.append("preconditions", chapter=self.chapter.id, holds=True)
-        print(
-            f"✓ the preconditions of {self.chapter.id} hold"
-            if self.chapter.needs
-            else f"✓ {self.chapter.id} needs nothing"
-        )
+        """Prove that the chapters this one stands on have left what it needs; see `proofs.preconditions`."""
+        proofs.preconditions(self)
 
     def postconditions(self) -> None:
-        """Prove what this chapter leaves, and show it as a table.
-
-        Raises:
-            CheckFailed: something is not as the chapter promises.
-        """
-        rows = []
-        with self._undisturbed("postconditions"):
-            for check in self.checks_of(self.chapter.id):
-                try:
-                    evidence = check.prove(self)
-                except StackbookError as error:
-                    self.record.append("postcondition", chapter=self.chapter.id, claim=check.claim, holds=False)
-                    raise CheckFailed(
-                        f"{self.chapter.id} does not leave what it promises: {check.claim}: {error}"
-                    ) from error
-                self.record.append(
-                    "postcondition", chapter=self.chapter.id, claim=check.claim, holds=True, evidence=evidence
-                )
-                rows.append({"after this chapter": check.claim, "holds": "✓"})
-        if rows:
-            display.table(rows)
-        else:
-            print(f"✓ {self.chapter.id} leaves nothing behind")
-
-    def key(self) -> str:
-        """What a proof of this chapter is valid for: its notebook, the library, its parameters, the lab's, and this very lab.
-
-        What other code has proved is proved again.
-        """
-        book = json.loads(self.chapter.notebook.read_text(encoding="utf-8"))
-        sources = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]
-        profile = self.profile.model_dump(exclude={"chapters", "name"}, mode="json")
-        instance = self.instance() if self.chapter.needs else ""
-        parts = [sources, library_digest(), profile, self.parameters.model_dump(mode="json"), instance]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        """Prove what this chapter leaves, and show it as a table; see `proofs.postconditions`."""
+        proofs.postconditions(self)
 
     def instance(self) -> str:
         """What tells this lab from one built later under the same name."""
@@ -477,7 +288,7 @@ class Lab:
 
     def provision(self) -> int:
         """Make and start the machines that are missing; returns how many things were changed."""
-        changed = self.provider.provision(say=self._progress)
+        changed = self.provider.provision(say=self.progress)
         marker = self.state / "instance"
         if not marker.exists():
             marker.write_text(f"{uuid.uuid4()}\n", encoding="utf-8")
@@ -487,18 +298,7 @@ class Lab:
 
     def errata(self) -> None:
         """Show what the guide says wrongly or no longer rightly, of the ids that this chapter's cells name."""
-        from stackbook.config.ledger import entries
-
-        known = entries.load()
-        book = json.loads(self.chapter.notebook.read_text(encoding="utf-8"))
-        said = [c["metadata"].get("stackbook", []) for c in book["cells"]]
-        ids = {i for item in said for part in (item if isinstance(item, list) else [item]) for i in part["ids"]}
-        rows = [
-            {"id": e.id, "the guide": e.text, "verdict": e.verdict, "today": e.correction}
-            for e in known.values()
-            if e.id in ids and e.verdict != "ok"
-        ]
-        if rows:
+        if rows := pages.errata(self.chapter):
             display.table(rows)
         else:
             print("✓ everything the guide says here still holds")
@@ -510,15 +310,3 @@ class Lab:
     def figure(self, fig: Any, *, alt: str) -> None:
         """Show a plot with a text for those who cannot see it."""
         display.figure(fig, alt)
-
-
-@functools.cache
-def library_digest() -> str:
-    """A digest of the library: its code, manifests and catalogue, and the sources of what it builds."""
-    lib = paths.checkout() / "lib"
-    digest = hashlib.sha256()
-    for path in sorted(lib.rglob("*")):
-        name = path.relative_to(lib).as_posix()
-        if path.is_file() and "__pycache__" not in name and ".egg-info" not in name:
-            digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return digest.hexdigest()

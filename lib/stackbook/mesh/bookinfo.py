@@ -23,12 +23,14 @@ SELECTOR = "app in (productpage,details,reviews,ratings)"
 
 def manifest(lab: Lab) -> str:
     """Bookinfo's manifest with the images that this lab has: its own build, or the official ones."""
-    return render("bookinfo.yaml", **{f"image_{w.replace('-', '_')}": lab.image(f"bookinfo-{w}") for w in WORKLOADS})
+    return render(
+        "bookinfo.yaml", **{f"image_{w.replace('-', '_')}": lab.images.reference(f"bookinfo-{w}") for w in WORKLOADS}
+    )
 
 
 def install(lab: Lab, namespace: str = "default", *, timeout: float = 120.0) -> int:
     """Apply bookinfo and wait until its six pods are Ready; returns the number of changed objects."""
-    lab.load_images(*(f"bookinfo-{workload}" for workload in WORKLOADS))
+    lab.images.load(*(f"bookinfo-{workload}" for workload in WORKLOADS))
     answer = lab.kube.kubectl("apply", "-n", namespace, "-f", "-", stdin=manifest(lab), timeout=120)
     lab.kube.wait_pods(namespace, SELECTOR, count=len(WORKLOADS), timeout=timeout)
     return sum(not line.endswith(" unchanged") for line in answer.lines)

@@ -80,8 +80,8 @@ def fish_path(lab: Lab) -> dict[str, bool]:
 
 def source(lab: Lab) -> istio.ImageSource:
     """Where Istio's images come from in this lab."""
-    name, _, tag = lab.image("pilot").rpartition(":")
-    return istio.ImageSource(hub=name.rpartition("/")[0], tag=tag, upstream_envoy=lab.upstream_envoy)
+    name, _, tag = lab.images.reference("pilot").rpartition(":")
+    return istio.ImageSource(hub=name.rpartition("/")[0], tag=tag, upstream_envoy=lab.images.upstream_envoy)
 
 
 def install(lab: Lab, step: Step) -> int:
@@ -118,7 +118,7 @@ def flavour(lab: Lab) -> str:
     )
     version = re.search(r'"version":\s*"([^"]+)"', answer.stdout)
     number = version.group(1).split("/")[1] if version and version.group(1).count("/") > 1 else "?"
-    if lab.upstream_envoy:
+    if lab.images.upstream_envoy:
         return (
             f"The proxy is upstream Envoy {number}, a C++ program, without Istio's own filters: "
             "istio_requests_total does not exist here, and Envoy's own counters take its place."
@@ -164,5 +164,5 @@ def _not_pulled(lab: Lab, manifest: str) -> str:
     if not manifest:
         return "the profile says that nothing is pulled"
     images = dict.fromkeys(re.findall(r"^\s*-?\s*image:\s*\"?([^\s\"]+)", manifest, re.MULTILINE))
-    reasons = (lab.registries.why_not(full_name(image)) for image in images)
+    reasons = (lab.images.registries.why_not(full_name(image)) for image in images)
     return next(filter(None, reasons), "") if images else "its manifest names no image"

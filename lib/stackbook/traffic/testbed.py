@@ -157,7 +157,7 @@ class Bench:
     @contextlib.contextmanager
     def broken_pod(self, lab: Lab) -> Iterator[None]:
         """A pod that the service reviews counts as its version v1, and that answers nothing, while the block runs."""
-        text = manifests.render("broken.yaml", image_load=lab.image("load"))
+        text = manifests.render("broken.yaml", image_load=lab.images.reference("load"))
         try:
             self.kube.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=text)
             self.kube.wait_pods(NAMESPACE, "broken=yes", count=1, timeout=60)
@@ -248,8 +248,8 @@ class Bench:
 def prepare(lab: Lab) -> Bench:
     """Start the two pods, wait until they are Ready, and return the bench; what is there already is kept."""
     kube = lab.kube
-    lab.load_images("apps")
-    images = {f"image_{name}": lab.image(name) for name in ("load", "echo", "tools")}
+    lab.images.load("apps")
+    images = {f"image_{name}": lab.images.reference(name) for name in ("load", "echo", "tools")}
     if missing := [name for name, reference in images.items() if not reference]:
         raise InputError(f"there is no {', '.join(missing)} in a registry", fix="set images: preload in the profile")
     _wait_gone(kube)

@@ -32,8 +32,8 @@ def manifest(lab: Lab, backend: str) -> str:
         text,
         network=lab.profile.pod_cidr,
         backend=backend,
-        images={name: lab.image(name) for name in ("flannel", "flannel-cni-plugin")},
-        cni_version=lab.image_environment("flannel-cni-plugin").get("CNI_SPEC_VERSION", ""),
+        images={name: lab.images.reference(name) for name in ("flannel", "flannel-cni-plugin")},
+        cni_version=lab.images.environment("flannel-cni-plugin").get("CNI_SPEC_VERSION", ""),
         preloaded=lab.profile.target != "cluster",
     )
 

@@ -56,7 +56,7 @@ def walkers(lab: Lab) -> Iterator[dict[str, End]]:
         InputError: a namespace of this name is somebody else's.
     """
     with own_namespaces.temporary(lab.kube, NAMESPACE):
-        lab.kube.apply(render("walkers.yaml", image_echo=lab.image("echo")))
+        lab.kube.apply(render("walkers.yaml", image_echo=lab.images.reference("echo")))
         yield ends(lab)
 
 

@@ -75,10 +75,10 @@ def deploy(lab: Lab, *, timeout: float = 120.0) -> tuple[Greeter, Greeter]:
         InputError: this lab pulls images, and these are in no registry.
         WaitTimeout: a pod does not become Ready; names it and the cause.
     """
-    images = {f"image_{name.replace('-', '_')}": lab.image(name) for name in IMAGES}
+    images = {f"image_{name.replace('-', '_')}": lab.images.reference(name) for name in IMAGES}
     if not all(images.values()):
         raise InputError("the Greeter's images are in no registry", fix="set images: preload in the profile")
-    lab.load_images("apps")
+    lab.images.load("apps")
     found = tuple(Greeter(lab.kube, namespace) for namespace in (INSIDE, OUTSIDE))
     for greeter in found:
         text = manifests.render("greeter.yaml", inject=str(greeter.namespace == INSIDE).lower(), **images)

@@ -210,7 +210,7 @@ def from_another_namespace(lab: Lab, namespace: str) -> str:
     """What productpage answers to a pod of another namespace, without a sidecar: the HTTP status (K35)."""
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "stranger", "namespace": namespace},
            "spec": {"terminationGracePeriodSeconds": 1, "containers": [
-               {"name": "tools", "image": lab.image("tools"), "imagePullPolicy": "IfNotPresent",
+               {"name": "tools", "image": lab.images.reference("tools"), "imagePullPolicy": "IfNotPresent",
                 "command": ["sleep", "600"]}]}}  # fmt: skip
     lab.kube.apply(pod)
     until(lambda: lab.kube.pods(namespace)[0]["status"].get("phase") == "Running", what="the stranger runs", timeout=60,

@@ -46,7 +46,9 @@ def refused(lab: Lab, *args: str, stdin: str | None = None) -> str:
 
 def deploy(lab: Lab, replicas: int) -> list[str]:
     """Apply myapp twice: what kubectl says the second time shows that applying is idempotent (K28)."""
-    text = render("myapp.yaml", image_myapp=lab.image("echo")).replace("replicas: 2", f"replicas: {replicas}")
+    text = render("myapp.yaml", image_myapp=lab.images.reference("echo")).replace(
+        "replicas: 2", f"replicas: {replicas}"
+    )
     lab.kube.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=text)
     lab.kube.wait_pods(NAMESPACE, "app=myapp", count=replicas, timeout=90)
     return lab.kube.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=text).lines
@@ -192,7 +194,9 @@ def any_order(lab: Lab) -> dict[str, bool]:
 
 def two(lab: Lab) -> list[dict[str, Any]]:
     """A pod of two containers: what they share, read from the kernel and by use (K56, K57, K58, K69)."""
-    lab.kube.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=render("tour.yaml", image_tools=lab.image("tools")))
+    lab.kube.kubectl(
+        "apply", "-n", NAMESPACE, "-f", "-", stdin=render("tour.yaml", image_tools=lab.images.reference("tools"))
+    )
     lab.kube.wait_pods(NAMESPACE, "app=two", count=1, timeout=60)
     pod = lab.kube.pods(NAMESPACE, "app=two")[0]
     host = lab.machines[pod["spec"]["nodeName"]]

@@ -63,13 +63,13 @@ def start(lab: Lab, *, heap_mb: int, step: Step | None = None) -> int:
     While it starts, the machines get the shippers' images.
     """
     place = node(lab.kube)
-    lab.load_images("logs", on=[place] if lab.profile.target != "cluster" else None, step=step)
-    values = {"image_elasticsearch": lab.image("elasticsearch"), "node": place, "heap_mb": str(heap_mb),
+    lab.images.load("logs", on=[place] if lab.profile.target != "cluster" else None, step=step)
+    values = {"image_elasticsearch": lab.images.reference("elasticsearch"), "node": place, "heap_mb": str(heap_mb),
               "limit_mb": str(2 * heap_mb + 512)}  # fmt: skip
     text = manifests.render("elasticsearch.yaml", fingerprint=_mark("elasticsearch.yaml", values), **values)
     own_namespaces.create(lab.kube, NAMESPACE)
     changed = credentials.ensure(lab.kube) + lab.kube.apply(text)
-    lab.load_images("fluentd", step=step)
+    lab.images.load("fluentd", step=step)
     return changed
 
 
@@ -109,7 +109,7 @@ def template(store: Store) -> None:
 
 def flavour(lab: Lab) -> str:
     """Which shipper runs here: Fluentd as in the guide where images can be pulled, else rsyslog."""
-    return "fluentd" if lab.sources.pulled("fluentd") else "rsyslog"
+    return "fluentd" if lab.images.sources.pulled("fluentd") else "rsyslog"
 
 
 def ship(lab: Lab, *, retention_days: int, step: Step | None = None, timeout: float = 90.0) -> int:
@@ -118,12 +118,12 @@ def ship(lab: Lab, *, retention_days: int, step: Step | None = None, timeout: fl
     Raises:
         WaitTimeout: one of them is not Ready; says why.
     """
-    lab.load_images("fluentd", "apps", step=step)
+    lab.images.load("fluentd", "apps", step=step)
     kind = flavour(lab)
     # Its configuration first: a pod that does not find it waits a minute before it looks again.
     changed = lab.kube.apply(_configuration()) if kind == "rsyslog" else 0
     changed += lab.kube.apply(shipper(lab))
-    values = {"image_tools": lab.image("tools"), "retention_days": str(retention_days)}
+    values = {"image_tools": lab.images.reference("tools"), "retention_days": str(retention_days)}
     changed += lab.kube.apply(manifests.render("pulse.yaml", **values))
     for workload in ("daemonset/shipper", "daemonset/pulse"):
         lab.kube.wait_rollout(NAMESPACE, workload, timeout=timeout)
@@ -133,10 +133,10 @@ def ship(lab: Lab, *, retention_days: int, step: Step | None = None, timeout: fl
 def shipper(lab: Lab) -> str:
     """The manifest of the shipper, with a mark of its configuration so that a change of it starts new pods."""
     if flavour(lab) == "rsyslog":
-        values = {"image_shipper": lab.image("rsyslog")}
+        values = {"image_shipper": lab.images.reference("rsyslog")}
         mark = _mark("rsyslog.yaml", {**values, **_configuration()["data"]}, known=values)
         return manifests.render("rsyslog.yaml", fingerprint=mark, **values)
-    values = {"image_shipper": lab.image("fluentd")}
+    values = {"image_shipper": lab.images.reference("fluentd")}
     return manifests.render("fluentd.yaml", fingerprint=_mark("fluentd.yaml", values), **values)
 
 
@@ -160,8 +160,8 @@ def kibana(lab: Lab, *, timeout: float = 240.0) -> int:
     with opened(lab.kube) as store:
         password = credentials.access(lab.kube).passwords["kibana"]
         store.client.security.change_password(username="kibana_system", password=password.reveal())
-    lab.load_images("kibana")
-    changed = lab.kube.apply(manifests.render("kibana.yaml", image_kibana=lab.image("kibana")))
+    lab.images.load("kibana")
+    changed = lab.kube.apply(manifests.render("kibana.yaml", image_kibana=lab.images.reference("kibana")))
     lab.kube.wait_rollout(NAMESPACE, "deployment/kibana", timeout=timeout)
     return changed
 

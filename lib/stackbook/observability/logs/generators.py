@@ -160,7 +160,7 @@ def _pod(
         "tolerations": [{"operator": "Exists"}],
         "containers": [{
             "name": container,
-            "image": lab.image("tools"),
+            "image": lab.images.reference("tools"),
             "imagePullPolicy": "IfNotPresent",
             "command": ["sh", "-c", script],
             "env": [{"name": key, "value": value} for key, value in values.items()],

@@ -37,9 +37,9 @@ def install(lab: Lab, words: Vocabulary, *, scrape: int, retention_hours: int, s
     Raises:
         WaitTimeout: its pod is not Ready; says why.
     """
-    lab.load_images("metrics", step=step)
+    lab.images.load("metrics", step=step)
     values = {"scrape": str(scrape), "slow": str(2 * scrape), "retention": str(retention_hours), "errors": words.errors,
-              "requests": words.requests, "image_prometheus": lab.image("prometheus")}  # fmt: skip
+              "requests": words.requests, "image_prometheus": lab.images.reference("prometheus")}  # fmt: skip
     mark = hashlib.sha256(manifests.render("prometheus.yaml", mark="", **values).encode()).hexdigest()[:16]
     changed = lab.kube.apply(manifests.render("prometheus.yaml", mark=mark, **values))
     lab.kube.wait_rollout(istio.NAMESPACE, "deployment/prometheus", timeout=180)

@@ -31,8 +31,8 @@ def install(lab: Lab, *, retention_hours: int, step: Step | None = None, timeout
     Raises:
         WaitTimeout: it does not become ready; with the reason.
     """
-    lab.load_images("tracing", step=step)
-    text = manifests.render("jaeger.yaml", image_jaeger=lab.image("jaeger"), retention=f"{retention_hours}h")
+    lab.images.load("tracing", step=step)
+    text = manifests.render("jaeger.yaml", image_jaeger=lab.images.reference("jaeger"), retention=f"{retention_hours}h")
     changed = lab.kube.apply(text)
     if step:
         step.changed += changed

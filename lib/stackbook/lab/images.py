@@ -1,0 +1,168 @@
+"""The images of a lab: where each comes from, and how the machines get it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stackbook.cluster import image_import
+from stackbook.cluster.image_import import PullFailed
+from stackbook.cluster.kubeadm import Images
+from stackbook.config.registries import Registries
+from stackbook.core.errors import ArtifactUnavailable
+from stackbook.lab.image_sources import ImageSources
+from stackbook.machines import operations
+
+if TYPE_CHECKING:
+    from stackbook.lab.lab import Lab
+    from stackbook.lab.step import Step
+
+
+class LabImages:
+    """The images of one lab.
+
+    Args:
+        lab: whose.
+    """
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    @cached_property
+    def registries(self) -> Registries:
+        """What this lab says about container registries: their mirrors, and the CA that signs them."""
+        ca = self._lab.profile.registry_ca
+        return Registries(self._lab.profile.registry_mirrors, Path(ca).expanduser() if ca else None)
+
+    @cached_property
+    def sources(self) -> ImageSources:
+        """Where each image comes from."""
+        mode = "pull" if self._lab.profile.target == "cluster" else self._lab.profile.images
+        return ImageSources(
+            self._lab.artifacts.catalogue, mode, self.registries.why_not, self._lab.state / "images.json"
+        )
+
+    @property
+    def upstream_envoy(self) -> bool:
+        """Whether the mesh's proxies are upstream Envoy, without Istio's own filters: told by the image itself."""
+        return self.environment("proxyv2").get("ISTIO_META_ISTIO_PROXY_SHA", "").startswith("envoy-")
+
+    def environment(self, name: str) -> dict[str, str]:
+        """The environment variables that an image sets: as built, or as a machine has pulled it; empty without machines."""
+        if not self.sources.pulled(name):
+            return dict(self._lab.artifacts.catalogue.image(name).env)
+        for host in self._lab.machines.values():
+            return image_import.environment(host, self.reference(name))
+        return {}
+
+    def reference(self, name: str) -> str:
+        """The reference of an image, under which the machines have it or can pull it.
+
+        Raises:
+            ArtifactUnavailable: it can neither be pulled nor built.
+        """
+        source = self.sources.of(name)
+        if source.kind == "none":
+            raise ArtifactUnavailable(f"there is no image {name} here: {source.reason}")
+        return source.reference
+
+    @property
+    def kubeadm(self) -> Images:
+        """Where kubeadm's images come from."""
+        repository = self.reference("kube-apiserver").rpartition("/")[0]
+        if self.sources.pulled("kube-apiserver") and self._lab.profile.image_repository:
+            repository = self._lab.profile.image_repository
+        return Images(
+            repository=repository,
+            preloaded=True,
+            pause=self.reference("pause"),
+            etcd=self.reference("etcd"),
+            dns=self.reference("coredns"),
+        )
+
+    def load(self, *names: str, on: Sequence[str] | None = None, step: Step | None = None) -> int:
+        """Have images on machines that lack any of them: pulled or imported; returns how many machines were changed.
+
+        An image that its registry does not give is built instead, with the rest of its set, and that is said.
+
+        Args:
+            names: bundles or images of the catalogue.
+            on: names of machines; all when None.
+            step: the step that this counts for.
+
+        Raises:
+            ArtifactUnavailable: an image can neither be pulled nor built.
+        """
+        if self._lab.profile.target == "cluster":
+            return 0
+        wanted = {name: host for name, host in self._lab.machines.items() if on is None or name in on}
+        say = step.progress if step else self._lab.progress
+        changed = 0
+        members = self._members(names)
+        for image in self.sources.to_pull(members):
+            if not self.sources.pulled(image.name):
+                continue  # another one of its set has failed just now
+            try:
+                changed += image_import.pull(wanted, image.official, digest=image.digest, say=say)
+            except PullFailed as error:
+                self.sources.fall_back(image.name, error.message)
+                say(f"{image.official} could not be pulled, {image.set} is built instead: {error.message}")
+                if image.name == "pause":
+                    for host in wanted.values():
+                        operations.apply(host, self._lab.runtime, step=step)
+        for archive in self._archives(names):
+            changed += image_import.load(wanted, archive)
+        if step:
+            step.changed += changed
+        return changed
+
+    def preload(self, *names: str, on: Sequence[str] | None = None) -> None:
+        """Begin to pull or import images in the background, if they need not be built first; `load` waits for the end."""
+        if self._lab.profile.target == "cluster":
+            return
+        wanted = {name: host for name, host in self._lab.machines.items() if on is None or name in on}
+        image_import.begin_pull(wanted, [image.official for image in self.sources.to_pull(self._members(names))])
+        cached = {entry.name for entry in self._lab.artifacts.status() if entry.state == "cached"}
+        if set(names) <= cached:
+            for archive in self._archives(names):
+                image_import.begin(wanted, archive)
+
+    def components(self, names: Iterable[str]) -> list[str]:
+        """What has to be fetched or built for these components and images: without the images that are pulled."""
+        catalogue = self._lab.artifacts.catalogue
+        found: dict[str, None] = {}
+        for name in names:
+            kind, plain = catalogue.resolve(name)
+            if kind == "file":
+                found[name] = None
+            elif built := set(self.sources.to_build(self._members([plain]))):
+                bundle = self._bundle_of(plain, built)
+                found.update(dict.fromkeys([f"bundle:{bundle}"] if bundle else [f"image:{m}" for m in sorted(built)]))
+        return list(found)
+
+    def _members(self, names: Sequence[str]) -> list[str]:
+        """The images of these bundles and images, each once."""
+        bundles = self._lab.artifacts.catalogue.bundles
+        return list(dict.fromkeys(member for name in names for member in bundles.get(name, (name,))))
+
+    def _archives(self, names: Sequence[str]) -> list[Path]:
+        """Archives with what is built of these bundles and images: the smallest bundle that has it, or one for each image."""
+        found: dict[Path, None] = {}
+        for name in names:
+            if not (built := set(self.sources.to_build(self._members([name])))):
+                continue
+            if bundle := self._bundle_of(name, built):
+                found[self._lab.artifacts.bundle(bundle).archive] = None
+            else:
+                found.update({self._lab.artifacts.image(member).archive: None for member in built})
+        return list(found)
+
+    def _bundle_of(self, name: str, built: set[str]) -> str:
+        """The bundle of that name, or else the smallest one, that has these images and no other that is not built here."""
+        bundles = self._lab.artifacts.catalogue.bundles
+        for bundle, members in sorted(bundles.items(), key=lambda item: (item[0] != name, len(item[1]))):
+            if built <= set(members) and set(self.sources.to_build(members)) == set(members):
+                return bundle
+        return ""
