@@ -10,7 +10,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from stackbook.artifacts import image_layers, oci_archive
+from archives import read_index
+from stackbook.artifacts import image_layers
 from stackbook.artifacts.catalogue import Base, Image
 from stackbook.artifacts.debian_layers import DebianRoot, parse_status
 
@@ -92,7 +93,7 @@ def unpack(archive: Path, reference: str) -> tuple[dict[str, tarfile.TarInfo], d
             assert f"sha256:{hashlib.sha256(data).hexdigest()}" == digest
             return data
 
-        index = oci_archive.read_index(archive)
+        index = read_index(archive)
         entry = next(m for m in index["manifests"] if m["annotations"]["io.containerd.image.name"] == reference)
         manifest = json.loads(blob(entry["digest"]))
         config = json.loads(blob(manifest["config"]["digest"]))

@@ -11,8 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from archives import read_index
 from stackbook.artifacts import gobuild, package_registries, prefetch
-from stackbook.artifacts.oci_archive import read_index
 from stackbook.artifacts.resolver import Resolver, fetch
 from stackbook.artifacts.subprocesses import Cancelled
 from stackbook.core.errors import ArtifactError, ArtifactUnavailable, InputError

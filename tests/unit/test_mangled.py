@@ -40,7 +40,6 @@ FACTS: dict[str, tuple[facts.Fact[Any], str, type]] = {
     "memory": (facts.MEMORY, "MemTotal:       16 kB\nMemAvailable:   8 kB\nHugePages_Total:       0\n", dict),
     "os-release": (facts.OS_RELEASE, 'NAME="Debian GNU/Linux"\nVERSION_ID="12"\n# comment\n', dict),
     "hosts": (facts.HOSTS, "127.0.0.1 localhost\n192.168.98.3 k8s-master m # a\n", dict),
-    "kernel": (facts.KERNEL, "6.1.0-18-amd64\n", str),
     "cgroup": (facts.CGROUP, "cgroup2fs\n", str),
     "container": (facts.CONTAINER, "podman\n", str),
     "subnet.env": (facts.SUBNET_ENV, "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_MTU=1450\n", dict),

@@ -22,10 +22,12 @@ import yaml
 from stackbook.app import benchmark, elevation, jupyter_access
 from stackbook.cluster import kube, kubeadm
 from stackbook.config.profile import Profile
+from stackbook.config.registries import PROXY_FILE
 from stackbook.core import paths, private, temp_dirs
 from stackbook.core.results import Result
 from stackbook.lessons.delivery import compose, gitea
 from stackbook.lessons.kubeadm import control_plane
+from stackbook.machines import operations
 from stackbook.machines.transports import LocalHost
 from stackbook.observability.logs import credentials
 
@@ -61,7 +63,9 @@ class Machine(LocalHost):
 
     def _argv(self, argv: Sequence[str], env: Mapping[str, str], stdin: bool) -> list[str]:
         return [
-            word.replace("/etc/kubernetes", f"{self.base}/kubernetes").replace("/run/", f"{self.base}/")
+            word.replace("/etc/kubernetes", f"{self.base}/kubernetes")
+            .replace("/etc/stackbook", f"{self.base}/etc-stackbook")
+            .replace("/run/", f"{self.base}/")
             for word in argv
         ]
 
@@ -91,6 +95,13 @@ def _join(folder: Path, machine: Machine, _: pytest.MonkeyPatch) -> Modes:
     kubeadm.kubeadm_join(machine, machine, Profile(), kubeadm.Images(), cgroup_v1=False)
     assert not (folder / "stackbook" / "join.yaml").exists()
     return seen(folder / "note")
+
+
+def _machines_proxies(folder: Path, machine: Machine, _: pytest.MonkeyPatch) -> Modes:
+    operation = kubeadm.runtime("pause:1", contained=True, proxies='HTTPS_PROXY="http://me:word@proxy.example.com"\n')
+    wanted = next(each for each in operation(machine) if each.path == PROXY_FILE)
+    operations.apply(machine, lambda _: iter([wanted]))
+    return modes(folder / "etc-stackbook" / "proxy.env")
 
 
 def _benchmarks_join(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Modes:
@@ -195,6 +206,7 @@ def _jupyters_token(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPa
 
 WRITERS: dict[str, Callable[[Path, Machine, pytest.MonkeyPatch], Modes]] = {
     "the join token on a machine": _join,
+    "the proxies on a machine": _machines_proxies,
     "the benchmark's join token on a machine": _benchmarks_join,
     "root's kubeconfig on a machine": _users_kubeconfig,
     "this host's kubeconfig": _hosts_kubeconfig,
@@ -248,12 +260,14 @@ LOOKED_AT = {
     "app/elevation.py": "the environment under sudo",
     "machines/transports.py": "the join token on a machine",
     "app/jupyter_access.py": "JupyterLab's token and address",
-    "cluster/kubeadm.py": "the join token on a machine",
+    "cluster/kubeadm/join.py": "the join token on a machine",
+    "cluster/kubeadm/runtime.py": "the proxies on a machine",
     "observability/logs/credentials.py": "the key of Elasticsearch's certificate",
     "core/paths.py": "this host's kubeconfig",
     "core/private.py": "this host's kubeconfig",
 }  # fmt: skip
 WITHOUT_FILES = {
+    "cluster/kubeadm/configuration.py",
     "lessons/delivery/webhook_receiver.py",
     "lessons/delivery/oauth.py",
     "lessons/delivery/openssl.py",
@@ -269,6 +283,7 @@ OTHERWISE = {
     "core/locks.py": "a lock",
     "lessons/delivery/repository.py": "the files of a commit",
     "cluster/image_import.py": "an image",
+    "cluster/kubeadm/init.py": "kubeadm's configuration, which has no token",
     "lab/step.py": "a record, redacted",
     "lab/turns.py": "a lock",
     "core/results.py": "nothing: it holds what was said",

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from stackbook.analysis import statistics
-from stackbook.analysis.statistics import AGREES, DIFFERS, TOO_FEW, Sequential
+from stackbook.analysis.statistics import AGREES, DIFFERS, TOO_FEW
 from stackbook.core.errors import InputError
 
 RUNS = 10_000
@@ -73,49 +73,6 @@ def test_too_few_requests_pass_no_check():
     assert statistics.test_share(0, 0, 0.3).verdict == TOO_FEW
     assert not statistics.test_share(0, 0, 0.0).passed
     assert statistics.test_share(90, 90, 0.3, needed=100).verdict == DIFFERS
-
-
-def sequential_outcomes(truth: float, batch: int) -> tuple[int, int, float]:
-    """Counts of DIFFERS and AGREES over the simulated runs, and the mean number of requests."""
-    start = Sequential(0.3, difference=0.15, alpha=0.05, power=0.9)
-    steps = math.ceil(start.most / batch)
-    hits = np.random.default_rng(21).binomial(batch, truth, (RUNS, steps)).cumsum(axis=1)
-    open_, outcomes, requests = np.ones(RUNS, bool), {DIFFERS: 0, AGREES: 0}, 0
-    for i in range(steps):
-        column = hits[:, i]
-        n = batch * (i + 1)
-        judged = {k: start.add(int(k), n).verdict for k in np.unique(column[open_])}
-        verdict = np.array([judged.get(k, "") for k in column])
-        for name in outcomes:
-            found = open_ & (verdict == name)
-            outcomes[name] += int(found.sum())
-            requests += n * int(found.sum())
-            open_ &= ~found
-    assert not open_.any(), "each run is decided at the latest at `most`"
-    return outcomes[DIFFERS], outcomes[AGREES], requests / RUNS
-
-
-@pytest.mark.parametrize("batch", [1, 10, 37])
-def test_stopping_early_keeps_both_errors(batch):
-    fixed = statistics.sample_size(0.3, difference=0.15, alpha=0.05, power=0.9)
-    alarms, _, _ = sequential_outcomes(0.3, batch)
-    assert alarms <= stats.binom.isf(1e-6, RUNS, 0.05)
-    for truth in (0.15, 0.45):
-        _, missed, mean = sequential_outcomes(truth, batch)
-        assert missed <= stats.binom.isf(1e-6, RUNS, 0.1)
-    _, _, mean = sequential_outcomes(0.6, batch)
-    assert mean < fixed / 2, "a clear difference is seen in less than half the requests"
-
-
-def test_a_sequential_verdict_stays():
-    state = Sequential(0.3, difference=0.15).add(0, 100)
-    assert state.verdict == DIFFERS
-    assert state.add(100, 100) == state
-
-
-@pytest.mark.parametrize(("claim", "hits", "verdict"), [(0.0, 1, DIFFERS), (1.0, 99, DIFFERS), (1.0, 100, AGREES)])
-def test_sequential_at_the_ends(claim, hits, verdict):
-    assert Sequential(claim, difference=0.1).add(hits, 100).verdict == verdict
 
 
 def test_independence_alarms_as_stated_and_sees_dependence():
@@ -192,8 +149,6 @@ def test_quantile_intervals_cover_as_stated():
         lambda: statistics.uniformity({"a": 3}),
         lambda: statistics.turns(["a", "a"]),
         lambda: statistics.quantiles([]),
-        lambda: Sequential(0.5, difference=0.7),
-        lambda: Sequential(0.5, difference=0.2).add(3, 2),
     ],
 )
 def test_bad_input_is_refused_with_its_fix(call):
@@ -206,7 +161,7 @@ def test_the_frame_has_one_line_for_each_check():
     checks = {
         "aborted": statistics.test_share(30, 100, 0.3),
         "delay and abort": statistics.independence([[9, 21], [21, 49]]),
-        "early": Sequential(0.3, difference=0.15).add(0, 100),
+        "never": statistics.test_share(0, 100, 0.3),
     }
     table = statistics.frame(checks)
     assert list(table["verdict"]) == [AGREES, AGREES, DIFFERS]

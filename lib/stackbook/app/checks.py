@@ -7,7 +7,6 @@ need not be run again. A check returns its evidence, and raises when the claim d
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -323,13 +322,3 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
     ),
     "99-reset": (Check("clean", "nothing of the lab is left on this host", _host_clean),),
 }
-
-
-def in_range(address: str, network: str) -> bool:
-    """Whether an IPv4 address lies in a network."""
-    return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
-
-
-def as_json(text: str) -> object:
-    """JSON that a command printed."""
-    return json.loads(text)

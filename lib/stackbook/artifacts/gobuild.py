@@ -87,11 +87,9 @@ class _Watch:
     compiled: int = 0
     last: str = ""
     errors: list[str] = field(default_factory=list)
-    downloading: int = 0
 
     def line(self, text: str) -> None:
         if text.startswith("go: downloading"):
-            self.downloading += 1
             self.last = text.removeprefix("go: ")
         elif re.fullmatch(r"[\w.\-~/]+", text):
             self.compiled += 1

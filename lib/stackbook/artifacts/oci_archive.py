@@ -135,15 +135,6 @@ def write_archive(images: Sequence[Image], target: Path) -> str:
         return sink.digest.hexdigest()
 
 
-def read_index(archive: Path) -> dict[str, Any]:
-    """The archive's index.json."""
-    with tarfile.open(archive) as tar:
-        member = tar.extractfile("index.json")
-        assert member is not None
-        index: dict[str, Any] = json.load(member)
-        return index
-
-
 def _manifest(image: Image, layers: Mapping[Layer, tuple[str, int]], blobs: dict[str, bytes]) -> dict[str, Any]:
     config: dict[str, Any] = {"Env": [f"{name}={value}" for name, value in image.env]}
     config |= {"Entrypoint": list(image.entrypoint)} if image.entrypoint else {}

@@ -26,7 +26,6 @@ BACKENDS = ("vxlan", "host-gw", "udp")
 DEVICES = {"vxlan": "flannel.1", "udp": "flannel0", "host-gw": ""}
 # Bytes that each backend's encapsulation takes from the MTU: outer IP 20, UDP 8, and for VXLAN 8 + inner Ethernet 14.
 OVERHEAD = {"vxlan": 50, "udp": 28, "host-gw": 0}
-UDP_PORT = {"vxlan": 8472, "udp": 8285}
 
 
 def manifest(

@@ -146,7 +146,6 @@ SWAP: Fact[tuple[str, ...]] = Fact("swap devices", ("cat", "/proc/swaps"), parse
 MEMORY: Fact[dict[str, int]] = Fact("memory", ("cat", "/proc/meminfo"), parse_meminfo)
 OS_RELEASE: Fact[dict[str, str]] = Fact("operating system", ("cat", "/etc/os-release"), parse_key_values)
 HOSTS: Fact[dict[str, str]] = Fact("host table", ("cat", "/etc/hosts"), parse_hosts)
-KERNEL: Fact[str] = Fact("kernel release", ("uname", "-r"), _strip)
 CGROUP: Fact[str] = Fact("cgroup file system", ("stat", "-fc", "%T", "/sys/fs/cgroup"), _strip)
 CONTAINER: Fact[str] = Fact(
     "container manager", ("systemd-detect-virt", "--container"), str.strip, absent=(1, 127), missing=""
@@ -181,8 +180,3 @@ def executable(name: str) -> Fact[str]:
     return Fact(
         f"program {name}", ("sh", "-c", 'command -v "$1"', "which", name), str.strip, absent=(1, 127), missing=""
     )
-
-
-def gathered(host: Host, **facts: Fact[Any]) -> dict[str, Any]:
-    """Several facts of one machine by the given names."""
-    return {name: fact.read(host) for name, fact in facts.items()}

@@ -118,12 +118,6 @@ def proxy_flavour(kube: Kube, namespace: str, workload: str) -> str:
     return "istio" if "-dev/" in info["version"] or "istio" in info["version"].lower() else "upstream"
 
 
-def proxy_version(kube: Kube, namespace: str, workload: str) -> str:
-    """The version that a sidecar's Envoy says of itself."""
-    answer = kube.exec(namespace, workload, "pilot-agent", "request", "GET", "server_info", container="istio-proxy")
-    return str(json.loads(answer.stdout)["version"])
-
-
 def pods_with_sidecar(pods: list[dict[str, Any]]) -> Mapping[str, bool]:
     """Pod name → whether it has a container `istio-proxy`, as container or as native sidecar (K32)."""
     found = {}
@@ -152,7 +146,6 @@ __all__ = [
     "operator",
     "pods_with_sidecar",
     "proxy_flavour",
-    "proxy_version",
     "ready_column",
     "wait_installed",
 ]

@@ -1,7 +1,7 @@
 """Statistical checks of what traffic shows: shares, independence, evenness, quantiles.
 
 A claim is a share p₀ between 0 and 1 ("30 % are aborted" is 0.3). `sample_size` says how many requests are needed,
-`test_share` judges what was counted, `Sequential` judges while counting, `frame` puts the results in one table. Two
+`test_share` judges what was counted, `frame` puts the results in one table. Two
 chances are stated for each check:
 
 - alpha, the false alarm: the claim holds and the check says that it does not; never more than alpha;
@@ -36,14 +36,12 @@ from stackbook.analysis.statistics.proportions import (
     sample_size,
     test_share,
 )
-from stackbook.analysis.statistics.sequential import Sequential
 
 __all__ = [
     "AGREES",
     "DIFFERS",
     "TOO_FEW",
     "Judged",
-    "Sequential",
     "ShareTest",
     "TableTest",
     "check_chance",

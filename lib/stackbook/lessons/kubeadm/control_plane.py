@@ -17,11 +17,6 @@ from stackbook.machines.transports import Host
 if TYPE_CHECKING:
     from stackbook.lab.lab import Lab
 
-# The guide's command line (C15), to the letter.
-GUIDE_INIT = (
-    "kubeadm init --pod-network-cidr=10.244.0.0/16 --service-cidr=10.1.0.0/12 --kubernetes-version v1.19.0 "
-    "--image-repository registry.aliyuncs.com/google_containers --apiserver-advertise-address=192.168.98.3"
-)
 HEALTH = {
     "etcd": "http://127.0.0.1:2381/health",
     "kube-apiserver": "https://127.0.0.1:6443/readyz",
@@ -270,3 +265,12 @@ def settled(lab: Lab, *, timeout: float = 60.0) -> list[dict[str, Any]]:
 
     return until(done, what="every component of the control plane is healthy", timeout=timeout, every=0.3, last=last,
                  cause=lambda: lab.kube.explain("kube-system"))  # fmt: skip
+
+
+def lease_ages(kube: Any) -> dict[str, float]:
+    """Seconds since each kubelet renewed its lease, by node."""
+    ages = {}
+    for lease in kube.json("get", "leases", "-n", "kube-node-lease")["items"]:
+        renewed = datetime.fromisoformat(lease["spec"]["renewTime"].replace("Z", "+00:00"))
+        ages[lease["metadata"]["name"]] = (datetime.now(timezone.utc) - renewed).total_seconds()
+    return ages

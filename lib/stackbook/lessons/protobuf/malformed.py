@@ -15,8 +15,6 @@ from stackbook.artifacts.go_toolchain import call
 from stackbook.lessons.protobuf.scalars import types
 from stackbook.lessons.protobuf.wire_format import WireError, WireType, encode_varint, tag, walk
 
-GO_MALFORMED = 3  # the exit status of lessons/wire for bytes that do not parse
-
 
 @dataclass(frozen=True)
 class Case:

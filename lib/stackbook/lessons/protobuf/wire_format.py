@@ -22,7 +22,6 @@ from enum import IntEnum
 from stackbook.core.errors import StackbookError
 
 MAX_NUMBER = 2**29 - 1
-RESERVED = range(19_000, 20_000)  # kept for the protobuf implementation
 MAX_DEPTH = 100  # the official parsers' default limit
 _MASK = 2**64 - 1
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 ROTATED_AT = 10 * 2**20
 """The kubelet's containerLogMaxSize, where its configuration names none."""
-LOOKED_AT = 10.0
-"""Seconds between two looks of the kubelet at the size (containerLogMonitorInterval)."""
 ONE_ROTATION = 1.92
 """How many times that size a log becomes: over once, to be rotated, and under twice, or the rest would fill another file."""
 _HEAD = 64  # bytes of a line besides its padding: time, stream, tag, run and number

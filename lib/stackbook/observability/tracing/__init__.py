@@ -48,7 +48,6 @@ __all__ = [
     "outline",
     "page",
     "parse",
-    "plain_id",
     "ports",
     "problems",
     "prompt",

@@ -1,0 +1,133 @@
+"""kubeadm's configuration files: what the guide gives as options, and what today's versions need besides.
+
+Source: kubeadm's configuration API v1beta4 (https://kubernetes.io/docs/reference/config-api/kubeadm-config.v1beta4/).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from stackbook.config.profile import Profile
+from stackbook.core.redact import Secret
+
+SOCKET = "unix:///run/containerd/containerd.sock"
+PATCHES = "/etc/stackbook/patches"
+
+
+@dataclass(frozen=True)
+class Images:
+    """Where kubeadm's images come from.
+
+    Args:
+        repository: prefix of the images, for `--image-repository`.
+        preloaded: they are on each machine before kubeadm runs, and the kubelet asks no registry.
+        pause: reference of the sandbox image, which `--image-repository` does not reach (K17).
+        etcd, dns: references of etcd's and CoreDNS' images; empty for kubeadm's defaults.
+    """
+
+    repository: str = "registry.k8s.io"
+    preloaded: bool = False
+    pause: str = ""
+    etcd: str = ""
+    dns: str = ""
+
+
+def init_config(profile: Profile, images: Images, *, cgroup_v1: bool, contained: bool) -> str:
+    """Kubeadm's configuration for `kubeadm init`: the guide's options and what today's versions need besides.
+
+    >>> from stackbook.config.profile import Profile
+    >>> "advertiseAddress: 192.168.98.3" in init_config(Profile(), Images(), cgroup_v1=False, contained=True)
+    True
+    """
+    api = "kubeadm.k8s.io/v1beta4"
+    node = profile.control_plane
+    cluster: dict[str, Any] = {
+        "apiVersion": api,
+        "kind": "ClusterConfiguration",
+        "kubernetesVersion": f"v{profile.kubernetes_version}",
+        "imageRepository": images.repository,
+        "networking": {"podSubnet": profile.pod_cidr, "serviceSubnet": profile.service_cidr},
+    }
+    if images.etcd:
+        cluster["etcd"] = {"local": _image(images.etcd, images.repository)}
+    if images.dns:
+        cluster["dns"] = _image(images.dns, images.repository)
+    init = {
+        "apiVersion": api,
+        "kind": "InitConfiguration",
+        "localAPIEndpoint": {"advertiseAddress": node.address, "bindPort": 6443},
+        "nodeRegistration": _registration(node.name, images, cgroup_v1=cgroup_v1),
+        "patches": {"directory": PATCHES},
+    }
+    kubelet: dict[str, Any] = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "cgroupDriver": "systemd",
+    }
+    if cgroup_v1:
+        kubelet["failCgroupV1"] = False
+    if _at_least(profile.kubernetes_version, (1, 35)):  # containers are killed here on purpose, again and again
+        kubelet["crashLoopBackOff"] = {"maxContainerRestartPeriod": "2s"}
+    if contained:  # the host may swap, and a machine that is a container cannot and must not change that
+        kubelet["failSwapOn"] = False
+    proxy: dict[str, Any] = {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": "iptables",
+    }
+    if contained:  # /proc/sys/net/netfilter/nf_conntrack_max belongs to the host: leave it alone
+        proxy["conntrack"] = {"maxPerCore": 0}
+    return yaml.safe_dump_all([init, cluster, kubelet, proxy], sort_keys=False)
+
+
+def _image(reference: str, repository: str) -> dict[str, str]:
+    """An image as kubeadm's configuration has it; the repository only where it is not that of the others.
+
+    >>> _image("quay.io/coreos/etcd:v3.7.2", "registry.k8s.io")
+    {'imageRepository': 'quay.io/coreos', 'imageTag': 'v3.7.2'}
+    """
+    name, _, tag = reference.rpartition(":")
+    prefix = name.rpartition("/")[0]
+    return {**({} if prefix == repository else {"imageRepository": prefix}), "imageTag": tag}
+
+
+def _at_least(version: str, wanted: tuple[int, int]) -> bool:
+    """Whether a version such as "1.36.3" is as new as (1, 36)."""
+    major, minor = version.split(".")[:2]
+    return (int(major), int(minor)) >= wanted
+
+
+def _registration(name: str, images: Images, *, cgroup_v1: bool) -> dict[str, Any]:
+    return {
+        "name": name,
+        "criSocket": SOCKET,
+        "imagePullPolicy": "Never" if images.preloaded else "IfNotPresent",
+        "ignorePreflightErrors": ["SystemVerification"] if cgroup_v1 else [],
+    }
+
+
+def join_config(name: str, token: Secret, digest: str, profile: Profile, images: Images, *, cgroup_v1: bool) -> Secret:
+    """Kubeadm's configuration for `kubeadm join`: the way for the token, which everybody could read on a command line."""
+    config = {
+        "apiVersion": "kubeadm.k8s.io/v1beta4",
+        "kind": "JoinConfiguration",
+        "discovery": {
+            "bootstrapToken": {
+                "apiServerEndpoint": f"{profile.control_plane.address}:6443",
+                "token": token.reveal(),
+                "caCertHashes": [digest],
+            }
+        },
+        "nodeRegistration": _registration(name, images, cgroup_v1=cgroup_v1),
+    }
+    return Secret(json.dumps(config), remember=False)
+
+
+def cluster_part(config: str) -> str:
+    """The ClusterConfiguration in kubeadm's file: no secret is in it."""
+    parts = [d for d in yaml.safe_load_all(config) if d["kind"] == "ClusterConfiguration"]
+    return yaml.safe_dump(parts[0], sort_keys=False).rstrip()

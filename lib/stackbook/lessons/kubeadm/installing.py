@@ -1,0 +1,26 @@
+"""The guide's ways of installing kubeadm and its shell's completion, and those of today."""
+
+from __future__ import annotations
+
+from stackbook.cluster.kubeadm import BINARIES
+
+FISHER: list[dict[str, str]] = [
+    {"the guide": "curl https://git.io/fisher …", "today": "git.io is frozen; curl -sL …/fisher.fish | source"},
+    {"the guide": "source …/fisher.fish", "today": "not needed: fish loads its functions folder by itself"},
+    {"the guide": "fisher add evanlucas/fish-kubectl-completions", "today": "fisher install …; kubectl completion fish replaces it"},
+]  # fmt: skip
+
+
+def packages(version: str) -> list[dict[str, str]]:
+    """The commands that install the three programs from the project's packages, in order, for a version like 1.36.3."""
+    minor = ".".join(version.split(".")[:2])
+    key = "/etc/apt/keyrings/kubernetes-apt-keyring.gpg"
+    site = f"https://pkgs.k8s.io/core:/stable:/v{minor}/deb/"
+    pins = " ".join(f"{name}='{version}-*'" for name in BINARIES)
+    return [
+        {"for": "the key", "command": f"curl -fsSL {site}Release.key | sudo gpg --dearmor -o {key}"},
+        {"for": "the source", "command": f"deb [signed-by={key}] {site} /"},
+        {"for": "the lists", "command": "sudo apt-get update"},
+        {"for": "the programs, pinned", "command": f"sudo apt-get install -y {pins}"},
+        {"for": "no surprise upgrade", "command": "sudo apt-mark hold kubelet kubeadm kubectl"},
+    ]
