@@ -15,7 +15,8 @@ from stackbook.core import paths
 from stackbook.lab.lab import Lab
 from stackbook.machines.transports import LocalHost
 from stackbook.observability import tracing
-from stackbook.traffic import testbed
+from stackbook.traffic import sharing
+from stackbook.traffic.testbed import Testbed
 
 
 @pytest.fixture(scope="session")
@@ -67,18 +68,18 @@ def untraced(lab: Lab) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def standing_bench(lab: Lab) -> Iterator[None]:
     """The bench's two pods, from the first who asks to the end: what sets the bench up finds it, and leaves it."""
-    with testbed.restored(lab):
+    with sharing.restored(lab):
         with lab.turn("the bench of the tests"):
-            testbed.prepare(lab)
+            Testbed.prepare(lab)
         yield
 
 
 @pytest.fixture(scope="module")
-def one_bench(lab: Lab, standing_bench: None) -> Iterator[testbed.Bench]:
+def one_bench(lab: Lab, standing_bench: None) -> Iterator[Testbed]:
     """The bench for all tests of a module; afterwards the traffic rules are those that were found."""
-    with testbed.restored(lab):
+    with sharing.restored(lab):
         with lab.turn("the bench of the tests"):
-            table = testbed.prepare(lab)
+            table = Testbed.prepare(lab)
         yield table
 
 

@@ -28,7 +28,7 @@ def copy(
     """The chapter's cells without a step, and those of the named steps up to the last of them, with each change made exactly once.
 
     Where the preconditions were `proved` before, they are left out. Without `bench` they are, too, and no bench is set up: who
-    runs it gives it one as `table`.
+    runs it gives it one as `testbed`.
     """
     kept = []
     proof = "lab.preconditions()" if proved or not bench else "\0"

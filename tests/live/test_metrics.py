@@ -23,11 +23,11 @@ MUTATIONS = {
         ("prometheus", "count"), FEW | {"client_counts(frame,": "client_counts(frame.iloc[1:],"}, "service by service"),
     "a request that the table does not have": (
         ("prometheus", "count"),
-        FEW | {"lambda: send(table.inside, plan": "lambda: table.ask(testbed.REVIEWS) and send(table.inside, plan"},
+        FEW | {"lambda: send(testbed.inside, plan": "lambda: testbed.ask(REVIEWS) and send(testbed.inside, plan"},
         "service by service"),
     "nothing is broken": (
         ("prometheus", "batch"),
-        FEW | {", table.broken_pod(lab):": ":", '"RequestsFail", timeout=30': '"RequestsFail", timeout=8'},
+        FEW | {", testbed.broken_pod(lab):": ":", '"RequestsFail", timeout=30': '"RequestsFail", timeout=8'},
         "the alert RequestsFail fires"),
 }  # fmt: skip
 

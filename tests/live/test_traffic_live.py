@@ -6,8 +6,9 @@ from labtools import stackbook
 from stackbook.app import benchmark
 from stackbook.core.errors import CheckFailed, InputError, StackbookError
 from stackbook.core.waiting import pause
-from stackbook.mesh import rules
-from stackbook.traffic import testbed
+from stackbook.mesh import bookinfo, envoy_admin, rules
+from stackbook.traffic import sharing
+from stackbook.traffic.testbed import Testbed
 
 pytestmark = pytest.mark.live
 SUBSETS = rules.destination_rule("reviews", versions=["v1", "v3"])
@@ -15,8 +16,8 @@ SUBSETS = rules.destination_rule("reviews", versions=["v1", "v3"])
 
 @pytest.fixture(scope="module")
 def table(lab, untraced):
-    with testbed.restored(lab):
-        yield testbed.prepare(lab)
+    with sharing.restored(lab):
+        yield Testbed.prepare(lab)
 
 
 @pytest.mark.parametrize("side", ["inside", "host"])
@@ -67,7 +68,7 @@ def test_a_rule_that_a_proxy_rejects_is_named_with_its_reason(table):
             rules.propagate(table.kube, lambda: table.kube.apply(filter_), [filter_])
     finally:
         rules.propagate(table.kube, lambda: table.kube.delete(filter_), [filter_])
-    assert not testbed.unhealthy(table.kube)
+    assert not bookinfo.unhealthy(table.kube)
 
 
 @pytest.mark.parametrize("ahead", [0.09, 0.1, 0.11, 0.12])
@@ -82,9 +83,9 @@ def test_a_push_for_an_earlier_change_is_not_taken_for_the_rules(lab, table, ahe
             pause(ahead if rule is other else 0)
         return 1
 
-    with testbed.restored(lab):
+    with sharing.restored(lab):
         rules.propagate(table.kube, change, [SUBSETS])
-        known = table.clusters("load", "reviews.default.svc.cluster.local")
+        known = envoy_admin.clusters(table.kube, "load", "reviews.default.svc.cluster.local")
         assert {row["subset"] for row in known} == {"", "v1", "v3"}
 
 

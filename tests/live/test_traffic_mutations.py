@@ -11,7 +11,7 @@ import pytest
 from mutate import copy, run_here
 from stackbook.core.errors import CheckFailed
 from stackbook.mesh import rules
-from stackbook.traffic import testbed
+from stackbook.traffic import sharing
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("untraced", "one_bench", "alone")]
 DELAY = "delay_seconds=delay_seconds)\nSUBSETS"
@@ -96,15 +96,15 @@ def test_the_chapters_check_fails(name, one_bench):
     chapter, step, changes, words = MUTATIONS[name]
     before = rules.found(one_bench.kube)
     with pytest.raises(CheckFailed, match=words):
-        run_here(copy(chapter, step, changes=changes, leave="", bench=False), table=one_bench)
+        run_here(copy(chapter, step, changes=changes, leave="", bench=False), testbed=one_bench)
     assert rules.found(one_bench.kube) == before
 
 
 def test_a_chapter_that_is_killed_has_its_rules_taken_back_by_the_next(lab):
     """A process that holds rules ends without a chance to give them back; the check notices, the next chapter repairs."""
     script = (
-        "import os; from stackbook.traffic import testbed as bench; from stackbook.lab.lab import Lab; from stackbook.mesh import rules\n"
-        "lab = Lab.open('07-faults'); lab.enter(bench.restored(lab))\n"
+        "import os; from stackbook.traffic import sharing; from stackbook.lab.lab import Lab; from stackbook.mesh import rules\n"
+        "lab = Lab.open('07-faults'); lab.enter(sharing.restored(lab))\n"
         "lab.enter(rules.applied(lab.kube, rules.destination_rule('reviews', versions=['v1']))); os._exit(9)"
     )
     own = [lab.state / name for name in ("rules.json", "bench.users")]  # of this module's own bench
@@ -115,10 +115,10 @@ def test_a_chapter_that_is_killed_has_its_rules_taken_back_by_the_next(lab):
         assert subprocess.run([sys.executable, "-c", script], timeout=120, check=False).returncode == 9
         assert len(rules.found(lab.kube)) == len(before) + 1
         with pytest.raises(CheckFailed, match="before it gave back"):
-            testbed.given_back(lab)
-        with testbed.restored(lab):
+            sharing.given_back(lab)
+        with sharing.restored(lab):
             assert rules.found(lab.kube) == before
-        testbed.given_back(lab)
+        sharing.given_back(lab)
     finally:
         for path in own:
             path.with_suffix(".aside").replace(path)

@@ -6,7 +6,7 @@ import json
 from types import SimpleNamespace
 
 import pandas as pd
-from stackbook.traffic.testbed import Bench
+from stackbook.traffic.testbed import Testbed
 
 
 def entry(number: int, flags: str) -> str:
@@ -28,8 +28,8 @@ class Logs:
         return SimpleNamespace(lines=[entry(1, "-"), entry(3, "UO"), entry(4, "UC")][: 1 + looks])
 
 
-def bench(logs: Logs) -> Bench:
-    return Bench(logs, "", inside=None, outside=None, host=None)
+def bench(logs: Logs) -> Testbed:
+    return Testbed(logs, "", inside=None, outside=None, host=None)
 
 
 def frame() -> pd.DataFrame:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from stackbook.core.errors import CheckFailed
-from stackbook.traffic import testbed
+from stackbook.traffic import sharing, testbed
 
 
 class Cluster:
@@ -29,8 +29,8 @@ class Cluster:
 def rules(monkeypatch):
     """The traffic rules that there are, and those that were given back."""
     state = SimpleNamespace(now=[], given_back=[])
-    monkeypatch.setattr(testbed, "found", lambda kube, namespace: list(state.now))
-    monkeypatch.setattr(testbed, "restore", lambda kube, before, namespace: state.given_back.append(list(before)))
+    monkeypatch.setattr(sharing, "found", lambda kube, namespace: list(state.now))
+    monkeypatch.setattr(sharing, "restore", lambda kube, before, namespace: state.given_back.append(list(before)))
     return state
 
 
@@ -43,19 +43,19 @@ def lab(tmp_path):
 
 def test_the_pods_go_with_the_last_who_has_the_bench(lab, rules):
     with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
-        first.enter_context(testbed.restored(lab))
+        first.enter_context(sharing.restored(lab))
         lab.kube.there += ["load", "outside"]
-        second.enter_context(testbed.restored(lab))
+        second.enter_context(sharing.restored(lab))
         first.close()
         assert lab.kube.deleted == []
-        testbed.given_back(lab)
+        sharing.given_back(lab)
     assert lab.kube.deleted == [["load", "outside"]]
     assert not (lab.state / "rules.json").exists()
 
 
 def test_pods_that_were_there_before_stay(lab, rules):
     lab.kube.there = ["load", "outside", "productpage-v1"]
-    with testbed.restored(lab):
+    with sharing.restored(lab):
         pass
     assert lab.kube.deleted == []
 
@@ -66,16 +66,16 @@ def test_who_is_killed_has_its_rules_given_back_and_its_pods_taken_away_by_the_n
     (lab.state / "rules.json").write_text(json.dumps(note))
     lab.kube.there = ["load", "outside"]
     with pytest.raises(CheckFailed, match="before it gave back"):
-        testbed.given_back(lab)
-    with testbed.restored(lab):
+        sharing.given_back(lab)
+    with sharing.restored(lab):
         assert rules.given_back == [[]]
-        assert "Sidecar before" in testbed.given_back(lab)
+        assert "Sidecar before" in sharing.given_back(lab)
     assert lab.kube.deleted == [["load", "outside"]]
 
 
 def test_each_gives_back_what_it_has_found_after_an_error_too(lab, rules):
     rules.now = ["mine"]
-    with pytest.raises(RuntimeError), testbed.restored(lab):
+    with pytest.raises(RuntimeError), sharing.restored(lab):
         rules.now = ["mine", "another's"]
         raise RuntimeError
     assert rules.given_back == [["mine"]]

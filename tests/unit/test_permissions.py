@@ -279,7 +279,7 @@ WITHOUT_FILES = {
 }  # fmt: skip
 """They hand a secret to a server, or to a child's standard input or environment."""
 OTHERWISE = {
-    "traffic/testbed.py": "a lock",
+    "traffic/sharing.py": "a lock",
     "core/locks.py": "a lock",
     "lessons/delivery/repository.py": "the files of a commit",
     "cluster/image_import.py": "an image",

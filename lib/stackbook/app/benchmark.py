@@ -30,8 +30,9 @@ from stackbook.lessons.flannel import backend_comparison
 from stackbook.machines.providers.podman import Embedded
 from stackbook.machines.transports import LocalHost, Text
 from stackbook.mesh import bookinfo, install, istio
-from stackbook.traffic import testbed
+from stackbook.traffic import sharing
 from stackbook.traffic.load_client import Group, Plan, send
+from stackbook.traffic.testbed import REVIEWS, Testbed
 
 FOLDER = paths.checkout() / "bench"
 # The promises of the README, in seconds, on a warm cache with two processors.
@@ -230,21 +231,21 @@ RATE = 500
 """Requests a second that the traffic generator is asked for beside the lab."""
 
 
-def pace(table: testbed.Bench, side: str) -> float:
+def pace(testbed: Testbed, side: str) -> float:
     """Requests a second that the traffic generator reaches of `RATE`.
 
     Args:
-        table: the bench.
+        testbed: the test bed.
         side: "inside" the mesh, or "host": from this host through the ingress gateway.
 
     Raises:
         StackbookError: a request was not answered with 200.
     """
-    source, url = {"inside": (table.inside, testbed.REVIEWS), "host": (table.host, f"{table.ingress}/api/v1/products")}[
+    source, url = {"inside": (testbed.inside, REVIEWS), "host": (testbed.host, f"{testbed.ingress}/api/v1/products")}[
         side
     ]
     frame = send(source, Plan([Group("all", url)], count=5 * RATE, rate=RATE, warmup=300, concurrency=64))
-    if wrong := testbed.failures(table, frame):
+    if wrong := testbed.failures(frame):
         raise StackbookError(f"requests from {side} failed: {'; '.join(wrong)}")
     return round(float(frame.attrs["rate"]), 1)
 
@@ -252,8 +253,8 @@ def pace(table: testbed.Bench, side: str) -> float:
 def paces(profile: str) -> dict[str, float]:
     """`pace` of each side, on the lab that is there."""
     lab = Lab.open("06-traffic", profile)
-    with testbed.used(lab) as table:
-        return {side: pace(table, side) for side in ("inside", "host")}
+    with sharing.used(lab) as testbed:
+        return {side: pace(testbed, side) for side in ("inside", "host")}
 
 
 def _no_lab(profile: Profile) -> None:

@@ -17,7 +17,7 @@ from stackbook.cluster.kube import node_problem, pod_problem
 from stackbook.core.errors import CheckFailed, StackbookError
 from stackbook.lessons.kubeadm.control_plane import components
 from stackbook.machines import facts
-from stackbook.mesh import istio
+from stackbook.mesh import bookinfo, istio
 
 if TYPE_CHECKING:
     from stackbook.lab.lab import Lab
@@ -160,16 +160,9 @@ def _istio(lab: Lab) -> str:
 
 
 def _bookinfo(lab: Lab) -> str:
-    pods = lab.kube.pods("default", "app in (productpage,details,reviews,ratings)")
+    pods = lab.kube.pods("default", bookinfo.SELECTOR)
     pairs = {(p["metadata"]["labels"]["app"], p["metadata"]["labels"]["version"]) for p in pods}
-    wanted = {
-        ("productpage", "v1"),
-        ("details", "v1"),
-        ("ratings", "v1"),
-        ("reviews", "v1"),
-        ("reviews", "v2"),
-        ("reviews", "v3"),
-    }
+    wanted = {(name, version) for name, _, version in (w.rpartition("-") for w in bookinfo.WORKLOADS)}
     require(pairs >= wanted, f"no pod of {sorted(wanted - pairs)}", fix="run chapter 05")
     columns = {p["metadata"]["name"]: istio.ready_column(p) for p in pods}
     require(set(columns.values()) == {"2/2"}, f"not 2/2: {[n for n, c in columns.items() if c != '2/2']}")
@@ -210,7 +203,7 @@ def _refusals(lab: Lab) -> str:
 
 
 def _rules(lab: Lab) -> str:
-    from stackbook.traffic.testbed import given_back
+    from stackbook.traffic.sharing import given_back
 
     return given_back(lab)
 

@@ -50,10 +50,9 @@ class Chapter:
         return paths.notebooks() / f"{self.id}.ipynb"
 
 
-_BOOKINFO = tuple(
-    f"bookinfo-{workload}"
-    for workload in ("productpage-v1", "details-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3")
-)
+BOOKINFO = ("productpage-v1", "details-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3")
+"""bookinfo's Deployments, in the order of its manifest."""
+_BOOKINFO = tuple(f"bookinfo-{workload}" for workload in BOOKINFO)
 
 ALL: tuple[Chapter, ...] = (
     Chapter("00-preflight", "This host can carry the lab", leaves="nothing", seconds=4),

@@ -211,7 +211,7 @@ class Lab:
     def step(self, id: str, title: str, *, alone: bool = True) -> Iterator[steps.Step]:
         """Run a block as a step of this chapter; see `stackbook.lab.step.step`.
 
-        Within `by_turns`, as while the chapter has the bench, each step waits for the lab's turn; those that are not
+        Within `by_turns`, as while the chapter has the test bed, each step waits for the lab's turn; those that are not
         `alone` do not: it is all the same to them what others do with bookinfo.
         """
         with steps.step(id, title, chapter=self.chapter.id, record=self.record) as current:

@@ -9,15 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from stackbook.cluster.kube import pod_problem
 from stackbook.cluster.manifests import render
+from stackbook.config import chapters
 from stackbook.core.results import Result
 from stackbook.core.waiting import until
 from stackbook.mesh import istio
+from stackbook.mesh.rules import proxies
 
 if TYPE_CHECKING:
+    from stackbook.cluster.kube import Kube
     from stackbook.lab.lab import Lab
 
-WORKLOADS = ("productpage-v1", "details-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3")
+WORKLOADS = chapters.BOOKINFO
 SELECTOR = "app in (productpage,details,reviews,ratings)"
 
 
@@ -92,3 +96,20 @@ def unharmed(lab: Lab) -> Iterator[None]:
 def fingerprint(text: str) -> str:
     """A short hash of a configuration, to tell whether it has been applied already."""
     return hashlib.sha256(json.dumps(text).encode()).hexdigest()[:16]
+
+
+def unhealthy(kube: Kube) -> list[str]:
+    """What of bookinfo and its mesh is not healthy, one line each; empty when all is well."""
+    pods = kube.pods("default", SELECTOR)
+    wrong = [f"{p['metadata']['name']}: {pod_problem(p)}" for p in pods if pod_problem(p)]
+    wrong += [f"{name}: no sidecar" for name, has in istio.pods_with_sidecar(pods).items() if not has]
+    if len(pods) < len(WORKLOADS):
+        wrong.append(f"{len(pods)} of {len(WORKLOADS)} bookinfo pods are there")
+    known = proxies(kube)
+    for pod in pods:
+        proxy = known.get(f"{pod['metadata']['name']}.default")
+        if proxy is None:
+            wrong.append(f"{pod['metadata']['name']}: its proxy is not connected to istiod")
+        elif proxy.rejected:
+            wrong.append(proxy.state)
+    return wrong

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackbook.config.registries import full_name
 from stackbook.core.errors import CommandFailed, WaitTimeout
-from stackbook.mesh import bookinfo, istio
+from stackbook.mesh import bookinfo, envoy_admin, istio
 
 if TYPE_CHECKING:
     from stackbook.lab.lab import Lab
@@ -113,10 +113,10 @@ def install(lab: Lab, step: Step) -> int:
 
 def flavour(lab: Lab) -> str:
     """Which Envoy the proxies are, in one sentence."""
-    answer = lab.kube.exec(
-        istio.NAMESPACE, "deploy/istio-ingressgateway", "pilot-agent", "request", "GET", "server_info"
+    answer = envoy_admin.ask(
+        lab.kube, "deploy/istio-ingressgateway", "server_info", namespace=istio.NAMESPACE, container=""
     )
-    version = re.search(r'"version":\s*"([^"]+)"', answer.stdout)
+    version = re.search(r'"version":\s*"([^"]+)"', answer)
     number = version.group(1).split("/")[1] if version and version.group(1).count("/") > 1 else "?"
     if lab.images.upstream_envoy:
         return (

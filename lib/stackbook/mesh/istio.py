@@ -1,12 +1,11 @@
 """Istio on the lab: installing it, its gateways, and what its proxies say.
 
 With upstream Envoy (the lab's own build, where no registry can be reached) Istio's own filters are missing; the
-settings in `UPSTREAM_ENVOY` keep istiod from naming them. `proxy_flavour` says which of the two runs.
+settings in `UPSTREAM_ENVOY` keep istiod from naming them.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -111,13 +110,6 @@ def wait_installed(kube: Kube, wanted: tuple[str, ...] = COMPONENTS, *, timeout:
     )
 
 
-def proxy_flavour(kube: Kube, namespace: str, workload: str) -> str:
-    """'istio' when a proxy has Istio's own filters, 'upstream' when it is an Envoy as Envoy's project builds it."""
-    answer = kube.exec(namespace, workload, "pilot-agent", "request", "GET", "server_info", container="istio-proxy")
-    info = json.loads(answer.stdout)
-    return "istio" if "-dev/" in info["version"] or "istio" in info["version"].lower() else "upstream"
-
-
 def pods_with_sidecar(pods: list[dict[str, Any]]) -> Mapping[str, bool]:
     """Pod name → whether it has a container `istio-proxy`, as container or as native sidecar (K32)."""
     found = {}
@@ -145,7 +137,6 @@ __all__ = [
     "components",
     "operator",
     "pods_with_sidecar",
-    "proxy_flavour",
     "ready_column",
     "wait_installed",
 ]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from stackbook.lab.lab import Lab
-    from stackbook.traffic.testbed import Bench
+    from stackbook.traffic.testbed import Testbed
 
 NEIGHBOURS: Mapping[str, tuple[str, ...]] = {"reviews": ("ratings",)}
 """Services that a service asks in its turn."""
@@ -215,14 +215,14 @@ class Evidence:
         return story(str(such["request_id"].iloc[0]), self.entries, self.spans)
 
 
-def gather(lab: Lab, send: Callable[[Bench], pd.DataFrame], *, service: str, timeout: float = 90.0) -> Evidence:
+def gather(lab: Lab, send: Callable[[Testbed], pd.DataFrame], *, service: str, timeout: float = 90.0) -> Evidence:
     """Send requests to one service, every one traced, and gather what Prometheus, Elasticsearch and Jaeger have of them.
 
     Until Prometheus has counted them, bookinfo is used by nobody else; logs and spans are waited for afterwards.
 
     Args:
         lab: the lab, with the chapters 10, 11 and 12 done.
-        send: sends them from the bench, and returns the client's table (see `traffic.send`).
+        send: sends them from the test bed, and returns the client's table (see `traffic.send`).
         service: the one that is asked.
         timeout: how long logs and spans are waited for, in seconds; what is not there then is missing. A shipper sends first
             what was written before: 20,000 lines of an earlier load take half a minute.
@@ -234,21 +234,21 @@ def gather(lab: Lab, send: Callable[[Bench], pd.DataFrame], *, service: str, tim
     from stackbook.observability.logs import client as elasticsearch
     from stackbook.observability.logs.queries import access_log
     from stackbook.observability.tracing import observation
-    from stackbook.traffic import testbed
+    from stackbook.traffic import sharing
 
     words = metrics.vocabulary(lab)
     parts: dict[str, pd.DataFrame] = {}
     began = time.time()
     with elasticsearch.opened(lab.kube) as store, tracing.Jaeger(lab.kube) as jaeger:
         with (
-            testbed.used(lab) as table,
+            sharing.used(lab) as testbed,
             lab.turn("the three witnesses", of=metrics.PROMETHEUS),
             metrics.opened(lab.kube) as prometheus,
             tracing.sampled(lab.kube, 100),
         ):
             observation.settled(lab.kube, jaeger, traced=True)
             services = [service, *NEIGHBOURS.get(service, ())]
-            counted, frame = metrics.around(prometheus, words, lambda: send(table), services=services)
+            counted, frame = metrics.around(prometheus, words, lambda: send(testbed), services=services)
         asked = from_client(frame, service)
 
         def fetch() -> Lines:

@@ -1,4 +1,4 @@
-"""The bench of the chapters about traffic: a pod in the mesh and one outside that send requests, and this host."""
+"""The test bed of the chapters about traffic: a pod in the mesh and one outside that send requests, and this host."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from stackbook.cluster import manifests
 from stackbook.core.errors import CheckFailed, InputError, WaitTimeout
-from stackbook.core.locks import Held, Lock
 from stackbook.core.waiting import until
-from stackbook.mesh.rules import Rule, destination_rule, found, in_turn, proxies, restore, route, to, virtual_service
+from stackbook.mesh import envoy_admin
+from stackbook.mesh.rules import Rule, destination_rule, in_turn, route, to, virtual_service
 from stackbook.traffic.load_client import FromHost, FromPod, Plan, Source, send, with_flags
 
 if TYPE_CHECKING:
@@ -31,14 +30,37 @@ PODS = ("load", "outside")
 
 
 @dataclass(frozen=True)
-class Bench:
+class Testbed:
     """Where requests come from: `inside` the mesh, `outside` of it in a pod without sidecar, and this `host`."""
+
+    __test__ = False  # pytest takes a class of such a name for tests
 
     kube: Kube
     ingress: str
     inside: Source
     outside: Source
     host: Source
+
+    @classmethod
+    def prepare(cls, lab: Lab) -> Testbed:
+        """Start the two pods, wait until they are Ready, and return the test bed; what is there already is kept."""
+        kube = lab.kube
+        lab.images.load("apps")
+        images = {f"image_{name}": lab.images.reference(name) for name in ("load", "echo", "tools")}
+        if missing := [name for name, reference in images.items() if not reference]:
+            raise InputError(
+                f"there is no {', '.join(missing)} in a registry", fix="set images: preload in the profile"
+            )
+        _wait_gone(kube)
+        kube.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=manifests.render("bench.yaml", **images))
+        kube.wait_pods(NAMESPACE, "app in (load, outside)", count=2, timeout=90)
+        return cls(
+            kube=kube,
+            ingress=lab.ingress,
+            inside=FromPod(kube, NAMESPACE, "load"),
+            outside=FromPod(kube, NAMESPACE, "outside"),
+            host=FromHost(lab.local, str(lab.artifacts.path("app-load"))),
+        )
 
     @property
     def outside_address(self) -> str:
@@ -133,11 +155,6 @@ class Bench:
             until(complete, what="the requests are in the access log", timeout=5, every=0.3)
         return counts
 
-    def envoy(self, workload: str, path: str, *, namespace: str = NAMESPACE) -> str:
-        """What the administration interface of a workload's proxy answers to GET."""
-        ask = ("pilot-agent", "request", "GET", path)
-        return self.kube.exec(namespace, workload, *ask, container="istio-proxy", timeout=60).stdout
-
     @contextlib.contextmanager
     def replicas(self, workload: str, count: int) -> Iterator[None]:
         """So many pods of a Deployment of reviews while the block runs, and then as many as before."""
@@ -180,14 +197,9 @@ class Bench:
         wanted: set[str] = set()
 
         def same() -> bool:
-            pods = self.kube.pods(NAMESPACE, "app=reviews")
-            wanted.clear()
-            wanted.update(str(pod["status"].get("podIP")) for pod in pods)
-            known.clear()
-            for entry in json.loads(self.envoy("load", "clusters?format=json"))["cluster_statuses"]:
-                if entry["name"] == "outbound|9080||reviews.default.svc.cluster.local":
-                    hosts = entry.get("host_statuses", [])
-                    known.update(host["address"]["socket_address"]["address"] for host in hosts)
+            nonlocal known, wanted
+            wanted = {str(pod["status"].get("podIP")) for pod in self.kube.pods(NAMESPACE, "app=reviews")}
+            known = envoy_admin.endpoints(self.kube, "load", "outbound|9080||reviews.default.svc.cluster.local")
             return known == wanted
 
         until(same, what="the sending proxy knows the pods of reviews", timeout=timeout, every=0.2,
@@ -199,34 +211,14 @@ class Bench:
         argv = ("curl", "-sSf", "-m", "10", *flags, url)
         return json.loads(self.kube.exec(NAMESPACE, "load", *argv, container="capture").stdout)
 
-    def clusters(self, workload: str, host: str) -> list[dict[str, Any]]:
-        """What a workload's proxy has for a host: subset, balancing, and whether it speaks TLS; by subset."""
-        dump = json.loads(self.envoy(workload, "config_dump?resource=dynamic_active_clusters"))
-        rows = []
-        for entry in dump["configs"]:
-            cluster = entry["cluster"]
-            direction, _, subset, name = (cluster["name"].split("|") + [""] * 3)[:4]
-            if direction == "outbound" and name == host:
-                tls = "transport_socket" in cluster or "transport_socket_matches" in cluster
-                rows.append({"subset": subset, "balance": cluster.get("lb_policy", "ROUND_ROBIN"), "tls": tls})
-        return sorted(rows, key=lambda row: str(row["subset"]))
-
-    def identity(self, workload: str) -> str:
-        """The SPIFFE id in the certificate that a workload's proxy shows to others."""
-        chains = [
-            chain
-            for entry in json.loads(self.envoy(workload, "certs"))["certificates"]
-            for chain in entry["cert_chain"]
-        ]
-        names = {name["uri"] for chain in chains for name in chain.get("subject_alt_names", []) if "uri" in name}
-        if len(names) != 1:
-            raise CheckFailed(f"the proxy of {workload} has {len(names)} identities: {', '.join(sorted(names))}")
-        return str(names.pop())
-
-    def knowledge(self, workload: str) -> dict[str, int]:
-        """How much a workload's proxy knows: size of its configuration in bytes, and its number of clusters."""
-        clusters = json.loads(self.envoy(workload, "clusters?format=json"))["cluster_statuses"]
-        return {"bytes": len(self.envoy(workload, "config_dump").encode()), "clusters": len(clusters)}
+    def failures(self, frame: pd.DataFrame) -> list[str]:
+        """What was not answered with 200, for an error's text: status, error, and the flags that the sending proxy noted."""
+        failed = frame[frame["status"] != 200]
+        if failed.empty:
+            return []
+        told = self.flagged(failed)
+        kinds = Counter(zip(told["status"], told["error"], told["flags"], strict=True))
+        return [f"{count} × {status} {error} {flags}" for (status, error, flags), count in sorted(kinds.items())]
 
     def session(self, user: str) -> dict[str, str]:
         """The header with which productpage knows a user: the cookie of its own login form, which asks no password.
@@ -245,114 +237,15 @@ class Bench:
         return {"cookie": "; ".join(f"{name}={value}" for name, value in answer.cookies.items())}
 
 
-def prepare(lab: Lab) -> Bench:
-    """Start the two pods, wait until they are Ready, and return the bench; what is there already is kept."""
-    kube = lab.kube
-    lab.images.load("apps")
-    images = {f"image_{name}": lab.images.reference(name) for name in ("load", "echo", "tools")}
-    if missing := [name for name, reference in images.items() if not reference]:
-        raise InputError(f"there is no {', '.join(missing)} in a registry", fix="set images: preload in the profile")
-    _wait_gone(kube)
-    kube.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=manifests.render("bench.yaml", **images))
-    kube.wait_pods(NAMESPACE, "app in (load, outside)", count=2, timeout=90)
-    return Bench(
-        kube=kube,
-        ingress=lab.ingress,
-        inside=FromPod(kube, NAMESPACE, "load"),
-        outside=FromPod(kube, NAMESPACE, "outside"),
-        host=FromHost(lab.local, str(lab.artifacts.path("app-load"))),
-    )
-
-
 def _wait_gone(kube: Kube) -> None:
-    """Wait until pods of an earlier bench that are being deleted are gone: applying them again would change nothing."""
+    """Wait until pods of an earlier test bed that are being deleted are gone: applying them again would change nothing."""
 
     def going() -> list[str]:
         items = kube.json("get", "pods", "-n", NAMESPACE, "-l", "app in (load, outside)")["items"]
         return [item["metadata"]["name"] for item in items if "deletionTimestamp" in item["metadata"]]
 
-    until(lambda: not going(), what="the pods of an earlier bench are gone", timeout=60, every=0.2,
+    until(lambda: not going(), what="the pods of an earlier test bed are gone", timeout=60, every=0.2,
           last=lambda: ", ".join(going()))  # fmt: skip
-
-
-@contextlib.contextmanager
-def restored(lab: Lab) -> Iterator[None]:
-    """Afterwards the traffic rules are those that were found; the bench's pods go with the last who has them.
-
-    The pods stay where they were there before the first. What the first found is noted in the lab's state: where a chapter
-    was killed before it could give the rules back, the next one does that first. While the block runs, each step of the
-    lab's chapter waits for its turn (`Lab.turn`); between steps a chapter has no rules in force, or keeps the turn.
-    """
-    note = lab.state / "rules.json"
-    with contextlib.ExitStack() as stack:
-        with lab.turn("the rules found"):
-            users = stack.enter_context(_users(lab))
-            if users.alone():
-                there = sorted({str(pod["metadata"]["name"]) for pod in lab.kube.pods(NAMESPACE)} & set(PODS))
-                if held := _noted(note):
-                    restore(lab.kube, held["rules"], NAMESPACE)
-                    there = held["pods"]
-                data = {"rules": found(lab.kube, NAMESPACE), "pods": there}
-                note.write_text(json.dumps(data), encoding="utf-8")
-            users.share()
-            before = found(lab.kube, NAMESPACE)
-        try:
-            with lab.by_turns():
-                yield
-        finally:
-            with lab.turn("the rules given back"):
-                restore(lab.kube, before, NAMESPACE)
-                if users.alone():
-                    there = (_noted(note) or {}).get("pods", [])
-                    if mine := [name for name in PODS if name not in there]:
-                        flags = (
-                            "--ignore-not-found",
-                            "--wait=false",
-                        )  # `prepare` waits, where their names are needed again
-                        lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, *mine, *flags, timeout=60)
-                    note.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _users(lab: Lab) -> Iterator[Held]:
-    """The lock that everybody shares who has the bench, as long as its process lives.
-
-    Whether somebody has it alone is asked within a turn only, so there it can always be shared.
-    """
-    with Lock(lab.state / "bench.users").held(what="the bench can be shared", timeout=10, shared=True) as users:
-        yield users
-
-
-@contextlib.contextmanager
-def used(lab: Lab) -> Iterator[Bench]:
-    """The bench for a block that has bookinfo for itself all the while; before and after it, others may have it."""
-    with lab.turn("the bench"), restored(lab):
-        yield prepare(lab)
-
-
-def _noted(note: Path) -> dict[str, Any] | None:
-    """What the first found who has the bench, or had it when it was killed: rules and pods; None where nobody has it."""
-    try:
-        data = json.loads(note.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return data if isinstance(data, dict) and "rules" in data else None
-
-
-def given_back(lab: Lab) -> str:
-    """Prove that no chapter was ended before it gave the traffic rules back; returns what there is.
-
-    Raises:
-        CheckFailed: one was.
-    """
-    with lab.turn("rules given back"), _users(lab) as users:
-        killed = _noted(lab.state / "rules.json") and users.alone()
-    if killed:
-        raise CheckFailed(
-            "a chapter ended before it gave back the traffic rules", fix="run it again: it does that first"
-        )
-    now = [f"{rule['kind']} {rule['metadata']['name']}" for rule in found(lab.kube, NAMESPACE)]
-    return ", ".join(now) or "no traffic rules"
 
 
 def to_v1(*, retries: Mapping[str, Any] | None = None, **policy: Any) -> list[Rule]:
@@ -366,39 +259,9 @@ def to_v1(*, retries: Mapping[str, Any] | None = None, **policy: Any) -> list[Ru
     return [subset, virtual_service("reviews", route(to("reviews", "v1"), retries=retries))]
 
 
-def unhealthy(kube: Kube) -> list[str]:
-    """What of bookinfo and its mesh is not healthy, one line each; empty when all is well."""
-    from stackbook.cluster.kube import pod_problem
-    from stackbook.mesh.istio import pods_with_sidecar
-
-    pods = kube.pods(NAMESPACE, "app in (productpage, details, reviews, ratings)")
-    wrong = [f"{p['metadata']['name']}: {pod_problem(p)}" for p in pods if pod_problem(p)]
-    wrong += [f"{name}: no sidecar" for name, has in pods_with_sidecar(pods).items() if not has]
-    if len(pods) < 6:
-        wrong.append(f"{len(pods)} of 6 bookinfo pods are there")
-    known = proxies(kube)
-    for pod in pods:
-        proxy = known.get(f"{pod['metadata']['name']}.{NAMESPACE}")
-        if proxy is None:
-            wrong.append(f"{pod['metadata']['name']}: its proxy is not connected to istiod")
-        elif proxy.rejected:
-            wrong.append(proxy.state)
-    return wrong
-
-
 def own_paths(path: str, names: Iterable[str]) -> dict[str, str]:
     """A path for each name that no request had before: by it, a log with earlier runs can be counted."""
     return {name: f"{path}?{name}-{secrets.token_hex(6)}" for name in names}
-
-
-def failures(table: Bench, frame: pd.DataFrame) -> list[str]:
-    """What was not answered with 200, for an error's text: status, error, and the flags that the sending proxy noted."""
-    failed = frame[frame["status"] != 200]
-    if failed.empty:
-        return []
-    told = table.flagged(failed)
-    kinds = Counter(zip(told["status"], told["error"], told["flags"], strict=True))
-    return [f"{count} × {status} {error} {flags}" for (status, error, flags), count in sorted(kinds.items())]
 
 
 def statuses(frames: Mapping[str, pd.DataFrame]) -> dict[str, list[int]]:

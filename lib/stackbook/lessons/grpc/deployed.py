@@ -15,7 +15,7 @@ from stackbook.cluster import manifests, own_namespaces
 from stackbook.core.errors import CheckFailed, InputError, StackbookError
 from stackbook.core.waiting import until
 from stackbook.lessons.grpc import http2, stubs
-from stackbook.mesh import istio
+from stackbook.mesh import envoy_admin, istio
 
 if TYPE_CHECKING:
     from stackbook.cluster.kube import Kube
@@ -218,8 +218,7 @@ class Greeter:
 
     def envoy(self, path: str, *, workload: str = "deploy/greeter-client") -> Any:
         """What the administration interface of a workload's sidecar answers to GET, as JSON."""
-        argv = ("pilot-agent", "request", "GET", path)
-        return json.loads(self.kube.exec(self.namespace, workload, *argv, container="istio-proxy", timeout=60).stdout)
+        return json.loads(envoy_admin.ask(self.kube, workload, path, namespace=self.namespace))
 
 
 def request_id() -> str:

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from stackbook.core.errors import CheckFailed
 from stackbook.core.waiting import until
 from stackbook.lessons.grpc.balance import Count
 from stackbook.lessons.grpc.deployed import Greeter, request_id
+from stackbook.mesh import envoy_admin
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 """The example of https://www.w3.org/TR/trace-context/."""
@@ -91,11 +91,7 @@ def identity(greeter: Greeter, workload: str) -> str:
     Raises:
         CheckFailed: it has none, or several.
     """
-    chains = [c for entry in greeter.envoy("certs", workload=workload)["certificates"] for c in entry["cert_chain"]]
-    names = {name["uri"] for chain in chains for name in chain.get("subject_alt_names", []) if "uri" in name}
-    if len(names) != 1:
-        raise CheckFailed(f"the sidecar of {workload} has {len(names)} identities: {', '.join(sorted(names))}")
-    return str(names.pop())
+    return envoy_admin.identity(greeter.kube, workload, namespace=greeter.namespace)
 
 
 def failing(greeter: Greeter, code: str, *flags: str, least: int = 1) -> tuple[str, int]:

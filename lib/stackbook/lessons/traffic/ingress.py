@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackbook.core.errors import WaitTimeout
 from stackbook.core.waiting import until
+from stackbook.mesh import bookinfo
 
 if TYPE_CHECKING:
     from stackbook.cluster.kube import Kube
@@ -60,7 +61,6 @@ def doors(ingress: str, user: str) -> list[dict[str, Any]]:
     return rows
 
 
-WORKLOADS = ("productpage-v1", "details-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3")
 CALLS = {("productpage", "details"), ("productpage", "reviews"), ("reviews", "ratings")}
 """Who calls whom in bookinfo, as the guide says."""
 
@@ -73,7 +73,7 @@ def calls(kube: Kube, *, seconds: int = 60) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
 
     def complete() -> bool:
-        for workload in WORKLOADS:
+        for workload in bookinfo.WORKLOADS:
             flags = ["-n", NAMESPACE, f"deploy/{workload}", "-c", "istio-proxy", f"--since={seconds}s"]
             for line in kube.kubectl("logs", *flags).lines:
                 direction, _, _, host = (_cluster(line).split("|") + [""] * 3)[:4]

@@ -134,11 +134,10 @@ def vocabulary(lab: Lab) -> Vocabulary:
     Raises:
         InputError: the proxies' metrics are neither Istio's nor Envoy's.
     """
-    from stackbook.mesh import istio
+    from stackbook.mesh import envoy_admin, istio
 
-    answer = lab.kube.exec(
-        istio.NAMESPACE, "deploy/istio-ingressgateway", "pilot-agent", "request", "GET", "stats/prometheus", timeout=30
-    ).stdout
+    gateway = "deploy/istio-ingressgateway"
+    answer = envoy_admin.ask(lab.kube, gateway, "stats/prometheus", namespace=istio.NAMESPACE, container="")
     if "istio_build" in answer or "istio_requests_total" in answer:
         return ISTIO
     if "envoy_cluster_upstream_rq" in answer:

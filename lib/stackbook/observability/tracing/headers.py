@@ -19,7 +19,7 @@ from stackbook.traffic.load_client import Executes
 from stackbook.traffic.request_keys import plain_id
 
 if TYPE_CHECKING:
-    from stackbook.traffic.testbed import Bench
+    from stackbook.traffic.testbed import Testbed
 
 CALLER = "load.default"
 GATEWAY = "istio-ingressgateway.istio-system"
@@ -41,11 +41,11 @@ def entries(lines: Sequence[str], holds: Callable[[Mapping[str, Any]], bool]) ->
     return found
 
 
-def logged(bench: Bench, request_id: str, wanted: Mapping[str, int]) -> dict[str, list[dict[str, Any]]]:
+def logged(testbed: Testbed, request_id: str, wanted: Mapping[str, int]) -> dict[str, list[dict[str, Any]]]:
     """The access log entries of one request, by Deployment or pod (K168); Envoy writes its log once a second.
 
     Args:
-        bench: reads the logs.
+        testbed: reads the logs.
         request_id: as it was sent.
         wanted: how many entries each proxy must have; waited for, 6 s at most.
 
@@ -56,7 +56,7 @@ def logged(bench: Bench, request_id: str, wanted: Mapping[str, int]) -> dict[str
 
     def complete() -> bool:
         for name in wanted:
-            lines = bench.access_log(name, seconds=60)
+            lines = testbed.access_log(name, seconds=60)
             found[name] = entries(lines, lambda entry: plain_id(str(entry["request_id"])) == request_id)
         return all(len(found[name]) == count for name, count in wanted.items())
 
@@ -65,7 +65,7 @@ def logged(bench: Bench, request_id: str, wanted: Mapping[str, int]) -> dict[str
     return found
 
 
-def made_by_gateway(bench: Bench, path: str) -> str:
+def made_by_gateway(testbed: Testbed, path: str) -> str:
     """The id that the ingress gateway gave the one request with this path, as its access log has it (K171).
 
     Raises:
@@ -73,7 +73,7 @@ def made_by_gateway(bench: Bench, path: str) -> str:
     """
 
     def found() -> str:
-        lines = bench.access_log("deploy/istio-ingressgateway", namespace="istio-system", seconds=60)
+        lines = testbed.access_log("deploy/istio-ingressgateway", namespace="istio-system", seconds=60)
         ids = [str(entry["request_id"]) for entry in entries(lines, lambda entry: entry.get("path") == path)]
         return ids[0] if len(ids) == 1 else ""
 

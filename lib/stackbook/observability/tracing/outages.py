@@ -18,7 +18,7 @@ from stackbook.observability.tracing.telemetry import PROMPT, set_runtime
 
 if TYPE_CHECKING:
     from stackbook.cluster.kube import Kube
-    from stackbook.traffic.testbed import Bench
+    from stackbook.traffic.testbed import Testbed
 
 SWITCH = "FORWARD_TRACE_HEADERS"
 """The environment variable of lib/apps' bookinfo: with "false" a service keeps the trace headers to itself."""
@@ -32,16 +32,16 @@ def forwarding(kube: Kube, workload: str) -> bool:
     return str(values.get(SWITCH, "true")).lower() not in ("false", "0", "f")
 
 
-def _forward(kube: Kube, bench: Bench, workload: str, on: bool, timeout: float) -> None:
+def _forward(kube: Kube, testbed: Testbed, workload: str, on: bool, timeout: float) -> None:
     flag = f"{SWITCH}-" if on else f"{SWITCH}=false"
     kube.kubectl("set", "env", f"deployment/{workload}", flag)
     kube.wait_rollout("default", f"deployment/{workload}", timeout=timeout)
-    bench.settle()
+    testbed.settle()
     set_runtime(kube, PROMPT, only=f"app={workload.partition('-')[0]}")
 
 
 @contextlib.contextmanager
-def not_forwarding(kube: Kube, bench: Bench, workload: str, *, timeout: float = 60.0) -> Iterator[None]:
+def not_forwarding(kube: Kube, testbed: Testbed, workload: str, *, timeout: float = 60.0) -> Iterator[None]:
     """A workload's program keeps the trace headers to itself while the block runs; then it hands them on again.
 
     Its pods are replaced twice, as the program reads the switch when it starts. The proxies of the new ones send each
@@ -51,10 +51,10 @@ def not_forwarding(kube: Kube, bench: Bench, workload: str, *, timeout: float = 
         WaitTimeout: the new pods are not Ready, or the sending proxy does not know them.
     """
     try:
-        _forward(kube, bench, workload, False, timeout)
+        _forward(kube, testbed, workload, False, timeout)
         yield
     finally:
-        _forward(kube, bench, workload, True, timeout)
+        _forward(kube, testbed, workload, True, timeout)
 
 
 @contextlib.contextmanager

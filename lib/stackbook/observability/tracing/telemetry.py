@@ -16,6 +16,7 @@ import yaml
 
 from stackbook.core.errors import CheckFailed, CommandFailed
 from stackbook.core.waiting import until
+from stackbook.mesh import envoy_admin
 from stackbook.mesh.bookinfo import WORKLOADS
 from stackbook.mesh.rules import Rule, percent, propagate
 
@@ -157,13 +158,8 @@ class Tracer:
     share: float
 
 
-def _ask(kube: Kube, workload: str, method: str, path: str, namespace: str = "default") -> str:
-    argv = ("pilot-agent", "request", method, path)
-    return kube.exec(namespace, workload, *argv, container="istio-proxy", timeout=60).stdout
-
-
 def _proxies(kube: Kube, only: str = "") -> list[tuple[str, str]]:
-    """Namespace and pod of bookinfo's proxies, the bench's and the ingress gateway's, or of those that a selector has."""
+    """Namespace and pod of bookinfo's proxies, the test bed's and the ingress gateway's, or of those that a selector has."""
     where = [("default", only or "app notin (outside)"), *([] if only else [(NAMESPACE, "istio=ingressgateway")])]
     return [
         (namespace, str(pod["metadata"]["name"]))
@@ -183,7 +179,7 @@ def drained(kube: Kube, *, timeout: float = 75.0) -> None:
 
     def draining(target: tuple[str, str]) -> int:
         namespace, pod = target
-        said = _ask(kube, pod, "GET", "stats?filter=^listener_manager.total_.*_draining$", namespace)
+        said = envoy_admin.ask(kube, pod, "stats?filter=^listener_manager.total_.*_draining$", namespace=namespace)
         counts = [int(line.rpartition(":")[2]) for line in said.splitlines() if line.startswith("listener_manager.")]
         if len(counts) != 2:
             raise CheckFailed(f"the proxy of {pod} does not say what it drains: {said.strip()[:200]}")
@@ -207,7 +203,7 @@ def drained(kube: Kube, *, timeout: float = 75.0) -> None:
 
 def tracers(kube: Kube, workload: str, namespace: str = "default") -> set[Tracer]:
     """The tracers in the listeners of a workload's proxy; empty when it has none (K166, K173)."""
-    dump = json.loads(_ask(kube, workload, "GET", "config_dump?resource=dynamic_listeners", namespace))
+    dump = json.loads(envoy_admin.ask(kube, workload, "config_dump?resource=dynamic_listeners", namespace=namespace))
     return set(_tracers(dump))
 
 
@@ -252,7 +248,7 @@ def share_in_proxies(kube: Kube) -> float:
 
 def built_in(kube: Kube, workload: str, namespace: str = "default") -> list[str]:
     """The tracers that were compiled into a workload's proxy, as it lists them itself (K173)."""
-    for part in json.loads(_ask(kube, workload, "GET", "config_dump", namespace))["configs"]:
+    for part in json.loads(envoy_admin.ask(kube, workload, "config_dump", namespace=namespace))["configs"]:
         if part["@type"].endswith("BootstrapConfigDump"):
             extensions = part["bootstrap"]["node"].get("extensions", [])
             names = {e["name"] for e in extensions if e.get("category") == "envoy.tracers"}
@@ -263,7 +259,9 @@ def built_in(kube: Kube, workload: str, namespace: str = "default") -> list[str]
 def clusters(kube: Kube, workload: str, namespace: str = "default") -> set[tuple[str, int]]:
     """Service and port of each outbound cluster that a workload's proxy knows (K167)."""
     found = set()
-    for entry in json.loads(_ask(kube, workload, "GET", "clusters?format=json", namespace))["cluster_statuses"]:
+    for entry in json.loads(envoy_admin.ask(kube, workload, "clusters?format=json", namespace=namespace))[
+        "cluster_statuses"
+    ]:
         direction, _, rest = entry["name"].partition("|")
         if direction == "outbound":
             port, _, name = rest.partition("|")
@@ -282,7 +280,7 @@ def prompt(kube: Kube) -> Iterator[None]:
 
 
 def set_runtime(kube: Kube, values: Mapping[str, str], *, only: str = "") -> int:
-    """Override runtime keys in the proxies of bookinfo, of the bench and of the ingress; empty takes one back.
+    """Override runtime keys in the proxies of bookinfo, of the test bed and of the ingress; empty takes one back.
 
     A proxy that is started later does not have them.
 
@@ -302,7 +300,7 @@ def set_runtime(kube: Kube, values: Mapping[str, str], *, only: str = "") -> int
 
     def tell(target: tuple[str, str]) -> None:
         namespace, pod = target
-        said = _ask(kube, pod, "POST", f"runtime_modify?{query}", namespace)
+        said = envoy_admin.ask(kube, pod, f"runtime_modify?{query}", namespace=namespace, method="POST")
         if "OK" not in said:
             raise CheckFailed(f"the proxy of {pod} does not take {query}: {said.strip()[:200]}")
 
