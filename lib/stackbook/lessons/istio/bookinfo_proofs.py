@@ -87,4 +87,4 @@ def deletion(lab: Lab, namespace: str) -> dict[str, bool]:
 
     until(gone, what="bookinfo's objects are gone", timeout=60, every=0.3)
     rules = lab.kube.json("get", "destinationrules.networking.istio.io", "-n", namespace)["items"]
-    return {"deployments, services and accounts are gone": True, "routing rules have stayed": len(rules) > 0}
+    return {"deployments, services and accounts are gone": gone(), "routing rules have stayed": len(rules) > 0}

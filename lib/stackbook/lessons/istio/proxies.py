@@ -148,10 +148,10 @@ def kinds_at_work(lab: Lab) -> list[dict[str, Any]]:
         before = bool(look())
         with applied(lab, *objects):
             until(look, what=f"{kind}: {what}", timeout=30, every=0.1)
+            meanwhile = bool(look())
         until(lambda: not look(), what=f"{kind} is gone: {what}", timeout=30, every=0.1)
-        rows.append(
-            {"kind": kind, "what appears in the proxy": what, "before": before, "with it": True, "after": False}
-        )
+        seen = {"before": before, "with it": meanwhile, "after": bool(look())}
+        rows.append({"kind": kind, "what appears in the proxy": what, **seen})
 
     subsets = [{"name": v, "labels": {"version": v}} for v in ("v1", "v2", "v3")]
     rule = _object("DestinationRule", "trial-reviews", host="reviews", subsets=subsets)
