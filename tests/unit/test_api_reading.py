@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from stackbook.cluster import rest_get
+from stackbook.cluster.kube import Kube
+from stackbook.core.errors import InputError
 from urllib3.exceptions import MaxRetryError
 
 CORE = "/api/v1/namespaces/default"
@@ -89,3 +92,13 @@ def test_one_object_comes_as_it_is() -> None:
 )
 def test_what_fails_is_left_to_kubectl(answer: Any) -> None:
     assert ask({f"{CORE}/pods": answer}, "get pods") is None
+
+
+@pytest.mark.parametrize("text", ["", "[", "clusters: 3\n", "users: [{name: a}]\ncurrent-context: gone\n"])
+def test_a_kubeconfig_that_cannot_be_used_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"the kubeconfig {path} cannot be used: ") as caught:
+        Kube(path).json("get", "pods")
+    assert "\n" not in str(caught.value)
+    assert caught.value.fix

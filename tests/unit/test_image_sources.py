@@ -48,7 +48,7 @@ def test_built_and_pulled_are_the_same_release() -> None:
         ours, theirs = (r.rpartition(":")[2].removeprefix("v").split("-")[0] for r in (image.reference, image.official))
         if (
             image.official and image.built and image.name != "flannel-cni-plugin"
-        ):  # its module of that version cannot be had
+        ):  # its module of that version cannot be obtained
             assert ours == theirs, image.name
 
 

@@ -44,7 +44,7 @@ class Helper:
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
-        """Kernels can be had while the block runs; those that still run at its end are ended."""
+        """Kernels can be started while the block runs; those that still run at its end are ended."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             before = os.umask(0o177)
             try:

@@ -22,7 +22,7 @@ _OWN_LINES = {_OWN_LINE, "# This folder is the cache of stackbook."}  # the seco
 _TEXT = f"""\
 Signature: 8a477f597d28d172789f06886806bc55
 {_OWN_LINE}
-# Its content can be had again: `stackbook reset --cache` removes it. See https://bford.info/cachedir/
+# Its content can be fetched and built again: `stackbook reset --cache` removes it. See https://bford.info/cachedir/
 """
 
 

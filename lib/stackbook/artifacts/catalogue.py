@@ -135,7 +135,7 @@ class Base:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Everything that can be had; orders are those of the file, which are those of the chapters."""
+    """Everything that can be obtained; orders are those of the file, which are those of the chapters."""
 
     versions: Mapping[str, str]
     artifacts: Mapping[str, Artifact]

@@ -117,7 +117,7 @@ def _attempt(url: str, partial: Path, job: str, report: Report, cancel: threadin
 
 
 def _refused(url: str, status: int) -> ArtifactError:
-    reason = {404: "there is no such file", 403: "access is refused"}.get(status, "it cannot be had")
+    reason = {404: "there is no such file", 403: "access is refused"}.get(status, "it cannot be obtained")
     return ArtifactUnavailable(f"{url}: {reason} (HTTP {status})", fix="check the version, or use --source registry")
 
 

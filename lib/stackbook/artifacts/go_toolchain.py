@@ -176,7 +176,7 @@ def toolchain() -> Go:
     """The lab's toolchain: `$STACKBOOK_GOROOT` where that is set, else what the catalogue names.
 
     Raises:
-        StackbookError: it could not be had.
+        StackbookError: it could not be obtained.
     """
     if chosen := os.environ.get("STACKBOOK_GOROOT"):
         return Go(Path(chosen))

@@ -148,7 +148,7 @@ def debian_rootfs(
 
     Raises:
         InputError: mmdebstrap or Debian's keyring is not installed.
-        ArtifactUnavailable: packages could not be had.
+        ArtifactUnavailable: packages could not be obtained.
     """
     if shutil.which("mmdebstrap") is None:
         raise InputError("mmdebstrap is not installed", fix="apt-get install mmdebstrap debian-archive-keyring uidmap")

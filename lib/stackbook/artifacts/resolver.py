@@ -1,4 +1,4 @@
-"""Where the lab's components are: asked by name, had from the cache or made, in this process or in another.
+"""Where the lab's components are: asked by name, taken from the cache or made, in this process or in another.
 
 artifacts = Resolver.open(source="auto")
 artifacts.path("kubectl")                  # a Path to run
@@ -278,7 +278,7 @@ def fetch(
 
     Raises:
         InputError: an unknown name, source or version.
-        ArtifactError: a component cannot be had.
+        ArtifactError: a component cannot be obtained.
     """
     resolver = Resolver.open(source=source, progress=progress, versions=versions, urgent=False)
     resolver.ensure(tuple(names) or resolver.catalogue.default_names())

@@ -128,7 +128,7 @@ class Store:
                 return self._sound(entry, verify=True)
             except CorruptArtifact as error:
                 self.drop(entry)
-                self._say(f"{error.message}; dropped from the cache, to be had anew")
+                self._say(f"{error.message}; dropped from the cache, to be fetched or built again")
         return None
 
     def path(self, entry: Entry) -> Path:

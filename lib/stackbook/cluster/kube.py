@@ -90,13 +90,21 @@ class Kube:
         return rest_get.answer(client, args, timeout=timeout)
 
     def _reached(self) -> Any:
-        """The client; None where there is no kubeconfig that it can read: kubectl says what is wrong with it."""
+        """The client; None where there is no kubeconfig yet: kubectl says so.
+
+        Raises:
+            InputError: there is one, and it cannot be used; with the reason.
+        """
         if not Path(self.kubeconfig).is_file():
             return None
         try:
             return self.client
-        except Exception:
-            return None
+        except Exception as error:  # of a broken file, the client raises whatever its parts raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(
+                f"the kubeconfig {self.kubeconfig} cannot be used: {redact(reason)[:300]}",
+                fix="stackbook run --only 02 writes the lab's again; another cluster's comes from its administrator",
+            ) from error
 
     def _written(self, verb: str, items: Sequence[dict[str, Any]], timeout: float) -> list[str] | None:
         """The lines of `kubectl VERB` for rules of Istio, written without it; None where it has to do it itself."""

@@ -7,7 +7,7 @@
     ├── CommandFailed         a command ran and failed; holds its Result
     ├── WaitTimeout           a condition did not come true in time; holds what was last seen
     ├── CheckFailed           a check of the lab found something wrong
-    └── ArtifactError         a component could not be had
+    └── ArtifactError         a component could not be obtained
         ├── CorruptArtifact   its content is not what its checksum says
         └── ArtifactUnavailable  no source has it
 
@@ -93,7 +93,7 @@ class CheckFailed(StackbookError):
 
 
 class ArtifactError(StackbookError):
-    """A component could not be had."""
+    """A component could not be obtained."""
 
 
 class CorruptArtifact(ArtifactError):

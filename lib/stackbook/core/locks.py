@@ -44,7 +44,7 @@ class Held:
         return True
 
     def share(self) -> None:
-        """Share a lock again that is had alone."""
+        """Share a lock again that this process holds alone."""
         assert self._file is not None
         fcntl.flock(self._file, fcntl.LOCK_SH)
 

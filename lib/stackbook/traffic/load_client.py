@@ -118,7 +118,7 @@ class Plan:
         fresh: a new connection for each request.
 
     Raises:
-        InputError: a number is out of its bounds (`BOUNDS`), a URL is none, or two groups have one name.
+        InputError: a number is out of its bounds (`BOUNDS`), a URL is invalid, or two groups have one name.
     """
 
     groups: Sequence[Group]

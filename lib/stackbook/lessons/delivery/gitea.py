@@ -78,7 +78,7 @@ class Parts:
         """The parts out of the lab's catalogue, built if need be.
 
         Raises:
-            ArtifactError: they cannot be had.
+            ArtifactError: they cannot be obtained.
         """
         return cls(*(Path(artifacts.path(name)) for name in ("gitea", "gitea-templates", "gitea-options")))
 

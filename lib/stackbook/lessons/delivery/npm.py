@@ -115,7 +115,7 @@ def sandbox(artifacts: Resolver) -> Iterator[Npm]:
     """An npm with a fresh project in which `demo-cli-1.0.0.tgz` lies; its folder is removed afterwards.
 
     Raises:
-        ArtifactError: Node.js could not be had.
+        ArtifactError: Node.js could not be obtained.
     """
     node = Path(artifacts.path("node"))
     with temp_dirs.folder("npm") as root:

@@ -136,7 +136,7 @@ def clone() -> Clone:
     a git clone has, and no GitHub needed.
 
     Raises:
-        ToolFailed: the modules could not be had.
+        ToolFailed: the modules could not be obtained.
     """
     go = go_toolchain.toolchain()
     source = _module(*EXAMPLES)

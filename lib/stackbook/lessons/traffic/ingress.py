@@ -1,4 +1,4 @@
-"""The product page and its door: what the guide's objects promise of them, and what the ingress gateway lets in."""
+"""The product page and the ingress gateway: what the guide's objects promise of them, and what the gateway lets in."""
 
 from __future__ import annotations
 
