@@ -1,58 +1,34 @@
-"""HTTP/2 frames and HPACK, checked against the RFC's own examples and against real calls."""
+"""HTTP/2 frames and their headers, against frames that hyperframe and hpack write, and against real calls."""
 
+import hpack
+import hyperframe.frame as h2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stackbook.lessons.grpc import client, hpack, http2, server, stubs
-from stackbook.lessons.grpc.hpack import HuffmanCoded
+from stackbook.lessons.grpc import client, http2, server, stubs
 from stackbook.lessons.grpc.http2 import Frame, FrameError
-
-# RFC 7541, appendix C, the examples without Huffman coding.
-RFC = [
-    ("400a637573746f6d2d6b65790d637573746f6d2d686561646572", [("custom-key", "custom-header")]),
-    ("040c2f73616d706c652f70617468", [(":path", "/sample/path")]),
-    ("100870617373776f726406736563726574", [("password", "secret")]),
-    ("82", [(":method", "GET")]),
-    (
-        "828684410f7777772e6578616d706c652e636f6d",
-        [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "www.example.com")],
-    ),
-]
-
-
-@pytest.mark.parametrize(("block", "wanted"), RFC)
-def test_the_examples_of_the_rfc(block: str, wanted: list[tuple[str, str]]) -> None:
-    assert hpack.decode(bytes.fromhex(block)) == wanted
-
-
-def test_the_static_table() -> None:
-    assert len(hpack.STATIC) == 61
-    assert hpack.STATIC[0] == (":authority", "")
-    assert hpack.STATIC[15] == ("accept-encoding", "gzip, deflate")
-    assert hpack.STATIC[60] == ("www-authenticate", "")
-
-
-def test_a_header_of_the_dynamic_table_and_a_change_of_its_size() -> None:
-    block = bytes.fromhex("3f e1 1f 40 01 61 01 62 be")  # size 4096; a: b, added; entry 62
-    assert hpack.decode(block) == [("a", "b"), ("a", "b")]
-
-
-def test_what_hpack_leaves_to_others_or_refuses() -> None:
-    with pytest.raises(HuffmanCoded):
-        hpack.decode(bytes.fromhex("828684418cf1e3c2e5f23a6ba0ab90f4ff"))  # C.4.1
-    for broken in ("80", "be", "00 05 61", "00"):
-        with pytest.raises(IndexError):
-            hpack.decode(bytes.fromhex(broken))
 
 
 def written(frame: Frame) -> bytes:
-    head = len(frame.payload).to_bytes(3, "big") + bytes([http2.TYPES.index(frame.kind), frame.flags])
-    return head + frame.stream.to_bytes(4, "big") + frame.payload
+    """The frame as a sender would write it."""
+    made = {"DATA": h2.DataFrame, "PING": h2.PingFrame, "HEADERS": h2.HeadersFrame}[frame.kind](
+        frame.stream, flags=sorted(frame.flags)
+    )
+    if frame.kind == "PING":
+        made.opaque_data = frame.payload
+    else:
+        made.data = frame.payload
+    return bytes(made.serialize())
 
 
+streams = st.integers(1, 2**31 - 1)
 frames = st.lists(
-    st.builds(
-        Frame, st.sampled_from(http2.TYPES), st.integers(0, 255), st.integers(0, 2**31 - 1), st.binary(max_size=50)
+    st.one_of(
+        st.builds(
+            Frame, st.just("DATA"), st.sets(st.just("END_STREAM")).map(frozenset), streams, st.binary(max_size=50)
+        ),
+        st.builds(Frame, st.just("HEADERS"), st.just(frozenset({"END_HEADERS"})), streams, st.binary(max_size=50)),
+        st.builds(Frame, st.just("PING"), st.just(frozenset()), st.just(0), st.binary(min_size=8, max_size=8)),
     ),
     max_size=6,
 )
@@ -65,6 +41,35 @@ def test_frames_come_back_and_a_cut_one_is_left_out(wanted: list[Frame], cut: in
     assert http2.frames(data) == wanted
     if wanted and cut <= len(written(wanted[-1])):
         assert http2.frames(data[:-cut]) == wanted[:-1]
+
+
+def test_padding_and_priority_are_no_payload() -> None:
+    frame = h2.HeadersFrame(3, flags=["END_HEADERS", "PADDED", "PRIORITY"])
+    frame.pad_length, frame.stream_weight, frame.data = 7, 10, b"\x82"
+    (read,) = http2.frames(bytes(frame.serialize()))
+    assert read.payload == b"\x82"
+    assert http2.headers([read]) == [{":method": "GET"}]
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=60))
+def test_any_bytes_are_frames_or_refused(data: bytes) -> None:
+    try:
+        http2.headers(http2.frames(data))
+    except FrameError as error:
+        assert "\n" not in str(error)
+
+
+def test_later_headers_refer_to_earlier_ones_and_texts_may_be_huffman_coded() -> None:
+    encoder = hpack.Encoder()
+    blocks = [encoder.encode([("grpc-status", "0"), ("x", "y" * 20)], huffman=True) for _ in range(2)]
+    assert len(blocks[1]) < len(blocks[0])
+    taken = [Frame("HEADERS", frozenset({"END_HEADERS"}), 1, block) for block in blocks]
+    assert http2.headers(taken) == [{"grpc-status": "0", "x": "y" * 20}] * 2
+    with pytest.raises(FrameError):
+        http2.headers(taken[1:])  # what it refers to was not seen
+    with pytest.raises(FrameError, match="CONTINUATION"):
+        http2.headers([Frame("HEADERS", frozenset(), 1, b"\x82")])
 
 
 def test_unknown_frames_and_broken_messages_are_refused() -> None:

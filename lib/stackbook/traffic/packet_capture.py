@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import dpkt
+
 from stackbook.core.errors import CheckFailed
 from stackbook.traffic.load_client import Executes, Plan, Source, flowing
 
@@ -72,14 +74,12 @@ def _packets(lines: Iterable[str]) -> Iterable[bytes]:
 
 
 def _payload(packet: bytes) -> bytes:
-    """The TCP payload of an IPv4 packet (RFC 791, RFC 9293); empty where there is none."""
-    if len(packet) < 40 or packet[0] >> 4 != 4 or packet[9] != 6:
+    """The TCP payload of an IPv4 packet; empty where there is none."""
+    try:
+        inside = dpkt.ip.IP(packet).data
+    except dpkt.UnpackError:
         return b""
-    header = (packet[0] & 15) * 4
-    if len(packet) < header + 20:
-        return b""
-    total = int.from_bytes(packet[2:4], "big")
-    return packet[header + (packet[header + 12] >> 4) * 4 : total]
+    return bytes(inside.data) if isinstance(inside, dpkt.tcp.TCP) else b""
 
 
 def capture(

@@ -1,6 +1,6 @@
 """One gRPC call as it passes over the wire: recorded by a proxy, then taken apart into HTTP/2 frames and gRPC messages.
 
-A frame: 3 bytes of length, 1 of type, 1 of flags, 4 of stream (https://www.rfc-editor.org/rfc/rfc9113#section-4.1).
+hyperframe takes the frames apart, hpack their headers. A frame: 3 bytes of length, 1 of type, 1 of flags, 4 of stream (https://www.rfc-editor.org/rfc/rfc9113#section-4.1).
 A gRPC message in DATA frames: 1 byte that says whether it is compressed, 4 bytes of length, then protobuf
 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
 """
@@ -8,20 +8,20 @@ A gRPC message in DATA frames: 1 byte that says whether it is compressed, 4 byte
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import hpack
+import hyperframe.frame
+from hyperframe.exceptions import HyperframeError
+
 from stackbook.core.errors import StackbookError
-from stackbook.lessons.grpc import hpack
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-TYPES = (
-    "DATA", "HEADERS", "PRIORITY", "RST_STREAM", "SETTINGS", "PUSH_PROMISE", "PING", "GOAWAY", "WINDOW_UPDATE",
-    "CONTINUATION",
-)  # fmt: skip
-END_STREAM = 0x1
+_HEAD = 9  # bytes before a frame's payload
 
 
 class FrameError(StackbookError):
@@ -30,17 +30,24 @@ class FrameError(StackbookError):
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame."""
+    """One frame.
+
+    Attributes:
+        kind: its type, as RFC 9113 spells it.
+        flags: the names of those that are set.
+        stream: the number of its stream.
+        payload: what it carries, without padding and priority.
+    """
 
     kind: str
-    flags: int
+    flags: frozenset[str]
     stream: int
     payload: bytes
 
     @property
     def ends_stream(self) -> bool:
         """Whether its sender sends nothing more on the stream."""
-        return self.kind in ("DATA", "HEADERS") and bool(self.flags & END_STREAM)
+        return "END_STREAM" in self.flags
 
 
 @dataclass
@@ -66,24 +73,24 @@ class Recording:
     @property
     def request_headers(self) -> dict[str, str]:
         """The headers of the first call."""
-        return headers(next(frame for frame in self.requests if frame.kind == "HEADERS"))
+        return headers(self.requests)[0]
 
     @property
     def trailers(self) -> dict[str, str]:
         """What the server sent last for the first call: its status."""
-        first, last = [headers(frame) for frame in self.replies if frame.kind == "HEADERS"][:2]
-        return last or first
+        return headers(self.replies)[:2][-1]
 
     def rows(self) -> list[dict[str, str]]:
         """The HEADERS and DATA frames as rows of a table, requests first; what differs on each run is left out."""
         found = []
         for way, taken in (("→", self.requests), ("←", self.replies)):
+            blocks = iter(headers(taken))
             for frame in taken:
                 if frame.kind not in ("HEADERS", "DATA") or not (frame.payload or frame.ends_stream):
                     continue
                 shown = frame.payload.hex(" ")
                 if frame.kind == "HEADERS":
-                    kept = {k: v for k, v in headers(frame).items() if k not in (":authority", "user-agent")}
+                    kept = {k: v for k, v in next(blocks).items() if k not in (":authority", "user-agent")}
                     shown = "\n".join(f"{name}: {value}" for name, value in kept.items())
                 end = "yes" if frame.ends_stream else ""
                 found.append({"": way, "frame": frame.kind, "ends the stream": end, "content": shown})
@@ -94,32 +101,50 @@ def frames(data: bytes) -> list[Frame]:
     """The frames of one direction; a last one that is cut off is left out.
 
     Raises:
-        FrameError: a frame of an unknown type.
+        FrameError: a frame is malformed, or of no type that RFC 9113 has.
     """
     found, at = [], 0
-    while at + 9 <= len(data):
-        size = int.from_bytes(data[at : at + 3], "big")
-        if at + 9 + size > len(data):
-            break
-        kind, flags = data[at + 3], data[at + 4]
-        if kind >= len(TYPES):
-            raise FrameError(f"frame type {kind}")
-        stream = int.from_bytes(data[at + 5 : at + 9], "big") & 0x7FFFFFFF
-        found.append(Frame(TYPES[kind], flags, stream, data[at + 9 : at + 9 + size]))
-        at += 9 + size
+    while at + _HEAD <= len(data):
+        try:
+            frame, size = hyperframe.frame.Frame.parse_frame_header(memoryview(data[at : at + _HEAD]), strict=True)
+            if at + _HEAD + size > len(data):
+                break
+            body = data[at + _HEAD : at + _HEAD + size]
+            frame.parse_body(memoryview(body))
+        except HyperframeError as error:
+            raise FrameError(f"byte {at}: {error}") from None
+        kind = _words(type(frame).__name__.removesuffix("Frame"))
+        found.append(Frame(kind, frozenset(frame.flags), frame.stream_id, bytes(getattr(frame, "data", body))))
+        at += _HEAD + size
     return found
 
 
-def headers(frame: Frame) -> dict[str, str]:
-    """The headers of a HEADERS frame without padding.
+def _words(name: str) -> str:
+    """A class's name as RFC 9113 spells the type.
+
+    >>> [_words(name) for name in ("Data", "RstStream", "GoAway", "WindowUpdate")]
+    ['DATA', 'RST_STREAM', 'GOAWAY', 'WINDOW_UPDATE']
+    """
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper().replace("GO_AWAY", "GOAWAY")
+
+
+def headers(found: list[Frame]) -> list[dict[str, str]]:
+    """The headers of each HEADERS frame of one direction, in order: later ones may refer to earlier ones.
 
     Raises:
-        HuffmanCoded: the sender codes its texts.
+        FrameError: a block is malformed, or goes on in a CONTINUATION frame.
     """
-    if frame.kind != "HEADERS" or frame.flags & 0x8:
-        raise FrameError("no HEADERS frame without padding")
-    block = frame.payload[5:] if frame.flags & 0x20 else frame.payload  # 0x20: five bytes of priority first
-    return dict(hpack.decode(block))
+    decoder, blocks = hpack.Decoder(), []
+    for frame in found:
+        if frame.kind != "HEADERS":
+            continue
+        if "END_HEADERS" not in frame.flags:
+            raise FrameError("these headers go on in a CONTINUATION frame")
+        try:
+            blocks.append({str(name): str(value) for name, value in decoder.decode(frame.payload)})
+        except hpack.HPACKError as error:
+            raise FrameError(f"these headers cannot be decoded: {error}") from None
+    return blocks
 
 
 def messages(data: bytes) -> list[bytes]:
