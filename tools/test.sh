@@ -140,7 +140,7 @@ second_lane() { # gRPC's rules last: istiod's pushes for them are not to come be
 third_lane() { # what stands beside the lab, and what has a turn of its own; where the lab stood, the unit tests
   local failed=0
   renice -n 5 -p "$BASHPID" >/dev/null # the other lanes are longer
-  tests -v -m "not more" tests/live/test_prometheus.py tests/live/test_own_lab.py tests/live/test_registry.py \
+  tests -v -m "not more" tests/live/test_prometheus.py tests/live/test_own_lab.py tests/live/test_registry.py tests/live/test_proxy.py \
     tests/live/test_ssh.py tests/browser \
     tests/unit/test_grpc_go.py tests/unit/test_traffic_program.py || failed=1 # by now there is a toolchain on a new machine, too
   [ "$STACKBOOK_LAB_WAS_THERE" = 0 ] || unit || failed=1

@@ -20,7 +20,7 @@ from stackbook.core import paths
 
 pytestmark = pytest.mark.live
 
-KINDS = {"wheel": "go", "Go module": "kube-flannel.yml", "Maven": "elasticsearch"}
+KINDS = {"wheel": "go", "Go module": "cni-flannel", "Maven": "elasticsearch"}
 LAB: dict[str, Any] = {
     "target": "embedded", "lab": "sbproxy",
     "nodes": [{"name": "behind-master", "address": "192.168.94.3"}, {"name": "behind-node1", "address": "192.168.94.4"}],

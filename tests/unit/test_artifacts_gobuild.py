@@ -61,6 +61,20 @@ def test_the_command_and_its_environment(tmp_path: Path) -> None:
     assert seen["GOCACHE"] == str(tmp_path / "build/gocache")
 
 
+@pytest.mark.parametrize(
+    ("free", "given", "used"), [(8 << 30, {}, "400"), (4 << 30, {}, None), (8 << 30, {"GOGC": "50"}, "50")]
+)
+def test_compilers_collect_less_often_where_there_is_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, given: dict[str, str], used: str | None
+) -> None:
+    monkeypatch.setattr(gobuild, "free_memory", lambda: free)
+    go = FakeGo()
+    build(tmp_path, go, env={"PATH": "/bin", **given})
+    argv, seen = go.calls[0]
+    assert seen.get("GOGC") == used
+    assert argv[argv.index("-gcflags") + 1] == "all=-dwarf=false"
+
+
 def test_progress_counts_packages_and_estimates_what_is_left(tmp_path: Path) -> None:
     seen: list[Progress] = []
     build(tmp_path, FakeGo(["go: downloading x v1", "fmt", "k8s.io/api/core/v1"]), report=seen.append)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stackbook.artifacts.build_queue import free_memory
 from stackbook.artifacts.catalogue import Build, Group
 from stackbook.artifacts.digests import key_of
 from stackbook.artifacts.subprocesses import Spawn, spawn
@@ -24,6 +25,11 @@ from stackbook.core.progress import Progress, Report
 TAGS = "netgo,osusergo"
 _LDFLAGS = ("-s", "-w")
 _STATIC = "-extldflags=-static"
+# The linker leaves debugging data out (-s -w), so the compiler need not make it: a quarter less processor time for the same
+# programs. Only this flag itself stands in their build information; so it is no part of the key.
+_GCFLAGS = "all=-dwarf=false"
+# A compiler's own garbage collection takes a quarter of its time; where there is memory, it collects less often.
+_GOGC, _MEMORY_FOR_GOGC = "400", 6 << 30
 _NETWORK = re.compile(
     r"dial tcp|no such host|connection (refused|reset)|TLS handshake|403 Forbidden|i/o timeout|proxyconnect"
 )
@@ -127,6 +133,8 @@ def build(
             "there is no C compiler, which building from Go modules needs", fix="apt-get install gcc libc6-dev"
         )
     environ = environment(goroot=goroot, cache=cache, base=env if env is not None else os.environ)
+    if free_memory() > _MEMORY_FOR_GOGC:
+        environ.setdefault("GOGC", _GOGC)
     out.mkdir(parents=True, exist_ok=True)
     packages = [item.package for item in wanted if item.package]
     job = f"go:{group.name}"
@@ -135,7 +143,8 @@ def build(
         report(Progress(job, "build", message="modules", remaining=estimate))
         watch = _Watch(job, report, _count(packages, group, environ), estimate)
         argv = [
-            "go", "build", "-v", "-trimpath", "-tags", tags(group), "-ldflags", ldflags(group), "-o", f"{out}/", *packages,
+            "go", "build", "-v", "-trimpath", "-tags", tags(group), "-gcflags", _GCFLAGS, "-ldflags", ldflags(group),
+            "-o", f"{out}/", *packages,
         ]  # fmt: skip
         argv[0] = str(goroot / "bin" / "go")
         argv = ["nice", "-n", "10", *argv] if background else argv
