@@ -173,6 +173,12 @@ def _parser() -> _Parser:
     fetch = add("fetch", "obtain components ahead of a run", _fetch)
     fetch.add_argument("--source", choices=["auto", "release", "registry"], default="auto")
     fetch.add_argument("names", nargs="*", metavar="NAME", help="components; all when none is named")
+    bundle = add("bundle", "everything that a profile needs in one file, for a host that reaches nothing", _bundle)
+    bundle.add_argument("action", choices=["save", "load"])
+    bundle.add_argument("file", metavar="FILE")
+    bundle.add_argument(
+        "--to", dest="last", default="", metavar="C", help="save: the last chapter that it has to serve"
+    )
     add("images", "each image of the lab: who uses it, where it comes from", _images)
     reset = add("reset", "take the lab away and compare this host with how it was", _reset)
     reset.add_argument("--cache", action="store_true", help="remove the cache as well")
@@ -388,6 +394,12 @@ def _fetch(options: argparse.Namespace) -> int:
     versions = {"kubernetes": lab.profile.kubernetes_version}
     fetch(names, source=options.source, progress=lambda text: print(text, flush=True), versions=versions)
     return 0
+
+
+def _bundle(options: argparse.Namespace) -> int:
+    from stackbook.app.bundle import command
+
+    return command(options.action, options.file, options.profile, options.last)
 
 
 def _images(options: argparse.Namespace) -> int:
