@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,11 @@ class Belongings:
     def flags(self) -> list[str]:
         """The flags with which podman makes something of the lab's."""
         return ["--label", self.label, *(["--label", f"{STATE}={self.state}"] if self.state else [])]
+
+    @property
+    def mark(self) -> str:
+        """What marks a rule of the lab's: its name, and its state as a short hash."""
+        return f"{self.label}/{hashlib.sha256(self.state.encode()).hexdigest()[:8]}"
 
     def listed(self, *command: str) -> list[dict[str, Any]]:
         """What `command` lists of this lab: `ps -a`, `volume ls`, `network ls`."""

@@ -20,6 +20,7 @@ from stackbook.core import paths
 from stackbook.core.errors import CommandFailed, HostUnfit, StackbookError, WaitTimeout
 from stackbook.core.results import Result
 from stackbook.core.waiting import until
+from stackbook.machines.providers import forwarding
 from stackbook.machines.providers.base import Say
 from stackbook.machines.providers.belongings import LABEL, Belongings, name_of
 from stackbook.machines.providers.ssh import collect_journals
@@ -117,6 +118,7 @@ class Embedded:
         """Make and start what is missing. See `Provider.provision`."""
         self.demand_names()
         changed = self._ensure_network(say)
+        changed += forwarding.allow(self.host, self._bridge(), self.belongings.mark)
         states = self.containers()
         missing = [n for n in self.profile.nodes if states.get(self.container(n.name)) != "running"]
         if missing:
@@ -143,6 +145,11 @@ class Embedded:
             *("--gateway", self.profile.gateway, self.network),
         )
         return 1
+
+    def _bridge(self) -> str:
+        """The bridge of the lab's network."""
+        mine = [entry for entry in self.belongings.listed("network", "ls") if name_of(entry) == self.network]
+        return str(mine[0].get("network_interface", "")) if mine else ""
 
     def _ensure_volumes(self, new: Sequence[str], there: Iterable[str]) -> None:
         """The volumes of machines that are not there yet, with the lab's label, which `podman run -v` does not give them."""
@@ -256,7 +263,7 @@ class Embedded:
         for network in networks:
             say(f"removing network {network}")
             self._podman("network", "rm", network)  # without -f, which takes others' containers with it
-        return len(containers) + len(volumes) + len(networks)
+        return len(containers) + len(volumes) + len(networks) + forwarding.remove(self.host, self.belongings.mark)
 
     def _remove(self, containers: Sequence[str], volumes: Iterable[str], say: Say) -> None:
         for container in containers:
