@@ -221,11 +221,13 @@ class Reader:
             InputError: the bundle is damaged or cut short; what was read right until then is in the cache.
         """
         left = {entry.digest: entry for entry in wanted}
-        done = 0
+        downloads, done = dict(self.contents.modules), 0
         try:
             with store.temporary("bundle") as folder:
                 tree = ""
                 for info in self.tar:
+                    if HEAD.fullmatch(info.name):
+                        continue
                     top, _, rest = info.name.partition("/")
                     if tree and not info.name.startswith(f"trees/{tree}/"):
                         done += self._tree(store, left.pop(tree), folder / tree)
@@ -237,6 +239,7 @@ class Reader:
                         self._inside(info, folder, rest)
                     elif top == "modules":
                         self._inside(info, modules, rest)
+                        downloads.pop(rest, None)
                     elif top not in ("files", "trees"):
                         raise InputError(f"{self.path} is damaged: it has a member {info.name!r}", fix=_DAMAGED)
                     say(info.offset_data + info.size)
@@ -248,8 +251,8 @@ class Reader:
             raise InputError(
                 f"the cache {store.root} cannot be written: {error.strerror}", fix="make room there"
             ) from None
-        if left:
-            missing = next(iter(left.values())).name
+        if left or downloads:
+            missing = next((entry.name for entry in left.values()), "") or next(iter(downloads))
             raise InputError(f"{self.path} is cut short: {missing} is not in it", fix=_DAMAGED)
         return done
 
