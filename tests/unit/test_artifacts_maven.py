@@ -12,7 +12,7 @@ import pytest
 from stackbook.artifacts import package_registries
 from stackbook.artifacts.catalogue import Catalogue, Maven
 from stackbook.artifacts.downloads import download
-from stackbook.core.errors import ArtifactError
+from stackbook.core.errors import ArtifactError, InputError
 
 
 @pytest.fixture
@@ -55,6 +55,40 @@ def test_a_download_with_another_hash_is_not_unpacked(
     with pytest.raises(ArtifactError, match="not what the catalogue says"):
         get("0" * 64, "server-1")
     assert download is not fake
+
+
+@pytest.mark.parametrize(
+    ("of", "mirrored"),
+    [
+        ("central", True),
+        ("*", True),
+        ("external:*", True),
+        ("a, central", True),
+        ("*,!central", False),
+        ("other", False),
+    ],
+)
+@pytest.mark.parametrize("namespace", ["", ' xmlns="http://maven.apache.org/SETTINGS/1.2.0"'])
+def test_a_mirror_of_the_users_settings_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: str, mirrored: bool, namespace: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    central = package_registries.maven_repository()
+    (tmp_path / ".m2").mkdir()
+    (tmp_path / ".m2/settings.xml").write_text(
+        f"<settings{namespace}><mirrors><mirror><id>m</id><mirrorOf>{of}</mirrorOf>"
+        "<url> https://mirror.example.com/maven/ </url></mirror></mirrors></settings>"
+    )
+    wanted = "https://mirror.example.com/maven" if mirrored else central
+    assert package_registries.maven_repository() == wanted
+
+
+def test_settings_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".m2").mkdir()
+    (tmp_path / ".m2/settings.xml").write_text("<settings>")
+    with pytest.raises(InputError, match=r"settings\.xml cannot be read"):
+        package_registries.maven_repository()
 
 
 def test_the_catalogue_pins_elasticsearch_by_its_hash() -> None:

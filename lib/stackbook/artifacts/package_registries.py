@@ -15,6 +15,7 @@ import threading
 import time
 import zipfile
 from pathlib import Path, PurePosixPath
+from xml.etree import ElementTree
 
 from stackbook.artifacts import downloads
 from stackbook.artifacts.catalogue import Debian, Maven, Wheel
@@ -22,7 +23,8 @@ from stackbook.artifacts.subprocesses import Spawn, spawn
 from stackbook.core.errors import ArtifactUnavailable, InputError
 from stackbook.core.progress import Progress, Report
 
-MAVEN = "https://repo.maven.apache.org/maven2"
+# Maven's own default (its super POM); a mirror in the user's settings.xml goes before it.
+_CENTRAL = "https://repo.maven.apache.org/maven2"
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _NETWORK = re.compile(
     r"(?i)connection|resolve|timed? ?out|403|404|no matching distribution|could not find a version|proxy"
@@ -98,7 +100,7 @@ def maven(
     source: Maven, *, partial: Path, folder: Path, job: str, report: Report, cancel: threading.Event
 ) -> Path:  # fmt: skip
     """Download a file of Maven Central, and unpack it where the source says so; errors as in `release.download`."""
-    url = f"{MAVEN}/{source.path}"
+    url = f"{maven_repository()}/{source.path}"
     path = downloads.download(url, sha256=source.sha256, partial=partial, job=job, report=report, cancel=cancel)
     if not source.folder:
         return path
@@ -106,6 +108,26 @@ def maven(
     unpacked = unpack(path, folder / "unpacked", top=source.folder)
     path.unlink()
     return unpacked
+
+
+def maven_repository() -> str:
+    """The repository that the user's Maven asks for what is in Maven Central: a mirror of `~/.m2/settings.xml`, else Central.
+
+    Raises:
+        InputError: settings.xml cannot be read.
+    """
+    settings = Path.home() / ".m2" / "settings.xml"
+    if not settings.is_file():
+        return _CENTRAL
+    try:
+        root = ElementTree.parse(settings).getroot()
+    except (OSError, ElementTree.ParseError) as error:
+        raise InputError(f"{settings} cannot be read: {error}", fix="mend or remove it") from None
+    for mirror in root.iterfind("{*}mirrors/{*}mirror"):
+        of = {part.strip() for part in (mirror.findtext("{*}mirrorOf") or "").split(",")}
+        if "!central" not in of and of & {"*", "central", "external:*"}:
+            return (mirror.findtext("{*}url") or _CENTRAL).strip().rstrip("/")
+    return _CENTRAL
 
 
 def debian_recipe(source: Debian) -> list[object]:
@@ -198,14 +220,15 @@ def debian_rootfs(
 
 
 def debian_sources(suite: str) -> list[str]:
-    """Lines of sources.list: the mirror that this host's apt uses if it is Debian, else deb.debian.org."""
-    main, security = "http://deb.debian.org/debian", "http://deb.debian.org/debian-security"
-    for label, codename, uri in _host_repositories():
-        if label == "Debian" and codename in (suite, f"{suite}-updates"):
-            main = uri
-        elif label == "Debian-Security" and codename == f"{suite}-security":
-            security = uri
-    return [f"deb {main} {suite} main", f"deb {main} {suite}-updates main", f"deb {security} {suite}-security main"]
+    """Lines of sources.list for a suite: the mirrors that this host's apt uses for it.
+
+    Empty where this host's apt has no such suite: then mmdebstrap takes Debian's own mirrors, with updates and security.
+    """
+    wanted = {("Debian", suite), ("Debian", f"{suite}-updates"), ("Debian-Security", f"{suite}-security")}
+    found = {(label, codename): uri for label, codename, uri in _host_repositories() if (label, codename) in wanted}
+    if ("Debian", suite) not in found:
+        return []
+    return [f"deb {uri} {codename} main" for (_, codename), uri in sorted(found.items())]
 
 
 def _host_repositories() -> list[tuple[str, str, str]]:
