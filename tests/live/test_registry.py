@@ -247,6 +247,20 @@ def test_a_lab_that_only_pulls_says_what_is_missing(lab: Lab, registry: Server, 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.more
+def test_the_later_chapters_run_on_pulled_images(pulled: Path, registry: Server, lab: Lab) -> None:
+    """Traffic, faults, metrics, traces and logs: a mixed lab, as Prometheus was built after its pull had failed."""
+    push(lab, registry, LATER)
+    run(pulled, "--only", "06", "--only", "07", "--only", "10", "--only", "11", "--only", "12")
+    second = Lab.open("12-logs", pulled)
+    source = {s.name: s.kind for s in second.images.sources.all()}
+    assert (source["jaeger"], source["elasticsearch"], source["prometheus"]) == ("pull", "pull", "build")
+    pods = second.kube.json("get", "pods", "-A")["items"]
+    running = {c["image"] for p in pods for c in p["spec"]["containers"]}
+    catalogue = lab.artifacts.catalogue
+    assert {catalogue.image("jaeger").official, catalogue.image("elasticsearch").official} <= running
+
+
 def test_the_registry_ends_while_an_image_is_pulled(lab: Lab, machine: Host, registry: Server, tmp_path: Path) -> None:
     """Last, as it ends the registry: what was begun is given up with the reason, and the machine is as it was."""
     registry.push(made(tmp_path, size=200 << 20), {"stackbook.local/faults:1": "docker.io/faults/large:1"})
