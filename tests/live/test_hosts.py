@@ -70,7 +70,8 @@ class Host:
 
 @contextmanager
 def host(
-    folder: Path, *, name: str = "checkout", env: Mapping[str, str] | None = None, shell: str = "", network: Sequence[str] = ()
+    folder: Path, *, name: str = "checkout", env: Mapping[str, str] | None = None, mounts: str = "", habit: str = "",
+    network: Sequence[str] = (),
 ) -> Iterator[Host]:  # fmt: skip
     """A host whose network is its own.
 
@@ -78,7 +79,8 @@ def host(
         folder: for its checkout.
         name: the checkout's.
         env: variables.
-        shell: what is done before each command, in mounts of its own: a umask, a mount.
+        mounts: shell commands that make mounts for this host alone.
+        habit: a shell command before each of stackbook's, such as a umask.
         network: commands that make its network as the test wants it.
     """
     checkout = folder / name
@@ -88,11 +90,34 @@ def host(
     try:
         for command in ("ip link set lo up", *network):
             subprocess.run([*inner, "sh", "-c", command], check=True)
-        prefix = [*inner, *(["unshare", "--mount", "--", "sh", "-c", f'{shell}; exec "$@"', "sh"] if shell else [])]
-        yield Host(checkout, dict(env or {}), tuple(prefix))
+        with mounted(mounts, {**os.environ, **(env or {})}) as process:
+            # Its mounts for all commands, as podman mounts the network namespace of each container.
+            prefix = (
+                ["nsenter", "--mount", "--target", str(process), f"--net=/run/netns/{SPACE}", "--"] if mounts else inner
+            )
+            habits = ["sh", "-c", f'{habit}; exec "$@"', "sh"] if habit else []
+            yield Host(checkout, dict(env or {}), (*prefix, *habits))
     finally:
         subprocess.run(["ip", "netns", "delete", SPACE], check=True)
         shutil.rmtree(checkout)
+
+
+@contextmanager
+def mounted(commands: str, env: Mapping[str, str]) -> Iterator[int]:
+    """A process whose mounts are its own, made by shell commands; 0 where there are none."""
+    if not commands:
+        yield 0
+        return
+    script = f"set -e; mount --make-rprivate /; {commands}; echo ready; exec sleep infinity"
+    process = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", script], stdout=subprocess.PIPE, text=True, env=dict(env)
+    )
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n", "the mounts could not be made"
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
 
 
 # as the network is
@@ -132,39 +157,37 @@ def test_port_53_is_taken(tmp_path: Path) -> None:
 
 USERS = {
     "umask 077, a space in HOME, a Chinese name, locale C, /tmp noexec": (
-        "课程 二", {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0"},
-        "umask 077; mount --make-rprivate /; mount -t tmpfs -o noexec tmpfs /tmp",
+        "课程 二", {"LC_ALL": "C", "LANG": "C"}, "mount -t tmpfs -o noexec tmpfs /tmp", "umask 077",
     ),
     "zh_CN.GB18030, HOME read-only with the XDG folders elsewhere": (
         "checkout", {"LC_ALL": "zh_CN.GB18030", "PYTHONIOENCODING": "gb18030"},
-        "mount --make-rprivate /; mount --bind $HOME $HOME; mount -o remount,bind,ro $HOME",
+        'mount --bind "$HOME" "$HOME"; mount -o remount,bind,ro "$HOME"', "",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", USERS)
 def test_a_user_of_another_kind(name: str, tmp_path: Path) -> None:
-    folder, env, shell = USERS[name]
-    home = tmp_path / "h ome"
-    home.mkdir()
-    xdg = {f"XDG_{kind}_HOME": str(tmp_path / "xdg" / kind.lower()) for kind in ("STATE", "CONFIG", "DATA")}
-    given = {"HOME": str(home), "STACKBOOK_CACHE": str(paths.cache()), **(xdg if "XDG" in name else {}), **env}
+    folder, env, mounts, habit = USERS[name]
     base = Path("/var/tmp") / f"stackbook-hosts-{os.getpid()}"  # not below /tmp, which is mounted over
-    base.mkdir()
+    home = base / "h ome"
+    home.mkdir(parents=True)
+    xdg = {f"XDG_{kind}_HOME": str(base / "xdg" / kind.lower()) for kind in ("STATE", "CONFIG", "DATA")}
+    given = {"HOME": str(home), "STACKBOOK_CACHE": str(paths.cache()), **(xdg if "XDG" in name else {}), **env}
     try:
-        with host(base, name=folder, env=given, shell=shell) as other:
+        with host(base, name=folder, env=given, mounts=mounts, habit=habit) as other:
             other.carries_the_lab("02")
     finally:
         shutil.rmtree(base)
 
 
-@pytest.mark.parametrize("part", ["STACKBOOK_STATE", "STACKBOOK_RUNS", "TMPDIR"])
+@pytest.mark.parametrize("part", ["STACKBOOK_STATE", "STACKBOOK_RUNS"])
 def test_a_full_disk_is_named(part: str, tmp_path: Path) -> None:
     """The folder has no room: one line that says where, and no traceback."""
     full = tmp_path / "full"
     full.mkdir()
-    shell = f"mount --make-rprivate /; mount -t tmpfs -o size=4k tmpfs {full}; head -c 8192 /dev/zero > {full}/x 2>/dev/null; true"
-    with host(tmp_path, env={part: str(full)}, shell=shell) as other:
+    mounts = f"mount -t tmpfs -o size=4k tmpfs {full}; head -c 8192 /dev/zero > {full}/x 2>/dev/null || true"
+    with host(tmp_path, env={part: str(full)}, mounts=mounts) as other:
         profile = other.checkout / "parameters" / "here.yaml"
         profile.write_text(PROFILE)
         done = other.stackbook("run", "--profile", str(profile), "--only", "00", timeout=120)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -9,10 +10,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from stackbook.app import cli, report, runner
+from stackbook.app import cli, own_folders, report, runner
 from stackbook.config import chapters
 from stackbook.config.profile import Profile
 from stackbook.core import paths
@@ -346,3 +348,30 @@ def test_what_is_refused_by_its_value_needs_no_more_than_the_parameters(words: l
     ended, said, modules = imported(words)
     assert ended == 2, said
     assert modules & HEAVY == set()
+
+
+def test_a_full_disk_is_one_line_with_its_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(runner, "run", full)
+    monkeypatch.setattr(
+        own_folders.shutil, "disk_usage", lambda path: SimpleNamespace(free=0 if path == runs_parent else 1 << 40)
+    )
+    runs_parent = next(path for path in (paths.runs(), *paths.runs().parents) if path.exists())
+    assert cli.main(["run"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("stackbook: No space left on device: ")
+    assert str(paths.runs()) in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "gb2312", "gb18030"])
+def test_a_terminal_without_such_letters_gets_other_ones(encoding: str) -> None:
+    code = "from stackbook.app.streams import lasting\nwith lasting():\n    print('\\u2717 done')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=60,
+                          env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(paths.checkout() / "lib")})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(b" done\n")

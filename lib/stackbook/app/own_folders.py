@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from stackbook.artifacts import cache_folder
 from stackbook.core import ownership, paths
-from stackbook.core.errors import InputError
+from stackbook.core.errors import InputError, StackbookError
 
 
 def give_back() -> None:
@@ -20,8 +24,16 @@ def give_back() -> None:
     ownership.give([*paths.written(), *made], owner)
 
 
-def unusable(error: OSError) -> InputError | None:
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NEARLY_NOTHING = 1 << 20
+"""Bytes: with less room than this, a folder is full for whoever writes a record there."""
+
+
+def unusable(error: OSError) -> StackbookError | None:
     """What to say of an error about one of the folders; None for any other error."""
+    if error.errno in _FULL:
+        where = error.filename if isinstance(error.filename, str) else _full()
+        return StackbookError(f"{os.strerror(error.errno)}: {where}", fix="make room there; the next run goes on")
     if not isinstance(error.filename, str):
         return None
     path = Path(error.filename)
@@ -30,3 +42,14 @@ def unusable(error: OSError) -> InputError | None:
             fix = f"let this user read and write it, or set STACKBOOK_{variable} to another folder"
             return InputError(f"{path} cannot be used: {os.strerror(error.errno or 0)}", fix=fix)
     return None
+
+
+def _full() -> str:
+    """The folders that stackbook writes to and that have no room; a system call names no file."""
+    found = []
+    for folder in (paths.cache(), paths.states(), paths.runs(), Path(tempfile.gettempdir())):
+        with suppress(OSError):
+            there = next(path for path in (folder, *folder.parents) if path.exists())
+            if shutil.disk_usage(there).free < _NEARLY_NOTHING:
+                found.append(str(folder))
+    return ", ".join(dict.fromkeys(found)) or "a disk of this host"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -53,8 +54,11 @@ class Lasting:
 
 @contextlib.contextmanager
 def lasting() -> Iterator[None]:
-    """Printing raises nothing when the terminal or the pipe is gone, while the block runs."""
+    """Printing raises nothing while the block runs: neither where the terminal or the pipe is gone, nor where it has no such letter."""
     before = sys.stdout, sys.stderr
+    for stream in before:
+        if isinstance(stream, io.TextIOWrapper):  # under locale C, or one of GB2312, there is no tick
+            stream.reconfigure(errors="replace")
     streams = [Lasting(stream) for stream in before]
     sys.stdout, sys.stderr = streams
     try:
