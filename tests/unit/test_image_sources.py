@@ -149,6 +149,18 @@ def test_the_lab_takes_the_smallest_archive_that_has_what_is_built(home: Path, m
     assert nothing.images.kubeadm.repository == "stackbook.local"
 
 
+def test_the_profiles_own_repository_is_the_kubelets_to_pull_from(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = Lab.open("02-kubeadm", "document-2020")
+    asked = Asked()
+    monkeypatch.setattr(type(lab.images.registries), "why_not", lambda _self, reference: asked(reference))
+    found = lab.images.kubeadm
+    assert (found.repository, found.preloaded) == ("registry.aliyuncs.com/google_containers", False)
+    (lab.state / "images.json").unlink()
+    asked.without = "/"
+    built = Lab.open("02-kubeadm", "document-2020").images.kubeadm
+    assert (built.repository, built.preloaded) == ("stackbook.local", True)
+
+
 def host(*, lists: list[str], answer: tuple[int, str, str] = (0, "", "")) -> FakeHost:
     """A machine whose list of images is the next of `lists` at each look."""
     unit = image_import._pull_unit("docker.io/x:1")

@@ -72,11 +72,11 @@ class LabImages:
     def kubeadm(self) -> Images:
         """Where kubeadm's images come from."""
         repository = self.reference("kube-apiserver").rpartition("/")[0]
-        if self.sources.pulled("kube-apiserver") and self._lab.profile.image_repository:
-            repository = self._lab.profile.image_repository
+        # From the profile's own repository the kubelet pulls them itself: they are not on the machines under those names.
+        chosen = self._lab.profile.image_repository if self.sources.pulled("kube-apiserver") else ""
         return Images(
-            repository=repository,
-            preloaded=True,
+            repository=chosen or repository,
+            preloaded=not chosen,
             pause=self.reference("pause"),
             etcd=self.reference("etcd"),
             dns=self.reference("coredns"),
