@@ -44,8 +44,11 @@ def collect(profile: Profile, word: str = "embedded", *, local: Host | None = No
     found = Snapshot(profile, word, time=time.time())
     _read_host(found, here)
     known = _machines(found, here) if hosts is None else dict(hosts)
+    for name, (state, _) in known.items():
+        node = next(n for n in profile.nodes if n.name == name)
+        found.machines[name] = Machine(name, node.address, state, node.name == profile.control_plane.name)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        jobs = [pool.submit(_read_machine, found, name, state, host) for name, (state, host) in known.items()]
+        jobs = [pool.submit(_read_machine, found, name, host) for name, (_, host) in known.items()]
         for job in jobs:
             job.result()
         _read_between(found, {name: host for name, (_, host) in known.items()}, pool)
@@ -110,17 +113,14 @@ def _machines(found: Snapshot, here: Host) -> dict[str, tuple[str, Host]]:
         return {}
 
 
-def _read_machine(found: Snapshot, name: str, state: str, host: Host) -> None:
-    node = next(n for n in found.profile.nodes if n.name == name)
-    first = node.name == found.profile.control_plane.name
-    machine = Machine(name, node.address, state, first)
-    found.machines[name] = machine
-    if state != RUNNING:
+def _read_machine(found: Snapshot, name: str, host: Host) -> None:
+    machine = found.machines[name]
+    if machine.state != RUNNING:
         return
     machine.answers["clock"] = ask(host, machine_probes.CLOCK.argv, machine_probes.CLOCK.timeout)
     if machine["clock"].problem:
         return
-    _all(machine, host, machine_probes.of_machine(found.profile, control_plane=first))
+    _all(machine, host, machine_probes.of_machine(found.profile, control_plane=machine.control_plane))
 
 
 def _all(machine: Machine, host: Host, probes: Mapping[str, Probe]) -> None:

@@ -56,20 +56,26 @@ def read_cluster(askers: Sequence[Asker], refusing: Sequence[tuple[str, str]] = 
     for asker in askers:
         ready = get(asker, READY, timeout=4)
         found.answers["readyz"] = ready
-        if ready.ok or "readyz check failed" in ready.out + ready.err:
-            found.problem = ""
-            _lists(found, asker)
-            _read_refused(found, asker, refusing)
-            if found.answers["pods"].ok:
+        unready = "readyz check failed" in ready.out + ready.err
+        if ready.ok or unready:
+            pods = get(asker, PATHS["pods"], timeout=3 if unready else 6)
+            if pods.ok:
+                found.problem = ""
+                found.answers["pods"] = pods
+                _lists(found, asker)
+                _read_refused(found, asker, refusing)
                 return found
+            ready = pods if ready.ok else ready
         last = (ready.problem or ready.err.strip() or ready.out.strip()).splitlines()
         found.problem = last[-1][:300] if last else "it gives no answer"
+        if unready:
+            break  # it answers, and will say the same to the next one
     return found
 
 
 def _lists(found: Cluster, asker: Asker) -> None:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        asked = {name: pool.submit(get, asker, path) for name, path in PATHS.items()}
+        asked = {name: pool.submit(get, asker, path) for name, path in PATHS.items() if name != "pods"}
         found.answers |= {name: job.result() for name, job in asked.items()}
         asked = {name: pool.submit(get, asker, path, timeout=4) for name, path in _logs(found.items("pods")).items()}
         found.answers |= {name: job.result() for name, job in asked.items()}
