@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stackbook.app.diagnose.collect import kubeconfig_of
+from stackbook.app.diagnose.collection import kubeconfig_of
 from stackbook.core import private
 from stackbook.core.errors import StackbookError
 from stackbook.core.waiting import until

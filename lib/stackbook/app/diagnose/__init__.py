@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from stackbook.app.diagnose.collect import collect
+from stackbook.app.diagnose.collection import collect
 from stackbook.app.diagnose.findings import LAYERS, Cause, lines
 from stackbook.app.diagnose.layers import looked_at
 from stackbook.app.diagnose.rules import judge

@@ -37,7 +37,7 @@ def conditions(snapshot: Snapshot) -> Iterator[Cause]:
         for condition in dig(node, "status", "conditions", default=[]):
             if condition["type"].endswith("Pressure") and condition["status"] == "True":
                 yield Cause("node-pressure", "machines", f"{named(node)} is under {condition['type']}: pods are evicted",
-                            (str(condition.get("message", "")),), snapshot.on(named(node), "df -h; free -m"),
+                            (f"{condition['type']}: {condition.get('message', 'True')}",), snapshot.on(named(node), "df -h; free -m"),
                             weight=2)  # fmt: skip
         if problem := node_problem(node):
             yield Cause("node-not-ready", "kubelet", f"the node {named(node)} is not Ready", (problem,),

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from stackbook.app.diagnose import cluster_probes, machine_probes
-from stackbook.app.diagnose.asking import ask
+from stackbook.app.diagnose.asking import Hasty, ask
 from stackbook.app.diagnose.collect_cluster import Asker, by_control_plane, by_kubeconfig, read_cluster, refusing
 from stackbook.app.diagnose.machine_probes import Probe
 from stackbook.app.diagnose.snapshot import ABSENT, RUNNING, Answer, Machine, Snapshot, pod_address
@@ -104,7 +104,7 @@ def _machines(found: Snapshot, here: Host) -> dict[str, tuple[str, Host]]:
     try:
         if profile.target != "embedded":
             return {name: (RUNNING, host) for name, host in for_profile(profile).machines().items()}
-        provider = Embedded(profile, here)
+        provider = Embedded(profile, Hasty(here))
         states = provider.containers()
         found.host["podman"] = Answer(out="works")
         return {n.name: (states.get(provider.container(n.name), ABSENT), provider.machine(n)) for n in profile.nodes}
