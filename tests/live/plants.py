@@ -193,8 +193,9 @@ def no_sandbox_image(lab: Lab) -> Iterator[None]:
 
 @plant("cgroup-drivers")
 def another_cgroup_driver(lab: Lab) -> Iterator[None]:
-    change = "sed -i 's/^cgroupDriver:.*/cgroupDriver: cgroupfs/' $F"
-    with changed(worker(lab), "/var/lib/kubelet/config.yaml", change, "systemctl restart kubelet"):
+    """Containerd's, as a kubelet that changes its own ends all pods of its node."""
+    change = "sed -i 's/SystemdCgroup = true/SystemdCgroup = false/' $F"
+    with changed(worker(lab), "/etc/containerd/config.toml", change, "systemctl restart containerd"):
         yield
 
 

@@ -36,6 +36,7 @@ _DISKS = ("/", "/var/lib/containerd", "/var/lib/kubelet", "/run", "/tmp")
 CLOCK = Probe(("date", "+%s.%N"), 4.0)
 """The quickest one: a machine that does not answer it is asked nothing else."""
 
+# -m: the lab gives machines an id of their own once they run, and journald goes on writing under the one from before.
 EVERYWHERE: Mapping[str, Probe] = {
     "units": Probe(
         (
@@ -47,9 +48,11 @@ EVERYWHERE: Mapping[str, Probe] = {
             "containerd.service",
         )
     ),
-    "kubelet log": Probe(("journalctl", "--no-pager", "-o", "cat", "-n", "80", "--since=-10min", "-u", "kubelet")),
+    "kubelet log": Probe(
+        ("journalctl", "-m", "--no-pager", "-o", "cat", "-n", "300", "--since=-10min", "-u", "kubelet")
+    ),
     "containerd log": Probe(
-        ("journalctl", "--no-pager", "-o", "cat", "-n", "60", "--since=-10min", "-u", "containerd")
+        ("journalctl", "-m", "--no-pager", "-o", "cat", "-n", "300", "--since=-10min", "-u", "containerd")
     ),
     "kubelet config": Probe(("cat", "/var/lib/kubelet/config.yaml")),
     "kubelet flags": _script("cat /var/lib/kubelet/kubeadm-flags.env /etc/default/kubelet 2>/dev/null"),

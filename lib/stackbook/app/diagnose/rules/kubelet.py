@@ -50,7 +50,7 @@ def kubelet(snapshot: Snapshot) -> Iterator[Cause]:
         log = machine.text("kubelet log")
         for name, pattern, words in _REASONS:
             if said := newest(log, pattern):
-                fix = _FIXES.get(name, "journalctl -u kubelet -n 50 --no-pager")
+                fix = _FIXES.get(name, "journalctl -m -u kubelet -n 50 --no-pager")
                 yield Cause(name, LAYER, f"the kubelet of {machine.name} {words}", (seen, said),
                             snapshot.on(machine.name, fix), weight=0)  # fmt: skip
                 break
@@ -59,7 +59,7 @@ def kubelet(snapshot: Snapshot) -> Iterator[Cause]:
             if not healthy and active == "active":
                 seen += f"; its healthz: {(health.out or health.err or health.problem).strip()[:100] or 'no answer'}"
             yield Cause("kubelet-failing", LAYER, f"the kubelet of {machine.name} ends again and again, or is not healthy",
-                        (seen, said), snapshot.on(machine.name, "journalctl -u kubelet -n 50 --no-pager"),
+                        (seen, said), snapshot.on(machine.name, "journalctl -m -u kubelet -n 50 --no-pager"),
                         follows=unit(machine, "containerd").get("ActiveState") != "active", weight=1)  # fmt: skip
 
 

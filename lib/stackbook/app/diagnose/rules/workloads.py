@@ -83,9 +83,9 @@ def _waiting(snapshot: Snapshot, pod: Mapping[str, Any], state: Mapping[str, Any
 def _ended(snapshot: Snapshot, pod: Mapping[str, Any], state: Mapping[str, Any]) -> Cause | None:
     """Why a container ends again and again: memory, a probe, or itself."""
     ended = dig(state, "lastState", "terminated") or dig(state, "state", "terminated") or {}
-    killed = [
-        w for w in warnings(snapshot, pod, "Unhealthy") if "iveness probe failed" in w[1] or "tartup probe" in w[1]
-    ]
+    # A proxy that has just started fails its first probes: only one that was restarted was killed for it.
+    probes = warnings(snapshot, pod, "Unhealthy") if state.get("restartCount", 0) else []
+    killed = [w for w in probes if "iveness probe failed" in w[1] or "tartup probe failed" in w[1]]
     late = max([since(str(ended.get("finishedAt", ""))), *(w[0] for w in killed[-1:])])
     bad = ended.get("reason") == "OOMKilled" or ended.get("exitCode", 0) or killed
     often = state.get("restartCount", 0) >= 2 or killed or not dig(state, "state", "running")
