@@ -48,12 +48,8 @@ EVERYWHERE: Mapping[str, Probe] = {
             "containerd.service",
         )
     ),
-    "kubelet log": Probe(
-        ("journalctl", "-m", "--no-pager", "-o", "cat", "-n", "300", "--since=-10min", "-u", "kubelet")
-    ),
-    "containerd log": Probe(
-        ("journalctl", "-m", "--no-pager", "-o", "cat", "-n", "300", "--since=-10min", "-u", "containerd")
-    ),
+    "kubelet log": Probe(("journalctl", "-m", "--no-pager", "-o", "cat", "-n", "300", "-u", "kubelet")),
+    "containerd log": Probe(("journalctl", "-m", "--no-pager", "-o", "cat", "-n", "300", "-u", "containerd")),
     "kubelet config": Probe(("cat", "/var/lib/kubelet/config.yaml")),
     "kubelet flags": _script("cat /var/lib/kubelet/kubeadm-flags.env /etc/default/kubelet 2>/dev/null"),
     "kubelet healthz": _curl("http://127.0.0.1:10248/healthz"),
