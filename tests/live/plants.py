@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stackbook.app.diagnose.collection import kubeconfig_of
+from stackbook.cluster.kube import node_problem
 from stackbook.core import private
 from stackbook.core.errors import StackbookError
 from stackbook.core.waiting import until
@@ -305,8 +306,24 @@ def no_forwarding(lab: Lab) -> Iterator[None]:
 
 @plant("cni-config-missing")
 def no_cni_configuration(lab: Lab) -> Iterator[None]:
-    with moved(worker(lab), "/etc/cni/net.d/10-flannel.conflist"):
-        yield
+    """Written anew afterwards, not moved back: containerd 1.6 does not notice that a file was moved there."""
+    host, path = worker(lab), "/etc/cni/net.d/10-flannel.conflist"
+    kept = host.read(path)
+    host.run(["rm", path])
+    yield
+    host.run(["sh", "-c", 'cat > "$1"', "write", path], stdin=kept)
+
+
+@plant("cni-not-loaded")
+def a_cni_configuration_that_was_not_read(lab: Lab) -> Iterator[None]:
+    """As when somebody moves the file away and back."""
+    host, path = worker(lab), "/etc/cni/net.d/10-flannel.conflist"
+    with moved(host, path):
+        until(lambda: any("cni plugin not initialized" in node_problem(node) for node in lab.kube.nodes()),
+              what="the node is not Ready", timeout=60, every=1)  # fmt: skip
+    yield
+    kept = host.read(path)
+    host.run(["sh", "-c", 'cat > "$1"', "write", path], stdin=kept)
 
 
 @plant("cni-plugin-missing")

@@ -198,6 +198,8 @@ CASES: dict[str, tuple[str, Callable[[Snapshot], None]]] = {
     "bridge": ("bridge-filter-off", said("sysctls", "net.bridge.bridge-nf-call-iptables = 0\n")),
     "CNI": ("cni-config-missing", said("CNI configuration", "")),
     "plugin": ("cni-plugin-missing", said("CNI plugins", "flannel\nportmap\nhost-local\nloopback\n")),
+    "CNI not read": ("cni-not-loaded", lists(lambda f: f["nodes"][1]["status"]["conditions"][0].update(
+        status="False", reason="KubeletNotReady", message="cni plugin not initialized"))),
     "no flannel": ("flannel-missing", lists(lambda f: f["daemonsets"].pop(0))),
     "flannel nowhere": ("flannel-missing", lists(lambda f: f["daemonsets"][0]["status"].update(desiredNumberScheduled=0))),
     "flannel not ready": ("flannel-failing", has("pods", pod("fl-2", "kube-flannel", ready=False, labels={"app": "flannel"}))),

@@ -8,7 +8,7 @@ from typing import Any
 
 from stackbook.app.diagnose.findings import Cause
 from stackbook.app.diagnose.snapshot import Machine, Snapshot, dig, named, pod_address
-from stackbook.cluster.kube import pod_problem
+from stackbook.cluster.kube import node_problem, pod_problem
 from stackbook.machines.facts import parse_key_values
 
 LAYER = "pod network"
@@ -48,6 +48,17 @@ def cni(snapshot: Snapshot) -> Iterator[Cause]:
                         (f"/opt/cni/bin has no {', '.join(missing)}",),
                         f"{snapshot.on(machine.name, 'cp -n /usr/lib/cni/* /opt/cni/bin/')} && {snapshot.kubectl(_ANEW)}",
                         weight=1)  # fmt: skip
+
+
+def not_loaded(snapshot: Snapshot) -> Iterator[Cause]:
+    """Containerd has read the configuration that is there: it may miss that a file was moved into the folder."""
+    nodes = {named(node): node_problem(node) for node in snapshot.cluster.items("nodes")}
+    for machine in _nodes(snapshot):
+        problem = nodes.get(machine.name, "")
+        if "cni plugin not initialized" in problem and _plugins(machine.text("CNI configuration")):
+            yield Cause("cni-not-loaded", LAYER, f"containerd on {machine.name} has not read the CNI configuration that is there",
+                        (problem, "/etc/cni/net.d has a configuration"),
+                        snapshot.on(machine.name, "systemctl restart containerd"), weight=2)  # fmt: skip
 
 
 def _plugins(text: str) -> set[str]:
@@ -184,4 +195,4 @@ def kube_proxy(snapshot: Snapshot) -> Iterator[Cause]:
                         weight=7)  # fmt: skip
 
 
-RULES = (kernel, cni, flannel, leases, vxlan, reach, kube_proxy)
+RULES = (kernel, cni, not_loaded, flannel, leases, vxlan, reach, kube_proxy)
