@@ -366,6 +366,15 @@ def test_what_was_put_right_is_no_cause() -> None:
     assert names(snapshot) == []
 
 
+def test_probes_that_fail_only_since_a_container_began_anew_are_no_cause() -> None:
+    """As after a machine was restarted: a proxy is asked before it listens."""
+    snapshot = sound()
+    late = {**warning("x", "Unhealthy", "Startup probe failed: refused"), "firstTimestamp": "2026-11-27T17:59:50Z"}
+    last = {"terminated": {"exitCode": 0, "reason": "Completed", "finishedAt": STAMP}}
+    lists(lambda f: (f["pods"].append(pod("x", restarts=1, last=last)), f["warnings"].append(late)))(snapshot)
+    assert names(snapshot) == []
+
+
 def test_a_lab_without_a_mesh_or_without_a_pod_network_is_judged_for_what_it_is() -> None:
     bare = objects() | {
         kind: [] for kind in ("mutating", "virtualservices", "gateways", "destinationrules", "mesh roots")

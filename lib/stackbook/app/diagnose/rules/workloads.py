@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -80,12 +81,29 @@ def _waiting(snapshot: Snapshot, pod: Mapping[str, Any], state: Mapping[str, Any
     return None
 
 
+def _killed(
+    snapshot: Snapshot, pod: Mapping[str, Any], state: Mapping[str, Any], end: float
+) -> list[tuple[float, str]]:
+    """The failed probes for which a container was killed, the newest last.
+
+    A container that has just started fails its first probes, too: those that failed only after its last end ended nothing.
+    """
+    uid, mark, found = dig(pod, "metadata", "uid", default=""), f"{{{state['name']}}}", []
+    for event in snapshot.cluster.items("warnings"):
+        of = dig(event, "involvedObject", default={})
+        text = " ".join(str(event.get("message", "")).split())[:300]
+        if of.get("uid") != uid or event.get("reason") != "Unhealthy" or mark not in of.get("fieldPath", mark):
+            continue
+        first, last = (since(str(event.get(key) or "")) for key in ("firstTimestamp", "lastTimestamp"))
+        if re.search(r"(?:Liveness|Startup) probe failed", text) and state.get("restartCount", 0) and first <= end + 1:
+            found.append((last, text))
+    return sorted(found)
+
+
 def _ended(snapshot: Snapshot, pod: Mapping[str, Any], state: Mapping[str, Any]) -> Cause | None:
     """Why a container ends again and again: memory, a probe, or itself."""
     ended = dig(state, "lastState", "terminated") or dig(state, "state", "terminated") or {}
-    # A proxy that has just started fails its first probes: only one that was restarted was killed for it.
-    probes = warnings(snapshot, pod, "Unhealthy") if state.get("restartCount", 0) else []
-    killed = [w for w in probes if "iveness probe failed" in w[1] or "tartup probe failed" in w[1]]
+    killed = _killed(snapshot, pod, state, since(str(ended.get("finishedAt", ""))))
     late = max([since(str(ended.get("finishedAt", ""))), *(w[0] for w in killed[-1:])])
     bad = ended.get("reason") == "OOMKilled" or ended.get("exitCode", 0) or killed
     often = state.get("restartCount", 0) >= 2 or killed or not dig(state, "state", "running")
