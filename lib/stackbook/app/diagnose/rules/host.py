@@ -15,9 +15,9 @@ def podman(snapshot: Snapshot) -> Iterator[Cause]:
     """Podman runs the machines; without it nothing can be said of them."""
     answer = snapshot.host.get("podman", NOTHING)
     if answer.rc:
-        yield Cause(
-            "podman-broken", LAYER, "podman does not work on this host", (answer.err.strip(),), "podman info", weight=0
-        )
+        said = answer.err.strip().splitlines() or [f"status {answer.rc}"]
+        yield Cause("podman-broken", LAYER, "podman does not work on this host", (said[0], *said[1:][-1:]), "podman ps -a",
+                    weight=0)  # fmt: skip
 
 
 def no_lab(snapshot: Snapshot) -> Iterator[Cause]:
