@@ -30,7 +30,7 @@ test: ## everything: lint, unit tests, the live lab, its chapters, faults, reset
 	@STACKBOOK_BROWSER=1 tools/setup.sh
 	@tools/test.sh all
 
-test-more: ## what takes long and is not in CI: a second lab whose images all come from a registry
+test-more: ## what takes long and is not in CI: a registry lab, a proxy, no network, other hosts, faults, planted causes
 	@STACKBOOK_BROWSER=1 tools/setup.sh
 	@tools/test.sh more
 

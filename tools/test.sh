@@ -22,7 +22,7 @@ fi
 
 if [ "$(id -u)" -eq 0 ]; then sudo=(); else sudo=(sudo -E env "PATH=$PATH" "HOME=$HOME"); fi
 if [ "$mode" = more ]; then
-  say "what takes long: a second lab whose images all come from a registry"
+  say "what takes long: labs of their own: images from a registry, a proxy, no network, other hosts, faults, planted causes"
   exec "${sudo[@]}" $bin/python -m pytest -v -m more tests/live --durations=12 -p no:cacheprovider
 fi
 logs="${STACKBOOK_DIAGNOSTICS:-$(mktemp -d "${TMPDIR:-/tmp}/stackbook-test.XXXXXX")}"

@@ -96,7 +96,7 @@ def test_a_failing_init_says_what_the_kubelet_said() -> None:
         {"test -s /etc/kubernetes/admin.conf": (1, "", ""),
          "test -e /etc/kubernetes/manifests/kube-apiserver.yaml": (1, "", ""),
          "kubeadm init --config /etc/stackbook/kubeadm.yaml --skip-token-print": (1, "", "timed out"),
-         "journalctl -u kubelet --no-pager -n 40 -o cat": "E1 failed to run: cgroup missing\nfine\n"}
+         "journalctl -m -u kubelet --no-pager -n 40 -o cat": "E1 failed to run: cgroup missing\nfine\n"}
     )  # fmt: skip
     with pytest.raises(CommandFailed, match="cgroup missing"):
         kubeadm.kubeadm_init(host, "config")

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from stackbook import __version__
-from stackbook.app import elevation, own_folders, streams
+from stackbook.app import diagnosing, elevation, own_folders, streams
 from stackbook.core import paths
 from stackbook.core.errors import EXIT_INPUT, HostUnfit, InputError, StackbookError
 from stackbook.core.names import did_you_mean, profile_names, profile_path
@@ -48,7 +48,7 @@ _KEPT = (
     "TZ",
     "KUBECONFIG",
 )
-NEEDS_ROOT = ("run", "reset", "shell", "status", "plan", "notebooks", "images")
+NEEDS_ROOT = ("run", "reset", "shell", "status", "plan", "notebooks", "images", "diagnose")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -165,6 +165,9 @@ def _parser() -> _Parser:
     add("list", "list the chapters", _list, profile=False)
     add("parameters", "list the parameters of the lab and of each chapter", _parameters, profile=False)
     add("status", "what of the lab is there", _status).add_argument("--json", action="store_true")
+    diagnosing.arguments(
+        add("diagnose", "what is probably wrong with the lab, and why; changes nothing", diagnosing.command)
+    )
     add("kubeconfig", "print the path of the lab's kubeconfig", _kubeconfig)
     for name, function in (("kubectl", _kubectl), ("istioctl", _istioctl)):
         sub = add(name, f"the lab's {name}, pointed at the lab", function)

@@ -59,7 +59,9 @@ def explained(host: Host, argv: list[str], timeout: float) -> None:
     try:
         host.run(argv, timeout=timeout)
     except CommandFailed as error:
-        said = host.run(["journalctl", "-u", "kubelet", "--no-pager", "-n", "40", "-o", "cat"], check=False).stdout
+        said = host.run(
+            ["journalctl", "-m", "-u", "kubelet", "--no-pager", "-n", "40", "-o", "cat"], check=False
+        ).stdout
         last = [line for line in said.splitlines() if re.search(r"^E|[Ff]ailed|[Ee]rror", line)][-3:]
-        fix = f"the kubelet said: {' | '.join(last)}" if last else "see `journalctl -u kubelet` on the machine"
+        fix = f"the kubelet said: {' | '.join(last)}" if last else "see `journalctl -m -u kubelet` on the machine"
         raise CommandFailed(error.result, fix=fix) from None

@@ -100,5 +100,5 @@ def collect_journals(machines: dict[str, Host], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, host in machines.items():
         for unit in ("kubelet", "containerd", "init.scope"):
-            answer = host.run(["journalctl", "--no-pager", "-n", "2000", "-u", unit], check=False, timeout=30)
+            answer = host.run(["journalctl", "-m", "--no-pager", "-n", "2000", "-u", unit], check=False, timeout=30)
             (folder / f"{name}-{unit}.log").write_text(redact(answer.stdout + answer.stderr), encoding="utf-8")

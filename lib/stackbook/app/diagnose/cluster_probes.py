@@ -1,0 +1,40 @@
+"""What is asked of the API server: lists, read by their paths. No Secret is among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from stackbook.cluster.rest_get import OF_ISTIO, plural
+
+PATHS: Mapping[str, str] = {
+    "nodes": "/api/v1/nodes",
+    "pods": "/api/v1/pods",
+    "warnings": "/api/v1/events?fieldSelector=type%3DWarning&limit=400",
+    "services": "/api/v1/services",
+    "endpointslices": "/apis/discovery.k8s.io/v1/endpointslices",
+    "namespaces": "/api/v1/namespaces",
+    "deployments": "/apis/apps/v1/deployments",
+    "daemonsets": "/apis/apps/v1/daemonsets",
+    "statefulsets": "/apis/apps/v1/statefulsets",
+    "configmaps": "/api/v1/namespaces/kube-system/configmaps",
+    "flannel": "/api/v1/namespaces/kube-flannel/configmaps",
+    "mesh roots": "/api/v1/configmaps?fieldSelector=metadata.name%3Distio-ca-root-cert",
+    "claims": "/api/v1/persistentvolumeclaims",
+    "storageclasses": "/apis/storage.k8s.io/v1/storageclasses",
+    "quotas": "/api/v1/resourcequotas",
+    "mutating": "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
+    "validating": "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
+    **{
+        plural(kind): f"/apis/{version}/{plural(kind)}"
+        for version, kinds in OF_ISTIO.items()
+        for kind in kinds
+        if kind in ("virtualservice", "destinationrule", "gateway", "serviceentry")
+    },
+}
+READY = "/readyz?verbose"
+
+
+def log_path(namespace: str, pod: str, container: str, *, previous: bool, lines: int = 8) -> str:
+    """The path of the last lines of a container's log."""
+    before = "&previous=true" if previous else ""
+    return f"/api/v1/namespaces/{namespace}/pods/{pod}/log?container={container}&tailLines={lines}{before}"
