@@ -109,15 +109,13 @@ def mounted(commands: str, env: Mapping[str, str]) -> Iterator[int]:
         yield 0
         return
     script = f"set -e; mount --make-rprivate /; {commands}; echo ready; exec sleep infinity"
-    process = subprocess.Popen(
-        ["unshare", "--mount", "sh", "-c", script], stdout=subprocess.PIPE, text=True, env=dict(env)
-    )
-    try:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n", "the mounts could not be made"
-        yield process.pid
-    finally:
-        process.kill()
-        process.wait()
+    command = ["unshare", "--mount", "sh", "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(env)) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "ready\n", "the mounts could not be made"
+            yield process.pid
+        finally:
+            process.kill()
 
 
 # as the network is

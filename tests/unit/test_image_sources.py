@@ -10,6 +10,7 @@ from fakes import FakeHost
 from stackbook.artifacts.catalogue_loader import load
 from stackbook.cluster import image_import
 from stackbook.cluster.image_import import PullFailed, pull, pull_reason
+from stackbook.config import chapters
 from stackbook.config.registries import Reference
 from stackbook.core.errors import ArtifactUnavailable
 from stackbook.lab.image_sources import ImageSources
@@ -232,3 +233,14 @@ def test_the_environment_of_an_image_tells_which_envoy_it_has() -> None:
                      f"{get} sha256:m": json.dumps({"config": {"digest": "sha256:c"}}),
                      f"{get} sha256:c": json.dumps(config)})  # fmt: skip
     assert image_import.environment(fake, "docker.io/x:1")["ISTIO_META_ISTIO_PROXY_SHA"] == "envoy-1.40.0"
+
+
+def test_no_chapter_names_a_component_that_could_be_meant_otherwise() -> None:
+    """A plain "node" is Node.js, and chapter 03 means the images of a node."""
+    spaces = (CATALOGUE.artifacts, CATALOGUE.bundles, CATALOGUE.images)
+    for chapter in chapters.ALL:
+        for name in chapter.artifacts:
+            kind, plain = CATALOGUE.resolve(name)
+            alone = name == plain and sum(name in space for space in spaces) > 1
+            assert not alone or (chapter.number, name, kind) == ("13", "node", "file"), (chapter.id, name)
+    assert CATALOGUE.resolve(chapters.find("03").artifacts[0]) == ("bundle", "node")

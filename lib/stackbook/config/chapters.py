@@ -80,7 +80,7 @@ ALL: tuple[Chapter, ...] = (
         guide=("1.1.2", "2.3"),
         needs=("02-kubeadm",),
         leaves="both nodes Ready, DNS answering",
-        artifacts=("node", "kube-flannel.yml", "apps"),
+        artifacts=("bundle:node", "kube-flannel.yml", "apps"),  # a plain "node" is Node.js
         seconds=45,
     ),
     Chapter(
