@@ -108,8 +108,9 @@ def mounted(commands: str, env: Mapping[str, str]) -> Iterator[int]:
     if not commands:
         yield 0
         return
-    script = f"set -e; mount --make-rprivate /; {commands}; echo ready; exec sleep infinity"
-    command = ["unshare", "--mount", "sh", "-c", script]
+    # /run/netns stays shared: podman's other containers would not be reached without the network namespaces of these.
+    script = f"set -e; mount --make-private /; {commands}; echo ready; exec sleep infinity"
+    command = ["unshare", "--mount", "--propagation", "unchanged", "sh", "-c", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(env)) as process:
         try:
             assert process.stdout is not None and process.stdout.readline() == "ready\n", "the mounts could not be made"

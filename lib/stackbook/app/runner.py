@@ -92,7 +92,7 @@ def run(
     overrides, of_chapters = split_parameters(parameters or {}, chosen)
     loaded = Profile.load(profile, overrides=overrides)
     values = {c.id: chapter_values(c, loaded, of_chapters) for c in chosen}
-    needs_lab = any(c.number in ("01", "02", "03", "04", "05", "06", "07") for c in chosen)
+    needs_lab = any(chapters.on_machines(chapter) for chapter in chosen)
     if needs_lab:
         _known_versions(loaded)
         preflight.demand(loaded)

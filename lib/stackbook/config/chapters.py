@@ -184,6 +184,12 @@ def find(word: str) -> Chapter:
     raise InputError(f"there is no chapter {word!r}", fix=did_you_mean(word, names, "chapters"))
 
 
+def on_machines(chapter: Chapter) -> bool:
+    """Whether a chapter makes the lab's machines, or stands on one that does."""
+    by_id = {each.id: each for each in ALL}
+    return chapter.id == "01-machines" or any(on_machines(by_id[name]) for name in chapter.needs if name in by_id)
+
+
 def choose(*, first: str = "", last: str = "", only: tuple[str, ...] = ()) -> list[Chapter]:
     """The chapters of a run: all that batch runs take, from one to another, or only those named.
 
