@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from stackbook.app import cli, own_folders, report, runner
+from stackbook.app import cli, commands, own_folders, report, runner
 from stackbook.config import chapters
 from stackbook.config.profile import Profile
 from stackbook.core import paths
@@ -172,7 +172,7 @@ def test_a_report_that_breaks_does_not_fail_a_run_but_is_said(
     ],
 )
 def test_values_are_typed_as_yaml_would(text: str, value: Any) -> None:
-    assert cli._given([["x", text]]) == {"x": value}
+    assert commands._given([["x", text]]) == {"x": value}
 
 
 def test_without_root_and_without_sudo_the_host_is_unfit(
@@ -236,7 +236,7 @@ def test_the_notebooks_are_served_on_loopback_with_a_token(
     (tmp_path / "notebooks").mkdir()
     monkeypatch.setattr(os, "execve", execve)
     with pytest.raises(CheckFailed) as error:
-        cli._notebooks(cli._parser().parse_args(["notebooks", "--port", "9999", "--root", str(tmp_path)]))
+        commands.serve_notebooks(cli._parser().parse_args(["notebooks", "--port", "9999", "--root", str(tmp_path)]))
     argv, file = json.loads(error.value.message)
     token = Path(file).read_text()
     assert {"--ip=127.0.0.1", "--port=9999", f"--ServerApp.root_dir={tmp_path}"} <= set(argv)
