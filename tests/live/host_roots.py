@@ -27,6 +27,7 @@ _ENTER = """\
 set -e
 root=$1; shift
 mount --make-rprivate /
+mount --bind "$root" "$root" # so that / is a mount there, as on every host
 for part in proc sys dev; do mount --rbind "/$part" "$root/$part"; done
 mount -t tmpfs tmpfs "$root/run"
 mkdir -p "$root/run/netns" "$root/root/cache" "$root/root/checkout"
