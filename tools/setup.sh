@@ -32,6 +32,10 @@ podman=$(printf '%s' "${podman##* }" | sed 's/^[0-9]*://; s/[+~-].*//')
 case "$podman" in
   [0-3].*) die "podman $podman is too old, the lab needs 4 or newer — use Debian 12 or Ubuntu 24.04, or install a newer podman" ;;
 esac
+# From podman 5 on, its network stack runs nft.
+case "$podman" in
+  [5-9].*|[1-9][0-9]*.*) OPTIONAL="$OPTIONAL nftables" ;;
+esac
 for package in $OPTIONAL; do
   installed "$package" || ! apt-cache show "$package" >/dev/null 2>&1 || missing="$missing $package"
 done

@@ -32,9 +32,19 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_podman_is_4_or_newer(version: str, met: bool, programs: Path) -> None:
     program(programs, "podman", f"echo {version}")
+    program(programs, "nft", "true")
     found = preflight._podman(LocalHost())
     assert (found.met, found.level, version in found.found) == (met, "must", True)
     assert bool(found.fix) is not met
+
+
+@pytest.mark.parametrize(("nft", "met"), [(True, True), (False, False)])
+def test_podman_5_needs_nft(programs: Path, monkeypatch: pytest.MonkeyPatch, nft: bool, met: bool) -> None:
+    program(programs, "podman", "echo 5.4.2")
+    monkeypatch.setattr(preflight.shutil, "which", lambda name: "/usr/sbin/nft" if nft and name == "nft" else None)
+    found = preflight._podman(LocalHost())
+    assert found.met is met
+    assert met or found.fix == "apt-get install nftables"
 
 
 def test_a_podman_that_does_not_work_says_why(programs: Path) -> None:

@@ -24,7 +24,10 @@ _SOCKET = "s"
 
 
 class LocalKernelManager(AsyncKernelManager):
-    """jupyter_client's manager with the ipc transport, in a folder that lasts as long as the kernel."""
+    """jupyter_client's manager with the ipc transport, in a folder that lasts as long as the kernel.
+
+    In a run the kernel's standard error goes to `kernels.log` beside the run's record.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         self._scope = contextlib.ExitStack()
@@ -38,6 +41,9 @@ class LocalKernelManager(AsyncKernelManager):
         """
         self._scope.close()
         folder = _folder(self._scope)
+        if run := os.environ.get("STACKBOOK_RUN"):
+            # What a kernel says of itself, as when it is ended in the middle of a message, is not for the terminal.
+            kwargs["stderr"] = self._scope.enter_context((Path(run) / "kernels.log").open("ab"))
         self.connection_file, self.ip = str(folder / "kernel.json"), str(folder / _SOCKET)
         try:
             await super().start_kernel(*args, **kwargs)

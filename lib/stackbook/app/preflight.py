@@ -26,6 +26,8 @@ DISK_NEEDED = 12 * GIB
 INOTIFY_PER_NODE = 64
 PODMAN = 4
 """The oldest major version: earlier ones describe networks and containers in another way."""
+NFTABLES = 5
+"""The major version from which podman's network stack uses nftables."""
 _PROBE = "stackbook-probe-"  # network namespaces, by the process that tries things in them
 
 
@@ -170,9 +172,12 @@ def _podman(host: LocalHost) -> Requirement:
     answer = host.run(["podman", "info", "--format", "{{.Version.Version}}"], check=False, timeout=60)
     found = answer.stdout.strip() if answer.ok else (answer.stderr.strip().splitlines() or ["no answer"])[-1][:200]
     fix = "" if answer.ok else "run `podman info` and correct what it reports"
-    if answer.ok and (version := re.match(r"\d+", found)) and int(version[0]) < PODMAN:
+    version = re.match(r"\d+", found)
+    if answer.ok and version and int(version[0]) < PODMAN:
         found = f"podman {found}, which has another JSON and no netavark"
         fix = f"use Debian 12 or Ubuntu 24.04, or install podman {PODMAN} or newer"
+    elif answer.ok and version and int(version[0]) >= NFTABLES and not shutil.which("nft"):
+        found, fix = f"podman {found}, whose netavark runs nft, and there is none", "apt-get install nftables"
     return Requirement("podman works", "must", not fix, found, fix, "it runs the machines")
 
 
