@@ -285,11 +285,14 @@ def test_signals_at_seeded_moments(tmp_path: Path) -> None:
                     run.wait(120)
             said = log.read_text()
             where = f"{which.name} after {moment:.1f} s (moment {number}): {said[-2500:]}"
-            assert run.returncode in (0, 130), where
+            ended = (
+                run.returncode == -which and "report:" in said
+            )  # it was over, and Python gives signals back at its end
+            assert run.returncode in (0, 130) or ended, where
             assert "Traceback" not in said, where
             left = subprocess.run(["pgrep", "-g", str(run.pid)], capture_output=True, text=True, check=False).stdout
             assert left == "", f"processes go on after {where}"
-            if run.returncode == 0:
+            if run.returncode != 130:
                 came_through += 1
                 _ready(profile)
                 assert stackbook("reset", "--profile", str(profile)).status == 0

@@ -95,12 +95,29 @@ def test_a_failing_init_says_what_the_kubelet_said() -> None:
     host = FakeHost(
         {"test -s /etc/kubernetes/admin.conf": (1, "", ""),
          "test -e /etc/kubernetes/manifests/kube-apiserver.yaml": (1, "", ""),
+         "rm -f /etc/stackbook/kubeadm-init.done": "",
          "kubeadm init --config /etc/stackbook/kubeadm.yaml --skip-token-print": (1, "", "timed out"),
          "journalctl -m -u kubelet --no-pager -n 40 -o cat": "E1 failed to run: cgroup missing\nfine\n"}
     )  # fmt: skip
     with pytest.raises(CommandFailed, match="cgroup missing"):
         kubeadm.kubeadm_init(host, "config")
     assert host.modes["/etc/stackbook/kubeadm.yaml"] == 0o600
+    assert kubeadm.DONE not in host.files
+
+
+def test_a_cluster_that_does_not_answer_is_not_reset() -> None:
+    """Its API server is down, or its certificate has expired: what is in it must not be lost."""
+    there, marked = "test -s /etc/kubernetes/admin.conf", f"test -e {kubeadm.DONE}"
+    host = FakeHost({there: "", marked: ""})
+    assert kubeadm.kubeadm_init(host, "config") == 0
+    assert host.ran == [there, marked, marked]
+
+
+def test_an_older_lab_gets_its_marker() -> None:
+    ask = "kubectl --kubeconfig=/etc/kubernetes/admin.conf -n kube-system get configmap kube-proxy"
+    host = FakeHost({"test -s /etc/kubernetes/admin.conf": "", f"test -e {kubeadm.DONE}": (1, "", ""), ask: ""})
+    assert kubeadm.kubeadm_init(host, "config") == 0
+    assert host.files == {kubeadm.DONE: ""}
 
 
 # flannel

@@ -1,7 +1,7 @@
 """Kubernetes on machines by kubeadm: a machine's runtime and programs, init, join; one phase a module."""
 
 from stackbook.cluster.kubeadm.configuration import PATCHES, SOCKET, Images, cluster_part, init_config, join_config
-from stackbook.cluster.kubeadm.init import CONFIG, DNS_PATCH, initialised, kubeadm_init
+from stackbook.cluster.kubeadm.init import CONFIG, DNS_PATCH, DONE, initialised, kubeadm_init
 from stackbook.cluster.kubeadm.join import JOIN, join_command, joined, kubeadm_join, parsed
 from stackbook.cluster.kubeadm.programs import (
     BINARIES,
@@ -25,6 +25,7 @@ __all__ = [
     "BINARIES",
     "CONFIG",
     "DNS_PATCH",
+    "DONE",
     "JOIN",
     "KUBEADM_DROP_IN",
     "KUBELET_UNIT",

@@ -9,6 +9,9 @@ from stackbook.core.errors import CommandFailed
 from stackbook.machines.transports import Host
 
 CONFIG = "/etc/stackbook/kubeadm.yaml"
+DONE = "/etc/stackbook/kubeadm-init.done"
+ADMIN = "/etc/kubernetes/admin.conf"
+_ASK = ("kubectl", f"--kubeconfig={ADMIN}", "-n", "kube-system")
 
 
 # CoreDNS is asked every second whether it is ready, not every ten: a cluster answers names that much sooner.
@@ -24,33 +27,40 @@ spec:
 
 
 def initialised(host: Host) -> bool:
-    """Whether kubeadm init has completed on this machine: it writes admin.conf early and the ConfigMap last."""
-    probe = [
-        "kubectl",
-        "--kubeconfig=/etc/kubernetes/admin.conf",
-        "-n",
-        "kube-system",
-        "get",
-        "configmap",
-        "kube-proxy",
-    ]
-    return host.run(["test", "-s", "/etc/kubernetes/admin.conf"], check=False).ok and host.run(probe, check=False).ok
+    """Whether kubeadm init has completed on this machine, whether its API server answers now or not.
+
+    A marker says so. Where there is none, as in a lab from before there was one, the API server is asked for what kubeadm
+    makes last.
+    """
+    if not host.run(["test", "-s", ADMIN], check=False).ok:
+        return False
+    return _marked(host) or host.run([*_ASK, "get", "configmap", "kube-proxy"], check=False).ok
+
+
+def _marked(host: Host) -> bool:
+    return host.run(["test", "-e", DONE], check=False).ok
 
 
 def kubeadm_init(host: Host, config: str, *, timeout: float = 240.0) -> int:
     """Run `kubeadm init` unless it has completed; a half-done one is reset first. Returns the number of changes.
 
+    A cluster that is there and does not answer is never taken for a half-done one: a reset would lose all that is in it.
+
     Raises:
         CommandFailed: kubeadm failed; the message ends with what the kubelet said last.
     """
     if initialised(host):
+        if not _marked(host):
+            host.write(DONE, "")
         return 0
     if host.run(["test", "-e", "/etc/kubernetes/manifests/kube-apiserver.yaml"], check=False).ok:
         host.run(["kubeadm", "reset", "-f", "--cri-socket", SOCKET], timeout=120)
+    host.run(["rm", "-f", DONE])
     host.write(CONFIG, config, mode=0o600)
     host.write(f"{PATCHES}/corednsdeployment+strategic.yaml", DNS_PATCH)
     # Its output holds the token of the join command, which lives for a day: kept out of every record.
     explained(host, ["kubeadm", "init", "--config", CONFIG, "--skip-token-print"], timeout)
+    host.write(DONE, "")
     return 1
 
 
