@@ -63,7 +63,9 @@ def namespaces(lab: Lab) -> Iterator[None]:
     with lab.turn("gRPC in the mesh", of=istio.ISTIOD), own_namespaces.temporary(lab.kube, INSIDE, OUTSIDE):
         try:
             yield
-        finally:  # the pods need not drain, as nobody calls them any more
+        finally:
+            # The namespaces first, so that no ReplicaSet starts pods anew; and the pods need not drain, as nobody calls them.
+            own_namespaces.delete(lab.kube, INSIDE, OUTSIDE, wait=False)
             for name in (INSIDE, OUTSIDE):
                 lab.kube.kubectl("delete", "pods", "--all", "-n", name, "--grace-period=1", "--wait=false", check=False)
 
