@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 from pathlib import Path
 
 import pytest
 from stackbook.core.waiting import until
-from stackbook.lab.progress_line import ticking
+from stackbook.lab.progress_line import Ticker, ticking
 from stackbook.lab.step import Record, step
 
 
@@ -70,3 +71,20 @@ def test_progress_of_a_step_goes_to_the_line_and_to_the_record(tmp_path: Path, s
         current.progress("half of it")
         assert current.ticker is not None and current.ticker.text == "half of it"
     assert [e["text"] for e in record.events() if e["event"] == "progress"] == ["half of it"]
+
+
+def test_the_line_is_gone_before_a_picture_comes_and_does_not_come_back() -> None:
+    """Behind a picture JupyterLab begins a new output: a line before it would stay on the page."""
+    stream = io.StringIO()
+    ticker = Ticker("slow", stream, every=0.005, after=0)
+    thread = threading.Thread(target=ticker.run)
+    thread.start()
+    until(lambda: "… slow" in stream.getvalue(), what="the line is shown", timeout=10, every=0.005)
+    message = {"content": "a picture"}
+    assert ticker.before_display(message) is message
+    before = stream.getvalue()
+    assert before.endswith("\r")
+    assert before.rsplit("\r", 2)[1].strip() == ""
+    thread.join(10)
+    ticker.clear()
+    assert stream.getvalue() == before

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 _AFTER = 1.5  # seconds: a short step needs no such line
 _WIDTH = 110
@@ -25,6 +25,7 @@ class Ticker:
         self.text = ""
         self._title, self._stream, self._every, self._after = title, stream, every, after
         self._ended = threading.Event()
+        self._writing = threading.Lock()
         self._shown = 0
 
     def run(self) -> None:
@@ -42,15 +43,26 @@ class Ticker:
 
     def clear(self) -> None:
         """Write over what was shown."""
-        if self._shown:
-            self._stream.write("\r" + " " * self._shown + "\r")
-            self._stream.flush()
+        with self._writing:
+            if self._shown:
+                self._stream.write("\r" + " " * self._shown + "\r")
+                self._stream.flush()
+            self._shown = 0
+
+    def before_display(self, message: Any) -> Any:
+        """A picture or a table comes: the line ends here, as behind it JupyterLab could not write over it any more."""
+        self.end()
+        self.clear()
+        return message
 
     def _write(self, line: str) -> None:
         line = line[:_WIDTH]
-        self._stream.write("\r" + line.ljust(self._shown))
-        self._stream.flush()
-        self._shown = max(self._shown, len(line))
+        with self._writing:
+            if self._ended.is_set():
+                return
+            self._stream.write("\r" + line.ljust(self._shown))
+            self._stream.flush()
+            self._shown = max(self._shown, len(line))
 
 
 def interactive() -> bool:
@@ -65,11 +77,24 @@ def ticking(title: str, *, stream: TextIO | None = None, every: float = 1.0, aft
     if not interactive():
         yield ticker
         return
+    publisher = _publisher()
+    if publisher:
+        publisher.register_hook(ticker.before_display)
     thread = threading.Thread(target=ticker.run, daemon=True, name="ticker")
     thread.start()
     try:
         yield ticker
     finally:
+        if publisher:
+            publisher.unregister_hook(ticker.before_display)
         ticker.end()
         thread.join(5)
         ticker.clear()
+
+
+def _publisher() -> Any:
+    """What a kernel sends pictures and tables with, if it can be told of them before."""
+    from IPython import get_ipython
+
+    found = getattr(get_ipython(), "display_pub", None)
+    return found if hasattr(found, "register_hook") else None
