@@ -96,7 +96,9 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def again(lab: Lab, profile: Path, fault: str, began: float) -> Done:
     """The next run, and its row."""
     done = stackbook(*NEXT, "--profile", str(profile))
-    lines = [line for line in done.output.splitlines() if line.startswith(("✗", "stackbook:"))] or [done.output[-300:]]
+    lines = [line.strip() for line in done.output.splitlines() if line.strip().startswith(("✗", "stackbook:"))] or [
+        done.output[-300:]
+    ]
     outcome = "Ready" if done.status == 0 else lines[0]
     ROWS.append(Row(fault, outcome, round(time.monotonic() - began, 1)))
     if done.status:

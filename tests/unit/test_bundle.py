@@ -205,7 +205,7 @@ def test_no_room_is_said_before_anything_is_written(tmp_path: Path, monkeypatch:
 
 
 def test_a_bundle_needs_no_image_that_can_be_put_together_from_its_files(home: Path) -> None:
-    names = bundle.files_of(Resolver.open(), ["control-plane", "kubelet", "apps", "logs"])
+    names = Resolver.open().catalogue.parts(["control-plane", "kubelet", "apps", "logs"])
     assert {"kube-apiserver", "etcd", "pause", "kubelet", "elasticsearch", "observability-rootfs"} <= set(names)
     assert len(names) == len(set(names))
     assert not [name for name in names if ":" in name]

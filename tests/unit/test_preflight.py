@@ -94,3 +94,19 @@ def test_setup_refuses_an_old_podman_before_anything_is_installed(
 def test_no_page_promises_a_release_with_an_old_podman() -> None:
     for name in ("README.md", "tools/setup.sh", "parameters/vms.example.yaml"):
         assert "22.04" not in (ROOT / name).read_text(encoding="utf-8"), name
+
+
+class Machine:
+    """What `os.uname` says, and the release."""
+
+    sysname, release = "Linux", "6.1.0"
+
+    def __init__(self, machine: str) -> None:
+        self.machine = machine
+
+
+@pytest.mark.parametrize(("machine", "met"), [("x86_64", True), ("aarch64", False)])
+def test_another_architecture_is_refused(monkeypatch: pytest.MonkeyPatch, machine: str, met: bool) -> None:
+    monkeypatch.setattr(preflight.os, "uname", lambda: Machine(machine))
+    found = preflight._system(LocalHost())
+    assert (found.met, found.level, bool(found.fix)) == (met, "must", not met)

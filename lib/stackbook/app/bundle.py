@@ -46,7 +46,8 @@ def save(file: Path, profile: str, *, last: str = "", say: Say = print) -> Conte
     if target.is_dir() or not target.parent.is_dir():
         raise InputError(f"{file} cannot be written", fix="name a file in a folder that is there")
     resolver = lab.artifacts
-    names = files_of(resolver, dict.fromkeys(name for chapter in chosen for name in chapter.artifacts))
+    # Images are not among them: they are put together from their files where they are needed.
+    names = resolver.catalogue.parts(name for chapter in chosen for name in chapter.artifacts)
     compiles = [chapter.id for chapter in chosen if chapter.id in _COMPILE]
     resolver.ensure([f"file:{name}" for name in names])
     modules = go_modules(resolver) if compiles else ()
@@ -93,24 +94,6 @@ def load(file: Path, *, say: Say = print) -> int:
         f"✓ {done} components are in the cache; chapters {contents.chapters[0][:2]} to {contents.chapters[-1][:2]} need nothing else"
     )
     return done
-
-
-def files_of(resolver: Resolver, names: Sequence[str] | dict[str, None]) -> list[str]:
-    """The files and folders that these components, images and bundles are made of, each once.
-
-    Images are not among them: they are put together from their files where they are needed.
-    """
-    catalogue = resolver.catalogue
-    found: dict[str, None] = {}
-    for name in names:
-        kind, plain = catalogue.resolve(name)
-        if kind == "file":
-            found[plain] = None
-            continue
-        members = [catalogue.image(m) for m in (catalogue.bundle(plain) if kind == "bundle" else (plain,))]
-        found.update(dict.fromkeys(file for image in members for file, _ in image.files))
-        found.update(dict.fromkeys(catalogue.roots(members)))
-    return list(found)
 
 
 def go_modules(resolver: Resolver) -> tuple[tuple[str, int], ...]:
@@ -183,8 +166,6 @@ def command(action: str, file: str, profile: str, last: str) -> int:
     if action == "load":
         load(path)
         return 0
-    if profile and not path.name:
-        raise InputError("the bundle needs a file name", fix="stackbook bundle save FILE")
     save(path, profile, last=last)
     if user := ownership.user():
         try:

@@ -189,6 +189,19 @@ class Catalogue:
                 return space, name
         raise unknown(name, [member for members in spaces.values() for member in members], "artifact")
 
+    def parts(self, names: Iterable[str]) -> list[str]:
+        """The files and folders that these components, images and bundles are made of, each once."""
+        found: dict[str, None] = {}
+        for name in names:
+            kind, plain = self.resolve(name)
+            if kind == "file":
+                found[plain] = None
+                continue
+            members = [self.image(m) for m in (self.bundle(plain) if kind == "bundle" else (plain,))]
+            found.update(dict.fromkeys(file for image in members for file, _ in image.files))
+            found.update(dict.fromkeys(self.roots(members)))
+        return list(found)
+
     def default_names(self) -> tuple[str, ...]:
         """What a whole lab needs, in the order of its chapters."""
         early = ["machine-rootfs", "go", "kubeadm", "kubelet", "kubectl", "bundle:control-plane"]

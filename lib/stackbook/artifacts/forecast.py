@@ -62,16 +62,9 @@ def duration(seconds: float) -> str:
 def forecast(resolver: Resolver, names: Iterable[str]) -> Forecast:
     """What of these components, bundles and images is missing."""
     catalogue, maker = resolver.catalogue, resolver.maker
-    files: dict[str, None] = {}
-    for name in names:
-        kind, plain = catalogue.resolve(name)
-        if kind == "file":
-            files[plain] = None
-            continue
-        members = [catalogue.image(m) for m in (catalogue.bundle(plain) if kind == "bundle" else (plain,))]
-        files.update(dict.fromkeys(file for image in members for file, _ in image.files))
-        files.update(dict.fromkeys(catalogue.roots(members)))
-    missing = [catalogue.artifact(file) for file in files if maker.cached(catalogue.artifact(file)) is None]
+    missing = [
+        catalogue.artifact(file) for file in catalogue.parts(names) if maker.cached(catalogue.artifact(file)) is None
+    ]
     origins: Counter[str] = Counter()
     jobs: dict[str, float] = {}
     for artifact in missing:
