@@ -6,6 +6,7 @@ import configparser
 import hashlib
 import re
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +135,7 @@ def test_plots_and_tables_of_a_long_chapter(
     assert all(outputs_alt(server.saved(PROTOBUF)))
     batch = by_papermill(PROTOBUF, tmp_path, monkeypatch)
     assert sum(map(bool, batch)) >= 30
-    both = enumerate(zip(batch, shown(server.saved(PROTOBUF)), strict=True))
-    assert {number: pair for number, pair in both if pair[0] != pair[1]} == {}
+    assert differing(batch, shown(server.saved(PROTOBUF))) == []
 
 
 def test_a_long_step_says_what_it_is_doing_while_it_runs(server: Any, page: Any, pictures: Path) -> None:
@@ -161,6 +161,16 @@ def test_a_long_step_says_what_it_is_doing_while_it_runs(server: Any, page: Any,
     lines = [line.strip() for line in chapter.texts().splitlines()]
     assert "✓ long: a step that takes its time" in lines
     assert not any(line.startswith("…") for line in lines), "the line is gone when the step has ended"
+
+
+def differing(batch: list[list[str]], browser: list[list[str]]) -> list[str]:
+    """The first difference of each cell, short enough to be read in a log that is cut."""
+    assert len(batch) == len(browser)
+    found = []
+    for number, (one, other) in enumerate(zip(batch, browser, strict=True)):
+        pairs = zip_longest(one, other, fillvalue="(nothing)")
+        found += [f"cell {number}: batch {a[:150]!r}, browser {b[:150]!r}" for a, b in pairs if a != b][:1]
+    return found
 
 
 def outputs_alt(book: dict[str, Any]) -> list[str]:

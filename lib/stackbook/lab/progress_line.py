@@ -1,32 +1,33 @@
 """A line below a running cell that says what a long step is doing, for somebody who looks at it in JupyterLab.
 
-It is written over itself by carriage returns, which JupyterLab shows in place, and is gone when the step ends: what stays
-on the page is the same as in a batch run, where nothing is shown (the terminal follows the record instead).
+It is a display of its own that is written anew each second, and empty when the step ends: what a cell prints never stands
+behind it, and what stays on the page is the same as in a batch run, where nothing is shown (the terminal follows the
+record instead).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any, TextIO
+import uuid
+from collections.abc import Callable, Iterator
 
 _AFTER = 1.5  # seconds: a short step needs no such line
 _WIDTH = 110
+Show = Callable[[str], None]
 
 
 class Ticker:
-    """The line of one step; `text` is what it is doing."""
+    """The line of one step; `text` is what it is doing, `show` puts a line in place of the one before."""
 
-    def __init__(self, title: str, stream: TextIO, *, every: float = 1.0, after: float = _AFTER) -> None:
+    def __init__(self, title: str, show: Show, *, every: float = 1.0, after: float = _AFTER) -> None:
         self.text = ""
-        self._title, self._stream, self._every, self._after = title, stream, every, after
+        self._title, self._show, self._every, self._after = title, show, every, after
         self._ended = threading.Event()
         self._writing = threading.Lock()
-        self._shown = 0
+        self._shown = False
 
     def run(self) -> None:
         """Write the line again and again until `end`."""
@@ -38,31 +39,19 @@ class Ticker:
             self._ended.wait(self._every)
 
     def end(self) -> None:
-        """Take the line away."""
+        """Take the line away; it does not come back."""
         self._ended.set()
-
-    def clear(self) -> None:
-        """Write over what was shown."""
         with self._writing:
             if self._shown:
-                self._stream.write("\r" + " " * self._shown + "\r")
-                self._stream.flush()
-            self._shown = 0
-
-    def before_display(self, message: Any) -> Any:
-        """A picture or a table comes: the line ends here, as behind it JupyterLab could not write over it any more."""
-        self.end()
-        self.clear()
-        return message
+                self._show("")
+            self._shown = False
 
     def _write(self, line: str) -> None:
-        line = line[:_WIDTH]
         with self._writing:
             if self._ended.is_set():
                 return
-            self._stream.write("\r" + line.ljust(self._shown))
-            self._stream.flush()
-            self._shown = max(self._shown, len(line))
+            self._show(line[:_WIDTH])
+            self._shown = True
 
 
 def interactive() -> bool:
@@ -71,30 +60,33 @@ def interactive() -> bool:
 
 
 @contextlib.contextmanager
-def ticking(title: str, *, stream: TextIO | None = None, every: float = 1.0, after: float = _AFTER) -> Iterator[Ticker]:
+def ticking(title: str, *, show: Show | None = None, every: float = 1.0, after: float = _AFTER) -> Iterator[Ticker]:
     """Show a line while the block runs, if somebody looks; its `text` may be set all the same."""
-    ticker = Ticker(title, stream or sys.stdout, every=every, after=after)
+    ticker = Ticker(title, show or _display(), every=every, after=after)
     if not interactive():
         yield ticker
         return
-    publisher = _publisher()
-    if publisher:
-        publisher.register_hook(ticker.before_display)
     thread = threading.Thread(target=ticker.run, daemon=True, name="ticker")
     thread.start()
     try:
         yield ticker
     finally:
-        if publisher:
-            publisher.unregister_hook(ticker.before_display)
         ticker.end()
         thread.join(5)
-        ticker.clear()
 
 
-def _publisher() -> Any:
-    """What a kernel sends pictures and tables with, if it can be told of them before."""
-    from IPython import get_ipython
+def _display() -> Show:
+    """A display of its own on the page; nothing where no kernel runs."""
+    place = f"stackbook-{uuid.uuid4().hex}"
+    there = False
 
-    found = getattr(get_ipython(), "display_pub", None)
-    return found if hasattr(found, "register_hook") else None
+    def show(line: str) -> None:
+        nonlocal there
+        from IPython import get_ipython
+        from IPython.display import display
+
+        if get_ipython() is not None:
+            display({"text/plain": line}, raw=True, display_id=place, update=there)  # type: ignore[no-untyped-call]
+            there = True
+
+    return show
