@@ -5,17 +5,30 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stackbook.artifacts import downloads
+from stackbook.artifacts.catalogue import Catalogue, Release
+from stackbook.artifacts.catalogue_loader import load
+from stackbook.artifacts.resolver import Resolver
 from stackbook.artifacts.subprocesses import Cancelled
-from stackbook.core.errors import ArtifactUnavailable, CorruptArtifact
+from stackbook.core.errors import ArtifactError, ArtifactUnavailable, CorruptArtifact, InputError
 from stackbook.core.progress import Progress
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 SHA = hashlib.sha256(BODY).hexdigest()
+PUBLISHED = {
+    "alone.sha256": SHA,
+    "named.sha256": f"{SHA}  kubelet\n",
+    "page.sha256": "<html>sign in first</html>",
+    "empty.sha256": "",
+    "kubelet.sha256": SHA,
+    "corrupted.sha256": SHA,
+}
 
 
 class Server(ThreadingHTTPServer):
@@ -54,6 +67,8 @@ class Handler(BaseHTTPRequestHandler):
         elif kind == "cut-once":  # stops early the first time, and then continues
             first = len(self.server.asked) == 1
             self.answer(BODY, begin=begin, stop=300_000 if first else None)
+        elif kind.endswith(".sha256"):
+            self.answer(PUBLISHED[kind].encode()) if kind in PUBLISHED else self.send_error(404)
         elif kind == "no-range":
             self.answer(BODY)
         elif begin >= len(BODY):
@@ -133,8 +148,8 @@ def test_what_is_not_there_is_said(server: Server, tmp_path: Path, name: str, wo
         get(server, name, tmp_path / "p")
 
 
-def test_without_a_pinned_checksum_nothing_is_asked(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(ArtifactUnavailable, match="no published checksum"):
+def test_without_a_checksum_nothing_is_asked(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactUnavailable, match="no checksum of this version is known"):
         get(server, "good", tmp_path / "p", sha256=None)
     assert server.asked == []
 
@@ -160,3 +175,81 @@ def test_the_probe_asks_a_host_once(server: Server, tmp_path: Path) -> None:
     server.shutdown()
     assert probe.why_not(server.url("b")) == ""
     assert "does not answer" in downloads.Probe(seconds=1).why_not("http://127.0.0.1:9/")
+
+
+@pytest.mark.parametrize("name", ["alone", "named"])
+def test_a_published_checksum_is_the_first_word(server: Server, name: str) -> None:
+    assert downloads.published(server.url(f"{name}.sha256")) == SHA
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("page.sha256", "no SHA-256"), ("empty.sha256", "no SHA-256"), ("missing", "no such file")]
+)
+def test_a_published_checksum_that_is_none(server: Server, name: str, words: str) -> None:
+    with pytest.raises(ArtifactUnavailable, match=words):
+        downloads.published(server.url(name))
+
+
+def with_release(catalogue: Catalogue, url: str, *, version: str, published: bool = True) -> Catalogue:
+    """The catalogue, its kubelet from another address."""
+    kubelet = catalogue.artifact("kubelet")
+    release = Release(url, None, url + ".sha256" if published else "")
+    changed = replace(kubelet, version=version, sources=(release, *kubelet.sources[1:]))
+    return replace(catalogue, artifacts={**catalogue.artifacts, "kubelet": changed})
+
+
+def another(server: Server, tmp_path: Path, name: str, **more: Any) -> tuple[Resolver, list[str]]:
+    """A resolver for Kubernetes 1.34.2, whose kubelet the server has under `name`; and the notes it makes."""
+    said: list[str] = []
+    resolver = Resolver.open(
+        cache=tmp_path, versions={"kubernetes": "1.34.2"}, progress=lambda moment: said.append(str(moment)), **more
+    )
+    catalogue = with_release(resolver.catalogue, server.url(name), version="1.34.2")
+    resolver.catalogue = resolver.maker.catalogue = catalogue
+    return resolver, said
+
+
+def test_a_version_that_is_not_pinned_comes_with_its_published_checksum(server: Server, tmp_path: Path) -> None:
+    resolver, said = another(server, tmp_path, "kubelet")
+    assert resolver.path("kubelet").read_bytes() == BODY
+    assert any("no checksum of 1.34.2 is pinned: compared with http" in text for text in said)
+    part = next(part for part in resolver.components() if part["name"] == "kubelet")
+    assert part == {"name": "kubelet", "version": "1.34.2", "sha256": SHA, "source": "published"}
+
+
+def test_what_is_not_the_published_checksum_is_refused_and_deleted(server: Server, tmp_path: Path) -> None:
+    resolver, _ = another(server, tmp_path, "corrupted")
+    with pytest.raises(ArtifactError, match=f"it should be {SHA}"):
+        resolver.path("kubelet")
+    assert resolver.components() == []
+
+
+def test_strict_takes_pinned_checksums_alone() -> None:
+    with pytest.raises(InputError, match=r"all of kubernetes 1.34.2 with a pinned checksum.*strict: false"):
+        load(versions={"kubernetes": "1.34.2"}, strict=True)
+    assert len(releases(load(strict=True))) >= 7
+    assert not any(source.published for source in releases(load(strict=True)))
+    assert all(source.published.endswith(".sha256") for source in releases(load()))
+
+
+def releases(catalogue: Catalogue) -> list[Release]:
+    return [s for a in catalogue.artifacts.values() for s in a.sources if isinstance(s, Release)]
+
+
+def test_a_version_that_cannot_be_had_is_refused_before_anything_begins(server: Server, tmp_path: Path) -> None:
+    resolver, _ = another(server, tmp_path, "missing")
+    resolver.catalogue = replace(resolver.catalogue, artifacts={"kubelet": resolver.catalogue.artifact("kubelet")})
+    with pytest.raises(InputError, match=r"kubernetes 1.34.2 cannot be had: .*HTTP 404.*1\.36\.3"):
+        resolver.demand_versions()
+    resolver, _ = another(server, tmp_path, "kubelet")
+    resolver.catalogue = replace(resolver.catalogue, artifacts={"kubelet": resolver.catalogue.artifact("kubelet")})
+    resolver.demand_versions()
+    resolver.maker.source = "registry"
+    with pytest.raises(InputError, match=r"source: registry builds kubernetes 1\.36\.3 alone"):
+        resolver.demand_versions()
+    resolver.maker.source = "auto"
+    server.shutdown()
+    server.server_close()
+    resolver.maker.probe = downloads.Probe(seconds=1)
+    with pytest.raises(InputError, match="does not answer"):
+        resolver.demand_versions()

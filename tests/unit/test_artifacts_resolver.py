@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from archives import read_index
-from stackbook.artifacts import gobuild, package_registries, prefetch
+from stackbook.artifacts import builder, gobuild, package_registries, prefetch
 from stackbook.artifacts.resolver import Resolver, fetch
 from stackbook.artifacts.subprocesses import Cancelled
 from stackbook.core.errors import ArtifactError, ArtifactUnavailable, InputError
@@ -86,7 +86,15 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(module.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(package_registries, "_ask", lambda _argv: "")
     monkeypatch.setattr(gobuild, "_copy", _copied)
+    monkeypatch.setattr(builder, "maven", _from_maven)
     monkeypatch.setenv("STACKBOOK_CACHE", str(tmp_path / "cache"))
+
+
+def _from_maven(source, *, folder: Path, **_: object) -> Path:
+    target = folder / "unpacked" / source.folder
+    target.mkdir(parents=True)
+    (target / "NOTICE").write_text(source.path)
+    return target
 
 
 def _copied(item, group, env, goroot, out: Path) -> Path:
@@ -172,8 +180,8 @@ def test_auto_goes_on_to_the_registry_and_says_why(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_forced_release_without_a_checksum_is_refused() -> None:
-    with pytest.raises(ArtifactUnavailable, match="no published checksum"):
-        opened(FakeTools(), "release").path("kube-apiserver")
+    with pytest.raises(ArtifactUnavailable, match="no checksum of this version is known"):
+        opened(FakeTools(), "release", strict=True).path("kube-apiserver")
 
 
 def test_a_failed_build_does_not_stop_the_others() -> None:

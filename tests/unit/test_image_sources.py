@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,18 @@ def test_what_the_registry_has_is_pulled_and_asked_for_once(tmp_path: Path) -> N
     assert (sorted(asked.names), asked_again.names) == (
         ["docker.io/istio/pilot:1.31.0", "docker.io/istio/proxyv2:1.31.0"], []
     )  # fmt: skip
+
+
+def test_strict_pulls_by_a_pinned_digest_alone(tmp_path: Path) -> None:
+    asked = Asked()
+    digest = "sha256:" + "a" * 64
+    pinned = replace(CATALOGUE, images={**CATALOGUE.images, "etcd": replace(CATALOGUE.image("etcd"), digest=digest)})
+    found = ImageSources(pinned, "auto", asked, tmp_path / "images.json", strict=True)
+    assert found.of("coredns").kind == "build"
+    assert "not pinned" in found.of("coredns").reason
+    assert asked.names == []
+    assert found.of("etcd").kind == "pull"
+    assert asked.names == [f"{CATALOGUE.image('etcd').official}@{digest}"]
 
 
 def test_a_set_stays_together(tmp_path: Path) -> None:

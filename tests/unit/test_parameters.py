@@ -141,3 +141,10 @@ def test_yes_is_no_number(word: bool) -> None:
 def test_ipv6_is_refused(name: str, value: str) -> None:
     with pytest.raises(InputError, match="IPv4 only"):
         Profile.load("embedded", overrides={name: value})
+
+
+@pytest.mark.parametrize("more", [{"images": "pull"}, {"target": "cluster"}])
+def test_strict_does_not_go_with_images_that_are_pulled_by_their_tags(more: dict[str, str]) -> None:
+    with pytest.raises(InputError, match="strict: images are pulled, and none is pinned by its digest"):
+        Profile.load("embedded", overrides={"strict": True, **more})
+    assert Profile.load("embedded", overrides={"strict": True}).strict

@@ -199,7 +199,13 @@ def fetch_components(options: argparse.Namespace) -> int:
     lab = _lab(options)
     names = options.names or lab.images.components(lab.artifacts.catalogue.default_names())
     versions = {"kubernetes": lab.profile.kubernetes_version}
-    fetch(names, source=options.source, progress=lambda text: print(text, flush=True), versions=versions)
+    fetch(
+        names,
+        source=options.source,
+        progress=lambda text: print(text, flush=True),
+        versions=versions,
+        strict=lab.profile.strict,
+    )
     return 0
 
 

@@ -54,6 +54,7 @@ class Run:
 
 def save(current: Run) -> None:
     """Write run.json: what a reader needs to believe, compare or repeat this run."""
+    artifacts = Lab(current.chosen[0], current.profile, ChapterParameters()).artifacts
     data = {
         "schema": 1,
         "started": current.started,
@@ -61,7 +62,8 @@ def save(current: Run) -> None:
         "passed": current.passed,
         "stackbook": __version__,
         "profile": current.profile.model_dump(mode="json"),
-        "versions": _versions(),
+        "versions": artifacts.catalogue.versions,
+        "components": artifacts.components(),
         "host": {
             "system": platform.platform(),
             "python": platform.python_version(),
@@ -74,12 +76,6 @@ def save(current: Run) -> None:
     temporary = current.folder / "run.json.new"
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(current.folder / "run.json")
-
-
-def _versions() -> dict[str, str]:
-    from stackbook.artifacts.catalogue_loader import load
-
-    return dict(load().versions)
 
 
 def keep_evidence(current: Run, say: Callable[[str], None]) -> None:

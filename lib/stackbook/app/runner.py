@@ -134,8 +134,11 @@ def run(
 def _known_versions(profile: Profile) -> None:
     """Refuse a version that no source has, before anything is changed."""
     from stackbook.artifacts.catalogue_loader import load
+    from stackbook.artifacts.resolver import Resolver
 
-    load(versions={"kubernetes": profile.kubernetes_version})
+    versions = {"kubernetes": profile.kubernetes_version}
+    if load(versions=versions, strict=profile.strict).overridden:
+        Resolver.open(source=profile.source, versions=versions, strict=profile.strict).demand_versions()
 
 
 def chapter_values(chapter: chapters.Chapter, profile: Profile, given: Mapping[str, Any]) -> dict[str, Any]:

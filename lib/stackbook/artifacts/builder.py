@@ -14,12 +14,20 @@ from stackbook.artifacts.build_queue import BuildQueue
 from stackbook.artifacts.catalogue import Artifact, Build, Catalogue, Debian, Image, Maven, Release, Source, Wheel
 from stackbook.artifacts.debian_layers import DebianRoot
 from stackbook.artifacts.digests import key_of, sha256_of, source_digest
+from stackbook.artifacts.maven import maven
 from stackbook.artifacts.store import Entry, Store
 from stackbook.artifacts.subprocesses import Spawn, spawn
 from stackbook.core.errors import ArtifactError, ArtifactUnavailable, InputError
 from stackbook.core.progress import Progress, Report
 
 _OCI = "oci-1"
+
+
+def source_word(source: Source) -> str:
+    """What the store says of a source: `release`, `published` (a release without a pinned checksum) or `registry`."""
+    if not isinstance(source, Release):
+        return "registry"
+    return "release" if source.sha256 else "published"
 
 
 @dataclass
@@ -74,7 +82,7 @@ class Maker:
             return recipes
         found = []
         for source, key in recipes:
-            if isinstance(source, Release) and len(recipes) > 1 and not (source.sha256 and self._answers(source.url)):
+            if isinstance(source, Release) and len(recipes) > 1 and not (source.checked and self._answers(source.url)):
                 continue
             found.append((source, key))
         return found
@@ -177,7 +185,7 @@ class Maker:
 
     def _key(self, source: Source, artifact: Artifact) -> str:
         if isinstance(source, Release):
-            return key_of("release", source.url, source.sha256) if source.sha256 else ""
+            return key_of("release", source.url, source.sha256 or "published") if source.checked else ""
         if isinstance(source, Build):
             group = self.catalogue.groups[source.group]
             go = self.catalogue.artifact("go").sources[0]
@@ -200,7 +208,7 @@ class Maker:
             with self.store.temporary("get") as folder:
                 path = self._get(source, key, artifact, folder, report, estimate)
                 seconds = time.monotonic() - start
-                kind = "release" if isinstance(source, Release) else "registry"
+                kind = source_word(source)
                 add = {"name": name, "key": key, "source": kind, "version": artifact.version}
                 if artifact.kind == "tree":
                     return self._added(self.store.add_tree(path, **add, seconds=seconds))
@@ -214,13 +222,19 @@ class Maker:
         log.unlink(missing_ok=True)
         partial = self.store.root / "partial" / (key or name)
         if isinstance(source, Release):
+            sha256 = source.sha256
+            if not sha256 and source.published:
+                sha256 = downloads.published(source.published)
+                text = f"no checksum of {artifact.version} is pinned: compared with {source.published}"
+                report(Progress(name, "note", message=text))
             return downloads.download(
-                source.url, sha256=source.sha256, partial=partial, job=name, report=report, cancel=cancel
+                source.url, sha256=sha256, partial=partial, job=name, report=report, cancel=cancel
             )
         if isinstance(source, Maven):
-            return package_registries.maven(
-                source, partial=partial, folder=folder, job=name, report=report, cancel=cancel
-            )
+            return maven(
+                source, partial=partial, folder=folder, repository=self.store.root / "build" / "maven", job=name,
+                report=report, log=log, cancel=cancel, run=self.run,
+            )  # fmt: skip
         if isinstance(source, Wheel):
             return package_registries.wheel(
                 source, version=artifact.version, folder=folder, job=name, report=report, log=log, estimate=estimate,

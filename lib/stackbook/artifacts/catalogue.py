@@ -13,10 +13,22 @@ from stackbook.core.errors import InputError
 
 @dataclass(frozen=True)
 class Release:
-    """A project's own download; `sha256` is None when no published checksum is known for the version."""
+    """A project's own download.
+
+    Attributes:
+        url: of the file.
+        sha256: pinned for this version, or None.
+        published: where the project publishes the file's SHA-256; empty where it does not, or where only pinned ones count.
+    """
 
     url: str
     sha256: str | None
+    published: str = ""
+
+    @property
+    def checked(self) -> bool:
+        """Whether there is a checksum to compare the download with."""
+        return bool(self.sha256 or self.published)
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,10 @@ PREFIX = "stackbook.local"
 LIB = Path(__file__).resolve().parents[2]
 
 
-def load(*, versions: Mapping[str, str] | None = None, lib: Path = LIB) -> Catalogue:
+def load(*, versions: Mapping[str, str] | None = None, strict: bool = False, lib: Path = LIB) -> Catalogue:
     """Read the catalogue, with `versions` in place of its own where a profile asks for others.
+
+    With `strict` only pinned checksums count, not those that projects publish beside their files.
 
     Raises:
         InputError: an unknown component, a version that is not a string, one that no source has, or a catalogue
@@ -50,20 +52,22 @@ def load(*, versions: Mapping[str, str] | None = None, lib: Path = LIB) -> Catal
     overridden = frozenset(name for name in chosen if chosen[name] != pinned[name])
     _check_pins(raw["pins"], pinned, lib)
     words = _words(chosen)
-    artifacts = {name: _artifact(name, spec, chosen, raw) for name, spec in raw["artifacts"].items()}
+    artifacts = {name: _artifact(name, spec, chosen, raw, strict) for name, spec in raw["artifacts"].items()}
     images = {name: _image(name, spec, words) for name, spec in raw["images"].items()}
     groups = {name: _group(name, spec, words, lib) for name, spec in raw["builds"].items()}
     bundles = {name: tuple(members) for name, members in raw["bundles"].items()}
     _add_apps(raw["apps"], lib, chosen["apps"], artifacts, images, bundles)
     bases = {name: _base(spec) for name, spec in raw["bases"].items()}
     for component in sorted(overridden):
-        _check_override(component, chosen[component], pinned[component], artifacts.values(), raw)
+        _check_override(component, chosen[component], pinned[component], artifacts.values(), raw, strict)
     return Catalogue(chosen, artifacts, groups, images, bases, bundles, raw["host_packages"], pinned, overridden)
 
 
-def _artifact(name: str, spec: Mapping[str, Any], versions: Mapping[str, str], raw: Mapping[str, Any]) -> Artifact:
+def _artifact(
+    name: str, spec: Mapping[str, Any], versions: Mapping[str, str], raw: Mapping[str, Any], strict: bool
+) -> Artifact:
     version = versions[spec["version"]]
-    sources = tuple(_source(source, version, raw) for source in spec["sources"])
+    sources = tuple(_source(source, version, raw, strict) for source in spec["sources"])
     return Artifact(
         name,
         spec.get("kind", "file"),
@@ -75,10 +79,11 @@ def _artifact(name: str, spec: Mapping[str, Any], versions: Mapping[str, str], r
     )
 
 
-def _source(spec: Mapping[str, Any], version: str, raw: Mapping[str, Any]) -> Source:
+def _source(spec: Mapping[str, Any], version: str, raw: Mapping[str, Any], strict: bool) -> Source:
     sums = spec.get("sha256") or {}
     if "release" in spec:
-        return Release(spec["release"].format(version=version), sums.get(version))
+        url = spec["release"].format(version=version)
+        return Release(url, sums.get(version), url + spec["published"] if "published" in spec and not strict else "")
     if "build" in spec:
         package = spec.get("package", "")
         return Build(
@@ -179,13 +184,17 @@ def _check_pins(pins: Mapping[str, Mapping[str, str]], versions: Mapping[str, st
 
 
 def _check_override(
-    component: str, version: str, pinned: str, artifacts: Iterable[Artifact], raw: Mapping[str, Any]
+    component: str, version: str, pinned: str, artifacts: Iterable[Artifact], raw: Mapping[str, Any], strict: bool
 ) -> None:
-    """A version other than the pinned one needs a release with a published checksum for it."""
+    """A version other than the pinned one needs releases with a checksum, pinned or published."""
     concerned = [
         artifact for artifact in artifacts if raw["artifacts"].get(artifact.name, {}).get("version") == component
     ]
-    if any(isinstance(source, Release) and source.sha256 for artifact in concerned for source in artifact.sources):
+    if concerned and all(any(isinstance(s, Release) and s.checked for s in item.sources) for item in concerned):
         return
     fix = f'set {component.replace("-", "_")}_version: "{pinned}", which the toolchain builds'
-    raise InputError(f"no source has {component} {version} with a pinned checksum", fix=fix)
+    if strict:
+        fix += ", or set strict: false, which takes the checksum that the project publishes"
+    raise InputError(
+        f"no source has all of {component} {version} with a {'pinned ' if strict else ''}checksum", fix=fix
+    )

@@ -1,8 +1,9 @@
-"""Downloads with a pinned SHA-256: official releases and Maven Central."""
+"""Downloads with a SHA-256, pinned or published by the project: official releases and Maven Central."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import time
 from pathlib import Path
@@ -64,7 +65,7 @@ def download(
     import httpx
 
     if not sha256:
-        reason = f"{url}: no published checksum is pinned for this version, so it is not downloaded"
+        reason = f"{url}: no checksum of this version is known, so it is not downloaded"
         raise ArtifactUnavailable(reason, fix="use --source auto or registry, or pin the checksum in catalogue.yaml")
     partial.parent.mkdir(parents=True, exist_ok=True)
     start, trouble = time.monotonic(), ""
@@ -80,10 +81,34 @@ def download(
             return partial
         size = partial.stat().st_size
         partial.unlink()
-        raise CorruptArtifact(f"{url}: sha256 of the {size} bytes is {actual}, pinned is {sha256}; deleted")
+        raise CorruptArtifact(f"{url}: sha256 of the {size} bytes is {actual}, it should be {sha256}; deleted")
     have = partial.stat().st_size if partial.exists() else 0
     fix = "try again: it continues there" if have else "check the network, or use --source registry"
     raise ArtifactUnavailable(f"{url}: {trouble} ({attempts} attempts, {have} bytes so far)", fix=fix)
+
+
+def published(url: str, *, seconds: float = _SECONDS) -> str:
+    """The SHA-256 that a project publishes at `url`: the file's first word (Kubernetes writes the digest alone).
+
+    Raises:
+        ArtifactUnavailable: the host does not answer or does not have it, it is no digest, or the way leaves https.
+    """
+    import httpx
+
+    try:
+        answer = httpx.get(url, timeout=httpx.Timeout(seconds, connect=_TO_CONNECT), follow_redirects=True)
+    except httpx.HTTPError as error:
+        raise ArtifactUnavailable(
+            f"{url}: {str(error) or type(error).__name__}", fix="check the network, or use a pinned version"
+        ) from error
+    if answer.status_code != 200:
+        raise _refused(url, answer.status_code)
+    if url.startswith("https:") and answer.url.scheme != "https":
+        raise ArtifactUnavailable(f"{url} leads to {answer.url.host} without TLS: its checksum proves nothing")
+    word = answer.text[:200].split()[:1]
+    if not word or not re.fullmatch(r"[0-9a-f]{64}", word[0]):
+        raise ArtifactUnavailable(f"{url} holds no SHA-256", fix="use a pinned version, or --source registry")
+    return word[0]
 
 
 def _attempt(url: str, partial: Path, job: str, report: Report, cancel: threading.Event, start: float) -> None:

@@ -1,4 +1,4 @@
-"""Package registries other than Go's: PyPI wheels by pip, Maven Central, and a Debian root filesystem by mmdebstrap.
+"""Package registries: PyPI wheels by pip, and a Debian root filesystem by mmdebstrap. Go and Maven have modules of their own.
 
 Each registry is asked by its ordinary client, so that the user's own configuration of it (a mirror, a proxy, a
 certificate) holds here too.
@@ -15,16 +15,12 @@ import threading
 import time
 import zipfile
 from pathlib import Path, PurePosixPath
-from xml.etree import ElementTree
 
-from stackbook.artifacts import downloads
-from stackbook.artifacts.catalogue import Debian, Maven, Wheel
+from stackbook.artifacts.catalogue import Debian, Wheel
 from stackbook.artifacts.subprocesses import Spawn, spawn
 from stackbook.core.errors import ArtifactUnavailable, InputError
 from stackbook.core.progress import Progress, Report
 
-# Maven's own default (its super POM); a mirror in the user's settings.xml goes before it.
-_CENTRAL = "https://repo.maven.apache.org/maven2"
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _NETWORK = re.compile(
     r"(?i)connection|resolve|timed? ?out|403|404|no matching distribution|could not find a version|proxy"
@@ -94,40 +90,6 @@ def unpack(archive: Path, target: Path, *, member: str = "", top: str = "") -> P
                 shutil.copyfileobj(content, sink, 1 << 20)
             path.chmod((info.external_attr >> 16) & 0o755 | 0o644)
     return target / (member or top)
-
-
-def maven(
-    source: Maven, *, partial: Path, folder: Path, job: str, report: Report, cancel: threading.Event
-) -> Path:  # fmt: skip
-    """Download a file of Maven Central, and unpack it where the source says so; errors as in `release.download`."""
-    url = f"{maven_repository()}/{source.path}"
-    path = downloads.download(url, sha256=source.sha256, partial=partial, job=job, report=report, cancel=cancel)
-    if not source.folder:
-        return path
-    report(Progress(job, "assemble", message="unpacking"))
-    unpacked = unpack(path, folder / "unpacked", top=source.folder)
-    path.unlink()
-    return unpacked
-
-
-def maven_repository() -> str:
-    """The repository that the user's Maven asks for what is in Maven Central: a mirror of `~/.m2/settings.xml`, else Central.
-
-    Raises:
-        InputError: settings.xml cannot be read.
-    """
-    settings = Path.home() / ".m2" / "settings.xml"
-    if not settings.is_file():
-        return _CENTRAL
-    try:
-        root = ElementTree.parse(settings).getroot()
-    except (OSError, ElementTree.ParseError) as error:
-        raise InputError(f"{settings} cannot be read: {error}", fix="mend or remove it") from None
-    for mirror in root.iterfind("{*}mirrors/{*}mirror"):
-        of = {part.strip() for part in (mirror.findtext("{*}mirrorOf") or "").split(",")}
-        if "!central" not in of and of & {"*", "central", "external:*"}:
-            return (mirror.findtext("{*}url") or _CENTRAL).strip().rstrip("/")
-    return _CENTRAL
 
 
 def debian_recipe(source: Debian) -> list[object]:

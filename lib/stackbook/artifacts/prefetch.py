@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to fetch; all that a lab needs when empty")
     parser.add_argument("--source", choices=SOURCES, default="auto")
     parser.add_argument("--kubernetes", default="", metavar="VERSION", help="another version than the catalogue's")
+    parser.add_argument("--strict", action="store_true", help="only pinned checksums count")
     parser.add_argument(
         "--trim",
         type=float,
@@ -41,7 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, _interrupt)
     try:
         versions = {"kubernetes": options.kubernetes} if options.kubernetes else {}
-        fetch(options.names, options.source, ConsoleReport(sys.stderr, every=10.0), versions=versions)
+        fetch(
+            options.names,
+            options.source,
+            ConsoleReport(sys.stderr, every=10.0),
+            versions=versions,
+            strict=options.strict,
+        )
         if options.trim is not None:
             # While nobody builds: no build may miss what it has just seen in the cache.
             with BuildQueue(Store(paths.cache()).root / "locks").no_build(deadline=3600):

@@ -18,12 +18,13 @@ from typing import Any
 
 from stackbook.artifacts.build_queue import free_memory, places
 from stackbook.artifacts.builder import Maker
-from stackbook.artifacts.catalogue import Artifact, Build, Catalogue, Image
+from stackbook.artifacts.catalogue import Artifact, Build, Catalogue, Image, Release
 from stackbook.artifacts.catalogue_loader import load
+from stackbook.artifacts.downloads import published
 from stackbook.artifacts.store import Entry, Store
 from stackbook.artifacts.subprocesses import Cancelled, Spawn, spawn
 from stackbook.core import paths
-from stackbook.core.errors import InputError, StackbookError
+from stackbook.core.errors import ArtifactUnavailable, InputError, StackbookError
 from stackbook.core.progress import ConsoleReport, Progress, Report
 
 SOURCES = ("auto", "release", "registry")
@@ -83,7 +84,7 @@ class Resolver:
     def open(
         cls, source: str = "auto", progress: Callable[[Any], object] | None = None, *,
         versions: Mapping[str, str] | None = None, cache: Path | None = None, verify: bool = False, run: Spawn = spawn,
-        urgent: bool = True, waited: Callable[[Sequence[str], float], None] | None = None,
+        urgent: bool = True, waited: Callable[[Sequence[str], float], None] | None = None, strict: bool = False,
     ) -> Resolver:  # fmt: skip
         """The resolver of this checkout and this user's cache.
 
@@ -97,6 +98,7 @@ class Resolver:
             run: starts child processes.
             urgent: somebody waits for what is asked for; builds that are only fetched ahead come after it.
             waited: told what was not in the cache, and the seconds until it was.
+            strict: only pinned checksums count.
 
         Raises:
             InputError: an unknown source, component or version.
@@ -104,7 +106,7 @@ class Resolver:
         if source not in SOURCES:
             raise InputError(f"there is no source {source!r}", fix=f"one of: {', '.join(SOURCES)}")
         report = _thinned(progress)
-        catalogue = load(versions=versions)
+        catalogue = load(versions=versions, strict=strict)
         store = Store(cache or paths.cache(), say=lambda text: report(Progress("cache", "note", message=text)))
         return cls(Maker(catalogue, store, source, report, verify, run=run, urgent=urgent), waited)
 
@@ -146,6 +148,47 @@ class Resolver:
         references = tuple(self.catalogue.image(member).reference for member in self.catalogue.bundle(name))
         self.ensure([f"bundle:{name}"])
         return Bundle(name, self.store.path(self._archive("bundle", name)), references)
+
+    def demand_versions(self) -> None:
+        """Refuse other versions than the catalogue's where neither the cache nor their project has them; asks it once.
+
+        Raises:
+            InputError: a version that cannot be had here, with the reason.
+        """
+        for component in sorted(self.catalogue.overridden):
+            version, pinned = self.catalogue.versions[component], self.catalogue.pinned[component]
+            if reason := self._why_no_release(component, version):
+                name = component.replace("-", "_")
+                fix = f'set {name}_version: "{pinned}", which is built here from Go modules'
+                raise InputError(f"{component} {version} cannot be had: {reason}", fix=fix)
+
+    def _why_no_release(self, component: str, version: str) -> str:
+        """Empty when what is missing of a component's version can be downloaded, as far as one question can tell."""
+        missing = [a for a in self.catalogue.artifacts.values() if a.version == version and not self.maker.cached(a)]
+        for artifact in missing:
+            release = next((s for s in artifact.sources if isinstance(s, Release)), None)
+            if release is None:
+                continue  # of another component with the same version
+            if self.maker.source == "registry":
+                return f"source: registry builds {component} {self.catalogue.pinned[component]} alone"
+            if reason := self.maker.probe.why_not(release.url):
+                return reason
+            if not release.sha256:
+                try:
+                    published(release.published)
+                except ArtifactUnavailable as error:
+                    return error.message
+                return ""  # the project has this version
+        return ""
+
+    def components(self) -> list[dict[str, str]]:
+        """What is in the cache: name, version, SHA-256 and where it came from (`Entry.source`), for a run's record."""
+        entries = [(a, self.maker.cached(a)) for a in self.catalogue.artifacts.values()]
+        return [
+            {"name": artifact.name, "version": entry.version, "sha256": entry.digest, "source": entry.source}
+            for artifact, entry in entries
+            if entry
+        ]
 
     def status(self) -> list[ArtifactStatus]:
         """Files, then bundles, in the catalogue's order."""
@@ -272,7 +315,7 @@ class _Round:
 
 def fetch(
     names: Iterable[str] = (), source: str = "auto", progress: Callable[[Any], object] | None = None, *,
-    versions: Mapping[str, str] | None = None,
+    versions: Mapping[str, str] | None = None, strict: bool = False,
 ) -> None:  # fmt: skip
     """Have the named components, or all that a lab needs; the function of `stackbook fetch`.
 
@@ -280,7 +323,7 @@ def fetch(
         InputError: an unknown name, source or version.
         ArtifactError: a component cannot be obtained.
     """
-    resolver = Resolver.open(source=source, progress=progress, versions=versions, urgent=False)
+    resolver = Resolver.open(source=source, progress=progress, versions=versions, urgent=False, strict=strict)
     resolver.ensure(tuple(names) or resolver.catalogue.default_names())
 
 

@@ -44,7 +44,7 @@ class Entry:
     Attributes:
         name: the artifact's.
         key: hash of its recipe.
-        source: `release` or `registry`.
+        source: `release`, `published` (a release whose checksum is not pinned) or `registry`.
         version: of the component.
         kind: `file`, `archive` or `tree`.
         digest: SHA-256 of the content (of all contents, for a tree).

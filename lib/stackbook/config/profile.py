@@ -134,6 +134,7 @@ class Profile(Model):
     flannel_backend: Literal["vxlan", "host-gw", "udp"] = "vxlan"
     istio_profile: Literal["demo", "default", "minimal"] = "demo"
     source: Literal["auto", "release", "registry"] = "auto"
+    strict: bool = False
     images: Literal["auto", "preload", "pull"] = "auto"
     image_repository: str = ""
     registry_mirrors: dict[str, str] = Field(default_factory=dict)
@@ -168,6 +169,10 @@ class Profile(Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> Profile:
+        if self.strict and (self.images == "pull" or self.target == "cluster"):
+            raise ValueError(
+                "strict: images are pulled, and none is pinned by its digest: set images: auto on machines"
+            )
         if self.target == "cluster":
             return self
         if not 1 <= len(self.nodes) <= MAX_NODES:

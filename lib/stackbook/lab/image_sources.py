@@ -46,10 +46,14 @@ class ImageSources:
         mode: the profile's `images`: `auto`, `preload` (build all that can be) or `pull`.
         why_not: asks the registry for an image; empty when it can be pulled, else the reason (`Registries.why_not`).
         memory: the file of what was decided.
+        strict: an image is pulled by a pinned digest only.
     """
 
-    def __init__(self, catalogue: Catalogue, mode: str, why_not: Callable[[str], str], memory: Path) -> None:
+    def __init__(
+        self, catalogue: Catalogue, mode: str, why_not: Callable[[str], str], memory: Path, strict: bool = False
+    ) -> None:
         self._catalogue, self._mode, self._why_not, self._memory = catalogue, mode, why_not, memory
+        self._strict = strict
 
     def of(self, name: str) -> ImageSource:
         """The source of an image; asks the registry where that has not been decided yet.
@@ -108,6 +112,8 @@ class ImageSources:
         """Empty when the image is pulled, else why it is not."""
         if not image.official:
             return "the lab's own"
+        if self._strict and not image.digest:
+            return "its digest is not pinned (strict)"
         if self._mode == "pull":
             return ""
         if self._mode == "preload" and (image.built or image.instead):

@@ -41,7 +41,11 @@ class LabImages:
         """Where each image comes from."""
         mode = "pull" if self._lab.profile.target == "cluster" else self._lab.profile.images
         return ImageSources(
-            self._lab.artifacts.catalogue, mode, self.registries.why_not, self._lab.state / "images.json"
+            self._lab.artifacts.catalogue,
+            mode,
+            self.registries.why_not,
+            self._lab.state / "images.json",
+            self._lab.profile.strict,
         )
 
     @property

@@ -105,7 +105,11 @@ class Lab:
 
         versions = {"kubernetes": self.profile.kubernetes_version}
         return Resolver.open(
-            source=self.profile.source, progress=self.progress, versions=versions, waited=self._waited_for
+            source=self.profile.source,
+            progress=self.progress,
+            versions=versions,
+            waited=self._waited_for,
+            strict=self.profile.strict,
         )
 
     def _waited_for(self, names: Sequence[str], seconds: float) -> None:

@@ -59,6 +59,7 @@ class RunRecord:
     version: str
     profile: Mapping[str, Any]
     versions: Mapping[str, Any]
+    components: tuple[Mapping[str, Any], ...]
     host: Mapping[str, Any]
     chapters: tuple[ChapterRecord, ...]
 
@@ -99,6 +100,7 @@ def parse(data: Any, *, name: str = "") -> RunRecord:
         version=_text(data.get("stackbook")),
         profile=_mapping(data.get("profile")),
         versions=_mapping(data.get("versions")),
+        components=tuple(_list(data.get("components"))),
         host=_mapping(data.get("host")),
         chapters=tuple(_chapter(c) for c in _list(data["chapters"]) if _text(c.get("chapter"))),
     )

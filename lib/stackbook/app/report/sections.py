@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stackbook.app.report.records import ChapterRecord, RunRecord, StepRecord
-from stackbook.app.report.style import e, outcome, seconds, size
+from stackbook.app.report.style import e, outcome, seconds
 
 _LONGEST_REASON = 3000
 _LONGEST_EVIDENCE = 300
@@ -166,31 +166,30 @@ def _row(name: str, value: Any) -> str:
     return f'<tr><th scope="row">{e(name)}</th><td>{e(str(value)[:1000])}</tr>'
 
 
+_SOURCES = {
+    "release": "its project's release, checksum pinned",
+    "published": "its project's release, compared with the checksum beside it",
+    "registry": "package registries",
+}
+
+
 def components(run: RunRecord) -> str:
     """Versions of the run, and what of it lies in the cache with its checksum; nothing is fetched or built."""
     versions = "".join(_row(k, v) for k, v in run.versions.items())
     return (
         f"<table><tbody>{versions}</tbody></table><details><summary>Checksums of the components in the cache</summary>"
         '<table><thead><tr><th scope="col">component<th scope="col" class="late">version<th scope="col">SHA-256'
-        f'<th scope="col" class="n late">size<th scope="col" class="late">source</thead>'
-        f"<tbody>{_cached()}</tbody></table></details>"
+        f'<th scope="col" class="late">source</thead>'
+        f"<tbody>{_cached(run)}</tbody></table></details>"
     )
 
 
-def _cached() -> str:
-    from stackbook.artifacts.resolver import Resolver
-
-    resolver = Resolver.open()
+def _cached(run: RunRecord) -> str:
     rows = []
-    for found in resolver.status():
-        if found.state != "cached":
-            continue
-        bundle = found.name not in resolver.catalogue.artifacts
-        digest = "made of the above" if bundle else f"<code>{e(resolver.digest(found.name))}</code>"
-        rows.append(
-            f'<tr><td>{e(found.name)}<td class="late">{e(found.version)}<td>{digest}'
-            f'<td class="n late">{size(found.size)}<td class="late">{e(found.source)}</tr>'
-        )
+    for found in run.components:
+        name, version, digest, source = (e(str(found.get(k, ""))) for k in ("name", "version", "sha256", "source"))
+        source = _SOURCES.get(source, source)
+        rows.append(f'<tr><td>{name}<td class="late">{version}<td><code>{digest}</code><td class="late">{source}</tr>')
     return "".join(rows)
 
 

@@ -1,0 +1,131 @@
+"""Files of Maven Central: by `mvn` with the user's own settings where it is installed, else as it would fetch them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from pathlib import Path, PurePosixPath
+from xml.etree import ElementTree
+
+from stackbook.artifacts import downloads
+from stackbook.artifacts.catalogue import Maven
+from stackbook.artifacts.digests import sha256_of
+from stackbook.artifacts.package_registries import unpack
+from stackbook.artifacts.subprocesses import Spawn, spawn
+from stackbook.core.errors import CorruptArtifact, InputError
+from stackbook.core.progress import Progress, Report
+
+# Maven's own default (its super POM), for hosts without `mvn`; a mirror in the user's settings.xml goes before it.
+_CENTRAL = "https://repo.maven.apache.org/maven2"
+_COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy"
+_PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
+
+
+def maven(
+    source: Maven, *, partial: Path, folder: Path, repository: Path, job: str, report: Report, log: Path,
+    cancel: threading.Event, run: Spawn = spawn,
+) -> Path:  # fmt: skip
+    """Get a file of Maven Central, and unpack it where the source says so.
+
+    Args:
+        source: what to get, with its pinned SHA-256.
+        partial: a download that an interrupt left.
+        folder: where the file goes.
+        repository: Maven's local repository: its plugins stay there, not in the user's home folder.
+        job: named in progress.
+        report: gets progress.
+        log: what mvn says.
+        cancel: ends the work.
+        run: starts child processes.
+
+    Raises:
+        ArtifactUnavailable: the repository does not answer or does not have the file.
+        CorruptArtifact: the content is not what is pinned.
+    """
+    path = None
+    if mvn_serves():
+        path = _by_mvn(source, folder, repository, job, report, log, cancel, run)
+    if path is None:
+        url = f"{maven_repository()}/{source.path}"
+        path = downloads.download(url, sha256=source.sha256, partial=partial, job=job, report=report, cancel=cancel)
+    if not source.folder:
+        return path
+    report(Progress(job, "assemble", message="unpacking"))
+    unpacked = unpack(path, folder / "unpacked", top=source.folder)
+    path.unlink()
+    return unpacked
+
+
+def mvn_serves() -> bool:
+    """Whether `mvn` is installed, and knows the way: it reads no proxy from the environment, only from its settings."""
+    return shutil.which("mvn") is not None and (_settings().is_file() or not any(map(os.environ.get, _PROXIES)))
+
+
+def coordinates(path: str) -> str:
+    """A file's coordinates, as Maven writes them: group:artifact:version:type[:classifier].
+
+    >>> coordinates("org/apache/kafka/kafka_2.13/4.1.0/kafka_2.13-4.1.0.tgz")
+    'org.apache.kafka:kafka_2.13:4.1.0:tgz'
+    >>> coordinates("io/zipkin/zipkin-server/3.5.1/zipkin-server-3.5.1-exec.jar")
+    'io.zipkin:zipkin-server:3.5.1:jar:exec'
+    """
+    *group, artifact, version, name = PurePosixPath(path).parts
+    rest = name.removeprefix(f"{artifact}-{version}")
+    classifier, _, kind = rest.removeprefix("-").partition(".")
+    return ":".join([".".join(group), artifact, version, kind, *([classifier] if classifier else [])])
+
+
+def _by_mvn(
+    source: Maven, folder: Path, repository: Path, job: str, report: Report, log: Path, cancel: threading.Event,
+    run: Spawn,
+) -> Path | None:  # fmt: skip
+    """The file by Maven's own client; None, said in a note, where that does not get it."""
+    got, start = folder / "mvn", time.monotonic()
+    settings = ["-s", str(_settings())] if _settings().is_file() else []
+    argv = [
+        "mvn", "-B", "-ntp", *settings, f"-Dmaven.repo.local={repository}", _COPY,
+        f"-Dartifact={coordinates(source.path)}", f"-DoutputDirectory={got}",
+    ]  # fmt: skip
+    said: list[str] = []
+
+    def tick(_seconds: float) -> None:
+        report(Progress(job, "download", seconds=time.monotonic() - start))
+
+    status = run(argv, env=os.environ, cwd=folder, log=log, on_line=said.append, on_tick=tick, cancel=cancel)
+    kept = repository / Path(source.path).parent
+    shutil.rmtree(kept, ignore_errors=True)  # the cache has the file: not twice
+    name = PurePosixPath(source.path).name
+    if status != 0 or not (got / name).is_file():
+        reason = next((line for line in said if "ERROR" in line), f"exit status {status}")
+        report(Progress(job, "note", message=f"mvn did not get it ({reason[:200]}); asking its repository without it"))
+        return None
+    actual = sha256_of(got / name)
+    if actual != source.sha256:
+        raise CorruptArtifact(f"{name} from mvn: its sha256 is {actual}, it should be {source.sha256}")
+    return got / name
+
+
+def _settings() -> Path:
+    return Path.home() / ".m2" / "settings.xml"
+
+
+def maven_repository() -> str:
+    """The repository that the user's Maven asks for what is in Maven Central: a mirror of `~/.m2/settings.xml`, else Central.
+
+    Raises:
+        InputError: settings.xml cannot be read.
+    """
+    settings = _settings()
+    if not settings.is_file():
+        return _CENTRAL
+    try:
+        root = ElementTree.parse(settings).getroot()
+    except (OSError, ElementTree.ParseError) as error:
+        raise InputError(f"{settings} cannot be read: {error}", fix="mend or remove it") from None
+    for mirror in root.iterfind("{*}mirrors/{*}mirror"):
+        of = {part.strip() for part in (mirror.findtext("{*}mirrorOf") or "").split(",")}
+        if "!central" not in of and of & {"*", "central", "external:*"}:
+            return (mirror.findtext("{*}url") or _CENTRAL).strip().rstrip("/")
+    return _CENTRAL
