@@ -120,9 +120,9 @@ def follow(lab: Lab, address: str, port: int, endpoints: int, *, timeout: float 
 
 def by_pod(lab: Lab, counted: Counter[str]) -> dict[str, int]:
     """Counts for every pod behind myapp, also for one that answered nothing."""
-    from stackbook.lessons.kubernetes import objects
+    from stackbook.lessons.kubernetes import myapp
 
-    names = [p["metadata"]["name"] for p in lab.kube.pods(objects.NAMESPACE, "app=myapp")]
+    names = [p["metadata"]["name"] for p in lab.kube.pods(myapp.NAMESPACE, "app=myapp")]
     return {name: counted.get(name, 0) for name in names}
 
 
