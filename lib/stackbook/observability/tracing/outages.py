@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from stackbook.cluster import addresses
 from stackbook.core.errors import CheckFailed, StackbookError
 from stackbook.core.waiting import until
 from stackbook.machines.transports import Host
@@ -119,8 +120,7 @@ def _scale(kube: Kube, count: int) -> None:
 
 
 def _serving(kube: Kube) -> bool:
-    items = kube.json("get", "endpointslices", "-n", NAMESPACE, "-l", "kubernetes.io/service-name=istiod")["items"]
-    return any(e.get("conditions", {}).get("ready") for item in items for e in item.get("endpoints") or [])
+    return bool(addresses.endpoints(kube, NAMESPACE, "istiod", ready=True))
 
 
 def refused(kube: Kube, rule: Rule) -> str:
