@@ -144,7 +144,7 @@ def test_a_machine_whose_processes_podman_believes_to_run_is_started_again(lab: 
     os.kill(int(conmon), signal.SIGKILL)
     os.kill(int(first), signal.SIGKILL)
     until(lambda: provider.containers()[name] == GONE, what="the processes have gone", timeout=20)
-    with pytest.raises(TransportError, match="podman believes that it runs"):
+    with pytest.raises(TransportError, match="podman reports it as running"):
         provider.machine(lab.profile.nodes[1]).run(["true"])
     said: list[str] = []
     assert provider.provision(say=said.append) == 1

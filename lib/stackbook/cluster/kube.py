@@ -206,7 +206,7 @@ class Kube:
 
         until(
             done,
-            what=f"nodes Ready: {', '.join(names)}",
+            what=f"nodes to be Ready: {', '.join(names)}",
             timeout=timeout,
             every=0.5,
             last=last,
@@ -234,7 +234,7 @@ class Kube:
 
         until(
             done,
-            what=f"pods Ready in {namespace}" + (f" ({selector})" if selector else ""),
+            what=f"pods to be Ready in {namespace}" + (f" ({selector})" if selector else ""),
             timeout=timeout,
             every=0.5,
             last=last,

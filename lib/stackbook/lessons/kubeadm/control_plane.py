@@ -262,7 +262,7 @@ def settled(lab: Lab, *, timeout: float = 60.0) -> list[dict[str, Any]]:
             str(r["component"]) for r in components(lab) if not r["healthy"] or r["started by"] == "nobody"
         )
 
-    return until(done, what="every component of the control plane is healthy", timeout=timeout, every=0.3, last=last,
+    return until(done, what="every component of the control plane to be healthy", timeout=timeout, every=0.3, last=last,
                  cause=lambda: lab.kube.explain("kube-system"))  # fmt: skip
 
 

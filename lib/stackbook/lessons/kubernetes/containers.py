@@ -47,7 +47,7 @@ def restarted(lab: Lab) -> dict[str, int]:
     host.run(["kill", "-KILL", str(container_pid(host, pod))])
     until(
         lambda: _restarts(lab.kube.pods(NAMESPACE, "app=two")[0]) > before,
-        what="the kubelet has started the container again",
+        what="the kubelet to start the container again",
         timeout=60,
         every=0.3,
     )

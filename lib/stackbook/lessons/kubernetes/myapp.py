@@ -56,7 +56,7 @@ def replaced(lab: Lab) -> dict[str, Any]:
 
     until(
         back,
-        what="the deleted pod is replaced",
+        what="the deleted pod to be replaced",
         timeout=60,
         every=0.3,
         cause=lambda: lab.kube.explain(NAMESPACE, "app=myapp"),
@@ -76,7 +76,7 @@ def unlabelled(lab: Lab) -> dict[str, bool]:
         ready = addresses.endpoints(lab.kube, NAMESPACE, "myapp", ready=True)
         return name not in {endpoint["targetRef"]["name"] for endpoint in ready}
 
-    until(gone, what=f"{name} has left the EndpointSlice", timeout=30, every=0.2)
+    until(gone, what=f"{name} to leave the EndpointSlice", timeout=30, every=0.2)
     phase = lab.kube.kubectl("get", "pod", "-n", NAMESPACE, name, "-o", "jsonpath={.status.phase}").stdout
     left = gone()  # asked again: a pod that goes on running does not come back into the service
     lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, name, "--wait=false")

@@ -82,7 +82,7 @@ def calls(kube: Kube, *, seconds: int = 60) -> set[tuple[str, str]]:
         return found >= CALLS
 
     with contextlib.suppress(WaitTimeout):
-        until(complete, what="the proxies have logged the calls", timeout=5, every=0.3)
+        until(complete, what="the proxies to log the calls", timeout=5, every=0.3)
     return found
 
 
