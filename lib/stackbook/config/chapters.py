@@ -107,7 +107,7 @@ ALL: tuple[Chapter, ...] = (
     Chapter(
         "07-faults", "Aborts and delays, proved by statistics", guide=("2.2.3.2",), needs=("05-istio",), seconds=70
     ),
-    Chapter("08-protobuf", "Bytes on the wire", guide=("2.4",), artifacts=("go",), seconds=20),
+    Chapter("08-protobuf", "Bytes on the wire", guide=("2.4",), artifacts=("go", "buf"), seconds=20),
     Chapter("09-grpc", "Calls between languages", guide=("2.5",), artifacts=("go",), seconds=50),
     Chapter(
         "10-metrics",
