@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 import yaml
 from stackbook.app import benchmark, elevation, jupyter_access
-from stackbook.cluster import kube, kubeadm
+from stackbook.cluster import kubeadm, kubeconfig
+from stackbook.cluster.kube import CREDENTIALS, Kube
 from stackbook.config.profile import Profile
 from stackbook.config.registries import PROXY_FILE
 from stackbook.core import paths, private, temp_dirs
@@ -126,7 +127,7 @@ def _users_kubeconfig(folder: Path, machine: Machine, monkeypatch: pytest.Monkey
 def _hosts_kubeconfig(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Modes:
     monkeypatch.setenv("STACKBOOK_STATE", str(folder / "new" / "states"))
     path = paths.state("lab") / "kubeconfig"
-    assert kube.write_kubeconfig("users: []\n", path) == 1
+    assert kubeconfig.write_kubeconfig("users: []\n", path) == 1
     above = {f"{p}/": stat.S_IMODE(p.stat().st_mode) for p in (folder / "new" / "states", folder / "new")}
     return modes(path) | above
 
@@ -141,8 +142,8 @@ def _clients_files(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     monkeypatch.setattr("kubernetes.config.kube_config._temp_files", {})
     temp_dirs.of_this_process.cache_clear()
-    _ = kube.Kube(path).client
-    made = [p for p in temp_dirs.of_this_process(kube.CREDENTIALS).iterdir() if p.is_file()]
+    _ = Kube(path).client
+    made = [p for p in temp_dirs.of_this_process(CREDENTIALS).iterdir() if p.is_file()]
     temp_dirs.of_this_process.cache_clear()
     assert made, "the client keeps its key elsewhere"
     return {name: mode for p in made for name, mode in modes(p).items()}
@@ -253,7 +254,7 @@ def test_the_file_is_never_open_to_others_while_it_is_written(
 
 LOOKED_AT = {
     "app/benchmark.py": "the benchmark's join token on a machine",
-    "cluster/kube.py": "this host's kubeconfig",
+    "cluster/kubeconfig.py": "this host's kubeconfig",
     "lessons/kubeadm/control_plane.py": "root's kubeconfig on a machine",
     "lessons/delivery/compose.py": "the variables of a compose file",
     "lessons/delivery/gitea.py": "Gitea's settings",

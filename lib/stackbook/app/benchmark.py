@@ -19,7 +19,7 @@ from typing import Any
 
 from stackbook.app import reset
 from stackbook.cluster import kubeadm
-from stackbook.cluster.kube import write_kubeconfig
+from stackbook.cluster.kubeconfig import write_kubeconfig
 from stackbook.config.profile import Profile
 from stackbook.core import paths
 from stackbook.core.errors import InputError, StackbookError

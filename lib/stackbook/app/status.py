@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stackbook.cluster.kube import node_problem
+from stackbook.cluster.problems import node_problem
 from stackbook.core.errors import StackbookError
 from stackbook.lab.lab import Lab
 from stackbook.mesh import istio

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from stackbook.analysis import display
 from stackbook.cluster import kubeadm
 from stackbook.cluster.ingress import ingress_url
-from stackbook.cluster.kube import Kube, existing_kubeconfig
+from stackbook.cluster.kube import Kube
+from stackbook.cluster.kubeconfig import existing_kubeconfig
 from stackbook.config import chapters, proxies
 from stackbook.config.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.config.profile import ChapterParameters, Profile, validate
