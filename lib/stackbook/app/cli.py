@@ -111,6 +111,16 @@ def _interruptible() -> None:
     signal.signal(signal.SIGTERM, _interrupted)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup(1)
         signal.signal(signal.SIGHUP, _interrupted)
+    sys.unraisablehook = _unless_interrupted
+
+
+def _unless_interrupted(lost: sys.UnraisableHookArgs) -> None:
+    """A signal that came while Python tidied up an object raised its KeyboardInterrupt where nobody can catch it: once more."""
+    if lost.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(lost)
+        return
+    signal.signal(signal.SIGALRM, _interrupted)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
 
 
 def _interrupted(_number: int, _frame: FrameType | None) -> NoReturn:
