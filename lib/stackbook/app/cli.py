@@ -207,7 +207,7 @@ def _parser() -> _Parser:
     add(
         "sbom", "what the lab is made of: a CycloneDX bill of materials", commands.write_sbom, profile=False
     ).add_argument("--output", default="", metavar="FILE", help="write it there, not to the terminal")
-    books = add("notebooks", "serve JupyterLab on loopback with a token", commands.serve_notebooks, profile=False)
+    books = add("notebooks", "serve JupyterLab on loopback with a token", commands.serve_notebooks)
     books.add_argument("--port", type=int, default=8888)
     books.add_argument("--root", default="", metavar="DIR", help="serve a copy: a folder with notebooks/ in it")
     return parser

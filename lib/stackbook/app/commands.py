@@ -287,4 +287,4 @@ def serve_notebooks(options: argparse.Namespace) -> int:
         raise InputError(f"{root} has no folder notebooks", fix="copy notebooks/ of the checkout there")
     from stackbook.app.serving import serve
 
-    return serve(root, options.port)
+    return serve(root, options.port, options.profile)
