@@ -26,7 +26,7 @@ def test_a_mistyped_parameter_is_refused_with_the_near_one(monkeypatch: pytest.M
     injected(monkeypatch, delay_seconds=5, delay_secnds=2)
     with pytest.raises(InputError, match="unknown parameter: delay_secnds — did you mean 'delay_seconds'"):
         session._refuse_unknown({"delay_seconds": 5})
-    injected(monkeypatch, delay_seconds=2)
+    injected(monkeypatch, delay_seconds=2, RATINGS="http://ratings:9080")
     session._refuse_unknown({"delay_seconds": 2})
 
 

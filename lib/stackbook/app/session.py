@@ -44,7 +44,7 @@ def opened(chapter: str, profile: str | Path = "embedded", **parameters: Any) ->
 def _refuse_unknown(known: Mapping[str, Any]) -> None:
     """Refuse what papermill has injected and no cell reads: it warns of a mistyped name, and runs with the default.
 
-    In JupyterLab a learner may have variables of their own.
+    In JupyterLab a learner may have variables of their own. Names in capitals are constants that a cell has imported.
     """
     shell = get_ipython()
     if shell is None or os.environ.get("JPY_SESSION_NAME"):
@@ -52,7 +52,7 @@ def _refuse_unknown(known: Mapping[str, Any]) -> None:
     given = [
         name
         for name, value in shell.user_ns.items()
-        if not name.startswith("_") and name not in ("In", "Out") and isinstance(value, _PLAIN)
+        if not name.startswith("_") and not name.isupper() and name not in ("In", "Out") and isinstance(value, _PLAIN)
     ]
     names = ["profile", *known]
     if unknown := [name for name in given if name not in names]:
