@@ -76,7 +76,7 @@ def test_status_kubeconfig_and_the_labs_own_tools(lab: Lab) -> None:
         (["run", "-p", "flannel_backend", "vlan"], "'vxlan', 'host-gw' or 'udp'"),
         (["run", "-p", "kubernetes_version", "1.9.9"], "1.9.9"),
         (["run", "-p", "pod_cidr", "10.1.0.0/12"], "write 10.0.0.0/12"),
-        (["run", "--from", "05", "--to", "02"], "turn the two round"),
+        (["run", "--from", "05", "--to", "02"], "swap --from and --to"),
         (["shell", "k8s-nod1"], "did you mean 'k8s-node1'"),
         (["fetch", "kubctl"], "kubectl"),
         (["runn"], "did you mean 'run'"),

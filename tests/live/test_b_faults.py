@@ -15,7 +15,6 @@ from stackbook.cluster import kubeadm, own_namespaces
 from stackbook.core.errors import InputError, StackbookError, TransportError
 from stackbook.core.waiting import until
 from stackbook.lab.lab import Lab
-from stackbook.lessons.kubernetes import objects
 from stackbook.machines.providers.podman import GONE, Embedded
 from test_c_nbval import COMPARED, executed
 
@@ -56,7 +55,7 @@ def test_a_namespace_of_somebody_elses_is_refused_and_stays(lab: Lab, name: str)
     try:
         kube.kubectl("create", "configmap", "theirs", "-n", name, "--from-literal=here=yes")
         with pytest.raises(InputError, match=f"namespace '{name}' that this lab did not make"):
-            lab.enter(objects.namespace(lab, name))
+            lab.enter(own_namespaces.temporary(kube, name))
         own_namespaces.delete(kube, name, timeout=30)
         found = kube.json("get", "namespace", name)
         assert "deletionTimestamp" not in found["metadata"]
@@ -145,7 +144,7 @@ def test_a_machine_whose_processes_podman_believes_to_run_is_started_again(lab: 
     os.kill(int(conmon), signal.SIGKILL)
     os.kill(int(first), signal.SIGKILL)
     until(lambda: provider.containers()[name] == GONE, what="the processes have gone", timeout=20)
-    with pytest.raises(TransportError, match="podman believes that it runs"):
+    with pytest.raises(TransportError, match="podman reports it as running"):
         provider.machine(lab.profile.nodes[1]).run(["true"])
     said: list[str] = []
     assert provider.provision(say=said.append) == 1

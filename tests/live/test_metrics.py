@@ -18,7 +18,7 @@ MUTATIONS = {
     "a slower scrape than the page says": (  # requests over 5 s: one of them meets the beginning of an interval of 6 s
         ("prometheus", "late"),
         {"scrape=scrape_seconds, retention": "scrape=6, retention", 'service="ratings")': 'service="ratings", tries=6)'},
-        "within one scrape|counts the requests"),
+        "within one scrape|to count requests"),
     "one request less in the client's table": (
         ("prometheus", "count"), FEW | {"client_counts(frame,": "client_counts(frame.iloc[1:],"}, "service by service"),
     "a request that the table does not have": (
@@ -28,7 +28,7 @@ MUTATIONS = {
     "nothing is broken": (
         ("prometheus", "batch"),
         FEW | {", testbed.broken_pod(lab):": ":", '"RequestsFail", timeout=30': '"RequestsFail", timeout=8'},
-        "the alert RequestsFail fires"),
+        "the alert RequestsFail to fire"),
 }  # fmt: skip
 
 

@@ -74,7 +74,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "by the old rule|is refused"),
     "spans that wait": ("latency", "set_runtime(lab.kube, LONE)",
                         'set_runtime(lab.kube, LONE | {telemetry.INTERVAL: "9000"}); pause(1.2)',
-        "within 5 s|each request is found"),
+        "within 5 s|each request to be found"),
     "not killed": ("killed", "outages.kill(lab.kube, lab.machines)", "time.time(), time.time()",
         "sent after the kill"),
     "its disk is lost with it": ("killed", "outages.kill(lab.kube, lab.machines)",

@@ -152,19 +152,21 @@ OF_ANOTHER_USER = {"stackbook.lab": "stackbook", "stackbook.state": "/home/mary/
 @pytest.mark.parametrize(
     ("containers", "volumes", "networks", "said"),
     [
-        ([{"Names": [MASTER], "Labels": None}], [], [], f"a container '{MASTER}'"),
-        ([{"Names": [MASTER], "Labels": OTHERS}], [], [], f"a container '{MASTER}'"),
-        ([{"Names": [MASTER], "Labels": OF_ANOTHER_USER}], [], [], f"a container '{MASTER}'"),
-        ([], [], [{"name": "stackbook-net", "labels": OF_ANOTHER_USER}], "a network 'stackbook-net'"),
-        ([], [{"Name": f"{MASTER}-kubelet", "Labels": {}}], [], f"a volume '{MASTER}-kubelet'"),
-        ([], [], [{"name": "stackbook-net", "labels": {}}], "a network 'stackbook-net'"),
+        ([{"Names": [MASTER], "Labels": None}], [], [], f"container '{MASTER}'"),
+        ([{"Names": [MASTER], "Labels": OTHERS}], [], [], f"container '{MASTER}'"),
+        ([{"Names": [MASTER], "Labels": OF_ANOTHER_USER}], [], [], f"container '{MASTER}'"),
+        ([], [], [{"name": "stackbook-net", "labels": OF_ANOTHER_USER}], "network 'stackbook-net'"),
+        ([], [{"Name": f"{MASTER}-kubelet", "Labels": {}}], [], f"volume '{MASTER}-kubelet'"),
+        ([], [], [{"name": "stackbook-net", "labels": {}}], "network 'stackbook-net'"),
     ],
 )
 def test_a_name_that_somebody_else_has_is_refused_and_nothing_is_changed(
     containers: list[object], volumes: list[object], networks: list[object], said: str
 ) -> None:
     host = FakeHost(everything(containers, volumes, networks))
-    with pytest.raises(InputError, match=f"there is {said} that is not of this lab .* — give the lab another name"):
+    with pytest.raises(
+        InputError, match=f"the {said} exists already and does not belong to this lab .* — give the lab another name"
+    ):
         Embedded(Profile(), host).provision(say=lambda text: None)
     assert all(" ls " in c or " ps " in c or c == INFO for c in host.ran)
 
@@ -251,5 +253,5 @@ def test_an_end_that_podman_does_not_take_is_an_error_with_the_way_out(
             f"{NODE} container cleanup {name}": (125, "", "Error: is running or paused, refusing to clean up\n"),
         }
     )
-    with pytest.raises(StackbookError, match="refusing to clean up — stackbook reset"):
+    with pytest.raises(StackbookError, match="refusing to clean up — run `stackbook reset`"):
         Embedded(Profile(), host)._start(Profile().nodes[0], GONE, "", lambda text: None)

@@ -68,7 +68,7 @@ def test_failures_have_their_codes(channel: grpc.Channel) -> None:
 
 
 def test_a_failure_must_fail(channel: grpc.Channel) -> None:
-    with pytest.raises(CheckFailed, match="nothing failed"):
+    with pytest.raises(CheckFailed, match="nothing was raised"):
         failures.status_of("fine", lambda: stubs.stub(channel).SayHello(stubs.request(), timeout=5))
 
 

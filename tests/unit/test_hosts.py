@@ -85,7 +85,7 @@ def test_a_machine_that_was_started_again_is_looked_up_again(container: Containe
 def test_a_process_that_is_not_the_machines_is_never_entered(container: ContainerHost, now: str) -> None:
     process = transports._PROC / "77" / "cgroup"
     process.write_text(now) if now else process.unlink()
-    with pytest.raises(TransportError, match=r"podman believes that it runs.*stackbook run"):
+    with pytest.raises(TransportError, match=r"podman reports it as running.*stackbook run"):
         container.run(["true"], check=False)
 
 

@@ -40,7 +40,7 @@ def test_a_good_plot_has_no_problem() -> None:
 
 BAD: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "no title": ("no title", lambda axes: axes.set_title("")),
-    "no unit": ("y axis of plot 1 has numbers", lambda axes: axes.set_ylabel(" ")),
+    "no unit": ("y axis of plot 1 shows numbers", lambda axes: axes.set_ylabel(" ")),
     "no unit on a scale of powers": ("y axis", lambda axes: (axes.set_yscale("log"), axes.set_ylabel(""))),
     "negative numbers": ("y axis", lambda axes: (axes.set_ylim(-9, -1), axes.set_ylabel(""))),
     "a small label": ("'requests' has 9 points", lambda axes: axes.set_ylabel("requests", fontsize=9)),
@@ -50,9 +50,9 @@ BAD: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "a small note, axes switched off": (
         "'x' has 6 points", lambda axes: (axes.axis("off"), axes.text(0, 0, "x", fontsize=6)),
     ),
-    "red and green bars": ("#ff0000 is no colour", lambda axes: axes.patches[0].set_facecolor("red")),
-    "a green line": ("#008000 is no colour", lambda axes: axes.plot([0, 1], [1, 2], color="green")),
-    "a green mark": ("#00ff00 is no colour", lambda axes: axes.scatter([0], [1], color="lime")),
+    "red and green bars": ("#ff0000 is not a colour", lambda axes: axes.patches[0].set_facecolor("red")),
+    "a green line": ("#008000 is not a colour", lambda axes: axes.plot([0, 1], [1, 2], color="green")),
+    "a green mark": ("#00ff00 is not a colour", lambda axes: axes.scatter([0], [1], color="lime")),
 }  # fmt: skip
 
 

@@ -221,7 +221,7 @@ def waited(monkeypatch, *, counts, duplicates):
             now[0] = next(clock)
             if check():
                 return
-        raise WaitTimeout("the numbered lines have arrived", timeout, last=last())
+        raise WaitTimeout("the numbered lines to arrive", timeout, last=last())
 
     monkeypatch.setattr(loss_accounting, "until", until)
     monkeypatch.setattr(loss_accounting, "time", SimpleNamespace(monotonic=lambda: now[0]))

@@ -39,26 +39,26 @@ def test_addresses_of_services_come_from_the_range() -> None:
         ({"pod_cidr": "10.0.0.0/16"}, "overlap"),
         ({"subnet": "10.244.0.0/24"}, "overlap"),
         ({"service_cidr": "10.0.0.0/8"}, "overlap"),
-        ({"service_cidr": "32.0.0.0/8"}, "/12 at the most"),
+        ({"service_cidr": "32.0.0.0/8"}, "at most a /12"),
         ({"pod_cidr": "10.244.0.0/24"}, "too small"),
-        ({"kubernetes_version": 1.36}, "put it in quotes"),
-        ({"kubernetes_version": "newest"}, "no version"),
+        ({"kubernetes_version": 1.36}, "quote it"),
+        ({"kubernetes_version": "newest"}, "is not a version"),
         ({"nods": []}, "did you mean 'nodes'"),
         ({"flannel_backend": "vlan"}, "vxlan"),
-        ({"gateway": "10.9.9.9"}, "outside of the subnet"),
+        ({"gateway": "10.9.9.9"}, "outside the subnet"),
         ({"gateway": "192.168.98.3"}, "the gateway's address"),
-        ({"gateway": "192.168.98.0"}, "no address for a machine"),
+        ({"gateway": "192.168.98.0"}, "the network or broadcast address"),
         ({"nodes": []}, "1 to 8"),
-        ({"lab": "My Lab"}, "no name for a lab"),
+        ({"lab": "My Lab"}, "is not a lab name"),
         ({"target": "cloud"}, "embedded"),
         ({"nodes": [{"name": "a", "address": "192.168.98.3", "mak": ""}]}, "did you mean 'mac'"),
-        ({"nodes": [{"name": "A!", "address": "192.168.98.3"}]}, "no host name"),
-        ({"nodes": [{"name": "a", "address": "192.168.98"}]}, "no IP address"),
-        ({"nodes": [{"name": "a", "address": "192.168.97.3"}]}, "outside of the subnet"),
+        ({"nodes": [{"name": "A!", "address": "192.168.98.3"}]}, "is not a host name"),
+        ({"nodes": [{"name": "a", "address": "192.168.98"}]}, "is not an IP address"),
+        ({"nodes": [{"name": "a", "address": "192.168.97.3"}]}, "outside the subnet"),
         ({"nodes": [{"name": "a", "address": "192.168.98.3", "mac": "01:00:00:00:00:01"}]}, "multicast"),
-        ({"nodes": [{"name": "a", "address": "192.168.98.3", "mac": "1:2"}]}, "no MAC address"),
-        ({"nodes": [{"name": "a", "address": f"192.168.98.{n}"} for n in (3, 4)]}, "two have the name a"),
-        ({"nodes": [{"name": n, "address": "192.168.98.3"} for n in "ab"]}, "two have the address"),
+        ({"nodes": [{"name": "a", "address": "192.168.98.3", "mac": "1:2"}]}, "is not a MAC address"),
+        ({"nodes": [{"name": "a", "address": f"192.168.98.{n}"} for n in (3, 4)]}, "two nodes have the same name a"),
+        ({"nodes": [{"name": n, "address": "192.168.98.3"} for n in "ab"]}, "two nodes have the same address"),
         ({"nodes": [{"name": f"n{n}", "address": f"192.168.98.{n + 3}"} for n in range(9)]}, "1 to 8"),
     ],
 )
@@ -120,10 +120,10 @@ def test_500_broken_profiles_are_each_refused_in_one_line(tmp_path: Path) -> Non
 def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "twice.yaml"
     path.write_text("target: embedded\nlab: one\nlab: two\n")
-    with pytest.raises(InputError, match=r"twice\.yaml: 'lab' is given twice, again in line 2"):
+    with pytest.raises(InputError, match=r"twice\.yaml: 'lab' is set twice, the second time in line 2"):
         Profile.load(path)
     path.write_text("nodes:\n  - {name: a, address: 192.168.98.3, name: b}\n")
-    with pytest.raises(InputError, match="'name' is given twice"):
+    with pytest.raises(InputError, match="'name' is set twice"):
         Profile.load(path)
 
 
@@ -145,6 +145,6 @@ def test_ipv6_is_refused(name: str, value: str) -> None:
 
 @pytest.mark.parametrize("more", [{"images": "pull"}, {"target": "cluster"}])
 def test_strict_does_not_go_with_images_that_are_pulled_by_their_tags(more: dict[str, str]) -> None:
-    with pytest.raises(InputError, match="strict: images are pulled, and none is pinned by its digest"):
+    with pytest.raises(InputError, match="strict: pulled images are not pinned by digest"):
         Profile.load("embedded", overrides={"strict": True, **more})
     assert Profile.load("embedded", overrides={"strict": True}).strict

@@ -27,7 +27,7 @@ def test_a_folder_that_podman_would_read_otherwise_is_refused(
         assert cli.main(words) == 2
         said = capsys.readouterr().err
         assert said.startswith(f"stackbook: {variable}=") and said.count("\n") == 1
-        assert "— give an absolute path without colon, comma, line break" in said
+        assert "— set it to an absolute path without a colon, comma or line break" in said
     assert list(home.iterdir()) == []
 
 

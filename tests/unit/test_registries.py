@@ -76,8 +76,8 @@ def test_an_anonymous_token_is_fetched_where_the_registry_wants_one(registry) ->
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("missing", "has no missing:1"), ("busy", "takes no more requests for now (HTTP 429)"),
-     ("closed", "wants a login for closed:1 (HTTP 401)"), ("broken", "answers 503 for broken:1")],
+    [("missing", "has no missing:1"), ("busy", "limits the rate of requests (HTTP 429)"),
+     ("closed", "requires a login for closed:1 (HTTP 401)"), ("broken", "answered HTTP 503 for broken:1")],
 )  # fmt: skip
 def test_each_refusal_has_its_reason(registry, name: str, reason: str) -> None:
     address, _ = registry
@@ -117,7 +117,7 @@ def test_containerd_asks_the_mirror_and_nobody_else(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["pilot:1", "docker.io/pilot", "docker.io/pi lot:1", ""])
 def test_a_name_that_is_not_full_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="no full name"):
+    with pytest.raises(InputError, match="not a full image name"):
         Reference.parse(text)
 
 
@@ -128,8 +128,8 @@ def test_short_names_of_manifests() -> None:
 
 @pytest.mark.parametrize(
     ("mirrors", "said"),
-    [({"docker.io": "mirror"}, "write it like https://"), ({"docker": "https://m"}, "is no registry"),
-     ({"docker.io": "https://me:word@m"}, "has a login")],
+    [({"docker.io": "mirror"}, "write it like https://"), ({"docker": "https://m"}, "is not a registry"),
+     ({"docker.io": "https://me:word@m"}, "contains a login")],
 )  # fmt: skip
 def test_a_mirror_that_cannot_be_used_is_refused(mirrors: dict[str, str], said: str) -> None:
     with pytest.raises(InputError, match=said):
@@ -137,7 +137,7 @@ def test_a_mirror_that_cannot_be_used_is_refused(mirrors: dict[str, str], said: 
 
 
 def test_a_ca_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"there is no file .*ca\.pem"):
+    with pytest.raises(InputError, match=r"file .*ca\.pem not found"):
         Profile.load("embedded", overrides={"registry_ca": str(tmp_path / "ca.pem")})
 
 

@@ -267,10 +267,10 @@ def test_parameters_go_to_the_lab_or_to_their_chapter() -> None:
 @pytest.mark.parametrize(
     ("choice", "said"),
     [
-        ({"only": ("good1",)}, "there is no chapter 'good1' — did you mean 'good'?"),
-        ({"first": "84", "last": "81"}, "no chapter lies from 84 to 81 — turn the two round"),
-        ({"first": "84", "only": ("80",)}, "--only stands alone — leave out --from and --to"),
-        ({"last": "nonsense"}, "there is no chapter 'nonsense' — the chapters are: good, 80-good"),
+        ({"only": ("good1",)}, "no chapter is named 'good1' — did you mean 'good'?"),
+        ({"first": "84", "last": "81"}, "there are no chapters from 84 to 81 — swap --from and --to"),
+        ({"first": "84", "only": ("80",)}, "--only cannot be combined with --from or --to — remove --from and --to"),
+        ({"last": "nonsense"}, "no chapter is named 'nonsense' — available chapters: good, 80-good"),
     ],
 )
 def test_a_choice_of_chapters_that_cannot_be(tiny: Path, choice: dict[str, Any], said: str) -> None:

@@ -84,7 +84,7 @@ def test_a_folder_that_is_not_ours_alone_any_more_is_refused_in_one_line(
         if wrong == "a link":
             (tmp_path / "other").mkdir(mode=0o700)
             folder.symlink_to(tmp_path / "other")
-    with pytest.raises(InputError, match=r"SSH's sockets cannot lie in .*TMPDIR") as caught:
+    with pytest.raises(InputError, match=r"cannot put the sockets of SSH into .*TMPDIR") as caught:
         HOST.run(["true"])
     assert "\n" not in str(caught.value)
 
@@ -95,7 +95,7 @@ def test_where_others_could_put_a_folder_in_its_place_none_is_made(
 ) -> None:
     monkeypatch.setattr(ssh_sockets, "bases", lambda: iter([temporary]))
     (temporary if where == "itself" else temporary.parent).chmod(0o777)
-    with pytest.raises(InputError, match=r"no safe folder .*can be written by others.*TMPDIR") as caught:
+    with pytest.raises(InputError, match=r"no folder is safe .*is writable by other users.*TMPDIR") as caught:
         socket()
     assert "\n" not in str(caught.value)
     (temporary if where == "itself" else temporary.parent).chmod(
@@ -116,7 +116,7 @@ def test_a_socket_is_short_enough_for_the_kernel(temporary: Path, monkeypatch: p
     assert len(os.fsencode(f"{path}.0123456789abcdef")) <= 107
     ssh_sockets._folder.cache_clear()
     monkeypatch.setattr(ssh_sockets, "bases", lambda: iter([long]))
-    with pytest.raises(InputError, match="too long for a socket"):
+    with pytest.raises(InputError, match="path of a socket in it would be too long"):
         socket()
 
 

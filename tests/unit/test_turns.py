@@ -61,7 +61,7 @@ def test_another_is_waited_for_and_named(tmp_path: Path) -> None:
     with held(tmp_path, 1) as process, turn(tmp_path, "mine", timeout=10, say=said.append) as waited:
         assert waited > 0.1
         assert process.wait(5) == 0
-    named = f"waits for its turn: process {process.pid} has it since "
+    named = f"waits for its turn: process {process.pid} holds it since "
     assert [text for text in said if named in text and "06-traffic, canary" in text], said
 
 
@@ -76,7 +76,7 @@ def test_the_turn_of_something_else_is_another(tmp_path: Path) -> None:
         with turn(tmp_path, "mine") as waited:
             assert waited < 0.1
         with (
-            pytest.raises(WaitTimeout, match="Prometheus is free"),
+            pytest.raises(WaitTimeout, match="Prometheus to be free"),
             turn(tmp_path, "mine", of="Prometheus", timeout=0.2),
         ):
             raise AssertionError("it was given")

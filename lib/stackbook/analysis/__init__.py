@@ -1,1 +1,1 @@
-"""Statistics, plots, tables, and what they are checked by."""
+"""Statistics, plots and tables, and their checks."""

@@ -1,4 +1,4 @@
-"""What a page shows: tables and plots that are the same on every run, readable by everybody."""
+"""Tables and plots on a page: the same on every run, and readable by everybody."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from stackbook.analysis import plot_lint
 if TYPE_CHECKING:
     import pandas as pd
 
-# Okabe and Ito's palette: told apart by readers with any kind of colour vision. https://jfly.uni-koeln.de/color/
+# Okabe and Ito's palette, which readers with any kind of colour vision can tell apart. https://jfly.uni-koeln.de/color/
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 
 
 def style_plots() -> None:
-    """Plots that a projector can show: text of at least 12 points, the palette above, a quiet grid."""
+    """Set up plots for a projector: text of at least 12 points, the palette above, a light grid."""
     import matplotlib as mpl
     from cycler import cycler
 
@@ -44,7 +44,7 @@ def style_plots() -> None:
 
 
 def table(rows: pd.DataFrame | Iterable[Mapping[str, Any]], caption: str = "") -> pd.DataFrame:
-    """Show rows as a table without an index; returns them as a DataFrame."""
+    """Show rows as a table without an index, and return them as a DataFrame."""
     import pandas as pd
     from IPython.display import display
 
@@ -97,16 +97,16 @@ def _cell(value: Any) -> str:
 
 
 def figure(fig: Any, alt: str) -> None:
-    """Show a matplotlib figure as a picture with a text for those who cannot see it.
+    """Show a matplotlib figure as a picture with an alternative text.
 
     Raises:
-        ValueError: the text is empty, or the picture is hard to read; see `legible.problems`.
+        ValueError: the text is empty, or the plot is hard to read; see `plot_lint.problems`.
     """
     import matplotlib.pyplot as plt
     from IPython.display import Image, display
 
     if not alt.strip():
-        raise ValueError("a picture needs a text that says what it shows")
+        raise ValueError("the figure has no alternative text: say what it shows")
     if hard := plot_lint.problems(fig, PALETTE):
         raise ValueError(f"the plot is hard to read: {'; '.join(hard)}")
     data = io.BytesIO()
@@ -116,7 +116,7 @@ def figure(fig: Any, alt: str) -> None:
 
 
 def page(text: str, *, height: int = 420, title: str = "") -> None:
-    """Show an HTML page in a frame of its own, without scripts and without reaching out of it."""
+    """Show an HTML page in a sandboxed frame, without scripts."""
     from IPython.display import display
 
     display(_Page(text, height, title))  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
-"""A failure that must happen: run it, catch it, and go on with the error as a value.
+"""Expected failures: run an action that must fail, and return its exception as a value.
 
-papermill stops at every error and knows no "raises-exception" cells, so a chapter catches its expected failures here.
+papermill stops at every error and does not support "raises-exception" cells, so chapters catch expected failures here.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def expect_failure(action: Callable[[], object], error: type[E], match: str = ""
     Args:
         action: called without arguments.
         error: the exception's class; a subclass will do.
-        match: text that the message must have, upper and lower case alike.
+        match: text that the message must contain; case is ignored.
 
     Raises:
-        CheckFailed: nothing was raised, something else was, or the message lacks `match`.
+        CheckFailed: nothing or another exception was raised, or the message does not contain `match`.
 
     >>> expect_failure(lambda: int("x"), ValueError, "invalid literal").args[0][:15]
     'invalid literal'
@@ -31,8 +31,10 @@ def expect_failure(action: Callable[[], object], error: type[E], match: str = ""
         value = action()
     except error as caught:
         if match.lower() not in str(caught).lower():
-            raise CheckFailed(f"{error.__name__} was raised, but it says {str(caught)!r} and not {match!r}") from caught
+            raise CheckFailed(
+                f"{error.__name__} was raised, but its message {str(caught)!r} does not contain {match!r}"
+            ) from caught
         return caught
     except Exception as other:
         raise CheckFailed(f"expected {error.__name__}, got {type(other).__name__}: {other}") from other
-    raise CheckFailed(f"expected {error.__name__}, but nothing failed; the value is {value!r}")
+    raise CheckFailed(f"expected {error.__name__}, but nothing was raised; the value is {value!r}")

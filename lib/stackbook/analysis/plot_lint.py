@@ -1,4 +1,4 @@
-"""Whether a plot can be read: by everybody, on a projector, and without the text around it."""
+"""Checks that everybody can read a plot, on a projector and without the text around it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ _QUIET = ("none", "None", "")
 
 
 def problems(figure: Any, palette: Iterable[str]) -> list[str]:
-    """What makes a matplotlib figure hard to read, a line each; empty when nothing does.
+    """What makes a matplotlib figure hard to read, one line for each problem.
 
-    Asked for are a title, a name with its unit on each axis that has numbers, text of at least `SMALLEST` points, and no
-    colour but grey and those of the palette, which are told apart with any kind of colour vision.
+    A figure needs a title, a label with the unit on each axis that shows numbers, and text of at least `SMALLEST`
+    points. Its colours must be grey or from the palette, so that readers with any kind of colour vision can tell them
+    apart.
 
     Args:
         figure: drawn or not; it is laid out to learn which ticks it has.
@@ -41,14 +42,14 @@ def _titles(figure: Any) -> Iterator[str]:
 
 
 def _axes(figure: Any) -> Iterator[str]:
-    """Axes that share their numbers need one name: it stands on the one that shows the numbers."""
+    """Axes that share their numbers need only one label, on the axis that shows the numbers."""
     for number, axes in enumerate(_drawn(figure), 1):
         if not axes.axison:
             continue
         for name, axis in (("x", axes.xaxis), ("y", axes.yaxis)):
             shown = [tick.get_text() for tick in axis.get_ticklabels() if tick.get_visible()]
             if axis.get_visible() and any(map(_is_number, shown)) and not axis.get_label_text().strip():
-                yield f"the {name} axis of plot {number} has numbers, and neither a name nor a unit"
+                yield f"the {name} axis of plot {number} shows numbers, but has no label with a unit"
 
 
 def _is_number(text: str) -> bool:
@@ -72,7 +73,7 @@ def _texts(figure: Any) -> Iterator[str]:
     for text in figure.findobj(Text):
         said = text.get_text().strip()
         if said and text.get_visible() and id(text) not in hidden and text.get_fontsize() < SMALLEST:
-            yield f"{said[:30]!r} has {text.get_fontsize():g} points, {SMALLEST} are the least"
+            yield f"the text {said[:30]!r} has {text.get_fontsize():g} points: use at least {SMALLEST}"
 
 
 def _colours(figure: Any, known: Iterable[tuple[float, ...]]) -> Iterator[str]:
@@ -99,7 +100,7 @@ def _colours(figure: Any, known: Iterable[tuple[float, ...]]) -> Iterator[str]:
                 red, green, blue, alpha = to_rgba(colour)
                 grey = max(red, green, blue) - min(red, green, blue) < 0.02
                 if alpha and not grey and not any(_near((red, green, blue), one) for one in known):
-                    yield f"{to_hex(colour)} is no colour of the palette"
+                    yield f"{to_hex(colour)} is not a colour of the palette"
 
 
 def _near(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

@@ -80,7 +80,7 @@ class BuildQueue:
                 waited = time.monotonic() - start
                 busy = self._busy(group)
                 if waited >= deadline:
-                    raise WaitTimeout(f"{job}: its turn to be built", waited, last=busy)
+                    raise WaitTimeout(f"the turn of {job} to be built", waited, last=busy)
                 if waited > 0.2:
                     report(Progress(job, "wait", seconds=waited, message=busy))
                 pause(_EVERY)
@@ -88,7 +88,7 @@ class BuildQueue:
     @contextlib.contextmanager
     def no_build(self, *, deadline: float) -> Iterator[None]:
         """Nobody builds while the block runs, and nobody begins to."""
-        with self._cache.held(what="all builds are over", timeout=deadline, job="trim"):
+        with self._cache.held(what="all builds to end", timeout=deadline, job="trim"):
             yield
 
     @property

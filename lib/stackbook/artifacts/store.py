@@ -247,7 +247,7 @@ class Store:
                 yield
                 return
             with Lock(self.root / "locks" / "index.lock").held(
-                what="the cache's index is free", timeout=_INDEX_SECONDS
+                what="the cache's index to be free", timeout=_INDEX_SECONDS
             ):
                 self._depth += 1
                 try:

@@ -148,7 +148,7 @@ def switch(kube: Kube, machines: Mapping[str, Host], text: str, backend: str, *,
     for host in machines.values():
         until(
             lambda host=host: routed(host, backend),  # type: ignore[misc]
-            what=f"{host.name} routes the pod network by {backend}",
+            what=f"{host.name} to route the pod network by {backend}",
             timeout=timeout,
             every=0.2,
             last=lambda host=host: host.run(["ip", "route"]).stdout.replace("\n", "; "),  # type: ignore[misc]

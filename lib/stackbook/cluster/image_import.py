@@ -146,7 +146,7 @@ class PullFailed(StackbookError):
 def _pull(host: Host, image: str, timeout: float) -> None:
     unit = _pull_unit(image)
     if _active(host, unit):
-        until(lambda: not _active(host, unit), what=f"{host.name} has pulled {image}", timeout=timeout, every=0.3)
+        until(lambda: not _active(host, unit), what=f"{host.name} to pull {image}", timeout=timeout, every=0.3)
     if image in present(host):
         return
     try:
@@ -195,7 +195,7 @@ def environment(host: Host, reference: str) -> dict[str, str]:
 def _ensure(host: Host, archive: Path, wanted: Mapping[str, str]) -> int:
     began = _busy(host, archive)
     if began:
-        until(lambda: not _busy(host, archive), what=f"{host.name} has imported its images", timeout=IMPORT_SECONDS,
+        until(lambda: not _busy(host, archive), what=f"{host.name} to import its images", timeout=IMPORT_SECONDS,
               every=0.2)  # fmt: skip
     if not lacks(host, wanted):
         return int(began)

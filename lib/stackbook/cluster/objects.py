@@ -180,7 +180,7 @@ class Objects:
             return f"finalizers: {', '.join(finalizers)}" if finalizers else "it is being deleted"
 
         left = max(deadline - time.monotonic(), 1.0)
-        until(gone, what=f"{_shown(resource, where)} is deleted", timeout=min(left, timeout), every=0.1, last=last)
+        until(gone, what=f"{_shown(resource, where)} to be deleted", timeout=min(left, timeout), every=0.1, last=last)
 
     def _place(self, item: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         """The resource of an object, and its name and namespace."""

@@ -32,7 +32,7 @@ def nodes_ready(kube: Kube, names: Sequence[str], *, timeout: float) -> None:
         state = seen()
         return "; ".join(f"{n}: {state.get(n, 'not registered')}" for n in names if state.get(n) != "")
 
-    what = f"nodes Ready: {', '.join(names)}"
+    what = f"nodes to be Ready: {', '.join(names)}"
     until(done, what=what, timeout=timeout, every=0.5, last=last, tolerate=(CommandFailed,))
 
 
@@ -55,7 +55,7 @@ def pods_ready(kube: Kube, namespace: str, selector: str, *, count: int | None, 
 
     until(
         done,
-        what=f"pods Ready in {namespace}" + (f" ({selector})" if selector else ""),
+        what=f"pods to be Ready in {namespace}" + (f" ({selector})" if selector else ""),
         timeout=timeout,
         every=0.5,
         last=last,

@@ -11,7 +11,7 @@ from stackbook.config.profile import ChapterParameters, Percent
 
 def _sum_to_100(weights: dict[str, int]) -> dict[str, int]:
     if sum(weights.values()) != 100:
-        raise ValueError(f"the weights {weights} sum to {sum(weights.values())}: let them sum to 100")
+        raise ValueError(f"the weights {weights} sum to {sum(weights.values())}: change them to sum to 100")
     return weights
 
 

@@ -1,4 +1,4 @@
-"""The chapters: their order, what each needs, takes and leaves."""
+"""The chapters: their order, what each needs, how long it takes, and what it leaves."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Chapter:
 
     Args:
         id: number and name, as in the notebook's file name.
-        title: in a few words.
-        guide: the guide's chapters that it covers.
-        needs: the chapters whose result it stands on.
+        title: a few words.
+        guide: the chapters of the guide that it covers.
+        needs: the chapters that must run before it.
         leaves: what it leaves behind, in a few words.
-        artifacts: the components that it needs, in the order in which they are needed.
-        seconds: that it takes on two processors with everything in the cache, as a first estimate.
-        batch: whether `stackbook run` without a choice of chapters runs it.
+        artifacts: the components that it needs, in the order of use.
+        seconds: a first estimate of its time on two processors with a full cache.
+        batch: whether `stackbook run` runs it when no chapters are chosen.
     """
 
     id: str
@@ -163,7 +163,7 @@ ALL: tuple[Chapter, ...] = (
 
 
 def available() -> list[Chapter]:
-    """The chapters whose notebook is there, in order."""
+    """The chapters whose notebooks exist, in order."""
     return [chapter for chapter in ALL if chapter.notebook.is_file()]
 
 
@@ -171,7 +171,7 @@ def find(word: str) -> Chapter:
     """A chapter by number ('2' or '02'), by name ('kubeadm') or by both.
 
     Raises:
-        InputError: there is none, or its notebook is missing.
+        InputError: there is no such chapter, or its notebook is missing.
 
     >>> find("05").name
     'istio'
@@ -181,32 +181,32 @@ def find(word: str) -> Chapter:
         if word in (chapter.id, chapter.number, chapter.name) or (word.isdigit() and word.zfill(2) == chapter.number):
             return chapter
     names = [name for chapter in known for name in (chapter.name, chapter.id)]
-    raise InputError(f"there is no chapter {word!r}", fix=did_you_mean(word, names, "chapters"))
+    raise InputError(f"no chapter is named {word!r}", fix=did_you_mean(word, names, "chapters"))
 
 
 def on_machines(chapter: Chapter) -> bool:
-    """Whether a chapter makes the lab's machines, or stands on one that does."""
+    """Whether a chapter creates the lab's machines, or needs a chapter that does."""
     by_id = {each.id: each for each in ALL}
     return chapter.id == "01-machines" or any(on_machines(by_id[name]) for name in chapter.needs if name in by_id)
 
 
 def choose(*, first: str = "", last: str = "", only: tuple[str, ...] = ()) -> list[Chapter]:
-    """The chapters of a run: all that batch runs take, from one to another, or only those named.
+    """The chapters of a run: all batch chapters, a range of them, or only those named.
 
     Raises:
-        InputError: an unknown chapter, `only` together with a range, or a range that is empty.
+        InputError: a chapter is unknown, `only` is combined with a range, or the range is empty.
     """
     if only:
         if first or last:
-            raise InputError("--only stands alone", fix="leave out --from and --to")
+            raise InputError("--only cannot be combined with --from or --to", fix="remove --from and --to")
         chosen = [find(word) for word in only]
         return [chapter for chapter in ALL if chapter in chosen]
     batch = [chapter for chapter in available() if chapter.batch]
     if not batch:
-        raise InputError(f"there is no notebook in {paths.notebooks()}", fix="restore notebooks/ from git")
+        raise InputError(f"no notebooks found in {paths.notebooks()}", fix="restore notebooks/ from git")
     start = find(first) if first else batch[0]
     end = find(last) if last else batch[-1]
     picked = [c for c in available() if start.id <= c.id <= end.id and (c.batch or c in (start, end))]
     if not picked:
-        raise InputError(f"no chapter lies from {start.number} to {end.number}", fix="turn the two round")
+        raise InputError(f"there are no chapters from {start.number} to {end.number}", fix="swap --from and --to")
     return picked

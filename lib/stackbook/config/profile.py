@@ -1,7 +1,7 @@
-"""The parameters of a lab: what there is, of which type, and what belongs together.
+"""The parameters of a lab: their names and types, and the rules between them.
 
-A profile is a YAML file in `parameters/`; `Profile.load` reads it, applies overrides and checks everything before
-anything is changed. Versions are strings: YAML and papermill would turn 1.30 into the number 1.3.
+A profile is a YAML file in `parameters/`. `Profile.load` reads it, applies overrides, and checks everything before the
+lab changes anything. Versions are strings, because YAML and papermill would turn 1.30 into the number 1.3.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ _MAC = re.compile(r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")
 
 def _version(value: Any) -> Any:
     if isinstance(value, bool | int | float):
-        raise ValueError(f"a version is text, and {value!r} is a number: put it in quotes, for example '1.36.3'")
+        raise ValueError(f"a version must be text, but {value!r} is a number: quote it, for example '1.36.3'")
     if isinstance(value, str) and not re.fullmatch(r"v?\d+\.\d+(\.\d+)?([.+-][0-9A-Za-z.+-]+)?", value):
-        raise ValueError(f"{value!r} is no version: write it like '1.36.3'")
+        raise ValueError(f"{value!r} is not a version: write it like '1.36.3'")
     return value.removeprefix("v") if isinstance(value, str) else value
 
 
 def _network(value: Any) -> Any:
     try:
         if ipaddress.ip_network(str(value)).version != 4:
-            raise _NoIPv6(f"{value} is an IPv6 network, and the lab has IPv4 only: write it like 10.244.0.0/16")
+            raise _NoIPv6(f"{value} is an IPv6 network, but the lab supports IPv4 only: write it like 10.244.0.0/16")
     except _NoIPv6:
         raise
     except ValueError as error:
         try:
             canonical = ipaddress.ip_network(str(value), strict=False)
         except ValueError:
-            raise ValueError(f"{value!r} is no network: write it like 10.244.0.0/16") from error
-        raise ValueError(f"{value} has host bits set: it means {canonical}, so write {canonical}") from error
+            raise ValueError(f"{value!r} is not a network: write it like 10.244.0.0/16") from error
+        raise ValueError(f"{value} has host bits set: write {canonical}") from error
     return str(value)
 
 
@@ -51,14 +51,14 @@ def _address(value: Any) -> Any:
     try:
         address = ipaddress.ip_address(str(value))
     except ValueError as error:
-        raise ValueError(f"{value!r} is no IP address") from error
+        raise ValueError(f"{value!r} is not an IP address") from error
     if address.version != 4:
-        raise ValueError(f"{value} is an IPv6 address, and the lab has IPv4 only")
+        raise ValueError(f"{value} is an IPv6 address, but the lab supports IPv4 only")
     return str(address)
 
 
 class _NoIPv6(ValueError):
-    """An address of the other family."""
+    """An IPv6 address or network."""
 
 
 Version = Annotated[str, BeforeValidator(_version)]
@@ -68,7 +68,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class Model(BaseModel):
-    """Strict: no unknown names, no silent conversions, no changes afterwards."""
+    """A strict model: no unknown names, no silent conversions, no changes after creation."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -87,14 +87,14 @@ class Node(Model):
     @classmethod
     def _good_name(cls, value: str) -> str:
         if not _NAME.fullmatch(value):
-            raise ValueError(f"{value!r} is no host name: use a-z, 0-9 and -, for example k8s-node1")
+            raise ValueError(f"{value!r} is not a host name: use a-z, 0-9 and -, for example k8s-node1")
         return value
 
     @field_validator("mac")
     @classmethod
     def _good_mac(cls, value: str) -> str:
         if value and not _MAC.fullmatch(value.lower()):
-            raise ValueError(f"{value!r} is no MAC address: write it like 02:98:00:00:00:03")
+            raise ValueError(f"{value!r} is not a MAC address: write it like 02:98:00:00:00:03")
         if value and int(value[:2], 16) & 1:
             raise ValueError(f"{value} is a multicast address: its first byte must be even")
         return value.lower()
@@ -112,7 +112,9 @@ class ChapterParameters(Model):
         for name, value in data.items() if isinstance(data, dict) else ():
             field = cls.model_fields.get(name)
             if isinstance(value, bool) and field and "bool" not in str(field.annotation):
-                raise ValueError(f"{name} is {value} (yes, no, on and off mean that in YAML): give its value")
+                raise ValueError(
+                    f"{name} is {value}, as YAML reads yes, no, on and off: give a number or a quoted text"
+                )
         return data
 
 
@@ -146,7 +148,7 @@ class Profile(Model):
     @classmethod
     def _good_lab(cls, value: str) -> str:
         if not _NAME.fullmatch(value) or len(value) > 20:
-            raise ValueError(f"{value!r} is no name for a lab: up to 20 of a-z, 0-9 and -")
+            raise ValueError(f"{value!r} is not a lab name: use at most 20 characters of a-z, 0-9 and -")
         return value
 
     @field_validator("registry_mirrors")
@@ -159,7 +161,7 @@ class Profile(Model):
     @classmethod
     def _good_ca(cls, value: str) -> str:
         if value and not Path(value).expanduser().is_file():
-            raise ValueError(f"there is no file {value}: name the PEM file of the CA")
+            raise ValueError(f"file {value} not found: give the path of the CA's PEM file")
         return value
 
     @field_validator("nodes", mode="before")
@@ -171,16 +173,16 @@ class Profile(Model):
     def _consistent(self) -> Profile:
         if self.strict and (self.images == "pull" or self.target == "cluster"):
             raise ValueError(
-                "strict: images are pulled, and none is pinned by its digest: set images: auto on machines"
+                "strict: pulled images are not pinned by digest: set images: auto, and a target with machines"
             )
         if self.target == "cluster":
             return self
         if not 1 <= len(self.nodes) <= MAX_NODES:
-            raise ValueError(f"nodes: {len(self.nodes)} given, 1 to {MAX_NODES} are possible")
+            raise ValueError(f"nodes: {len(self.nodes)} given, but a lab has 1 to {MAX_NODES}")
         for what in ("name", "address", "mac"):
             values = [getattr(node, what) for node in self.nodes if getattr(node, what)]
             if twins := sorted({v for v in values if values.count(v) > 1}):
-                raise ValueError(f"nodes: two have the {what} {twins[0]}: give each its own")
+                raise ValueError(f"nodes: two nodes have the same {what} {twins[0]}: give each its own")
         self._networks()
         return self
 
@@ -192,21 +194,21 @@ class Profile(Model):
         for index, (name, network) in enumerate(networks):
             for other, second in networks[index + 1 :]:
                 if network.overlaps(second):
-                    raise ValueError(f"{name} {network} and {other} {second} overlap: choose one elsewhere")
+                    raise ValueError(f"{name} {network} and {other} {second} overlap: change one of them")
         if ipaddress.ip_network(self.service_cidr).prefixlen < 12:
-            raise ValueError(f"service_cidr {self.service_cidr} is too large: kubeadm takes /12 at the most")
+            raise ValueError(f"service_cidr {self.service_cidr} is too large: kubeadm accepts at most a /12")
         if ipaddress.ip_network(self.pod_cidr).prefixlen > 24 - (len(self.nodes) - 1).bit_length():
-            raise ValueError(f"pod_cidr {self.pod_cidr} is too small: each node takes a /24 of it")
+            raise ValueError(f"pod_cidr {self.pod_cidr} is too small: each node needs a /24 of it")
         if self.target != "embedded":
             return
         subnet = ipaddress.ip_network(self.subnet)
         for what, address in [("gateway", self.gateway), *((f"node {n.name}", n.address) for n in self.nodes)]:
             if ipaddress.ip_address(address) not in subnet:
-                raise ValueError(f"{what}: {address} is outside of the subnet {subnet}")
+                raise ValueError(f"{what}: {address} is outside the subnet {subnet}")
             if address in (str(subnet.network_address), str(subnet.broadcast_address)):
-                raise ValueError(f"{what}: {address} is no address for a machine in {subnet}")
+                raise ValueError(f"{what}: {address} is the network or broadcast address of {subnet}: choose another")
             if what != "gateway" and address == self.gateway:
-                raise ValueError(f"{what}: {address} is the gateway's address")
+                raise ValueError(f"{what}: {address} is already the gateway's address")
 
     @property
     def control_plane(self) -> Node:
@@ -242,7 +244,7 @@ class Profile(Model):
             reason = " ".join(str(error).split())
             raise InputError(f"{path.name} cannot be read as YAML: {reason}", fix="correct the file") from error
         if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-            raise InputError(f"{path.name} is no set of parameters", fix="write lines like 'target: embedded'")
+            raise InputError(f"{path.name} does not contain parameters", fix="write lines like 'target: embedded'")
         data.setdefault("name", path.stem)
         data.update(overrides or {})
         loaded: Profile = validate(cls, data, where=path.name)
@@ -250,7 +252,7 @@ class Profile(Model):
 
 
 class _Once(yaml.SafeLoader):
-    """YAML in which no key stands twice: the last would win, and nobody would see it."""
+    """YAML without duplicate keys: otherwise the last one would silently win."""
 
 
 def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -258,7 +260,7 @@ def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode, deep: bool = False
     for key, (place, _) in zip(keys, node.value, strict=True):
         if keys.count(key) > 1 and isinstance(key, str) and key != "<<":
             raise InputError(
-                f"{key!r} is given twice, again in line {place.start_mark.line + 1}", fix="keep one of them"
+                f"{key!r} is set twice, the second time in line {place.start_mark.line + 1}", fix="remove one of them"
             )
     return loader.construct_mapping(node, deep=True)
 
@@ -267,10 +269,10 @@ _Once.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
 def validate(model: type[Any], data: Mapping[str, Any], *, where: str) -> Any:
-    """`model` made of `data`.
+    """Create a `model` from `data`.
 
     Raises:
-        InputError: the first thing that is wrong, in one line, with its place and the fix.
+        InputError: the first error, in one line, with its place and the fix.
     """
     try:
         return model.model_validate(data)
@@ -297,7 +299,7 @@ def _count(model: type[Any], data: Mapping[str, Any]) -> int:
 def _fix(error: Any) -> str:
     given = repr(error.get("input"))
     shown = given if len(given) <= 60 else given[:57] + "..."
-    return "" if error["type"] == "value_error" else f"it is {shown}"
+    return "" if error["type"] == "value_error" else f"the value is {shown}"
 
 
 def _fields(model: type[Any], location: tuple[Any, ...]) -> list[str]:

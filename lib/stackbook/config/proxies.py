@@ -1,8 +1,8 @@
-"""What is never asked through the host's HTTP proxy: this host itself and the lab. Downloads do go through it.
+"""Addresses that bypass the host's HTTP proxy: this host and the lab. Downloads use the proxy.
 
-There is no common form of NO_PROXY. Go (kubectl, istioctl), curl from 7.86 on, requests and the Kubernetes client know
-networks; httpx, urllib and gRPC only addresses and names. So the list has both, and whatever this library builds to ask the lab
-by httpx, requests or gRPC does not look at the environment at all.
+NO_PROXY has no common format. Go (kubectl, istioctl), curl from 7.86 on, requests and the Kubernetes client support
+networks; httpx, urllib and gRPC support only addresses and names. So the list contains both, and this library's own
+httpx, requests and gRPC clients for the lab ignore the environment.
 https://pkg.go.dev/golang.org/x/net/http/httpproxy#Config
 """
 
@@ -22,10 +22,10 @@ NAMES = ("no_proxy", "NO_PROXY")
 
 
 def inside(profile: Profile) -> list[str]:
-    """Addresses, networks and names that are asked directly.
+    """Addresses, networks and names that bypass the proxy.
 
-    Of an existing cluster nothing is known but its names inside: whether its API server is reached by a proxy is its users'
-    matter.
+    For an existing cluster, only its internal names are known. Its users decide whether they reach its API server
+    through a proxy.
 
     >>> from stackbook.config.profile import Profile
     >>> inside(Profile())[4:9]
@@ -41,7 +41,7 @@ def inside(profile: Profile) -> list[str]:
 
 
 def spare(profile: Profile, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Have this process, its kernels and its commands ask the lab directly; what the user has excepted stays so."""
+    """Make this process, its kernels and its commands bypass the proxy for the lab; the user's own exceptions stay."""
     given = [part.strip() for name in NAMES for part in environment.get(name, "").split(",") if part.strip()]
     # "*" means everything, and for curl and urllib only where it stands alone.
     wanted = "*" if "*" in given else ",".join(dict.fromkeys([*given, *inside(profile)]))

@@ -1,4 +1,4 @@
-"""Container registries: whether one has an image, asked as containerd would ask it, and what the machines are told of mirrors.
+"""Container registries: whether one has an image, asked as containerd asks, and how machines use mirrors.
 
 The protocol: https://github.com/opencontainers/distribution-spec/blob/main/spec.md; tokens:
 https://distribution.github.io/distribution/spec/auth/token/; mirrors of containerd:
@@ -31,13 +31,13 @@ _MANIFESTS = ", ".join(
         "application/vnd.docker.distribution.manifest.v2+json",
     )
 )
-# Where the registry of a name is not at the address that the name says.
+# Registries whose address differs from their name.
 _ADDRESSES = {"docker.io": "registry-1.docker.io"}
 
 
 @dataclass(frozen=True)
 class Reference:
-    """An image's full name, taken apart.
+    """The parts of an image's full name.
 
     >>> Reference.parse("docker.io/istio/pilot:1.31.0")
     Reference(registry='docker.io', repository='istio/pilot', version='1.31.0')
@@ -51,7 +51,7 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """Take a name with registry, repository, and tag or digest apart.
+        """Parse a name with registry, repository, and tag or digest.
 
         Raises:
             InputError: one of them is missing.
@@ -61,12 +61,12 @@ class Reference:
         )
         version = found and (found["digest"] or found["tag"])
         if not found or not version:
-            raise InputError(f"{text!r} is no full name of an image", fix="write it like docker.io/istio/pilot:1.31.0")
+            raise InputError(f"{text!r} is not a full image name", fix="write it like docker.io/istio/pilot:1.31.0")
         return cls(found["registry"], found["path"], version)
 
 
 def full_name(image: str) -> str:
-    """The full name of an image that a manifest names in short.
+    """The full name of an image that a manifest names by its short name.
 
     >>> full_name("grafana/grafana:12"), full_name("nginx"), full_name("quay.io/kiali/kiali:v2")
     ('docker.io/grafana/grafana:12', 'docker.io/library/nginx:latest', 'quay.io/kiali/kiali:v2')
@@ -81,12 +81,12 @@ def full_name(image: str) -> str:
 
 @dataclass(frozen=True)
 class Registries:
-    """What a lab says about registries.
+    """The registry settings of a lab.
 
     Attributes:
-        mirrors: registry → URL of the mirror that is asked in its place.
-        ca: PEM file of a private CA that signs mirrors' certificates; None for the system's alone.
-        seconds: deadline for each question.
+        mirrors: registry → URL of the mirror that replaces it.
+        ca: PEM file of a private CA that signed the mirrors' certificates; None for the system's CAs only.
+        seconds: deadline for each request.
     """
 
     mirrors: Mapping[str, str] = field(default_factory=dict)
@@ -94,13 +94,13 @@ class Registries:
     seconds: float = 4.0
 
     def address(self, registry: str) -> str:
-        """The URL that is asked for images of a registry."""
+        """The URL for images of a registry."""
         return self.mirrors.get(registry, f"https://{_ADDRESSES.get(registry, registry)}").rstrip("/")
 
     def why_not(self, reference: str) -> str:
-        """Empty when the registry that would serve an image has it, else why it does not.
+        """Why the registry cannot serve an image; empty if it can.
 
-        One question, and one more where the registry wants an anonymous token first. Nothing is downloaded.
+        Sends one request, and a second one if the registry requires an anonymous token. Downloads nothing.
         """
         import httpx
 
@@ -125,7 +125,7 @@ class Registries:
         return context
 
     def hosts_files(self) -> dict[str, str]:
-        """Path on a machine → text: the files by which containerd asks the mirrors, and nobody else, for a registry's images."""
+        """Path on a machine → text: the files that make containerd use only the mirrors for a registry's images."""
         files = {}
         for registry, mirror in sorted(self.mirrors.items()):
             lines = [f'server = "{mirror}"', "", f'[host."{mirror}"]', '  capabilities = ["pull", "resolve"]']
@@ -137,7 +137,7 @@ class Registries:
 
 
 def _token(client: httpx.Client, answer: httpx.Response) -> str:
-    """The anonymous token that a registry sends a client for; empty where it wants a login."""
+    """The anonymous token that a registry asks for; empty if it requires a login."""
     challenge = answer.headers.get("www-authenticate", "")
     words = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
     if not challenge.lower().startswith("bearer") or "realm" not in words:
@@ -154,28 +154,28 @@ def _refusal(status: int, address: str, image: Reference) -> str:
     if status == 200:
         return ""
     reasons = {
-        401: f"{address} wants a login for {name} (HTTP 401)",
+        401: f"{address} requires a login for {name} (HTTP 401)",
         403: f"{address} refuses {name} (HTTP 403)",
         404: f"{address} has no {name}",
-        429: f"{address} takes no more requests for now (HTTP 429)",
+        429: f"{address} limits the rate of requests (HTTP 429)",
     }
-    return reasons.get(status, f"{address} answers {status} for {name}")
+    return reasons.get(status, f"{address} answered HTTP {status} for {name}")
 
 
 def check_mirrors(mirrors: Mapping[str, str]) -> None:
-    """Refuse a table of mirrors that containerd could not use.
+    """Check that containerd can use a table of mirrors.
 
     Raises:
-        ValueError: with what is wrong, and how it is written.
+        ValueError: an entry is invalid; says how to write it.
     """
     for registry, mirror in mirrors.items():
         if not re.fullmatch(r"[a-z0-9.-]+(:\d+)?", registry) or not ("." in registry or ":" in registry):
-            raise ValueError(f"{registry!r} is no registry: write it like docker.io")
+            raise ValueError(f"{registry!r} is not a registry: write it like docker.io")
         parts = urlsplit(mirror)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"the mirror of {registry} is {mirror!r}: write it like https://mirror.example.com")
         if parts.username or parts.password:
-            raise ValueError(f"the mirror of {registry} has a login in its address: use one that needs none")
+            raise ValueError(f"the mirror of {registry} contains a login: use a mirror that needs none")
 
 
 PROXY_FILE = "/etc/stackbook/proxy.env"
@@ -183,11 +183,12 @@ _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
 def proxy_file(environment: Mapping[str, str], inside: Iterable[str]) -> str:
-    """The environment file by which containerd on a machine uses this host's proxies; empty where it has none for them.
+    """The environment file that makes containerd on a machine use this host's proxies; empty if it cannot use any.
 
     Args:
-        environment: of this process. A proxy on this host's loopback interface is left out: no machine can reach it.
-        inside: addresses, networks and names that are never asked through a proxy.
+        environment: of this process. A proxy on this host's loopback interface is left out, because machines cannot
+            reach it.
+        inside: addresses, networks and names that bypass the proxy.
 
     >>> print(proxy_file({"https_proxy": "http://proxy.example.com:3128"}, ["10.0.0.0/8"]), end="")
     HTTPS_PROXY="http://proxy.example.com:3128"
@@ -210,7 +211,7 @@ def proxy_file(environment: Mapping[str, str], inside: Iterable[str]) -> str:
 
 
 def for_machines(proxy: str) -> bool:
-    """Whether machines can reach a proxy of this host: one on its loopback interface they cannot.
+    """Whether machines can reach a proxy of this host; they cannot reach one on its loopback interface.
 
     >>> for_machines("http://127.0.0.1:3128"), for_machines("http://proxy.example.com:3128")
     (False, True)

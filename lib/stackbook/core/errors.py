@@ -2,17 +2,17 @@
 
     StackbookError
     ├── InputError            bad input; exit status 2, nothing was changed
-    │   └── HostUnfit         this host cannot carry the lab as it is
-    ├── TransportError        a machine could not be reached; says nothing about the command
+    │   └── HostUnfit         this host cannot run the lab as it is
+    ├── TransportError        a machine could not be reached; the command may not have run
     ├── CommandFailed         a command ran and failed; holds its Result
-    ├── WaitTimeout           a condition did not come true in time; holds what was last seen
+    ├── WaitTimeout           a condition was not met in time; holds what was last seen
     ├── CheckFailed           a check of the lab found something wrong
     └── ArtifactError         a component could not be obtained
         ├── CorruptArtifact   its content is not what its checksum says
         └── ArtifactUnavailable  no source has it
 
-Each message is one the reader can act upon; `fix` holds the action. Secrets in either are masked here, once for all: a message
-ends in a notebook's traceback, a record, a log or on a terminal.
+The reader can act on each message; `fix` says how. Secrets in both are masked here, because a message can end up in a
+notebook's traceback, a record, a log or on a terminal.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EXIT_INPUT = 2
 
 
 class StackbookError(Exception):
-    """Root of the tree; `fix` is what the reader can do, where that is known."""
+    """Root of the tree; `fix` says what the reader can do, if that is known."""
 
     exit_status = EXIT_FAILED
 
@@ -69,18 +69,18 @@ class CommandFailed(StackbookError):
 
 
 class WaitTimeout(StackbookError):
-    """What was waited for did not happen before the deadline.
+    """A condition was not met before the deadline.
 
     Args:
-        what: the condition, as a sentence part ("node k8s-node1 Ready").
-        seconds: how long was waited, in seconds.
+        what: the condition, as it follows "waiting for" ("node k8s-node1 to be Ready").
+        seconds: how long the wait took, in seconds.
         last: what was last seen.
         cause: the likely cause, with its evidence (an event, a log line).
     """
 
     def __init__(self, what: str, seconds: float, *, last: str = "", cause: str = "", fix: str = "") -> None:
         self.what, self.seconds, self.last, self.cause = redact(what), seconds, redact(last), redact(cause)
-        message = f"{what}: timed out after {seconds:.0f} s"
+        message = f"timed out after {seconds:.0f} s waiting for {what}"
         if last:
             message += f"; last seen: {last}"
         if cause:

@@ -1,9 +1,10 @@
-"""The library's one lock: between processes, and between the threads of a process, with a note of who has it.
+"""The library's lock, between processes and between threads, with a note about its holder.
 
-A lock is a `flock` on a file that is opened anew for each attempt, so two threads of one process exclude each other as two
-processes do, and it ends with its holder however that ends (https://man7.org/linux/man-pages/man2/flock.2.html). The holder
-writes a note into the file: its process, when that process was started, and what it is doing. A note is believed only while
-that very process lives: a number that the kernel has given to somebody else says nothing.
+A lock is a `flock` on a file that is opened for each attempt, so two threads of one process exclude each other as two
+processes do. The lock is released when its holder ends, for whatever reason
+(https://man7.org/linux/man-pages/man2/flock.2.html). The holder writes a note into the file: its process, when that
+process started, and what it is doing. The note counts only while that process lives; the start time shows whether the
+kernel has reused its number.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _SOON, _LATER = 0.05, 0.3  # seconds between two attempts, in the first second a
 
 
 class Held:
-    """A lock that this thread has, or was not needed any more: see `Lock.held`."""
+    """A lock that this thread holds, or that it no longer needs: see `Lock.held`."""
 
     def __init__(
         self, file: int | None, *, shared: bool = False, waited: float = 0.0, found: object = None
@@ -34,7 +35,7 @@ class Held:
         self.waited, self.found = waited, found
 
     def alone(self) -> bool:
-        """Have a shared lock alone from now on, if nobody else shares it; `share` ends that."""
+        """Make a shared lock exclusive if nobody else shares it; `share` undoes this."""
         assert self._file is not None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,36 +45,37 @@ class Held:
         return True
 
     def share(self) -> None:
-        """Share a lock again that this process holds alone."""
+        """Make an exclusive lock shared again."""
         assert self._file is not None
         fcntl.flock(self._file, fcntl.LOCK_SH)
 
     def note(self, **values: Any) -> None:
-        """Tell those who wait what is going on."""
+        """Tell those who wait what the holder is doing."""
         if self._file is not None and not self._shared:
             data = json.dumps({"pid": os.getpid(), "born": born(os.getpid()), **values}).encode()
             os.pwrite(self._file, data, 0)
             os.ftruncate(self._file, len(data))
 
     def forget(self) -> None:
-        """Take the note away."""
+        """Remove the note."""
         if self._file is not None and not self._shared:
             os.ftruncate(self._file, 0)
 
 
 class Lock:
-    """The lock of one file; the file appears with the first attempt and stays."""
+    """The lock of one file; the first attempt creates the file, and it stays."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @contextlib.contextmanager
     def attempt(self, *, shared: bool = False, **note: Any) -> Iterator[Held | None]:
-        """Have the lock while the block runs, or None at once when somebody else has it.
+        """Hold the lock while the block runs, or yield None at once if somebody else holds it.
 
         Args:
-            shared: beside others that share it, and not beside one that has it alone. A shared lock has no note.
-            note: what those who wait are told.
+            shared: hold it together with others that share it, but not with an exclusive holder. A shared lock has no
+                note.
+            note: information for those who wait.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -105,21 +107,21 @@ class Lock:
         fix: str = "",
         **note: Any,
     ) -> Iterator[Held]:
-        """Wait for the lock and have it while the block runs.
+        """Wait for the lock, and hold it while the block runs.
 
         Args:
-            what: what is waited for, in words, for the error.
+            what: what the caller waits for, as it follows "waiting for" in the error.
             timeout: deadline in seconds.
             shared: see `attempt`.
-            found: asked before each attempt for what the lock is wanted for. Once it answers, nobody waits any longer:
-                the block runs without the lock, and `Held.found` is the answer.
-            waiting: told the seconds waited so far, and the note of whoever has the lock.
+            found: called before each attempt to look for what the lock is needed for. Once it returns a true value, the
+                block runs without the lock, and `Held.found` is that value.
+            waiting: called with the seconds waited so far and the note of the holder.
             describe: puts the holder's note in words for the error; `words` when None.
             fix: what the reader of the error can do; `{pid}` is the holder's process.
-            note: what others that wait are told meanwhile.
+            note: information for others who wait meanwhile.
 
         Raises:
-            WaitTimeout: others had it all the time; says who, and what it was doing.
+            WaitTimeout: the lock did not become free; names the holder, and what it was doing.
         """
         start = time.monotonic()
         while True:
@@ -142,7 +144,7 @@ class Lock:
             pause(_SOON if waited < 1 else _LATER)
 
     def holder(self) -> Note | None:
-        """The note of whoever has the lock alone; None when nobody does, or when it has not written its note yet."""
+        """The note of the exclusive holder; None if there is no holder, or if it has not written its note yet."""
         try:
             note = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -153,19 +155,21 @@ class Lock:
 
 
 def words(note: Note) -> str:
-    """Who has a lock, in words.
+    """Who holds a lock, in words.
 
     >>> words({"pid": 7, "who": "06-traffic, canary", "since": "10:00:00"})
-    'process 7 has it since 10:00:00: 06-traffic, canary'
+    'process 7 holds it since 10:00:00: 06-traffic, canary'
     """
     if not note:
-        return "a process that has just begun"
+        return "a process that has just started holds it"
     since = f" since {note['since']}" if note.get("since") else ""
-    return f"process {note.get('pid', '?')} has it{since}: {note.get('who') or note.get('job') or 'it does not say what for'}"
+    return (
+        f"process {note.get('pid', '?')} holds it{since}: {note.get('who') or note.get('job') or 'it does not say why'}"
+    )
 
 
 def born(pid: int) -> str:
-    """When a process was started, in clock ticks since boot (proc(5), field 22); empty when there is none."""
+    """When a process started, in clock ticks since boot (proc(5), field 22); empty if there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -173,7 +177,7 @@ def born(pid: int) -> str:
 
 
 def ancestors() -> set[int]:
-    """The processes that have started this one, and itself."""
+    """This process and its ancestors."""
     found, process = set(), os.getpid()
     while process > 0:
         found.add(process)

@@ -1,4 +1,4 @@
-"""Names that a user gives: near misses, and the profiles there are. Quick to import: what only refuses needs no more."""
+"""Names that a user gives: suggestions for typos, and the available profiles. It imports little, so errors come fast."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def parameters_folder() -> Path:
 
 
 def profile_names() -> list[str]:
-    """The profiles that can be named, sorted."""
+    """The names of the available profiles, sorted."""
     return sorted(path.stem for path in parameters_folder().glob("*.yaml"))
 
 
@@ -22,17 +22,17 @@ def profile_path(name: str | Path) -> Path:
     """The file of a profile given by name or by path.
 
     Raises:
-        InputError: there is none.
+        InputError: no such profile exists.
     """
     text = str(name)
     for candidate in (parameters_folder() / f"{text}.yaml", Path(text)):
         if text and "\0" not in text and len(text) < 4096 and candidate.is_file():
             return candidate
-    raise InputError(f"there is no profile {text!r}", fix=did_you_mean(text, profile_names(), "profiles"))
+    raise InputError(f"no profile is named {text!r}", fix=did_you_mean(text, profile_names(), "profiles"))
 
 
 def did_you_mean(word: str, known: Iterable[str], what: str = "names") -> str:
-    """The nearest of the known names, or all of them.
+    """Suggest the nearest of the known names, or list all of them.
 
     >>> did_you_mean("embeded", ["embedded", "vms"])
     "did you mean 'embedded'?"
@@ -42,4 +42,4 @@ def did_you_mean(word: str, known: Iterable[str], what: str = "names") -> str:
     names = list(known)
     if near := difflib.get_close_matches(word, names, n=1, cutoff=0.5):
         return f"did you mean {near[0]!r}?"
-    return f"the {what} are: {', '.join(names) or 'none'}"
+    return f"available {what}: {', '.join(names) or 'none'}"

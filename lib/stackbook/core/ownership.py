@@ -1,8 +1,8 @@
-"""Under sudo: what stackbook makes belongs to the user who asked for it, and nothing else changes hands.
+"""Under sudo, files that stackbook creates belong to the user who called sudo; other files keep their owner.
 
-The user may write to these folders while root works in them. So folders are walked by their descriptors, links are not followed,
-other file systems are not entered, and a file that has a name elsewhere as well (a hard link) stays root's: otherwise a user
-could have any file of this host given away.
+The user can write to these folders while root works in them. So the code walks folders by their descriptors, does not
+follow links, does not enter other file systems, and leaves a file with a second name elsewhere (a hard link) to root.
+Otherwise a user could become the owner of any file on this host.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 
 class User(NamedTuple):
-    """Whoever called sudo."""
+    """The user who called sudo."""
 
     uid: int
     gid: int
@@ -30,7 +30,7 @@ class _Seen(NamedTuple):
 
 
 def user() -> User | None:
-    """Whoever called sudo; None when nobody did, or root itself."""
+    """The user who called sudo; None if nobody did, or if root did."""
     uid, gid = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
     if os.geteuid() or not uid.isdecimal() or not gid.isdecimal() or uid == "0":
         return None
@@ -38,9 +38,9 @@ def user() -> User | None:
 
 
 def make(folder: Path, *, mode: int = 0o777) -> Path:
-    """Make a folder of stackbook's, and each above it that is missing; those that are there stay as they are.
+    """Create a folder for stackbook and its missing parents; existing folders stay as they are.
 
-    Under sudo it is the user's from the start, and so is each above it that is made in a folder of the user's.
+    Under sudo it belongs to the user from the start, and so does each new parent in a folder of the user.
     """
     owner = user()
     for each in (*reversed(folder.parents), folder):
@@ -62,11 +62,11 @@ def _give_folder(folder: Path, owner: User) -> None:
 
 
 def give(tops: list[Path], owner: User) -> int:
-    """Give the user what root owns of these files and folders, and below them; returns how many there were.
+    """Make the user the owner of what root owns in and below these files and folders; returns how many changed.
 
     Args:
-        tops: files and folders of stackbook's. A link among them is given itself, and not followed.
-        owner: of then on.
+        tops: files and folders of stackbook. The owner of a link changes; it is not followed.
+        owner: the new owner.
     """
     names: Counter[tuple[int, int]] = Counter()
     for seen in _below(tops):
@@ -87,7 +87,7 @@ def _is_shared(found: os.stat_result) -> bool:
 
 
 def _below(tops: list[Path]) -> Iterator[_Seen]:
-    """Each top and all below it, each with the open folder that it is in."""
+    """Each top and everything below it, with the open folder that contains it."""
     for top in tops:
         try:
             above = os.open(top.parent, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,4 +1,4 @@
-"""Where things lie: the cache, the state of a lab, the records of runs."""
+"""Where files are: the cache, the state of a lab, the records of runs."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ _OF_PROGRAMS = {
 
 
 def _chosen(variable: str) -> Path | None:
-    """The folder that an environment variable names; None when it is not set.
+    """The folder that an environment variable names; None if it is not set.
 
     Raises:
-        InputError: podman would take it for something else: a relative path is the name of a volume.
+        InputError: podman would read it as something else; for example, a relative path is the name of a volume.
     """
     text = os.environ.get(variable, "")
     if not text:
         return None
-    problem = next((f"has {name} in it" for mark, name in _NOT_IN_A_PATH.items() if mark in text), "")
+    problem = next((f"contains {name}" for mark, name in _NOT_IN_A_PATH.items() if mark in text), "")
     if not text.startswith("/"):
         problem = "is not an absolute path"
     if problem:
         shown = text if text.isprintable() else repr(text)
-        raise InputError(f"{variable}={shown} {problem}", fix="give an absolute path without colon, comma, line break")
+        raise InputError(
+            f"{variable}={shown} {problem}", fix="set it to an absolute path without a colon, comma or line break"
+        )
     return Path(text)
 
 
@@ -44,10 +46,10 @@ def _home() -> Path:
 
 
 def check() -> None:
-    """Read every variable that names a folder.
+    """Check every variable that names a folder.
 
     Raises:
-        InputError: one of them cannot be used; names it.
+        InputError: the value of one of them is invalid; names it.
     """
     for variable in ("STACKBOOK_CACHE", "STACKBOOK_STATE", "STACKBOOK_RUNS", "XDG_CACHE_HOME", "XDG_STATE_HOME"):
         _chosen(variable)
@@ -64,7 +66,7 @@ def states() -> Path:
 
 
 def state(lab: str) -> Path:
-    """The state of one lab: kubeconfig and what has been proved. Only its owner may read it."""
+    """The folder with the state of one lab: kubeconfig and what has been proved. Only its owner can read it."""
     ownership.make(states(), mode=0o700)
     folder = ownership.make(states() / lab, mode=0o700)
     folder.chmod(0o700)
@@ -72,7 +74,7 @@ def state(lab: str) -> Path:
 
 
 def written() -> list[Path]:
-    """What stackbook has in the folders of runs and of states: other things may lie there as well."""
+    """The files of stackbook in the folders of runs and states, which may also hold other files."""
     made = [path for path in _inside(runs()) if _RUN.fullmatch(path.name)]
     made += [programs()] if programs().is_dir() else []
     for lock in _inside(states()):
@@ -82,12 +84,12 @@ def written() -> list[Path]:
 
 
 def programs() -> Path:
-    """Under sudo, where programs that run as root keep their own settings and caches: nothing of root's comes into the user's HOME."""
+    """Where programs that run as root under sudo keep their settings and caches, instead of the user's HOME."""
     return states() / ".programs"
 
 
 def spare_home() -> None:
-    """Under sudo, have IPython, Jupyter and matplotlib of this process and its children write below `programs`."""
+    """Under sudo, make IPython, Jupyter and matplotlib write below `programs`, in this process and its children."""
     if ownership.user() is None:
         return
     ownership.make(states(), mode=0o700)

@@ -1,6 +1,6 @@
-"""Files for their owner alone: keys, tokens, passwords, kubeconfigs. Whatever the umask is, nobody else can ever open them.
+"""Files that only their owner can open, whatever the umask: keys, tokens, passwords, kubeconfigs.
 
-A mode that is set afterwards comes too late: whoever opened the file before reads it all the same.
+Setting the mode afterwards is too late: whoever opened the file before can still read it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from stackbook.core.redact import Secret
 
 
 def folder(path: Path) -> Path:
-    """Make a folder, and each above it that is missing, with mode 0700; those that are there stay as they are."""
+    """Create a folder and its missing parents with mode 0700; existing folders stay as they are."""
     for each in (*reversed(path.parents), path):
         if not each.exists():
             each.mkdir(mode=0o700, exist_ok=True)
@@ -20,9 +20,9 @@ def folder(path: Path) -> Path:
 
 
 def write(path: Path, text: str | Secret) -> Path:
-    """Write a file of mode 0600 in one step: a reader sees the old one or the new one, never half of it.
+    """Write a file with mode 0600 in one step: a reader sees the old file or the new one, never a part of it.
 
-    What stands there under the temporary name, even a link, is removed and not written to.
+    If the temporary name already exists, even as a link, it is removed and not written to.
     """
     folder(path.parent)
     new = path.with_name(f"{path.name}.new")

@@ -1,4 +1,4 @@
-"""What a long download or build says while it runs, and how that reaches a terminal or a log."""
+"""Progress of long downloads and builds, and how it gets to a terminal or a log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Progress:
     """One moment of one job.
 
     Attributes:
-        job: what is being had, e.g. `go:kubernetes` or `machine-rootfs`.
+        job: what is being fetched or built, e.g. `go:kubernetes` or `machine-rootfs`.
         phase: `download`, `build`, `assemble`, `verify`, `wait`, `done` or `note`.
         done: how much is done, in `unit`.
         total: how much there is, in `unit`; 0 when unknown.
@@ -35,14 +35,14 @@ class Progress:
     message: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """For the record that other processes read."""
+        """As data, for the record that other processes read."""
         return asdict(self)
 
     def __str__(self) -> str:
         return self.line()
 
     def line(self) -> str:
-        """The moment in one line.
+        """The progress in one line.
 
         >>> Progress("istioctl", "download", done=5e6, total=1e7, unit="bytes", seconds=2, remaining=2).line()
         'istioctl: downloading, 5 of 10 MB, 2 s, about 2 s more'
@@ -87,7 +87,7 @@ Report = Callable[[Progress], None]
 
 
 def quiet(_: Progress) -> None:
-    """A report that says nothing."""
+    """A report that prints nothing."""
 
 
 class ConsoleReport:
@@ -101,7 +101,7 @@ class ConsoleReport:
         self._lock = threading.Lock()
 
     def __call__(self, progress: Progress) -> None:
-        """Show it, or not if something was shown just now."""
+        """Show progress, unless the last line was shown a moment ago."""
         lasting = progress.phase in ("note", "done")
         now = time.monotonic()
         with self._lock:

@@ -12,8 +12,8 @@ from stackbook.core.redact import MASK, Secret, redact
 class Result:
     """What a command did. `seconds` is wall time; output is text with undecodable bytes replaced.
 
-    Of a command whose output holds a secret, `stdout` and `stderr` are `***` wherever the Result goes: to an observer, into an
-    error, onto a page. Only `reveal` has what it printed.
+    If the output of a command holds a secret, `stdout` and `stderr` are `***` wherever the Result goes: to an observer,
+    into an error, onto a page. Only `reveal` returns what the command printed.
     """
 
     argv: tuple[str, ...]
@@ -31,7 +31,7 @@ class Result:
 
     @property
     def command(self) -> str:
-        """The command as it could be pasted into a shell, secrets masked."""
+        """The command, ready to paste into a shell, with secrets masked."""
         return redact(shlex.join(self.argv))
 
     @property
@@ -40,13 +40,13 @@ class Result:
         return [line for line in self.stdout.splitlines() if line.strip()]
 
     def hide(self) -> Result:
-        """The same with what the command said put out of sight."""
+        """The same Result with its output hidden."""
         if self.hidden is not None:
             return self
         return replace(self, stdout=MASK, stderr=MASK, hidden=Secret(self.stdout, remember=False))
 
     def reveal(self) -> str:
-        """Its stdout, though it was hidden."""
+        """Its stdout, even if it is hidden."""
         return self.stdout if self.hidden is None else self.hidden.reveal()
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Temporary folders that do not stay, not even those of a kernel that was killed: the next one takes them away."""
+"""Temporary folders that are always removed: those of a killed kernel by the next one."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from stackbook.core.locks import born
 
 @contextlib.contextmanager
 def folder(name: str, base: Path | None = None) -> Iterator[Path]:
-    """A temporary folder while the block runs; only its owner may read it.
+    """A temporary folder that exists while the block runs; only its owner can read it.
 
     Args:
-        name: what it is for, in letters.
-        base: the folder that it is made in; the user's one for temporary files when None.
+        name: what it is for, only letters.
+        base: the folder to create it in; None for the user's temporary folder.
     """
     sweep(name, base)
     prefix = f"stackbook-{name}-{os.getpid()}-{born(os.getpid())}-"
@@ -32,11 +32,11 @@ def folder(name: str, base: Path | None = None) -> Iterator[Path]:
 
 @functools.cache
 def of_this_process(name: str, base: Path | None = None) -> Path:
-    """A temporary folder until this process ends, the same at each call; only its owner may read it.
+    """A temporary folder that exists until this process ends, the same on each call; only its owner can read it.
 
     Args:
-        name: what it is for, in letters.
-        base: as `folder`.
+        name: what it is for, only letters.
+        base: see `folder`.
     """
     scope = contextlib.ExitStack()
     made = scope.enter_context(folder(name, base))
@@ -45,9 +45,9 @@ def of_this_process(name: str, base: Path | None = None) -> Path:
 
 
 def sweep(name: str, base: Path | None = None) -> list[str]:
-    """Remove the folders of that name whose process has ended; returns their names.
+    """Remove the folders with this name whose process has ended; returns their names.
 
-    A name has the number of its process and when that was started: the kernel gives the numbers to others.
+    A folder name contains the number of its process and its start time, because the kernel reuses numbers.
     """
     gone = []
     for path in (base or Path(tempfile.gettempdir())).glob(f"stackbook-{name}-*-*"):

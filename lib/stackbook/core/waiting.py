@@ -1,4 +1,4 @@
-"""Waiting for something, always with a deadline, and with a reason when it does not happen."""
+"""Waiting for a condition, always with a deadline, and with a reason when it is not met."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ T = TypeVar("T")
 
 
 def pause(seconds: float) -> None:
-    """Wait for `seconds`; an interrupt ends it at once."""
+    """Wait for `seconds`; an interrupt ends the wait at once."""
     threading.Event().wait(seconds)
 
 
 @contextmanager
 def beside(work: Callable[[threading.Event], None], *, name: str, timeout: float = 20.0) -> Iterator[None]:
-    """Have `work` run in a thread of its own while the block runs; the event that it is given says when to end.
+    """Run `work` in its own thread while the block runs; its argument is an event that says when to stop.
 
     Args:
         work: looks at the event (`event.wait(seconds)` to pause) and returns soon after it is set.
-        name: the thread's.
-        timeout: seconds that its end is waited for.
+        name: name of the thread.
+        timeout: how many seconds to wait for its end.
     """
     ended = threading.Event()
     thread = threading.Thread(target=work, args=(ended,), name=name, daemon=True)
@@ -47,11 +47,11 @@ def until(
     cause: Callable[[], str] | None = None,
     tolerate: tuple[type[BaseException], ...] = (),
 ) -> T:
-    """Call `check` until it returns something true, and return that.
+    """Call `check` until it returns a true value, and return that value.
 
     Args:
         check: returns a true value when done; raising anything not in `tolerate` ends the wait at once.
-        what: the condition in words, for the error.
+        what: the condition, as it follows "waiting for" in the error ("k8s-node1 to boot").
         timeout: deadline in seconds.
         every: pause between two checks, in seconds.
         last: says what is seen now; asked only when the deadline has passed.
@@ -81,10 +81,10 @@ def until(
 
 
 def _ask(question: Callable[[], str] | None) -> str:
-    """The answer, or why there is none: a broken diagnosis must not hide the timeout."""
+    """The answer, or why it is missing: a broken diagnosis must not hide the timeout."""
     if question is None:
         return ""
     try:
         return question()
     except StackbookError as error:
-        return f"(could not be looked up: {error.message.splitlines()[0]})"
+        return f"(lookup failed: {error.message.splitlines()[0]})"

@@ -135,7 +135,7 @@ class ImageSources:
         return {str(name): str(reason) for name, reason in decided.items()} if isinstance(decided, dict) else {}
 
     def _remember(self, set_name: str, reason: str) -> None:
-        with Lock(self._memory.with_suffix(".lock")).held(what=f"{self._memory.name} is free", timeout=10):
+        with Lock(self._memory.with_suffix(".lock")).held(what=f"{self._memory.name} to be free", timeout=10):
             data = {"not_pulled_because": {**self._known(), set_name: reason}}
             new = self._memory.with_suffix(".new")
             new.write_text(json.dumps(data, indent=1), encoding="utf-8")

@@ -65,9 +65,9 @@ def turn(
     queue = Lock(main.path.with_suffix(".next"))
     with contextlib.ExitStack() as stack:
         with queue.held(
-            what=f"{of} is free", timeout=timeout, waiting=waiting, who=who, since=time.strftime("%H:%M:%S")
+            what=f"{of} to be free", timeout=timeout, waiting=waiting, who=who, since=time.strftime("%H:%M:%S")
         ):
-            held = stack.enter_context(main.held(what=f"{of} is free", timeout=timeout, waiting=waiting))
+            held = stack.enter_context(main.held(what=f"{of} to be free", timeout=timeout, waiting=waiting))
         held.note(who=who, since=time.strftime("%H:%M:%S"))
         depths[main.path] = 1
         try:

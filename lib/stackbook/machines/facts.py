@@ -1,4 +1,4 @@
-r"""A Fact reads one thing of a machine: a command and a pure parser.
+r"""A Fact reads one thing from a machine: it has a command and a pure parser.
 
 >>> parse_key_values("a = 1\\nb=2\\n")
 {'a': '1', 'b': '2'}
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class FactUnreadable(StackbookError):
-    """The command ran, and its output is not what its manual says."""
+    """The command ran, but its output could not be parsed."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Fact(Generic[T]):
     Args:
         name: what it is, for messages.
         argv: the command.
-        parse: makes the value from stdout; pure.
-        absent: exit statuses that mean "there is none"; then `missing` is the value.
+        parse: pure function that parses stdout.
+        absent: exit statuses that mean "does not exist"; then the value is `missing`.
         missing: see `absent`.
     """
 
@@ -56,7 +56,7 @@ class Fact(Generic[T]):
             return self.parse(result.stdout)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
             raise FactUnreadable(
-                f"{self.name} of {host.name} cannot be read from the output of {result.command}: {error}"
+                f"cannot read the {self.name} of {host.name} from the output of {result.command}: {error}"
             ) from error
 
 
@@ -73,7 +73,7 @@ class Interface:
 
 
 def parse_key_values(text: str) -> dict[str, str]:
-    """Lines `key = value` or `key=value`, as sysctl, os-release and subnet.env print them; quotes are taken off."""
+    """Parse lines `key = value` or `key=value` (sysctl, os-release, subnet.env); removes quotes."""
     pairs = (line.partition("=") for line in text.splitlines() if "=" in line and not line.lstrip().startswith("#"))
     return {key.strip(): value.strip().strip("\"'") for key, _, value in pairs}
 
@@ -120,14 +120,14 @@ def parse_hosts(text: str) -> dict[str, str]:
 
 
 def parse_json(text: str) -> Any:
-    """JSON, or an empty list for no output (which iproute2 prints for "none")."""
+    """Parse JSON; no output gives an empty list, as iproute2 prints nothing for "none"."""
     return json.loads(text) if text.strip() else []
 
 
 def _strip(text: str) -> str:
     value = text.strip()
     if not value:
-        raise ValueError("it is empty")
+        raise ValueError("the output is empty")
     return value
 
 
@@ -156,12 +156,12 @@ SUBNET_ENV: Fact[dict[str, str]] = Fact(
 
 
 def sysctl(key: str) -> Fact[str]:
-    """A kernel parameter; empty when this kernel does not have it."""
+    """A kernel parameter; empty if this kernel does not have it."""
     return Fact(f"sysctl {key}", ("sysctl", "-n", key), str.strip, absent=(1, 255), missing="")
 
 
 def text_file(path: str) -> Fact[str]:
-    """The text of a file; empty when there is none."""
+    """The text of a file; empty if it does not exist."""
     return Fact(path, ("cat", path), str, absent=(1,), missing="")
 
 
@@ -176,7 +176,7 @@ def unit_state(unit: str) -> Fact[tuple[str, str]]:
 
 
 def executable(name: str) -> Fact[str]:
-    """The path of a program; empty when it is not installed."""
+    """The path of a program; empty if it is not installed."""
     return Fact(
         f"program {name}", ("sh", "-c", 'command -v "$1"', "which", name), str.strip, absent=(1, 127), missing=""
     )

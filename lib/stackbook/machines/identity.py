@@ -1,4 +1,4 @@
-"""What tells machines apart, and what happens when they cannot be told apart."""
+"""What distinguishes machines, and how to find two that are the same."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stackbook.machines.transports import Host
 
 @dataclass(frozen=True)
 class Identity:
-    """What kubeadm's guide asks to be unique for each node, and the machine's address."""
+    """What must be unique for each node according to kubeadm's guide, and the machine's address."""
 
     machine: str
     hostname: str
@@ -25,7 +25,7 @@ class Identity:
 
 
 def identity(name: str, host: Host) -> Identity:
-    """The identity of one machine; the interface is the one that the default route uses."""
+    """The identity of one machine; MAC and address are those of the interface of the default route."""
     routes = facts.ROUTES.read(host)
     device = next((r["dev"] for r in routes if r.get("dst") == "default"), "")
     interfaces = {i.name: i for i in facts.INTERFACES.read(host)}
@@ -46,7 +46,7 @@ def identities(machines: Mapping[str, Host]) -> list[Identity]:
 
 
 def twins(found: Sequence[Identity]) -> list[str]:
-    """What two machines share, one sentence each; a value that a machine does not have is shared with nobody.
+    """What machines share, one sentence for each value; missing values do not count.
 
     >>> a = Identity("a", "n", "m1", "", "i1", "10.0.0.1/24"); b = Identity("b", "n", "m2", "", "i2", "10.0.0.2/24")
     >>> twins([a, b])
@@ -63,7 +63,7 @@ def twins(found: Sequence[Identity]) -> list[str]:
 
 
 def own_uuid(lab: str, name: str) -> str:
-    """A product_uuid for a machine that has none of its own: always the same for one lab and name."""
+    """A product_uuid for a machine without its own: always the same for one lab and name."""
     return str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{name}.{lab}.stackbook"))
 
 
@@ -73,9 +73,9 @@ def own_machine_id(lab: str, name: str) -> str:
 
 
 def product_uuid(value: str) -> Operation:
-    """The machine shows this product_uuid: a container sees its host's, so a file is mounted over it.
+    """Set the product_uuid that the machine shows. A container sees its host's, so a file is mounted over it.
 
-    A unit does the same again at every start of the machine.
+    A systemd unit repeats this at every start of the machine.
     """
     unit = f"""\
 [Unit]

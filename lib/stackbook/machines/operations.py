@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Command:
-    """One change: a command, or a file to be written (`path` with `text`)."""
+    """One change: a command, or a file to write (`path` with `text`)."""
 
     argv: tuple[str, ...] = ()
     path: str = ""
@@ -41,15 +41,15 @@ def command(*argv: str, stdin: str | None = None, timeout: float = 120.0) -> Com
 
 
 def pending(host: Host, operation: Operation) -> list[Command]:
-    """The commands still needed; nothing is changed."""
+    """The commands that are still needed; changes nothing."""
     return list(operation(host))
 
 
 def apply(host: Host, operation: Operation, *, step: Step | None = None) -> list[Command]:
-    """Run the commands still needed, in order; counts them as changes of the step.
+    """Run the commands that are still needed, in order, and count them as changes of the step.
 
     Raises:
-        CommandFailed: one of them failed; those before it have been done.
+        CommandFailed: a command failed; those before it have run.
     """
     done = []
     for item in operation(host):
@@ -64,7 +64,7 @@ def apply(host: Host, operation: Operation, *, step: Step | None = None) -> list
 
 
 def file(path: str, text: str, *, mode: int = 0o644) -> Operation:
-    """The file has exactly this text."""
+    """Give a file exactly this text."""
 
     def operation(host: Host) -> Iterator[Command]:
         if facts.text_file(path).read(host) != text:
@@ -74,7 +74,7 @@ def file(path: str, text: str, *, mode: int = 0o644) -> Operation:
 
 
 def hostname(name: str) -> Operation:
-    """The machine's host name, now and after a restart."""
+    """Set the machine's host name, now and after a restart."""
 
     def operation(host: Host) -> Iterator[Command]:
         if facts.text_file("/etc/hostname").read(host).strip() != name:
@@ -87,7 +87,7 @@ def hostname(name: str) -> Operation:
 
 
 def hosts_table(names: Mapping[str, str]) -> Operation:
-    """/etc/hosts has these names (name → address); other lines stay."""
+    """Add these names to /etc/hosts (name → address); other lines stay."""
 
     def operation(host: Host) -> Iterator[Command]:
         known = facts.HOSTS.read(host)
@@ -104,11 +104,11 @@ def hosts_table(names: Mapping[str, str]) -> Operation:
 
 
 def packages(names: Sequence[str], *, unless: Mapping[str, str] | None = None) -> Operation:
-    """Debian packages are installed.
+    """Install Debian packages.
 
     Args:
-        names: of the packages.
-        unless: package → program: where the machine has the program from elsewhere, the package is left out.
+        names: names of the packages.
+        unless: package → program: if the machine already has the program, the package is not installed.
     """
 
     def operation(host: Host) -> Iterator[Command]:
@@ -136,7 +136,7 @@ def packages(names: Sequence[str], *, unless: Mapping[str, str] | None = None) -
 
 
 def sysctls(values: Mapping[str, str], *, path: str = "/etc/sysctl.d/k8s.conf") -> Operation:
-    """Kernel parameters, now and after a restart; those that this kernel lacks are left out."""
+    """Set kernel parameters, now and after a restart; skips those that this kernel does not have."""
 
     def operation(host: Host) -> Iterator[Command]:
         present = {key: value for key, value in values.items() if facts.sysctl(key).read(host) != ""}
@@ -149,7 +149,7 @@ def sysctls(values: Mapping[str, str], *, path: str = "/etc/sysctl.d/k8s.conf") 
 
 
 def modules(names: Sequence[str], *, path: str = "/etc/modules-load.d/k8s.conf") -> Operation:
-    """Kernel modules are loaded now and at every start; a kernel that has them built in, or cannot load any, is left alone."""
+    """Load kernel modules, now and at every start, unless the kernel has them built in or cannot load them."""
 
     def operation(host: Host) -> Iterator[Command]:
         yield from file(path, "".join(f"{name}\n" for name in names))(host)
@@ -164,7 +164,7 @@ def modules(names: Sequence[str], *, path: str = "/etc/modules-load.d/k8s.conf")
 
 
 def swap_off() -> Operation:
-    """No swap, now and after a restart: active devices are switched off, swap lines in /etc/fstab commented out."""
+    """Disable swap, now and after a restart: runs swapoff, and comments out the swap lines in /etc/fstab."""
 
     def operation(host: Host) -> Iterator[Command]:
         table = facts.text_file("/etc/fstab").read(host)
@@ -178,7 +178,7 @@ def swap_off() -> Operation:
 
 
 def comment_swap(table: str) -> str:
-    r"""An fstab with its swap lines, and only those, commented out.
+    r"""An fstab with only its swap lines commented out.
 
     >>> comment_swap("/swapfile none swap sw 0 0\\n/dev/sda1 / ext4 defaults 0 1\\n")
     '#/swapfile none swap sw 0 0\\n/dev/sda1 / ext4 defaults 0 1\\n'
@@ -187,7 +187,7 @@ def comment_swap(table: str) -> str:
 
 
 def unit(name: str, *, active: bool = True, enabled: bool = True) -> Operation:
-    """A systemd unit is active (or not) and enabled (or not)."""
+    """Start or stop a systemd unit, and enable or disable it."""
 
     def operation(host: Host) -> Iterator[Command]:
         state, at_boot = facts.unit_state(name).read(host)
@@ -200,7 +200,7 @@ def unit(name: str, *, active: bool = True, enabled: bool = True) -> Operation:
 
 
 def machine_id(value: str) -> Operation:
-    """/etc/machine-id has this value (32 hexadecimal digits)."""
+    """Set /etc/machine-id to this value (32 hexadecimal digits)."""
 
     def operation(host: Host) -> Iterator[Command]:
         if facts.MACHINE_ID.read(host) != value:

@@ -1,4 +1,4 @@
-"""The backend of `Host` for machines that are reached by OpenSSH."""
+"""The backend of `Host` for machines reached by OpenSSH."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class SSHHost(RunningHost):
         address: host name or IP address.
         user: login name.
         port: TCP port.
-        key: path of a private key, or None for the agent's and the default ones.
-        known_hosts: file of accepted host keys; a key that changed is refused.
+        key: path of a private key, or None for the agent's and the default keys.
+        known_hosts: file of accepted host keys; ssh refuses a changed key.
     """
 
     address: str = ""

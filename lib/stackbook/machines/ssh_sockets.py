@@ -1,7 +1,8 @@
-"""Where OpenSSH's connections that are shared by commands have their sockets: in a folder that nobody else gets into.
+"""The folder for the sockets of OpenSSH's shared connections, which no other user can enter.
 
-Whoever may connect to such a socket runs commands on the machine without a key (ssh_config(5), ControlPath). So each process
-has a folder of its own, made by mkdtemp(3) with mode 0700; at its end its connections are closed and the folder goes.
+Whoever can connect to such a socket can run commands on the machine without a key (ssh_config(5), ControlPath). So each
+process has its own folder, created by mkdtemp(3) with mode 0700. When the process ends, it closes its connections and
+removes the folder.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ def path(who: str) -> Path:
     """The socket for connections to a machine as a user, with a key and known hosts: all that is in `who`.
 
     Raises:
-        InputError: there is no folder for it into which nobody else gets.
+        InputError: no folder is safe from other users.
     """
     folder = _folder()
     if wrong := _foreign(folder):
         raise InputError(
-            f"SSH's sockets cannot lie in {folder}: {wrong}", fix="remove it, and set TMPDIR to a folder of your own"
+            f"cannot put the sockets of SSH into {folder}: {wrong}",
+            fix="remove it, and set TMPDIR to a folder of your own",
         )
     return folder / hashlib.sha256(who.encode()).hexdigest()[:_LETTERS]
 
@@ -52,15 +54,15 @@ def _folder() -> Path:
         if len(os.fsencode(made)) + 1 + _LETTERS + _SSH_ADDS <= _LONGEST:
             atexit.register(_hang_up, made)
             return made
-        refused.append(f"{base}: its name is too long for a socket")
+        refused.append(f"{base}: the path of a socket in it would be too long")
     raise InputError(
-        f"there is no safe folder for SSH's sockets ({'; '.join(refused)})",
+        f"no folder is safe for the sockets of SSH ({'; '.join(refused)})",
         fix="set TMPDIR to a folder of your own, mode 700",
     )
 
 
 def bases() -> Iterator[Path]:
-    """Where the folder may be made, best first: what belongs to another user (under sudo) is left out."""
+    """Where to create the folder, best first; skips folders of another user (under sudo)."""
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or "/nonexistent")
     if not _foreign(runtime):
         yield runtime
@@ -68,22 +70,22 @@ def bases() -> Iterator[Path]:
 
 
 def _foreign(folder: Path) -> str:
-    """Why a folder is not this user's alone; empty when it is."""
+    """Why other users can enter a folder; empty if they cannot."""
     try:
         seen = folder.lstat()
     except OSError as error:
         return str(error.strerror)
     if stat.S_ISLNK(seen.st_mode):
-        return "it is a link"
+        return "it is a symbolic link"
     if not stat.S_ISDIR(seen.st_mode):
-        return "it is no folder"
+        return "it is not a folder"
     if seen.st_uid != os.geteuid():
         return f"it belongs to the user id {seen.st_uid}"
-    return f"its mode is {stat.S_IMODE(seen.st_mode):o}, so others get into it" if seen.st_mode & 0o077 else ""
+    return f"its mode is {stat.S_IMODE(seen.st_mode):o}, so other users can enter it" if seen.st_mode & 0o077 else ""
 
 
 def _reachable(base: Path) -> str:
-    """Why somebody else could put another folder in the place of one made here; empty when nobody can."""
+    """Why another user could replace a folder created here; empty if nobody can."""
     try:
         real = base.resolve(strict=True)
     except OSError as error:
@@ -93,12 +95,12 @@ def _reachable(base: Path) -> str:
         if seen.st_uid not in (0, os.geteuid()):
             return f"{folder} belongs to the user id {seen.st_uid}"
         if seen.st_mode & 0o022 and not seen.st_mode & stat.S_ISVTX:
-            return f"{folder} can be written by others"
+            return f"{folder} is writable by other users"
     return ""
 
 
 def _hang_up(folder: Path) -> None:
-    """End the connections whose sockets lie in a folder."""
+    """Close the connections whose sockets are in a folder."""
     for socket in folder.glob("*"):
         # With the socket named, the machine's name is asked for and not looked at.
         argv = ["ssh", "-F", "none", "-o", f"ControlPath={socket}", "-O", "exit", "stackbook"]

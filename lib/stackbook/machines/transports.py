@@ -1,7 +1,7 @@
-"""A Host runs a command and moves a file.
+"""A Host runs commands and copies files.
 
-Three things are told apart: a machine that cannot be reached (`TransportError`), a command that fails
-(`CommandFailed`), and a negative answer (`check=False` and a look at `Result.rc`).
+It distinguishes three outcomes: the machine cannot be reached (`TransportError`), the command fails (`CommandFailed`),
+or the answer is negative (`check=False`, then look at `Result.rc`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stackbook.core.results import Result
 
 Observer = Callable[[Result], None]
 Text = str | Secret
-"""What goes to a machine by standard input; as a Secret it shows itself in no traceback on its way."""
+"""Standard input for a command; a Secret does not show in tracebacks."""
 _PROC = Path("/proc")
 
 
@@ -45,15 +45,16 @@ class Host(Protocol):
         """Run `argv` and return what it did.
 
         Args:
-            argv: the command, never parsed by a shell. No secret goes there, nor into `env`, as `ps` shows both.
+            argv: the command, never parsed by a shell. Put no secret here or into `env`, because `ps` shows both.
             check: raise CommandFailed when the exit status is not 0.
-            stdin: text for its standard input: the way for a secret.
-            timeout: deadline in seconds; the command is ended when it passes.
+            stdin: text for its standard input; use this for secrets.
+            timeout: deadline in seconds, after which the command is stopped.
             env: variables to add to the environment.
-            secret: its output holds a secret: the Result, records and errors have `***`, and `Result.reveal` the output.
+            secret: its output holds a secret: the Result, records and errors show `***`; `Result.reveal` returns the
+                output.
 
         Raises:
-            TypeError: a Secret is among the words.
+            TypeError: an argument is a Secret.
             TransportError: the machine could not be reached.
             CommandFailed: the command failed and `check` is set.
             WaitTimeout: the deadline passed.
@@ -63,7 +64,7 @@ class Host(Protocol):
         """The text of a file; CommandFailed when it cannot be read."""
 
     def write(self, path: str, text: Text, *, mode: int = 0o644) -> None:
-        """Put `text` into the file, in one step, with these permissions."""
+        """Write `text` to the file, in one step, with these permissions."""
 
     def put(self, local: Path, remote: str, *, mode: int | None = None) -> None:
         """Copy a local file to the machine."""
@@ -71,20 +72,20 @@ class Host(Protocol):
 
 @dataclass
 class RunningHost:
-    """What all backends share: timing, records, and files by way of `run`."""
+    """What all backends share: timing, records, and files through `run`."""
 
     name: str = "local"
     observers: list[Observer] = field(default_factory=list)
 
     def _argv(self, argv: Sequence[str], env: Mapping[str, str], stdin: bool) -> list[str]:
-        raise AssertionError("each backend says how a command reaches it")
+        raise AssertionError("each backend defines how to run a command")
 
     def _environment(self, env: Mapping[str, str]) -> dict[str, str] | None:
-        """The environment of the process on this host; None for this one's own."""
+        """The environment of the process on this host; None to inherit."""
         return None
 
     def _transport_failed(self, result: Result) -> str:
-        """Why the transport failed, or an empty string when the command itself answered."""
+        """Why the transport failed; empty if the command itself ran."""
         return ""
 
     def run(
@@ -100,7 +101,9 @@ class RunningHost:
         """See `Host.run`."""
         for word in (*argv, *(env or {}).values()):
             if not isinstance(word, str):
-                raise TypeError(f"a word of a command is a {type(word).__name__}: a secret goes by its standard input")
+                raise TypeError(
+                    f"an argument of the command is a {type(word).__name__}, not a str: pass a secret by standard input"
+                )
         result, late = self._execute(argv, stdin=stdin, timeout=timeout, env=env or {})
         failed = self._transport_failed(result)
         if secret:  # from here on nothing has its output: no error, no observer, no variable that a traceback shows
@@ -117,15 +120,18 @@ class RunningHost:
         return result
 
     def _why(self) -> str:
-        """What is wrong with the transport, by another command: what the first one printed may hold its secret."""
+        """Ask why the transport failed with another command, because the output of the first one may hold a secret."""
         with contextlib.suppress(WaitTimeout):
-            return self._transport_failed(self._execute(["true"], stdin=None, timeout=30, env={})[0]) or "it was lost"
+            return (
+                self._transport_failed(self._execute(["true"], stdin=None, timeout=30, env={})[0])
+                or "the connection was lost"
+            )
         return "it does not answer"
 
     def _execute(
         self, argv: Sequence[str], *, stdin: Text | None, timeout: float, env: Mapping[str, str]
     ) -> tuple[Result, bool]:
-        """What the command did, and whether the deadline ended it."""
+        """What the command did, and whether it was stopped at the deadline."""
         full = self._argv(argv, env, stdin is not None)
         start = time.monotonic()
         try:
@@ -173,7 +179,7 @@ class RunningHost:
 
     def put(self, local: Path, remote: str, *, mode: int | None = None) -> None:
         """See `Host.put`."""
-        raise AssertionError("each backend says how a file reaches it")
+        raise AssertionError("each backend defines how to copy a file")
 
 
 def _plain(text: Text) -> str:
@@ -181,7 +187,7 @@ def _plain(text: Text) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
-    """End a child and everything it started; returns what it had printed."""
+    """Stop a child process and everything it started; returns its output."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, number)
@@ -215,15 +221,15 @@ class LocalHost(RunningHost):
 
 @dataclass
 class ContainerHost(RunningHost):
-    """A machine that is a container of podman's, entered by its namespaces.
+    """A machine in a podman container, entered through its namespaces.
 
-    `podman exec` takes a quarter of a second for each command; entering the namespaces of the machine's first process with
-    nsenter(1) takes a few milliseconds, and a chapter runs hundreds of commands.
+    `podman exec` takes a quarter of a second for each command. nsenter(1) into the namespaces of the machine's first
+    process takes a few milliseconds, and a chapter runs hundreds of commands.
 
     Args:
         container: name of the container.
         podman: podman with its global flags.
-        shared: folders of this host that the machine sees, as (here, there); files below them are not copied over the wire.
+        shared: folders of this host that the machine has mounted, as (here, there); files in them need no copy.
     """
 
     container: str = ""
@@ -232,10 +238,10 @@ class ContainerHost(RunningHost):
     _first: tuple[int, str] = (0, "")
 
     def _pid(self) -> int:
-        """The machine's first process, looked up again when the one known has ended.
+        """The machine's first process; looks it up again if the known one has ended.
 
         Raises:
-            TransportError: the machine does not run.
+            TransportError: the machine is not running.
         """
         pid, since = self._first
         if pid and born(pid) == since:
@@ -245,18 +251,18 @@ class ContainerHost(RunningHost):
         number, _, container = answer.stdout.strip().partition(" ")
         if answer.returncode or not number.isdigit() or number == "0":
             said = answer.stderr.strip().splitlines()
-            raise TransportError(f"{self.name} could not be reached: {said[-1] if said else 'it does not run'}")
+            raise TransportError(f"{self.name} could not be reached: {said[-1] if said else 'it is not running'}")
         pid = int(number)
         if not belongs(pid, container):
             raise TransportError(
-                f"{self.name} could not be reached: podman believes that it runs, but its first process has gone",
-                fix="stackbook run, which starts it again",
+                f"{self.name} could not be reached: podman reports it as running, but its first process is gone",
+                fix="start it again with `stackbook run`",
             )
         self._first = (pid, born(pid))
         return pid
 
     def alive(self) -> bool:
-        """Whether the first process that was known still runs; asks nobody."""
+        """Whether the known first process still runs; does not ask podman."""
         return bool(self._first[0]) and born(self._first[0]) == self._first[1]
 
     def _argv(self, argv: Sequence[str], env: Mapping[str, str], stdin: bool) -> list[str]:
@@ -285,10 +291,11 @@ class ContainerHost(RunningHost):
 
 
 def belongs(pid: int, container: str) -> bool:
-    """Whether a process lives and is of this container, going by its control groups, which podman names by the full id.
+    """Whether a process lives and belongs to this container: podman puts the container's id into its control groups.
 
-    What podman says is what it last wrote down. On a host that was put back from a snapshot, or lost its power with /run on
-    a disk, it says "running" of a container whose processes have gone; the number may by then be any other process of this host.
+    podman reports what it last saved. After a host is restored from a snapshot, or loses power with /run on a disk,
+    podman reports a container as running although its processes are gone; their numbers may belong to other processes
+    by then.
     """
     try:
         return bool(container) and container in (_PROC / str(pid) / "cgroup").read_text(encoding="utf-8")

@@ -58,7 +58,7 @@ def open_gateway(lab: Lab) -> int:
     changed = lab.kube.apply(render("bookinfo-gateway.yaml"))
     until(
         lambda: page(lab).ok,
-        what="the product page opens through the ingress gateway",
+        what="the product page to open through the ingress gateway",
         timeout=60,
         every=0.3,
         last=lambda: page(lab).stderr.strip()[-200:] or "an HTTP error",

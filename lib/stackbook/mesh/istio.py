@@ -101,7 +101,7 @@ def wait_installed(kube: Kube, wanted: tuple[str, ...] = COMPONENTS, *, timeout:
 
     until(
         done,
-        what=f"Istio's components are available: {', '.join(wanted)}",
+        what=f"Istio's components to be available: {', '.join(wanted)}",
         timeout=timeout,
         every=0.5,
         last=lambda: ", ".join(f"{n}: {'available' if ok else 'not available'}" for n, ok in components(kube).items()),

@@ -170,7 +170,7 @@ def complete(fetch: Callable[[], Lines], *, wanted: Mapping[str, int], timeout: 
         return all(count >= wanted[s] for counts in have().values() for s, count in counts.items())
 
     with contextlib.suppress(WaitTimeout):
-        until(enough, what="every witness has told all", timeout=timeout, every=1.0, last=lambda: str(have()))
+        until(enough, what="every witness to report everything", timeout=timeout, every=1.0, last=lambda: str(have()))
     return found
 
 

@@ -260,7 +260,7 @@ class Flow:
             return now - start >= count
 
         until(
-            enough, what=f"{count} more requests answered", timeout=self._longest, every=0.1,
+            enough, what=f"{count} more requests to be answered", timeout=self._longest, every=0.1,
             last=lambda: f"{now - start} were",
         )  # fmt: skip
 
@@ -272,7 +272,7 @@ class Flow:
                 self._source.run("stop", self._ids, timeout=20)
             return not self.running
 
-        until(ended, what="traffic ended", timeout=self._longest, every=0.2)
+        until(ended, what="the traffic to end", timeout=self._longest, every=0.2)
 
     def frame(self) -> pd.DataFrame:
         """The table of `send`, once it has ended."""

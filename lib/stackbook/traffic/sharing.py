@@ -61,7 +61,9 @@ def _users(lab: Lab) -> Iterator[Held]:
 
     Whether somebody has it alone is asked within a turn only, so there it can always be shared.
     """
-    with Lock(lab.state / "bench.users").held(what="the test bed can be shared", timeout=10, shared=True) as users:
+    with Lock(lab.state / "bench.users").held(
+        what="the test bed to be free for sharing", timeout=10, shared=True
+    ) as users:
         yield users
 
 

@@ -135,7 +135,7 @@ class Testbed:
             return bool((found["flags"] != "").all())
 
         with contextlib.suppress(WaitTimeout):
-            until(complete, what="each request is in the access log", timeout=8, every=0.3)
+            until(complete, what="each request to be in the access log", timeout=8, every=0.3)
         return found
 
     def passed(self, paths: Sequence[str], pod: str, *, namespace: str = NAMESPACE, wanted: int = 0) -> dict[str, int]:
@@ -152,7 +152,7 @@ class Testbed:
             return counts[paths[-1]] >= wanted
 
         with contextlib.suppress(WaitTimeout):
-            until(complete, what="the requests are in the access log", timeout=5, every=0.3)
+            until(complete, what="the requests to be in the access log", timeout=5, every=0.3)
         return counts
 
     @contextlib.contextmanager
@@ -202,7 +202,7 @@ class Testbed:
             known = envoy_admin.endpoints(self.kube, "load", "outbound|9080||reviews.default.svc.cluster.local")
             return known == wanted
 
-        until(same, what="the sending proxy knows the pods of reviews", timeout=timeout, every=0.2,
+        until(same, what="the sending proxy to know the pods of reviews", timeout=timeout, every=0.2,
               last=lambda: f"it knows {sorted(known)}, there are {sorted(wanted)}")  # fmt: skip
 
     def ask(self, url: str, **headers: str) -> Any:
@@ -244,7 +244,7 @@ def _wait_gone(kube: Kube) -> None:
         items = kube.json("get", "pods", "-n", NAMESPACE, "-l", "app in (load, outside)")["items"]
         return [item["metadata"]["name"] for item in items if "deletionTimestamp" in item["metadata"]]
 
-    until(lambda: not going(), what="the pods of an earlier test bed are gone", timeout=60, every=0.2,
+    until(lambda: not going(), what="the pods of an earlier test bed to be gone", timeout=60, every=0.2,
           last=lambda: ", ".join(going()))  # fmt: skip
 
 

@@ -10,14 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stackbook.app.report import notebooks, records, sections, style, timings
+from markupsafe import Markup
+
+from stackbook.app.report import notebooks, records, sections, timings
+from stackbook.app.report.pages import render
 from stackbook.app.report.records import RunRecord
 from stackbook.core.redact import redact
 
 # Light enough to mail. Pictures that do not fit stay in the chapter's own page.
 MOST_BYTES = 5_000_000
 _MOST_OF_PICTURES = 3_500_000
-_TOO_MANY = "<p>The steps are too many for this page: they are in run.json.</p>"
+_TOO_MANY = Markup("<p>The steps are too many for this page: they are in run.json.</p>")
+_ORDER = ("Chapters", "Timings", "Steps", "Plots", "Errata", "Versions and checksums", "Host, machines, parameters")
 
 
 def write(folder: Path) -> Path:
@@ -29,7 +33,7 @@ def write(folder: Path) -> Path:
     except Exception as error:  # whatever it is, the run that is over has passed or failed without it
         trouble.append(f"the report could not be made: {_said(error)}")
         try:
-            path.write_text(style.page("No report", f"<h1>No report</h1>{_notes(trouble)}"), encoding="utf-8")
+            path.write_text(render("no_report", title="No report", trouble=trouble), encoding="utf-8")
         except OSError as second:
             trouble.append(f"nothing can be written: {_said(second)}")
     for line in trouble:
@@ -83,20 +87,10 @@ def _assemble(
     for budget, detail in ((_MOST_OF_PICTURES, 2), (0, 2), (0, 1), (0, 0)):
         steps = sections.steps(run, timings.usual_steps(earlier), evidence=detail == 2) if detail else _TOO_MANY
         parts = {**common, "Steps": steps, "Plots": _plots(pictures, pages, budget)}
-        order = (
-            "Chapters",
-            "Timings",
-            "Steps",
-            "Plots",
-            "Errata",
-            "Versions and checksums",
-            "Host, machines, parameters",
-        )
-        body = "".join(
-            f'<section><h2 id="{_anchor(name)}">{name}</h2>{parts[name]}</section>' for name in order if parts[name]
-        )
-        links = {name.split(",")[0]: f"#{_anchor(name)}" for name in order if parts[name]}
-        text = style.page(f"stackbook, run of {run.when}", sections.head(run, links) + _notes(trouble) + body)
+        shown = [{"anchor": _anchor(name), "name": name, "body": parts[name]} for name in _ORDER if parts[name]]
+        links = {name.split(",")[0]: f"#{_anchor(name)}" for name in _ORDER if parts[name]}
+        title = f"stackbook, run of {run.when}"
+        text = render("report", title=title, head=sections.head(run, links), trouble=trouble, sections=shown)
         if len(text.encode()) < MOST_BYTES:
             return text
     raise ValueError(f"the page has {len(text.encode())} bytes even without its steps and pictures")
@@ -123,23 +117,22 @@ def _parts(
     return found
 
 
-def _plots(pictures: Sequence[notebooks.Picture], pages: Mapping[str, str], budget: int) -> str:
+def _plots(pictures: Sequence[notebooks.Picture], pages: Mapping[str, str], budget: int) -> Markup:
     """The pictures that fit, first come, first served; links for the others."""
-    parts, left = [], budget
+    plots, left = [], budget
     for picture in pictures:
-        link = f'<a href="{style.e(pages.get(picture.chapter, ""))}">{style.e(picture.chapter)}</a>'
-        if len(picture.data) <= left:
-            left -= len(picture.data)
-            image = f'<img alt="{style.e(picture.alt)}" {picture.least} src="data:image/png;base64,{picture.data}">'
-            image = f'<div class="scroll" tabindex="0">{image}</div>'
-        else:
-            image = "<p>The picture is in the chapter's page.</p>"
-        parts.append(f"<figure>{image}<figcaption>{link}: {style.e(picture.alt)}</figcaption></figure>")
-    return "".join(parts)
-
-
-def _notes(trouble: Sequence[str]) -> str:
-    return "".join(f'<p class="bad" style="white-space:normal">✗ {style.e(line)}</p>' for line in trouble)
+        fits = len(picture.data) <= left
+        left -= len(picture.data) if fits else 0
+        plots.append(
+            {
+                "chapter": picture.chapter,
+                "page": pages.get(picture.chapter, ""),
+                "alt": picture.alt,
+                "least": picture.least,
+                "data": Markup(picture.data) if fits else "",  # base64, in which nothing is to be masked
+            }
+        )
+    return render("plots", plots=plots)
 
 
 def _anchor(name: str) -> str:

@@ -11,19 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stackbook.app import import_patch
-from stackbook.app.report.style import page
-from stackbook.core.redact import redact
+from markupsafe import Markup
 
-_STYLE = """
-.prompt{display:none}.input_area,.output_area pre{margin:.4rem 0}
-.highlight pre{border-left:4px solid #c8c8c8;font-size:14px}
-.output_area pre{background:none;border-left:4px solid #0072B2;padding:.2rem .6rem}.output_html{overflow-x:auto}
-.output_png img,.output_svg svg{max-width:100%;height:auto}.anchor-link{display:none}table{font-size:14px}
-.output_html table{width:auto}.output_html th,.output_html td{overflow-wrap:break-word!important}
-@media (max-width:36rem){.output_png{overflow-x:auto}.output_png img{max-width:none;zoom:.75}}
-.output_stderr pre,.output_error pre{border-left-color:#a33c00}
-"""
+from stackbook.app import import_patch
+from stackbook.app.report.pages import render
+from stackbook.core.redact import redact
 
 
 @dataclass(frozen=True)
@@ -36,13 +28,13 @@ class Picture:
 
     @property
     def least(self) -> str:
-        """The least width at which its text, 12 points at 100 dots per inch, is 12 px high: 0.72 of its own."""
+        """CSS for the least width at which its text, 12 points at 100 dots per inch, is 12 px high: 0.72 of its own."""
         try:
             head = base64.b64decode(self.data[:32], validate=True)
             width = int.from_bytes(head[16:20], "big") if head.startswith(b"\x89PNG") else 0
         except ValueError:
             return ""
-        return f'style="min-width:{min(width, 1600) * 0.72:.0f}px"'
+        return f"min-width:{min(width, 1600) * 0.72:.0f}px"
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -107,7 +99,7 @@ class Exporter:
         from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
 
         self._exporter = HTMLExporter(template_name="basic")  # type: ignore[no-untyped-call]
-        self._style = _STYLE + HtmlFormatter(style="sas").get_style_defs(".highlight")
+        self._highlighting = HtmlFormatter(style="sas").get_style_defs(".highlight")
 
     def export(self, book: dict[str, Any], target: Path, *, beside: Iterable[str]) -> None:
         """Write one notebook as a page; links to the chapters `beside` it lead to their pages."""
@@ -124,7 +116,5 @@ class Exporter:
             return match[0] if re.match(r"(https?:|#)", match[2]) else match[1].rstrip()
 
         body = re.sub(r'(<a\b[^>]*?\s)href="([^"]*)"', link, body)
-        target.write_text(
-            page(target.stem, f'<nav><a href="report.html">Report of the run</a></nav>{body}', style=self._style),
-            encoding="utf-8",
-        )
+        page = render("notebook", title=target.stem, highlighting=Markup(self._highlighting), body=Markup(body))
+        target.write_text(page, encoding="utf-8")

@@ -6,164 +6,151 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
+from stackbook.app.report.pages import render, seconds
 from stackbook.app.report.records import ChapterRecord, RunRecord, StepRecord
-from stackbook.app.report.style import e, outcome, seconds
 
 _LONGEST_REASON = 3000
 _LONGEST_EVIDENCE = 300
 
 
-def head(run: RunRecord, chosen: Mapping[str, str]) -> str:
-    """Title, verdict and what went wrong; `chosen` are links to other places by their text."""
-    steps = [s for c in run.chapters for s in c.steps]
-    counts = ", ".join(
-        f"{n} {e(word)}"
-        for word in dict.fromkeys(c.outcome for c in run.chapters)
-        if (n := sum(c.outcome == word for c in run.chapters))
+def head(run: RunRecord, chosen: Mapping[str, str]) -> Markup:
+    """Title, verdict and what went wrong, the first cause on top; `chosen` are links to other places by their text."""
+    outcomes = [c.outcome for c in run.chapters]
+    return render(
+        "head",
+        when=run.when,
+        passed=run.passed,
+        lab=run.profile.get("lab", "?"),
+        profile=run.profile.get("name", "?"),
+        target=run.profile.get("target", "?"),
+        version=run.version,
+        chapters=len(run.chapters),
+        counts=[f"{outcomes.count(word)} {word}" for word in dict.fromkeys(outcomes)],
+        steps=sum(len(c.steps) for c in run.chapters),
+        changed=sum(c.changed for c in run.chapters),
+        seconds=seconds(run.seconds),
+        links=list(chosen.items()),
+        failures=[_failure(c) for c in run.chapters if not c.passed],
     )
-    profile = run.profile
-    verdict = '<span class="good">✓ passed</span>' if run.passed else '<span class="bad">✗ not passed</span>'
-    links = "".join(f'<a href="{e(target)}">{e(text)}</a>' for text, target in chosen.items())
-    return (
-        f"<h1>Run of {e(run.when)}: {verdict}</h1>"
-        f"<p>Lab <b>{e(profile.get('lab', '?'))}</b>, profile {e(profile.get('name', '?'))}, target "
-        f"{e(profile.get('target', '?'))}; stackbook {e(run.version)}.</p>"
-        f"<p>{len(run.chapters)} chapters ({counts or 'none'}), {len(steps)} steps, "
-        f"{sum(c.changed for c in run.chapters)} changes to the lab, {seconds(run.seconds)}.</p>"
-        f"<nav>{links}</nav>{_trouble(run)}"
-    )
 
 
-def _trouble(run: RunRecord) -> str:
-    """What did not pass, with the first cause on top."""
-    found = [c for c in run.chapters if not c.passed]
-    if not found:
-        return ""
-    parts = []
-    for chapter in found:
-        step = next((s for s in chapter.steps if s.outcome != "passed"), None)
-        reason = chapter.reason or (step.reason if step else "") or "no reason was recorded"
-        where = f", step {e(step.id)}: {e(step.title)}" if step else ""
-        parts.append(
-            f"<h3>{outcome(chapter.outcome)} {e(chapter.id)}{where}</h3><pre>{e(reason[:_LONGEST_REASON])}</pre>"
-        )
-        if step and chapter.outcome == "failed":
-            parts += [_command(c) for c in step.commands[-2:]]
-    return f'<section class="box" aria-label="What did not pass">{"".join(parts)}</section>'
+def _failure(chapter: ChapterRecord) -> dict[str, Any]:
+    step = next((s for s in chapter.steps if s.outcome != "passed"), None)
+    reason = chapter.reason or (step.reason if step else "") or "no reason was recorded"
+    failed = step.commands[-2:] if step and chapter.outcome == "failed" else ()
+    return {
+        "chapter": chapter.id,
+        "outcome": chapter.outcome,
+        "step": step,
+        "reason": reason[:_LONGEST_REASON],
+        "commands": [
+            {
+                "line": f"{command.get('host', '')}: {command.get('command', '')}"[:1000],
+                "status": command.get("rc"),
+                "said": str(command.get("stderr", "")).strip()[-1000:],
+            }
+            for command in failed
+        ],
+    }
 
 
-def _command(data: Mapping[str, Any]) -> str:
-    said = str(data.get("stderr", "")).strip()[-1000:]
-    line = f"{data.get('host', '')}: {data.get('command', '')}"[:1000]
-    return f"<pre>{e(line)}\nstatus {e(data.get('rc'))}{chr(10) if said else ''}{e(said)}</pre>"
-
-
-def chapters(run: RunRecord, pages: Mapping[str, str], earlier: Sequence[RunRecord]) -> str:
+def chapters(run: RunRecord, pages: Mapping[str, str], earlier: Sequence[RunRecord]) -> Markup:
     """The table of chapters; `pages` are links to the executed notebooks by chapter."""
-    rows = []
-    for chapter in run.chapters:
-        passed = sum(s.outcome == "passed" for s in chapter.steps)
-        name = f'<a href="#{e(chapter.id)}">{e(chapter.id)}</a>' if chapter.steps else e(chapter.id)
-        said = chapter.leaves if chapter.passed else _first_line(chapter.reason)
-        link = f'<a href="{e(pages[chapter.id])}">notebook</a>' if chapter.id in pages else _last_page(chapter, earlier)
-        rows.append(
-            f'<tr><td class="word">{name}<td>{outcome(chapter.outcome)}<td class="n">{chapter.seconds:.1f}'
-            f'<td class="n late">{f"{passed} of {len(chapter.steps)}" if chapter.steps else "–"}'
-            f'<td class="n late">{chapter.changed}<td class="late">{e(said)}<td class="word">{link}</tr>'
-        )
-    return (
-        '<div class="wide"><table><thead><tr><th scope="col">chapter<th scope="col">outcome<th scope="col" class="n">seconds'
-        '<th scope="col" class="n late">steps passed<th scope="col" class="n late">changes'
-        f'<th scope="col" class="late">left behind, or why not<th scope="col">executed</thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
+    rows = [
+        {
+            "id": chapter.id,
+            "outcome": chapter.outcome,
+            "seconds": f"{chapter.seconds:.1f}",
+            "passed": sum(s.outcome == "passed" for s in chapter.steps),
+            "steps": len(chapter.steps),
+            "changed": chapter.changed,
+            "said": chapter.leaves if chapter.passed else _first_line(chapter.reason),
+            "page": pages.get(chapter.id),
+            "earlier": _last_page(chapter, earlier),
+        }
+        for chapter in run.chapters
+    ]
+    return render("chapters", rows=rows)
 
 
-def _last_page(chapter: ChapterRecord, earlier: Sequence[RunRecord]) -> str:
+def _last_page(chapter: ChapterRecord, earlier: Sequence[RunRecord]) -> dict[str, str] | None:
     """Where a chapter that was not executed now was executed last."""
     for run in earlier:
         if any(c.id == chapter.id and c.outcome == "passed" and c.notebook for c in run.chapters):
-            return f'<a href="../{e(run.name)}/{e(chapter.id)}.html" title="{e(run.when)}">earlier</a>'
-    return "–"
+            return {"page": f"../{run.name}/{chapter.id}.html", "when": run.when}
+    return None
 
 
 def _first_line(text: str) -> str:
     return (text.splitlines() or [""])[0][:300]
 
 
-def steps(run: RunRecord, usual: Mapping[tuple[str, str], float], *, evidence: bool) -> str:
-    """Every chapter with its steps, each against what it usually takes."""
-    parts = []
-    for chapter in run.chapters:
-        if not chapter.steps and chapter.outcome != "unchanged":
-            continue
-        body = _proof(chapter) if not chapter.steps else _steps(chapter, usual, evidence)
-        shut = "" if chapter.passed else " open"
-        title = f"{e(chapter.id)}: {_steps_of(chapter)}" if chapter.steps else f"{e(chapter.id)}: not run again"
-        parts.append(
-            f'<details id="{e(chapter.id)}"{shut}><summary>{title} {outcome(chapter.outcome)}</summary>{body}</details>'
-        )
-    return "".join(parts)
+def steps(run: RunRecord, usual: Mapping[tuple[str, str], float], *, evidence: bool) -> Markup:
+    """Every chapter with its steps, each against what it usually takes; what proved those that were not run again."""
+    shown = [
+        {
+            "id": chapter.id,
+            "outcome": chapter.outcome,
+            "passed": chapter.passed,
+            "size": _size(chapter),
+            "rows": [_step(step, usual.get((chapter.id, step.id)), evidence) for step in chapter.steps],
+            "claims": [claim for claim in chapter.reason.split("; ") if claim],
+        }
+        for chapter in run.chapters
+        if chapter.steps or chapter.outcome == "unchanged"
+    ]
+    return render("steps", chapters=shown)
 
 
-def _steps_of(chapter: ChapterRecord) -> str:
+def _size(chapter: ChapterRecord) -> str:
+    if not chapter.steps:
+        return "not run again"
     return "1 step" if len(chapter.steps) == 1 else f"{len(chapter.steps)} steps"
 
 
-def _proof(chapter: ChapterRecord) -> str:
-    claims = "".join(f"<li>{e(claim)}" for claim in chapter.reason.split("; ") if claim)
-    return f"<p>Still so, as was checked in this run:</p><ul>{claims}</ul>"
+def _step(step: StepRecord, usual: float | None, evidence: bool) -> dict[str, Any]:
+    return {
+        "id": step.id,
+        "title": step.title,
+        "reason": step.reason[:_LONGEST_REASON],
+        "evidence": _evidence(step) if evidence else [],
+        "outcome": step.outcome,
+        "seconds": f"{step.seconds:.1f}",
+        "usually": f"{usual:.1f}" if usual is not None else "–",
+        "changed": step.changed,
+    }
 
 
-def _steps(chapter: ChapterRecord, usual: Mapping[tuple[str, str], float], evidence: bool) -> str:
-    rows = []
-    for step in chapter.steps:
-        before = usual.get((chapter.id, step.id))
-        why = f"<pre>{e(step.reason[:_LONGEST_REASON])}</pre>" if step.reason else ""
-        proof = _evidence(step) if evidence else ""
-        often = f"{before:.1f}" if before is not None else "–"
-        rows.append(
-            f'<tr><td class="late word"><code>{e(step.id)}</code><td>{e(step.title)}{why}{proof}'
-            f'<td>{outcome(step.outcome)}<td class="n">{step.seconds:.1f}<td class="n late">{often}'
-            f'<td class="n late">{step.changed}</tr>'
-        )
-    return (
-        '<table><thead><tr><th scope="col" class="late">step<th scope="col">what it does<th scope="col">outcome'
-        '<th scope="col" class="n">seconds<th scope="col" class="n late">usually<th scope="col" class="n late">changes'
-        f"</thead><tbody>{''.join(rows)}</tbody></table>"
-    )
+def _evidence(step: StepRecord) -> list[tuple[str, str, bool]]:
+    """Names and texts, and whether a text was cut."""
+    texts = ((name, _text(value)) for name, value in list(step.evidence.items())[:20])
+    return [(name, text[:_LONGEST_EVIDENCE], len(text) > _LONGEST_EVIDENCE) for name, text in texts]
 
 
-def _evidence(step: StepRecord) -> str:
-    if not step.evidence:
-        return ""
-    items = []
-    for key, value in list(step.evidence.items())[:20]:
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        items.append(
-            f"<li><b>{e(key)}</b>: {e(text[:_LONGEST_EVIDENCE])}{'…' if len(text) > _LONGEST_EVIDENCE else ''}"
-        )
-    return f"<details><summary>evidence</summary><ul>{''.join(items)}</ul></details>"
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def lab(run: RunRecord) -> str:
+def lab(run: RunRecord) -> Markup:
     """The host, the machines and the parameters of the lab."""
     host = {**run.host}
     if isinstance(memory := host.pop("memory_bytes", None), int | float):
         host["memory"] = f"{memory / 2**30:.1f} GiB"
+    rows = {f"host: {name}": value for name, value in host.items()}
     machines = run.profile.get("nodes")
-    rows = {f"host: {k}": v for k, v in host.items()}
     for node in machines if isinstance(machines, list) else []:
         if isinstance(node, dict):
             rows[f"machine {node.get('name', '?')}"] = node.get("address", "?")
     for name, value in run.profile.items():
         if name != "nodes" and value not in ("", {}, [], None):
-            rows[f"parameter {name}"] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return f"<table><tbody>{''.join(_row(k, v) for k, v in rows.items())}</tbody></table>"
+            rows[f"parameter {name}"] = _text(value)
+    return render("lab", rows=_short(rows))
 
 
-def _row(name: str, value: Any) -> str:
-    return f'<tr><th scope="row">{e(name)}</th><td>{e(str(value)[:1000])}</tr>'
+def _short(rows: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(name, str(value)[:1000]) for name, value in rows.items()]
 
 
 _SOURCES = {
@@ -173,27 +160,21 @@ _SOURCES = {
 }
 
 
-def components(run: RunRecord) -> str:
+def components(run: RunRecord) -> Markup:
     """Versions of the run, and what of it lies in the cache with its checksum; nothing is fetched or built."""
-    versions = "".join(_row(k, v) for k, v in run.versions.items())
-    return (
-        f"<table><tbody>{versions}</tbody></table><details><summary>Checksums of the components in the cache</summary>"
-        '<table><thead><tr><th scope="col">component<th scope="col" class="late">version<th scope="col">SHA-256'
-        f'<th scope="col" class="late">source</thead>'
-        f"<tbody>{_cached(run)}</tbody></table></details>"
-    )
+    rows = [
+        {
+            "name": found.get("name", ""),
+            "version": found.get("version", ""),
+            "sha256": found.get("sha256", ""),
+            "source": _SOURCES.get(str(found.get("source", "")), found.get("source", "")),
+        }
+        for found in run.components
+    ]
+    return render("components", versions=_short(run.versions), rows=rows)
 
 
-def _cached(run: RunRecord) -> str:
-    rows = []
-    for found in run.components:
-        name, version, digest, source = (e(str(found.get(k, ""))) for k in ("name", "version", "sha256", "source"))
-        source = _SOURCES.get(source, source)
-        rows.append(f'<tr><td>{name}<td class="late">{version}<td><code>{digest}</code><td class="late">{source}</tr>')
-    return "".join(rows)
-
-
-def errata(run: RunRecord) -> str:
+def errata(run: RunRecord) -> Markup:
     """What the guide says wrongly or no longer rightly, of what the chapters of this run show or prove."""
     from stackbook.config import ledger
     from stackbook.core import paths
@@ -205,16 +186,14 @@ def errata(run: RunRecord) -> str:
         places = [p for p in covered.proofs.get(entry.id, ()) if p.notebook.removesuffix(".ipynb") in mine]
         if not entry.needs_correction or not places:
             continue
-        how = "; ".join(dict.fromkeys(f"{p.notebook[:2]}: {ledger.HOW[p.how]}" for p in places))
-        said = f"<code>{e(entry.text)}</code>" if entry.kind == "command" else e(entry.text)
         rows.append(
-            f'<tr><td class="word">{e(entry.id)}<br><span class="quiet">{e(entry.verdict)}</span><td>{said}'
-            f'<td>{e(entry.correction)}<td class="late">{e(how)}</tr>'
+            {
+                "id": entry.id,
+                "verdict": entry.verdict,
+                "command": entry.kind == "command",
+                "text": entry.text,
+                "correction": entry.correction,
+                "how": "; ".join(dict.fromkeys(f"{p.notebook[:2]}: {ledger.HOW[p.how]}" for p in places)),
+            }
         )
-    if not rows:
-        return "<p>The chapters of this run correct nothing.</p>"
-    return (
-        f"<details><summary>{len(rows)} corrections that belong to the chapters of this run</summary><table><thead><tr>"
-        '<th scope="col">id<th scope="col">the guide<th scope="col">today<th scope="col" class="late">chapter: proof'
-        f"</thead><tbody>{''.join(rows)}</tbody></table></details>"
-    )
+    return render("errata", rows=rows)

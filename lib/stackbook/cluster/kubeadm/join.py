@@ -56,7 +56,7 @@ def _wait_signed(control_plane: Host, token: Secret) -> None:
     ]
     until(
         lambda: name in control_plane.run([*ask, "-o", "yaml"], secret=True).reveal(),
-        what="the controller manager has signed cluster-info with the new token",
+        what="the controller manager to sign cluster-info with the new token",
         timeout=60,
         every=0.2,
     )

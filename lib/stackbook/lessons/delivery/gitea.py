@@ -205,7 +205,7 @@ def running(parts: Parts, *, timeout: float = 60.0) -> Iterator[Gitea]:
             )  # fmt: skip
             server = Gitea(f"http://127.0.0.1:{port}", folder, process)
             try:
-                until(lambda: _healthy(server), what="Gitea healthy", timeout=timeout, every=0.1,
+                until(lambda: _healthy(server), what="Gitea to be healthy", timeout=timeout, every=0.1,
                       cause=server.log, tolerate=(httpx.TransportError,))  # fmt: skip
                 server.ready = time.monotonic() - start
                 server.password = _make_user(parts, ini, env)

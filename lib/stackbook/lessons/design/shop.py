@@ -135,7 +135,7 @@ def _start(shop: Shop, name: str, program: Path, env: dict[str, str], *, tries: 
             return process.poll() is not None or name in shop.ask(name, "/health").headers.get("x-served-by", "")
 
         try:
-            until(settled, what=f"{name} answers", timeout=20, every=0.05, tolerate=(httpx.TransportError,))
+            until(settled, what=f"{name} to answer", timeout=20, every=0.05, tolerate=(httpx.TransportError,))
         except BaseException:
             _end(process)
             raise

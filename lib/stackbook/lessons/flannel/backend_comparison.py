@@ -113,11 +113,11 @@ def throughput(here: Host, source: packet_path.End, there: Host, target: packet_
     def measured() -> float:
         packet_path.inside(there, target, "iperf3", "-s", "-1", "-D")
         until(lambda: "LISTEN" in packet_path.inside(there, target, "ss", "-Hltn", "sport = :5201").stdout,
-              what=f"iperf3 listens in {target.pod}", timeout=10, every=0.1)  # fmt: skip
+              what=f"iperf3 to listen in {target.pod}", timeout=10, every=0.1)  # fmt: skip
         argv = ["iperf3", "-c", target.address, "-t", str(seconds), "-J"]
         return received(packet_path.inside(here, source, *argv, check=False, timeout=seconds + 30))
 
-    return until(measured, what=f"iperf3 measures from {source.pod} to {target.pod}", timeout=3 * seconds + 10,
+    return until(measured, what=f"iperf3 to measure from {source.pod} to {target.pod}", timeout=3 * seconds + 10,
                  tolerate=(CheckFailed,))  # fmt: skip
 
 

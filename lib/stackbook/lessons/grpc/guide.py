@@ -94,7 +94,7 @@ class Trial:
                 with contextlib.suppress(OSError), socket.create_connection(("localhost", self.port), 1):
                     break
                 if time.monotonic() > end:
-                    raise WaitTimeout(f"the guide's server on port {self.port}", 5)
+                    raise WaitTimeout(f"the guide's server to listen on port {self.port}", 5)
                 pause(0.02)
             yield
         finally:

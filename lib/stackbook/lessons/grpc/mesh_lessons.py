@@ -55,7 +55,7 @@ def connected(greeter: Greeter, service: str) -> list[str]:
         flags = ("-work", "2s", "-timeout", "10s")
         calling = pool.submit(greeter.client, *flags, target=greeter.target(service))
         try:
-            return until(greeter.peers, what="a connection stands", timeout=10, every=0.1)
+            return until(greeter.peers, what="a connection to stand", timeout=10, every=0.1)
         finally:
             calling.result()
 

@@ -43,7 +43,7 @@ def restart_under_load(lab: Lab, workload: str, *, rate: float) -> pd.DataFrame:
         old = {p["metadata"]["name"] for p in lab.kube.pods("default", "app=productpage")}
         lab.kube.kubectl("rollout", "restart", f"deployment/{workload}")
         lab.kube.wait_rollout("default", f"deployment/{workload}", timeout=120)
-        until(lambda: not old & _running(lab), what="the old pods are gone", timeout=90, every=0.2)
+        until(lambda: not old & _running(lab), what="the old pods to be gone", timeout=90, every=0.2)
         pause(1)
         flow.stop()
         return from_mesh(flow.frame())
@@ -85,6 +85,6 @@ def deletion(lab: Lab, namespace: str) -> dict[str, bool]:
         names = {i["metadata"]["name"] for i in answer["items"]}
         return names <= {"default"}
 
-    until(gone, what="bookinfo's objects are gone", timeout=60, every=0.3)
+    until(gone, what="bookinfo's objects to be gone", timeout=60, every=0.3)
     rules = lab.kube.json("get", "destinationrules.networking.istio.io", "-n", namespace)["items"]
     return {"deployments, services and accounts are gone": gone(), "routing rules have stayed": len(rules) > 0}

@@ -147,9 +147,9 @@ def kinds_at_work(lab: Lab) -> list[dict[str, Any]]:
     def see(kind: str, what: str, look: Any, *objects: dict[str, Any]) -> None:
         before = bool(look())
         with applied(lab, *objects):
-            until(look, what=f"{kind}: {what}", timeout=30, every=0.1)
+            until(look, what=f"{kind}, {what}", timeout=30, every=0.1)
             meanwhile = bool(look())
-        until(lambda: not look(), what=f"{kind} is gone: {what}", timeout=30, every=0.1)
+        until(lambda: not look(), what=f"{kind} to be gone, {what}", timeout=30, every=0.1)
         seen = {"before": before, "with it": meanwhile, "after": bool(look())}
         rows.append({"kind": kind, "what appears in the proxy": what, **seen})
 
@@ -213,7 +213,8 @@ def from_another_namespace(lab: Lab, namespace: str) -> str:
                {"name": "tools", "image": lab.images.reference("tools"), "imagePullPolicy": "IfNotPresent",
                 "command": ["sleep", "600"]}]}}  # fmt: skip
     lab.kube.apply(pod)
-    until(lambda: lab.kube.pods(namespace)[0]["status"].get("phase") == "Running", what="the stranger runs", timeout=60,
+    until(lambda: lab.kube.pods(namespace)[0]["status"].get("phase") == "Running", what="the stranger to run",
+          timeout=60,
           cause=lambda: lab.kube.explain(namespace))  # fmt: skip
     answer = lab.kube.exec(
         namespace, "stranger", "curl", "-s", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}",
@@ -238,7 +239,7 @@ def upstream_of_page(lab: Lab) -> tuple[str, int]:
         text = lab.kube.kubectl("logs", "-n", istio.NAMESPACE, "deploy/istio-ingressgateway", "--tail=200").stdout
         return next((x for x in text.splitlines() if mark in x), "")
 
-    entry = json.loads(until(line, what="the request is in the gateway's access log", timeout=15, every=0.3))
+    entry = json.loads(until(line, what="the request in the gateway's access log", timeout=15, every=0.3))
     host, _, port = str(entry["upstream_host"]).rpartition(":")
     return host, int(port)
 
@@ -262,6 +263,6 @@ def synced(lab: Lab) -> list[dict[str, Any]]:
         late = {str(r["proxy"]) for r in found for k in ("CDS", "LDS", "EDS", "RDS") if r[k] not in _IN_STEP}
         return sorted(late | (wanted - set(rows)))
 
-    until(lambda: not behind(), what="every proxy has its configuration", timeout=30, every=0.5,
+    until(lambda: not behind(), what="every proxy to have its configuration", timeout=30, every=0.5,
           last=lambda: ", ".join(behind()))  # fmt: skip
     return list(rows.values())

@@ -8,7 +8,7 @@ import re
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from stackbook.cluster import kubeadm
+from stackbook.cluster import addresses, kubeadm
 from stackbook.cluster.kubeconfig import write_kubeconfig
 from stackbook.config.profile import Profile
 from stackbook.core.waiting import until
@@ -154,12 +154,11 @@ def advertised(lab: Lab) -> list[dict[str, str]]:
     listening = host.run(["ss", "-Hltn", "sport", "=", ":6443"]).lines
     manifest = host.read("/etc/kubernetes/manifests/kube-apiserver.yaml")
     told = re.search(r"--advertise-address=(\S+)", manifest)
-    slices = lab.kube.json("get", "endpointslices", "-n", "default", "-l", "kubernetes.io/service-name=kubernetes")
-    addresses = [a for s in slices["items"] for e in s["endpoints"] for a in e["addresses"]]
+    answering = [a for e in addresses.endpoints(lab.kube, "default", "kubernetes") for a in e["addresses"]]
     return [
         {"question": "listens on", "answer": ", ".join(sorted(line.split()[3] for line in listening))},
         {"question": "--advertise-address", "answer": told.group(1) if told else "not set"},
-        {"question": "endpoint of the service kubernetes", "answer": ", ".join(addresses)},
+        {"question": "endpoint of the service kubernetes", "answer": ", ".join(answering)},
     ]
 
 
@@ -263,7 +262,7 @@ def settled(lab: Lab, *, timeout: float = 60.0) -> list[dict[str, Any]]:
             str(r["component"]) for r in components(lab) if not r["healthy"] or r["started by"] == "nobody"
         )
 
-    return until(done, what="every component of the control plane is healthy", timeout=timeout, every=0.3, last=last,
+    return until(done, what="every component of the control plane to be healthy", timeout=timeout, every=0.3, last=last,
                  cause=lambda: lab.kube.explain("kube-system"))  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackbook.analysis.display import PALETTE
 from stackbook.core.errors import CheckFailed
+from stackbook.lessons.kubernetes.myapp import NAMESPACE
 from stackbook.machines import facts
 from stackbook.machines.transports import Host
 
@@ -120,9 +121,7 @@ def follow(lab: Lab, address: str, port: int, endpoints: int, *, timeout: float 
 
 def by_pod(lab: Lab, counted: Counter[str]) -> dict[str, int]:
     """Counts for every pod behind myapp, also for one that answered nothing."""
-    from stackbook.lessons.kubernetes import objects
-
-    names = [p["metadata"]["name"] for p in lab.kube.pods(objects.NAMESPACE, "app=myapp")]
+    names = [p["metadata"]["name"] for p in lab.kube.pods(NAMESPACE, "app=myapp")]
     return {name: counted.get(name, 0) for name in names}
 
 

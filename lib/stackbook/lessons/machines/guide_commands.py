@@ -93,7 +93,7 @@ def processes_in_a_unit(host: Host) -> int:
         host.run(["systemd-run", "--quiet", "--collect", f"--unit={unit}", "sh", "-c", "sleep 20 & sleep 20 & wait"])
         return until(
             lambda: (count := _members(host, unit)) >= 3 and count,
-            what="the trial unit has three processes",
+            what="the trial unit to have three processes",
             timeout=10,
             every=0.1,
         )

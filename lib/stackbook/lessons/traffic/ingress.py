@@ -6,6 +6,7 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from stackbook.cluster import addresses
 from stackbook.core.errors import WaitTimeout
 from stackbook.core.waiting import until
 from stackbook.mesh import bookinfo
@@ -20,15 +21,14 @@ def claims(kube: Kube) -> dict[str, bool]:
     """What the guide's Service, ServiceAccount and Deployment of productpage promise, and whether it is so."""
     service, account = kube.json("get", "svc/productpage"), kube.json("get", "sa/bookinfo-productpage")
     deployment = kube.json("get", "deploy/productpage-v1")["spec"]
-    slices = kube.json("get", "endpointslices", "-l", "kubernetes.io/service-name=productpage")["items"]
-    addresses = {address for part in slices for entry in part["endpoints"] for address in entry["addresses"]}
+    behind = {a for endpoint in addresses.endpoints(kube, NAMESPACE, "productpage") for a in endpoint["addresses"]}
     pods = {pod["status"]["podIP"] for pod in kube.pods(NAMESPACE, "app=productpage")}
     sets = kube.json("get", "replicasets", "-l", "app=productpage")["items"]
     identity = f"system:serviceaccount:{NAMESPACE}:{account['metadata']['name']}"
     may = [kube.kubectl("auth", "can-i", verb, "pods", f"--as={identity}", check=False) for verb in ("get", "list")]
     return {
         "the port is named http, which tells Istio the protocol": service["spec"]["ports"][0]["name"] == "http",
-        "the service's endpoints are its pods": addresses == pods,
+        "the service's endpoints are its pods": behind == pods,
         "replicas: 1 means one pod, by one ReplicaSet": deployment["replicas"] == len(pods) == 1
         and [s["spec"]["replicas"] for s in sets if s["spec"]["replicas"]] == [1],
         "containers is a list": isinstance(deployment["template"]["spec"]["containers"], list),
@@ -82,7 +82,7 @@ def calls(kube: Kube, *, seconds: int = 60) -> set[tuple[str, str]]:
         return found >= CALLS
 
     with contextlib.suppress(WaitTimeout):
-        until(complete, what="the proxies have logged the calls", timeout=5, every=0.3)
+        until(complete, what="the proxies to log the calls", timeout=5, every=0.3)
     return found
 
 

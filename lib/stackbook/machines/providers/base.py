@@ -1,4 +1,4 @@
-"""The seam between the chapters and the machines."""
+"""The interface between the chapters and the machines."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Say = Callable[[str], None]
 
 
 class Provider(Protocol):
-    """Where machines come from. `say` takes one line of progress."""
+    """Provides machines. `say` receives one line of progress."""
 
     def provision(self, *, say: Say) -> int:
-        """Make what is missing, start what is stopped; returns how many things were changed."""
+        """Create what is missing and start what is stopped; returns the number of changes."""
 
     def machines(self) -> dict[str, Host]:
-        """The machines by name, the control plane first; only those that exist."""
+        """The existing machines by name, the control plane first."""
 
     def delete(self, *, say: Say) -> int:
-        """Remove everything that this provider made; returns how many things were removed."""
+        """Remove everything that this provider created; returns how many things it removed."""
 
     def collect_logs(self, folder: Path) -> None:
-        """Put what explains a failure into `folder`."""
+        """Save logs that help to explain a failure into `folder`."""

@@ -1,4 +1,4 @@
-"""What of podman's is a lab's: what has its label. A name alone says nothing, as anybody may choose it."""
+"""The podman objects of a lab, identified by its label; names do not count, because anybody can choose them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stackbook.core.results import Result
 
 LABEL = "stackbook.lab"
 STATE = "stackbook.state"
-"""The lab's folder of state: two users of one host may give their labs the same name."""
+"""The lab's state folder, because two users of one host may give their labs the same name."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Belongings:
 
     Args:
         lab: its name.
-        podman: runs podman with these words, and raises when it fails.
-        state: the lab's folder of state.
+        podman: runs podman with the given arguments; raises an exception if it fails.
+        state: the lab's state folder.
     """
 
     lab: str
@@ -32,26 +32,26 @@ class Belongings:
 
     @property
     def label(self) -> str:
-        """The label that everything of the lab has."""
+        """The label of everything in the lab."""
         return f"{LABEL}={self.lab}"
 
     @property
     def flags(self) -> list[str]:
-        """The flags with which podman makes something of the lab's."""
+        """The podman flags that label a new object as the lab's."""
         return ["--label", self.label, *(["--label", f"{STATE}={self.state}"] if self.state else [])]
 
     @property
     def mark(self) -> str:
-        """What marks a rule of the lab's: its name, and its state as a short hash."""
+        """The mark of a firewall rule of the lab: its name, and a short hash of its state folder."""
         return f"{self.label}/{hashlib.sha256(self.state.encode()).hexdigest()[:8]}"
 
     def listed(self, *command: str) -> list[dict[str, Any]]:
-        """What `command` lists of this lab: `ps -a`, `volume ls`, `network ls`."""
+        """The objects of this lab that `command` lists: `ps -a`, `volume ls`, `network ls`."""
         found = _entries(self.podman(*command, "--filter", f"label={self.label}", "--format", "json"))
         return [entry for entry in found if same_state(entry, self.state)]
 
     def mounted(self, containers: Sequence[str]) -> set[str]:
-        """The volumes that these containers of the lab mount and that are named after them."""
+        """The volumes that these containers mount and that are named after them."""
         if not containers:
             return set()
         wanted = '{{range .Mounts}}{{if eq .Type "volume"}}{{.Name}} {{end}}{{end}}'
@@ -59,14 +59,14 @@ class Belongings:
         return {v for v in answer.stdout.split() if v.startswith(tuple(f"{name}-" for name in containers))}
 
     def volumes(self, containers: Sequence[str]) -> set[str]:
-        """The lab's volumes: with its label, or, in a lab from before they had one, mounted by one of its containers."""
+        """The lab's volumes: they have its label or, in an older lab, one of its containers mounts them."""
         return {name_of(entry) for entry in self.listed("volume", "ls")} | self.mounted(containers)
 
     def demand_names(self, containers: Iterable[str], volumes: Iterable[str], network: str) -> None:
-        """Refuse names that somebody else's have; changes nothing.
+        """Check that the lab's names are not in use by others; changes nothing.
 
         Raises:
-            InputError: one of them is there without the lab's label.
+            InputError: an object with such a name exists without the lab's label.
         """
         found = self._everything("ps", "-a")
         mine = [each for each, entry in found.items() if self._is_mine(entry)]
@@ -84,7 +84,7 @@ class Belongings:
             whose = labels_of(entry).get(STATE)
             why = f"its state is in {whose}" if whose else f"it has no label {self.label}"
             raise InputError(
-                f"there is a {kind} {which!r} that is not of this lab ({why})",
+                f"the {kind} {which!r} exists already and does not belong to this lab ({why})",
                 fix=f"give the lab another name (`lab:` in a profile), or remove the {kind} if it is yours",
             )
 
@@ -100,7 +100,7 @@ def _entries(answer: Result) -> list[dict[str, Any]]:
 
 
 def name_of(entry: Mapping[str, Any]) -> str:
-    """The name in an entry of podman's JSON, where each kind has it elsewhere.
+    """The name in an entry of podman's JSON; its key depends on the kind of object.
 
     >>> name_of({"Names": ["a"]}), name_of({"Name": "b"}), name_of({"name": "c"})
     ('a', 'b', 'c')
@@ -109,12 +109,12 @@ def name_of(entry: Mapping[str, Any]) -> str:
 
 
 def same_state(entry: Mapping[str, Any], state: str) -> bool:
-    """Whether an entry names this folder of state, or none, as in a lab from before there was that label."""
+    """Whether an entry names this state folder, or none, as in older labs without that label."""
     return labels_of(entry).get(STATE, state) == state
 
 
 def is_of(entry: Mapping[str, Any], lab: str, state: str) -> bool:
-    """Whether an entry of podman's JSON is of the lab that has this name and this folder of state."""
+    """Whether an entry of podman's JSON belongs to the lab with this name and state folder."""
     return labels_of(entry).get(LABEL) == lab and same_state(entry, state)
 
 

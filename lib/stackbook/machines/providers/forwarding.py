@@ -1,8 +1,8 @@
-"""A host whose firewall drops what is forwarded: with Docker beside, or with ufw on, the machines would not reach each other.
+"""Lets the machines reach each other on a host whose firewall drops forwarded packets, as with Docker or ufw.
 
-podman's own rules let the machines' addresses through. Pods' addresses pass the same bridge (flannel's host-gw), and where bridges
-show their packets to iptables, they meet the host's FORWARD chain. One rule lets through what stays on the lab's bridge. It has
-the lab's label as its comment, and goes with the lab.
+podman's own rules allow the machines' addresses. Packets between pods use the same bridge (flannel's host-gw); if
+bridged packets also pass through iptables, the host's FORWARD chain drops them. So one rule allows packets that stay on
+the lab's bridge. Its comment is the lab's label, and it is removed with the lab.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _PODMANS = ("-j NETAVARK_FORWARD", "-j CNI-FORWARD")
 
 
 def allow(host: Host, bridge: str, label: str) -> int:
-    """Let the machines' packets pass from one to another; returns the number of changes: 0 where nothing would stop them.
+    """Allow packets between the machines; returns the number of changes, 0 if nothing blocks them.
 
     Args:
         host: this host.
-        bridge: the lab's.
-        label: the lab's, as the rule's comment.
+        bridge: the bridge of the lab's network.
+        label: the lab's label, used as the rule's comment.
 
     Raises:
         CommandFailed: iptables refuses the rule.
@@ -37,7 +37,7 @@ def allow(host: Host, bridge: str, label: str) -> int:
 
 
 def remove(host: Host, label: str) -> int:
-    """Delete the rules that have the lab's label; returns how many."""
+    """Delete the rules with the lab's label; returns how many."""
     mine = [rule for rule in _rules(host) if _has(rule, label)]
     for rule in mine:
         host.run(["iptables", "-D", *shlex.split(rule)[1:]])
@@ -54,7 +54,7 @@ def _has(rule: str, label: str) -> bool:
 
 
 def _rules(host: Host) -> list[str]:
-    """The FORWARD chain, as `iptables -S` prints it; empty where iptables cannot be asked."""
+    """The FORWARD chain, as `iptables -S` prints it; empty if iptables fails."""
     try:
         answer = host.run(["iptables", "-S", "FORWARD"], check=False)
     except StackbookError:
@@ -63,7 +63,7 @@ def _rules(host: Host) -> list[str]:
 
 
 def _open(rules: list[str]) -> bool:
-    """Whether the chain accepts everything: its policy, and no rule but podman's.
+    """Whether the chain accepts everything: by its policy, and without rules other than podman's.
 
     >>> _open(["-P FORWARD ACCEPT", "-A FORWARD -m comment --comment netavark -j NETAVARK_FORWARD"])
     True

@@ -1,7 +1,7 @@
-"""Embedded machines: systemd machines as privileged containers of podman on this host, at the guide's addresses.
+"""Embedded machines: privileged podman containers on this host that run systemd, at the guide's addresses.
 
-The flags were found by trial on hosts with cgroup v1, hybrid and v2; docs/design.md says which one is there for what.
-Everything made here carries the label `stackbook.lab=<lab>`, and nothing without it is ever touched.
+The flags were found by trial on hosts with cgroup v1, hybrid and v2; docs/design.md explains each one.
+Everything created here has the label `stackbook.lab=<lab>`; nothing without it is ever changed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ VOLUMES = ("containerd", "kubelet")  # of each machine
 CACHE_INSIDE = "/opt/stackbook"
 GONE = "running, says podman, with no process"
 EXITS = Path("/run/libpod/exits")  # podman's folder for root, and conmon's `--exit-dir`
-# tmpfs of a systemd machine. /tmp must allow execution; size bounds what a runaway log can take.
+# tmpfs mounts of a systemd machine. /tmp must allow execution; the size limits a runaway log.
 _TMPFS = ("/run:rw,mode=755,size=512m", "/run/lock:rw,size=16m", "/tmp:rw,exec,mode=1777,size=1g")
 
 
@@ -40,7 +40,7 @@ class Embedded:
 
     Args:
         profile: target `embedded`.
-        host: this machine; a strict fake in unit tests.
+        host: this host; a strict fake in unit tests.
     """
 
     profile: Profile
@@ -57,7 +57,7 @@ class Embedded:
         return f"{self.profile.lab}-{node}"
 
     def mac(self, node: Node) -> str:
-        """The node's MAC address: the profile's, else a locally administered one made of its address."""
+        """The node's MAC address: from the profile, otherwise a locally administered one made from its IP address."""
         octets = [int(part) for part in node.address.split(".")]
         return node.mac or "02:98:" + ":".join(f"{o:02x}" for o in octets)
 
@@ -66,7 +66,7 @@ class Embedded:
         """Podman with its global flags for this host."""
         result = self.host.run(["podman", "info", "--format", "json"], check=False, timeout=60)
         if not result.ok:
-            last = (result.stderr.strip().splitlines() or ["it says nothing"])[-1]
+            last = (result.stderr.strip().splitlines() or ["it printed nothing"])[-1]
             raise HostUnfit(
                 f"podman does not work on this host: {last}", fix="run `podman info` and correct what it reports"
             )
@@ -84,18 +84,18 @@ class Embedded:
 
     @property
     def belongings(self) -> Belongings:
-        """What podman has of this lab."""
+        """The podman objects of this lab."""
         return Belongings(self.profile.lab, self._podman, str(paths.states() / self.profile.lab))
 
     def containers(self) -> dict[str, str]:
-        """Name → state of the lab's containers: podman's words ('running', 'exited' …), or GONE.
+        """Name → state of the lab's containers, as podman reports it ('running', 'exited' …), or GONE.
 
-        A container is GONE when podman says that it has a process and that process is not there, or is another one.
+        A container is GONE if podman reports a process that does not exist or is not the container's.
         """
         return {name_of(entry): _state(entry) for entry in self.belongings.listed("ps", "-a", "--no-trunc")}
 
     def machines(self) -> dict[str, Host]:
-        """The machines whose containers run, in the profile's order."""
+        """The machines whose containers are running, in the profile's order."""
         if not (
             self._known and len(self._known) == len(self.profile.nodes) and all(h.alive() for h in self._known.values())
         ):
@@ -104,7 +104,7 @@ class Embedded:
         return dict(self._known)
 
     def machine(self, node: Node) -> ContainerHost:
-        """The host of one node, whether it runs or not."""
+        """The host of one node, whether it is running or not."""
         return ContainerHost(
             name=node.name,
             container=self.container(node.name),
@@ -115,7 +115,7 @@ class Embedded:
     # making
 
     def provision(self, *, say: Say) -> int:
-        """Make and start what is missing. See `Provider.provision`."""
+        """Create and start what is missing. See `Provider.provision`."""
         self.demand_names()
         changed = self._ensure_network(say)
         changed += forwarding.allow(self.host, self._bridge(), self.belongings.mark)
@@ -132,7 +132,7 @@ class Embedded:
         return changed
 
     def demand_names(self) -> None:
-        """Refuse names that somebody else's containers, volumes or networks have; see `Belongings.demand_names`."""
+        """Check that no other containers, volumes or networks have the lab's names; see `Belongings.demand_names`."""
         nodes = [self.container(node.name) for node in self.profile.nodes]
         self.belongings.demand_names(nodes, volumes_of(nodes), self.network)
 
@@ -152,7 +152,7 @@ class Embedded:
         return str(mine[0].get("network_interface", "")) if mine else ""
 
     def _ensure_volumes(self, new: Sequence[str], there: Iterable[str]) -> None:
-        """The volumes of machines that are not there yet, with the lab's label, which `podman run -v` does not give them."""
+        """Create the volumes of new machines with the lab's label, because `podman run -v` does not label them."""
         for volume in sorted(volumes_of(new) - self.belongings.volumes(list(there))):
             self._podman("volume", "create", *self.belongings.flags, volume)
 
@@ -180,14 +180,14 @@ class Embedded:
         return 1
 
     def _note_end(self, node: Node) -> None:
-        """Tell podman that a machine has ended, so that it can be started again with all that is on it.
+        """Tell podman that a machine has ended, so that it can start it again with its data.
 
-        Whoever starts a container's first process, conmon(8), writes its exit status into a file as it ends. When conmon has gone
-        together with the container, nobody does, and podman 4 refuses to stop, to clean up and to start. So it is written here:
-        137, as of a process that was killed.
+        conmon(8) starts a container's first process and writes its exit status into a file when it ends. If conmon is
+        gone together with the container, that file is missing, and podman 4 refuses to stop, clean up or start the
+        container. So this function writes it: 137, as for a killed process.
 
         Raises:
-            StackbookError: podman does not take the end from there.
+            StackbookError: podman still reports the container as running.
         """
         name = self.container(node.name)
         answer = self._podman("inspect", "--type", "container", "--format", "{{.Id}}", name)
@@ -195,10 +195,10 @@ class Embedded:
             (EXITS / answer.stdout.strip()).write_text("137", encoding="utf-8")
         ended = self._podman("container", "cleanup", name, check=False)  # the network and mounts that it still holds
         if self.containers().get(name) == GONE:
-            said = (ended.stderr.strip().splitlines() or ["it says nothing"])[-1]
+            said = (ended.stderr.strip().splitlines() or ["it printed nothing"])[-1]
             raise StackbookError(
-                f"the processes of {node.name} have gone and podman does not notice: {said}",
-                fix="stackbook reset, then stackbook run",
+                f"the processes of {node.name} are gone, but podman still reports it as running: {said}",
+                fix="run `stackbook reset`, then `stackbook run`",
             )
 
     def run_flags(self, node: Node) -> list[str]:
@@ -237,7 +237,7 @@ class Embedded:
 
         until(
             booted,
-            what=f"{node.name} has booted",
+            what=f"{node.name} to boot",
             timeout=60,
             every=0.3,
             last=last,
@@ -248,7 +248,7 @@ class Embedded:
     # removing
 
     def remove_machines(self, *, say: Say) -> int:
-        """Remove the containers and volumes of this profile's nodes, and nothing else of the lab."""
+        """Remove only the containers and volumes of this profile's nodes."""
         names = {self.container(n.name) for n in self.profile.nodes}
         mine = sorted(names & set(self.containers()))
         self._remove(mine, self.belongings.volumes(mine) & volumes_of(names), say)
@@ -273,13 +273,13 @@ class Embedded:
             self._remove_volume(volume)
 
     def _remove_volume(self, volume: str) -> None:
-        """Remove a volume that nobody uses; podman may say that its lock is gone already, and has removed it all the same."""
+        """Remove an unused volume; podman may report a missing lock although it has removed the volume."""
         answer = self._podman("volume", "rm", volume, check=False)
         if not answer.ok and volume in self._podman("volume", "ls", "--format", "{{.Name}}").lines:
             self._podman("volume", "rm", volume)
 
     def collect_logs(self, folder: Path) -> None:
-        """The journal of each machine, and podman's view."""
+        """Save the journal of each machine and the output of `podman ps`."""
         folder.mkdir(parents=True, exist_ok=True)
         try:
             collect_journals(self.machines(), folder)
@@ -289,7 +289,7 @@ class Embedded:
 
 
 def volumes_of(containers: Iterable[str]) -> set[str]:
-    """The volumes that these containers have."""
+    """The names of these containers' volumes."""
     return {f"{container}-{volume}" for container in containers for volume in VOLUMES}
 
 
@@ -301,7 +301,7 @@ def _state(entry: Mapping[str, Any]) -> str:
 
 
 def _limits() -> list[str]:
-    """Ulimits of a machine: what containerd asks for, within what this host can give."""
+    """The ulimits of a machine: what containerd asks for, up to this host's limits."""
     import resource
 
     wanted = 1_048_576

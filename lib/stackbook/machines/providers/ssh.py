@@ -1,4 +1,4 @@
-"""Machines that exist already: reached by SSH, or behind a kubeconfig."""
+"""Existing machines, reached by SSH, and existing clusters, reached by a kubeconfig."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stackbook.machines.providers.base import Say
 from stackbook.machines.ssh_host import SSHHost
 from stackbook.machines.transports import Host
 
-# What kubeadm's preflight asks for, and what the chapters look with. A machine that has containerd from elsewhere keeps it.
+# What kubeadm's preflight and the chapters need. A machine that has another containerd keeps it.
 PACKAGES = (
     "containerd", "runc", "containernetworking-plugins", "conntrack", "ipset", "ethtool", "socat", "ebtables", "iptables",
     "iproute2", "ifupdown", "kmod", "procps", "curl", "tcpdump", "iperf3", "traceroute", "iputils-ping", "iputils-arping",
@@ -24,18 +24,18 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class SSH:
-    """The machines that the profile names, and no others."""
+    """The machines that the profile lists."""
 
     profile: Profile
 
     def provision(self, *, say: Say) -> int:
-        """Wait until each machine answers, and install what it lacks; returns how many machines were changed."""
+        """Wait until each machine answers, and install missing packages; returns how many machines changed."""
         changed = 0
         for name, host in self.machines().items():
             say(f"waiting for {name}")
             until(
                 lambda host=host: host.run(["true"], timeout=15).ok,  # type: ignore[misc]
-                what=f"{name} answers by SSH",
+                what=f"{name} to answer by SSH",
                 timeout=60,
                 every=2,
                 tolerate=(TransportError,),
@@ -63,38 +63,38 @@ class SSH:
         }
 
     def delete(self, *, say: Say) -> int:
-        """The machines stay; `kubeadm reset` on each of them is chapter 99's."""
+        """Keep the machines; chapter 99 runs `kubeadm reset` on each of them."""
         return 0
 
     def collect_logs(self, folder: Path) -> None:
-        """The journal of each machine."""
+        """Save the journal of each machine."""
         collect_journals(self.machines(), folder)
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """No machines: an existing cluster, reached by its kubeconfig."""
+    """An existing cluster without machines of the lab, reached by its kubeconfig."""
 
     profile: Profile
 
     def provision(self, *, say: Say) -> int:
-        """Nothing is made."""
+        """Create nothing."""
         return 0
 
     def machines(self) -> dict[str, Host]:
-        """None: somebody else runs them."""
+        """None, because somebody else runs them."""
         return {}
 
     def delete(self, *, say: Say) -> int:
-        """Nothing was made, nothing is removed."""
+        """Remove nothing."""
         return 0
 
     def collect_logs(self, folder: Path) -> None:
-        """There are no machines to ask."""
+        """Save nothing: there are no machines."""
 
 
 def collect_journals(machines: dict[str, Host], folder: Path) -> None:
-    """Write what each machine's units said into `folder`, one file a machine and unit, secrets masked."""
+    """Save the journals of each machine's units into `folder`, one file for each unit, with secrets masked."""
     from stackbook.core.redact import redact
 
     folder.mkdir(parents=True, exist_ok=True)

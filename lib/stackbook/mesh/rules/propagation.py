@@ -253,7 +253,11 @@ def propagate(
             return not seen
 
         until(
-            done, what="the proxies have the changed rules", timeout=timeout, every=_EVERY, last=lambda: "; ".join(seen)
+            done,
+            what="the proxies to have the changed rules",
+            timeout=timeout,
+            every=_EVERY,
+            last=lambda: "; ".join(seen),
         )
         return time.monotonic() - start
 

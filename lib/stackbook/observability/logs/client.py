@@ -182,7 +182,7 @@ def opened(
         try:
             client = until(
                 connected,
-                what="Elasticsearch answers",
+                what="Elasticsearch to answer",
                 timeout=timeout,
                 every=0.5,
                 cause=lambda: kube.explain(credentials.NAMESPACE, "app=elasticsearch"),

@@ -91,7 +91,7 @@ def wait_healthy(lab: Lab, store: Store, *, timeout: float = 60.0) -> None:
         return store.client.cluster.health()
 
     until(lambda: seen()["status"] in ("green", "yellow") and seen()["initializing_shards"] == 0,
-          what="Elasticsearch has its shards", timeout=timeout, every=0.3,
+          what="Elasticsearch to have its shards", timeout=timeout, every=0.3,
           last=lambda: f"{seen()['status']}, {seen()['unassigned_shards']} shards unassigned",
           cause=lambda: lab.kube.explain(NAMESPACE, "app=elasticsearch"))  # fmt: skip
 
@@ -195,7 +195,8 @@ def restart(kube: Kube, *apps: str, timeout: float = 120.0) -> None:
         fresh = [p for p in pods if p["metadata"]["uid"] not in old and not pod_problem(p)]
         return len(fresh) == len(pods) >= len(old)
 
-    until(anew, what=f"new pods of {' and '.join(apps)} are Ready", timeout=timeout, every=0.5, tolerate=(CommandFailed,),
+    until(anew, what=f"new pods of {' and '.join(apps)} to be Ready", timeout=timeout, every=0.5,
+          tolerate=(CommandFailed,),
           cause=lambda: kube.explain(NAMESPACE, selector))  # fmt: skip
 
 
@@ -205,9 +206,7 @@ def away(kube: Kube) -> Iterator[None]:
     scale = ("scale", "statefulset/elasticsearch", "-n", NAMESPACE)
     try:
         kube.kubectl(*scale, "--replicas=0")
-        until(
-            lambda: not kube.pods(NAMESPACE, "app=elasticsearch"), what="Elasticsearch has ended", timeout=60, every=0.3
-        )
+        until(lambda: not kube.pods(NAMESPACE, "app=elasticsearch"), what="Elasticsearch to end", timeout=60, every=0.3)
         yield
     finally:
         kube.kubectl(*scale, "--replicas=1")

@@ -32,12 +32,12 @@ def disk_full(store: Store, *, timeout: float = 60.0) -> Iterator[str]:
     cluster = store.client.cluster
     try:
         cluster.put_settings(persistent=dict(_FULL))
-        until(lambda: blocked(store), what="Elasticsearch blocks its indices", timeout=timeout, every=0.5)
+        until(lambda: blocked(store), what="Elasticsearch to block its indices", timeout=timeout, every=0.5)
         yield refusal(store)
     finally:
         cluster.put_settings(persistent=dict(_AS_BEFORE))
         store.client.indices.put_settings(index=INDICES, settings={_BLOCK: None})
-        until(lambda: not blocked(store), what="Elasticsearch opens its indices again", timeout=timeout, every=0.5,
+        until(lambda: not blocked(store), what="Elasticsearch to open its indices again", timeout=timeout, every=0.5,
               last=lambda: ", ".join(blocked(store)))  # fmt: skip
 
 

@@ -100,7 +100,7 @@ class Writers:
         Raises:
             WaitTimeout: with the files that there are.
         """
-        until(lambda: all(len(self.files(node)) > 1 for node in self.share), what="the kubelet has rotated each log",
+        until(lambda: all(len(self.files(node)) > 1 for node in self.share), what="the kubelet to rotate each log",
               timeout=timeout, every=1, last=lambda: "; ".join(f"{n}: {', '.join(self.files(n))}" for n in self.share))  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def wait_arrived(store: Store, writers: Writers, *, timeout: float = 240.0, quie
         seen[1] = time.monotonic()
         return False
 
-    until(ended, what="the numbered lines have arrived", timeout=timeout, every=0.5,
+    until(ended, what="the numbered lines to arrive", timeout=timeout, every=0.5,
           last=lambda: f"{seen[0]} of {writers.lines}; {statistics(writers.kube)}")  # fmt: skip
     return arrived(store, writers)
 
@@ -195,7 +195,7 @@ def wait_current(kube: Kube, store: Store, *, limit: float = 5.0, after: float =
     def cause() -> str:
         return "; ".join(row["said"] for row in behind(kube, store, limit=limit) if row["said"])
 
-    until(current, what="each machine's newest line can be found", timeout=timeout, every=0.5, last=last, cause=cause)
+    until(current, what="each machine's newest line to be found", timeout=timeout, every=0.5, last=last, cause=cause)
 
 
 def wait_whole(kube: Kube, store: Store, since: float, *, timeout: float = 90.0) -> list[str]:
@@ -215,7 +215,7 @@ def wait_whole(kube: Kube, store: Store, since: float, *, timeout: float = 90.0)
         return not gaps
 
     with contextlib.suppress(WaitTimeout):
-        until(whole, what="no pulse is missing", timeout=timeout, every=0.5)
+        until(whole, what="all pulses to arrive", timeout=timeout, every=0.5)
     return gaps
 
 

@@ -84,7 +84,7 @@ def wait_access(
         mine = found[(found["service"] == service) & (found["direction"] == direction)]
         return f"{len(wanted - set(mine['request_id']))} of {len(wanted)} requests are in no line of {service}"
 
-    until(complete, what=f"each request is in the access log of {service}", timeout=timeout, every=0.3, last=last)
+    until(complete, what=f"each request to be in the access log of {service}", timeout=timeout, every=0.3, last=last)
     return found
 
 

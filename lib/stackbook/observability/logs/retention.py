@@ -62,13 +62,15 @@ def enforce(kube: Kube, *, timeout: float = 60.0) -> list[str]:
     def done() -> bool:
         status = kube.json("get", "job", name, "-n", NAMESPACE)["status"]
         if status.get("failed", 0) > 2:
-            raise WaitTimeout("the job that deletes old indices", timeout, cause=" ".join(_said(kube, name)[-3:]))
+            raise WaitTimeout(
+                "the job that deletes old indices to end", timeout, cause=" ".join(_said(kube, name)[-3:])
+            )
         return bool(status.get("succeeded"))
 
     try:
         until(
             done,
-            what="old indices are deleted",
+            what="old indices to be deleted",
             timeout=timeout,
             every=0.3,
             cause=lambda: " ".join(_said(kube, name)[-3:]),

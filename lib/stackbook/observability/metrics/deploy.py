@@ -88,7 +88,7 @@ def missing_in_the_end(lab: Lab, prometheus: Prometheus, *, timeout: float = 20.
         return not any(line.endswith((_UNKNOWN, _NOT_YET)) for line in found)
 
     with contextlib.suppress(WaitTimeout):
-        until(settled, what="Prometheus has come to each target", timeout=timeout, every=0.5)
+        until(settled, what="Prometheus to reach each target", timeout=timeout, every=0.5)
     return found
 
 
@@ -114,7 +114,7 @@ def wait_scraped(
         newest = float((frame["scraped"] + frame["seconds"]).max()) if len(frame) else 0.0
         return len(frame) > 0 and not late
 
-    until(done, what="every proxy was scraped again", timeout=timeout, every=0.25, last=lambda: ", ".join(late[:8]))
+    until(done, what="every proxy to be scraped again", timeout=timeout, every=0.25, last=lambda: ", ".join(late[:8]))
     return newest
 
 
@@ -143,5 +143,5 @@ def wait_complete(lab: Lab, prometheus: Prometheus, *, timeout: float = 60.0) ->
         gone = [f"{row['job']} {row['instance']}: {row['error']}" for row in prometheus.down().to_dict("records")]
         return [*missing(lab, prometheus), *gone]
 
-    until(lambda: not wrong(), what="Prometheus scrapes everything", timeout=timeout, every=0.5,
+    until(lambda: not wrong(), what="Prometheus to scrape everything", timeout=timeout, every=0.5,
           last=lambda: "; ".join(wrong()[:4]))  # fmt: skip

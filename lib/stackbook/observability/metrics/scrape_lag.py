@@ -66,7 +66,7 @@ def latency_of_observation(
         found.extend(now - moment for moment in sent[len(found) : counted])
         return len(found) >= tries
 
-    until(all_counted, what=f"Prometheus counts the requests to {service}", timeout=tries * every + timeout, every=0.1,
+    until(all_counted, what=f"Prometheus to count requests to {service}", timeout=tries * every + timeout, every=0.1,
           last=lambda: f"the counter was {first}, and is {count()} after {len(sent)} requests")  # fmt: skip
     return found
 
@@ -97,7 +97,7 @@ def killed(lab: Lab, app: str, *, timeout: float = 90.0) -> float:
         container = pods[0]["status"]["containerStatuses"][0]["containerID"].partition("//")[2]
         machine = lab.machines[pods[0]["spec"]["nodeName"]]
         machine.run(["ctr", "-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", container])
-    until(lambda: restarts(kube, app) > before, what=f"{app} is started anew", timeout=timeout, every=0.3,
+    until(lambda: restarts(kube, app) > before, what=f"{app} to start again", timeout=timeout, every=0.3,
           cause=lambda: kube.explain(istio.NAMESPACE, f"app={app}"))  # fmt: skip
     kube.wait_pods(istio.NAMESPACE, f"app={app}", count=1, timeout=timeout)
     return time.monotonic() - start
@@ -116,7 +116,7 @@ def firing(prometheus: Prometheus, name: str, *, timeout: float = 30.0) -> dict[
         found[:] = [dict(alert["labels"]) for alert in alerts if alert["labels"]["alertname"] == name]
         return bool(found)
 
-    until(fires, what=f"the alert {name} fires", timeout=timeout, every=0.3,
+    until(fires, what=f"the alert {name} to fire", timeout=timeout, every=0.3,
           last=lambda: ", ".join(str(a["labels"]) for a in prometheus.alerts()) or "no alert is pending")  # fmt: skip
     labels = found[0]
     return {**labels, "service": labels.get("app") or labels.get("destination_canonical_service", "")}
@@ -165,7 +165,7 @@ def wait_usage(kube: Kube, prometheus: Prometheus, *, namespaces: Sequence[str],
         seen = found[(found["container"] == "istio-proxy") & (found["memory"] > 2**20)]
         return sorted(named - set(seen["pod"])) if named else ["no pod has a sidecar"]
 
-    until(lambda: not without(), what="each sidecar has a figure of cAdvisor", timeout=timeout, every=1,
+    until(lambda: not without(), what="a figure of cAdvisor for each sidecar", timeout=timeout, every=1,
           last=lambda: ", ".join(without()))  # fmt: skip
     return found
 

@@ -54,7 +54,7 @@ def answering(kube: Kube, *, timeout: float) -> None:
             jaeger.services()
         return True
 
-    until(asked, what="Jaeger answers", timeout=timeout, every=0.3, tolerate=(StackbookError,),
+    until(asked, what="Jaeger to answer", timeout=timeout, every=0.3, tolerate=(StackbookError,),
           cause=lambda: kube.explain(NAMESPACE, SELECTOR))  # fmt: skip
 
 

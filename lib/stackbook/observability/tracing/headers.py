@@ -60,7 +60,7 @@ def logged(testbed: Testbed, request_id: str, wanted: Mapping[str, int]) -> dict
             found[name] = entries(lines, lambda entry: plain_id(str(entry["request_id"])) == request_id)
         return all(len(found[name]) == count for name, count in wanted.items())
 
-    until(complete, what="the request is in each log", timeout=6, every=0.4,
+    until(complete, what="the request to be in each log", timeout=6, every=0.4,
           last=lambda: ", ".join(f"{name}: {len(lines)}" for name, lines in found.items()))  # fmt: skip
     return found
 
@@ -77,7 +77,7 @@ def made_by_gateway(testbed: Testbed, path: str) -> str:
         ids = [str(entry["request_id"]) for entry in entries(lines, lambda entry: entry.get("path") == path)]
         return ids[0] if len(ids) == 1 else ""
 
-    return until(found, what="the request is in the gateway's log", timeout=6, every=0.3)
+    return until(found, what="the request to be in the gateway's log", timeout=6, every=0.3)
 
 
 def from_gateway(jaeger: Jaeger, request_id: str, *, since: float, apps: Iterable[str]) -> pd.DataFrame:
@@ -97,7 +97,7 @@ def from_gateway(jaeger: Jaeger, request_id: str, *, since: float, apps: Iterabl
         found = answer if len(answer) else found
         return wanted <= set(found["app"]) and list(found["parent_id"].isin(found["span_id"])).count(False) == 1
 
-    until(whole, what="the request's trace is whole", timeout=15, every=0.2,
+    until(whole, what="the request's trace to be whole", timeout=15, every=0.2,
           last=lambda: f"{len(found)} spans, of {sorted(set(found['app']))}")  # fmt: skip
     return found
 
@@ -138,7 +138,7 @@ def _with_url(jaeger: Jaeger, url: str, *, since: float) -> pd.DataFrame:
         frame = jaeger.find(CALLER, since=since, tags={"http.url": url})
         return len(frame) >= 2
 
-    until(found, what=f"the request for {url} has a trace", timeout=12, every=0.2, last=lambda: f"{len(frame)} spans")
+    until(found, what=f"a trace of the request for {url}", timeout=12, every=0.2, last=lambda: f"{len(frame)} spans")
     return frame
 
 
@@ -163,6 +163,6 @@ def followed(kube: Executes, jaeger: Jaeger) -> tuple[Probe, pd.DataFrame]:
         frame = jaeger.traces(ids)
         return len(frame) >= 4
 
-    until(complete, what="the request and what it caused are in Jaeger", timeout=15, every=0.2,
+    until(complete, what="the request and what it caused to be in Jaeger", timeout=15, every=0.2,
           last=lambda: f"{len(frame)} spans")  # fmt: skip
     return probe, frame

@@ -55,7 +55,7 @@ def delays(kube: Executes, jaeger: Jaeger, *, count: int, rate: float, timeout: 
 
     with ThreadPoolExecutor(1) as pool:
         sending = pool.submit(send, kube, *probes, rate=rate)
-        until(all_found, what="each request is found", timeout=timeout + count / rate, every=0.05,
+        until(all_found, what="each request to be found", timeout=timeout + count / rate, every=0.05,
               last=lambda: f"{len(seen)} of {count}", tolerate=(StackbookError,))  # fmt: skip
         if set(sending.result()) != {200}:
             raise CheckFailed("a request was not answered with 200")
@@ -96,7 +96,8 @@ def settled(kube: Kube, jaeger: Jaeger, *, traced: bool, timeout: float = 75.0) 
         spans = len(frame)
         return _whole(frame, len(probes)) if traced else spans == 0
 
-    until(done, what=f"the proxies go by the new listeners, {'with' if traced else 'without'} a tracer", timeout=timeout,
+    until(done, what=f"the proxies to go by the new listeners, {'with' if traced else 'without'} a tracer",
+          timeout=timeout,
           every=0.1, last=lambda: f"twelve requests have left {spans} spans")  # fmt: skip
     return sent
 
@@ -125,7 +126,7 @@ def resumed(kube: Executes, jaeger: Jaeger, *, timeout: float = 45.0) -> float:
         pause(0.3)
         return bool(jaeger.traces(p.trace_id for p in probes[-5:]).groupby("trace_id").size().ge(2).any())
 
-    until(arrives, what="spans arrive in Jaeger again", timeout=timeout, every=0.2, tolerate=(StackbookError,))
+    until(arrives, what="spans to arrive in Jaeger again", timeout=timeout, every=0.2, tolerate=(StackbookError,))
     return time.time()
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from stackbook.cluster import addresses
 from stackbook.core.errors import CheckFailed, StackbookError
 from stackbook.core.waiting import until
 from stackbook.machines.transports import Host
@@ -67,7 +68,7 @@ def without_istiod(kube: Kube, *, timeout: float = 60.0) -> Iterator[None]:
     before = int(kube.json("get", CONTROL_PLANE, "-n", NAMESPACE)["spec"]["replicas"])
     try:
         _scale(kube, 0)
-        until(lambda: not kube.pods(NAMESPACE, "app=istiod") and not _serving(kube), what="no istiod is serving",
+        until(lambda: not kube.pods(NAMESPACE, "app=istiod") and not _serving(kube), what="istiod to stop serving",
               timeout=timeout, every=0.2)  # fmt: skip
         yield
     finally:
@@ -104,7 +105,7 @@ def reconnected(kube: Kube, known: set[str], *, timeout: float = 90.0) -> None:
             missing.intersection_update(_standing(kube))
         return not missing
 
-    until(back, what="the proxies are connected to istiod again", timeout=timeout, every=0.3,
+    until(back, what="the proxies to connect to istiod again", timeout=timeout, every=0.3,
           last=lambda: f"missing: {', '.join(sorted(missing))}", tolerate=(StackbookError,))  # fmt: skip
 
 
@@ -119,8 +120,7 @@ def _scale(kube: Kube, count: int) -> None:
 
 
 def _serving(kube: Kube) -> bool:
-    items = kube.json("get", "endpointslices", "-n", NAMESPACE, "-l", "kubernetes.io/service-name=istiod")["items"]
-    return any(e.get("conditions", {}).get("ready") for item in items for e in item.get("endpoints") or [])
+    return bool(addresses.endpoints(kube, NAMESPACE, "istiod", ready=True))
 
 
 def refused(kube: Kube, rule: Rule) -> str:
@@ -158,7 +158,7 @@ def kill(kube: Kube, machines: Mapping[str, Host], *, timeout: float = 200.0) ->
     before = restarts(kube)
     at = time.time()
     machines[node].run(["ctr", "-n", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", container])
-    until(lambda: restarts(kube) > before, what="Jaeger's container is started again", timeout=timeout, every=0.3,
+    until(lambda: restarts(kube) > before, what="Jaeger's container to start again", timeout=timeout, every=0.3,
           last=lambda: f"{restarts(kube)} restarts", cause=lambda: kube.explain(NAMESPACE, deploy.SELECTOR))  # fmt: skip
     deploy.answering(kube, timeout=timeout)
     return at, time.time()

@@ -112,7 +112,7 @@ def _count(kube: Executes, jaeger: Jaeger, log: Callable[[], Sequence[str]], sha
         return len(said) == requests
 
     until(
-        logged, what="each request is in the access log", timeout=10, every=0.5,
+        logged, what="each request to be in the access log", timeout=10, every=0.5,
         last=lambda: f"{len(said)} of {requests}",
     )  # fmt: skip
     decided = frozenset(plain_id(id) for id, decision in said.items() if decision == "sampled")
@@ -125,7 +125,7 @@ def _count(kube: Executes, jaeger: Jaeger, log: Callable[[], Sequence[str]], sha
         return decided <= traced
 
     with contextlib.suppress(WaitTimeout):  # what is missing is counted as missing
-        until(arrived, what="the sampled requests are in Jaeger", timeout=10, every=0.3)
+        until(arrived, what="the sampled requests to be in Jaeger", timeout=10, every=0.3)
     return Counted(share, requests, decided, traced)
 
 
@@ -157,5 +157,5 @@ def foretell(kube: Executes, jaeger: Jaeger, share: float, *, requests: int = 20
         return foretold <= traced
 
     with contextlib.suppress(WaitTimeout):  # the caller compares the two sets
-        until(arrived, what="the foretold requests are in Jaeger", timeout=8, every=0.2)
+        until(arrived, what="the foretold requests to be in Jaeger", timeout=8, every=0.2)
     return foretold, traced

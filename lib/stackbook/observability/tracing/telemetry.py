@@ -196,7 +196,7 @@ def drained(kube: Kube, *, timeout: float = 75.0) -> None:
         # They were told at the same time: while the first has not done, the others need not be asked.
         return not open_in(targets[:1]) and not open_in(targets[1:])
 
-    until(done, what="connections of earlier listeners are closed", timeout=timeout, every=0.5,
+    until(done, what="connections of earlier listeners to close", timeout=timeout, every=0.5,
           tolerate=(CommandFailed,),  # a pod that goes while it is asked
           last=lambda: ", ".join(f"{pod}: {count}" for (_, pod), count in open_in(_proxies(kube)).items()))  # fmt: skip
 

@@ -1,0 +1,30 @@
+"""The addresses of a Service: its own, those of its endpoints, and the range in which an address lies."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stackbook.cluster.kube import Kube
+
+
+def cluster_ip(kube: Kube, namespace: str, service: str) -> str:
+    """A Service's own address."""
+    return str(kube.json("get", "service", service, "-n", namespace)["spec"]["clusterIP"])
+
+
+def endpoints(kube: Kube, namespace: str, service: str, *, ready: bool = False) -> list[dict[str, Any]]:
+    """The endpoints in a Service's EndpointSlices, or only those that are ready; each has `addresses`, IPs."""
+    slices = kube.json("get", "endpointslices", "-n", namespace, "-l", f"kubernetes.io/service-name={service}")
+    found = [endpoint for part in slices["items"] for endpoint in part.get("endpoints") or []]
+    return [e for e in found if e.get("conditions", {}).get("ready")] if ready else found
+
+
+def inside(address: str, network: str) -> bool:
+    """Whether an address lies in a network, which may be written with the address of a host.
+
+    >>> inside("10.244.1.7", "10.244.1.0/24"), inside("10.244.2.7", "10.244.1.1/24")
+    (True, False)
+    """
+    return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
