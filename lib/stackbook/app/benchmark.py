@@ -100,7 +100,7 @@ class Floor:
         self._sh(*podman, "network", "create", "--label", label, "--subnet", profile.subnet, "--gateway",
                  profile.gateway, self.provider.network)  # fmt: skip
         for node in profile.nodes:
-            self._sh(*podman, "run", *self.provider.run_flags(node), tag, "/sbin/init")
+            self._sh(*podman, "run", "-d", *self.provider.run_flags(node), tag, "/sbin/init")
 
     def _prepare(self, nodes: list[str]) -> None:
         self._until(lambda: all(self._booted(n) for n in nodes), "machines have booted")
