@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -18,6 +19,17 @@ from stackbook.core.errors import HostUnfit, StackbookError, WaitTimeout
 # What overlay file systems keep in `trusted.*` (a folder that hides another) and file capabilities are extended attributes.
 _TAR = ("tar", "--xattrs", "--xattrs-include=*", "--acls", "--numeric-owner", "--format=posix")
 _BLOCK = 1 << 20
+
+
+def demand_tools() -> None:
+    """Refuse a host that lacks tar or zstd.
+
+    Raises:
+        HostUnfit: names it.
+    """
+    for name in ("tar", "zstd"):
+        if not shutil.which(name):
+            raise HostUnfit(f"{name} is not installed", fix=f"apt-get install {name}")
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ def restore_locked(profile: Profile, name: str, *, say: Say) -> None:
     """What `restore` does, for whoever has the run's lock."""
     start = time.monotonic()
     store, provider = Store(profile.lab), Embedded(profile)
+    archive.demand_tools()
     folder = store.path(name)
     found = manifest.read(folder)
     found.demand_fitting(profile)

@@ -47,6 +47,7 @@ def save(profile: Profile, name: str, *, say: Say = print) -> Manifest:
     start = time.monotonic()
     store = Store(profile.lab)
     store.demand_new(name)
+    archive.demand_tools()
     life.demand_own(profile, "a snapshot")
     with only_run(profile.lab, who=f"stackbook snapshot save {name}"):
         store.demand_new(name)
