@@ -167,6 +167,11 @@ def node(heartbeat: str, status: str = "True") -> dict[str, Any]:
     return {"metadata": {"name": "n"}, "status": {"conditions": [ready]}}
 
 
+def other_node(status: str) -> dict[str, Any]:
+    """A node whose machine went on all the time."""
+    return {**node(BEFORE, status), "metadata": {"name": "other"}}
+
+
 def pod(started: str, *, phase: str = "Running", ready: str = "True", on: str = "n") -> dict[str, Any]:
     return {
         "metadata": {"name": "p", "namespace": "d"},
@@ -188,9 +193,21 @@ def pod(started: str, *, phase: str = "Running", ready: str = "True", on: str = 
         ([node(AFTER)], [pod(BEFORE)], ["d/p: not started again yet"]),
         ([node(AFTER)], [pod(AFTER, ready="False")], ["d/p: Running: not ready yet"]),
         ([node(AFTER)], [pod(BEFORE, on="other"), pod(AFTER)], []),
+        ([node(AFTER), other_node("False")], [], ["other: R: m"]),
+        ([node(AFTER), other_node("True")], [], []),
         ([node(AFTER)], [pod(BEFORE, phase="Failed", ready="False")], []),
     ],
-    ids=["no node", "old report", "not Ready", "old container", "starting", "Ready", "ended for good"],
+    ids=[
+        "no node",
+        "old report",
+        "not Ready",
+        "old container",
+        "starting",
+        "Ready",
+        "another is not",
+        "another is",
+        "ended for good",
+    ],
 )
 def test_what_the_api_server_remembers_does_not_count(nodes: list[Any], pods: list[Any], said: list[str]) -> None:
     assert readiness.waiting(nodes, pods, ["n"], SINCE) == said

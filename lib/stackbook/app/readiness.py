@@ -35,7 +35,12 @@ def waiting(nodes: Iterable[Object], pods: Iterable[Object], names: Collection[s
         since: when that began, as `stamp` has it.
     """
     known = {str(node["metadata"]["name"]): dict(node) for node in nodes}
-    found = [f"{name}: {problem}" for name in sorted(names) if (problem := _of_node(known.get(name), since))]
+    everyone = sorted({*known, *names})
+    found = [
+        f"{name}: {problem}"
+        for name in everyone
+        if (problem := _of_node(known.get(name), since if name in names else ""))
+    ]
     for pod in pods:
         over = pod["status"].get("phase") in ("Failed", "Succeeded") or "deletionTimestamp" in pod["metadata"]
         fresh = since if pod["spec"].get("nodeName") in names else ""
