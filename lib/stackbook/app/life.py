@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from stackbook.app import readiness
 from stackbook.app.snapshots.store import Store
 from stackbook.app.supervision import only_run
-from stackbook.cluster import flannel, kubeadm
+from stackbook.cluster import early_pods, flannel, kubeadm
 from stackbook.config import chapters
 from stackbook.config.profile import ChapterParameters, Profile
 from stackbook.core.errors import InputError, StackbookError
@@ -65,7 +65,8 @@ def stop(profile: Profile, *, say: Say = print) -> None:
     began = time.monotonic()
     demand_own(profile, "stop")
     with only_run(profile.lab, who="stackbook stop"):
-        count = power.stop(demand_own(profile, "stop"), say=say)
+        provider = demand_own(profile, "stop")
+        count = power.stop(provider, say=say)
     if not count:
         raise InputError(f"the lab {profile.lab!r} does not run", fix=word(profile, "start"))
     say(
@@ -140,7 +141,13 @@ def ready_again(lab: Lab, asleep: list[str], began: float, *, timeout: float = R
     Returns:
         The number of pods.
     """
-    readiness.answers(lab.kube, timeout=timeout)
+    left = began + timeout - time.time()
+    machines = [host for name, host in lab.provider.machines().items() if name in asleep]
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        tries = [pool.submit(early_pods.retry, host, timeout=left) for host in machines]
+        readiness.answers(lab.kube, timeout=timeout)
+        for each in tries:
+            each.result()
     if not flannel.running_backend(lab.kube):
         return 0
     return readiness.wait(lab.kube, asleep, began, timeout=timeout)
