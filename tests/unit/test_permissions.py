@@ -213,13 +213,15 @@ def _snapshots_files(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyP
     (folder / "disk" / "ca.key").write_text("k")
     kept = Store("lab")
     new = kept.begin("one")
-    packed = archive.pack(folder / "disk", new / "m-root.tar.zst", timeout=20)
-    part = Part("m", "root", "m-root.tar.zst", packed.size, packed.sha256, packed.content)
+    archive.collect(folder / "disk", new / "m-root.tar", timeout=20)
+    between = modes(new / "m-root.tar")
+    packed = archive.compress(new / "m-root.tar", new / "m-root.tar.zst", timeout=20)
+    part = Part("m", "root", "m-root.tar.zst", packed.size, packed.sha256, 1)
     Manifest("one", "", {}, "", "", {}, (part,)).write(new)
     made = [path for path in kept.finish("one").iterdir() if path.is_file()]
     assert len(made) == 2
     above = {f"{p}/": stat.S_IMODE(p.stat().st_mode) for p in (kept.folder, kept.folder.parent)}
-    return {name: mode for p in made for name, mode in modes(p).items()} | above
+    return {name: mode for p in made for name, mode in modes(p).items()} | above | between
 
 
 WRITERS: dict[str, Callable[[Path, Machine, pytest.MonkeyPatch], Modes]] = {

@@ -61,12 +61,14 @@ def test_files_come_out_as_they_went_in(tmp_path: Path) -> None:
         os.chown(source / "link", 4711, 815, follow_symlinks=False)
     old = os.umask(0)
     try:
-        packed = archive.pack(source, tmp_path / "p.tar.zst", timeout=20)
+        assert archive.collect(source, tmp_path / "p.tar", timeout=20) < 1_000_000, "holes are not written"
+        assert permissions(tmp_path / "p.tar") == 0o600
+        packed = archive.compress(tmp_path / "p.tar", tmp_path / "p.tar.zst", timeout=20)
     finally:
         os.umask(old)
     assert permissions(tmp_path / "p.tar.zst") == 0o600
     assert packed.size == (tmp_path / "p.tar.zst").stat().st_size < 1_000_000
-    assert packed.sha256 == archive.checksum(tmp_path / "p.tar.zst") and packed.content > 0
+    assert packed.sha256 == archive.checksum(tmp_path / "p.tar.zst") and not (tmp_path / "p.tar").exists()
     archive.unpack(tmp_path / "p.tar.zst", target, timeout=20)
     assert (target / "same").samefile(target / "deep" / "file")
     assert permissions(target / "same") == 0o4711 and (target / "same").stat().st_mtime_ns == 1_234_567_891
@@ -80,15 +82,15 @@ def test_files_come_out_as_they_went_in(tmp_path: Path) -> None:
 
 def test_what_cannot_be_packed_or_unpacked_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StackbookError, match=r"tar failed: .*No such file"):
-        archive.pack(tmp_path / "none", tmp_path / "p", timeout=20)
+        archive.collect(tmp_path / "none", tmp_path / "p", timeout=20)
     (tmp_path / "bad").write_bytes(b"no archive")
     with pytest.raises(StackbookError, match="zstd failed"):
         archive.unpack(tmp_path / "bad", tmp_path, timeout=20)
     with (
         pytest.raises(WaitTimeout, match="sleep and cat: timed out"),
-        archive._pipe(["sleep", "60"], ["cat"], 0.1) as pipe,
+        archive._pipe([["sleep", "60"], ["cat"]], 0.1) as out,
     ):
-        pipe.out.read()
+        out.read()
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(HostUnfit, match="zstd is not installed — apt-get install zstd"):
         archive.unpack(tmp_path / "bad", tmp_path, timeout=20)

@@ -10,9 +10,10 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from io import IOBase
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
 
 from stackbook.core.errors import HostUnfit, StackbookError, WaitTimeout
 
@@ -34,53 +35,62 @@ def demand_tools() -> None:
 
 @dataclass(frozen=True)
 class Packed:
-    """A file that was written: its size and its checksum, and the bytes of the files in it."""
+    """A file that was written: its size and its checksum."""
 
     size: int
     sha256: str
-    content: int
 
 
-def pack(folder: Path, file: Path, *, names: Sequence[str] = (".",), timeout: float) -> Packed:
-    """Write a folder into a new file that only its owner may read.
+def collect(folder: Path, file: Path, *, names: Sequence[str] = (".",), timeout: float) -> int:
+    """Write a folder into a new file that only its owner may read, as fast as that goes; returns the file's size.
 
     Nobody may change the folder meanwhile: a file that changes is an error. Sockets are left out, as whoever listens makes them anew.
 
     Args:
-        folder: what is packed.
+        folder: what is read.
         file: is made.
         names: what of the folder.
         timeout: deadline in seconds.
 
     Raises:
-        StackbookError: tar or zstd failed.
+        StackbookError: tar failed.
         WaitTimeout: the deadline passed.
     """
-    make = [*_TAR, "--create", "--sparse", "--one-file-system", "--totals", "--warning=no-file-ignored"]
+    make = [*_TAR, "--create", "--sparse", "--one-file-system", "--warning=no-file-ignored", "-C", str(folder)]
+    with _new(file) as target, _pipe([[*make, "--", *names]], timeout, into=target):
+        pass
+    return file.stat().st_size
+
+
+def compress(file: Path, target: Path, *, timeout: float) -> Packed:
+    """Compress a file into a new one that only its owner may read, and remove it.
+
+    Raises:
+        StackbookError: zstd failed.
+        WaitTimeout: the deadline passed.
+    """
     size, digest = 0, hashlib.sha256()
-    with (
-        os.fdopen(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as target,
-        _pipe([*make, "-C", str(folder), "--", *names], ["zstd", "-q", "-1", "-c"], timeout) as pipe,
-    ):
-        while block := pipe.out.read(_BLOCK):
-            target.write(block)
+    with _new(target) as out, _pipe([["zstd", "-q", "-1", "-c", str(file)]], timeout) as source:
+        while block := source.read(_BLOCK):
+            out.write(block)
             digest.update(block)
             size += len(block)
-        target.flush()
-        os.fsync(target.fileno())
-    return Packed(size, digest.hexdigest(), _total(pipe.said))
+        out.flush()
+        os.fsync(out.fileno())
+    file.unlink()
+    return Packed(size, digest.hexdigest())
 
 
 def unpack(file: Path, folder: Path, *, timeout: float) -> None:
-    """Put what was packed into a folder that is there.
+    """Put what was collected and compressed into a folder that is there.
 
     Raises:
         StackbookError: tar or zstd failed.
         WaitTimeout: the deadline passed.
     """
     take = [*_TAR, "--extract", "--same-owner", "--same-permissions", "-C", str(folder)]
-    with _pipe(["zstd", "-q", "-d", "-c", str(file)], take, timeout) as pipe:
-        pipe.out.read()
+    with _pipe([["zstd", "-q", "-d", "-c", str(file)], take], timeout) as said:
+        said.read()
 
 
 def checksum(file: Path) -> str:
@@ -92,17 +102,17 @@ def checksum(file: Path) -> str:
     return digest.hexdigest()
 
 
-@dataclass
-class _Pipe:
-    """Two commands: the output of the second, and in the end what both have said beside it, in lines."""
-
-    out: IO[bytes]
-    said: list[str] = field(default_factory=list)
+def _new(file: Path) -> IO[bytes]:
+    return os.fdopen(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb")
 
 
 @contextlib.contextmanager
-def _pipe(first: Sequence[str], second: Sequence[str], timeout: float) -> Iterator[_Pipe]:
-    """Two commands, one reading from the other, while the block runs; at its end both have ended well, or it is an error."""
+def _pipe(commands: Sequence[Sequence[str]], timeout: float, *, into: IO[bytes] | None = None) -> Iterator[IO[bytes]]:
+    """Commands, each reading from the one before, while the block runs; at its end all have ended well, or it is an error.
+
+    Yields what the last one writes; with `into` it writes there.
+    """
+    names = " and ".join(argv[0] for argv in commands)
     late = threading.Event()
     started: list[subprocess.Popen[bytes]] = []
 
@@ -112,17 +122,17 @@ def _pipe(first: Sequence[str], second: Sequence[str], timeout: float) -> Iterat
             process.kill()
 
     watch = threading.Timer(timeout, end)
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as errors:
         try:
-            started.append(_started(first, subprocess.DEVNULL, said))
-            assert started[0].stdout is not None
-            started.append(_started(second, started[0].stdout, said))
-            started[0].stdout.close()  # of this process: the second has it
-            assert started[1].stdout is not None
-            pipe = _Pipe(started[1].stdout)
+            for argv in commands:
+                source = started[-1].stdout if started else subprocess.DEVNULL
+                last = into is not None and argv is commands[-1]
+                started.append(_started(argv, source, into if last else subprocess.PIPE, errors))
+                if isinstance(source, IOBase):
+                    source.close()  # of this process: the next one has it
             watch.start()
-            yield pipe
-            codes = [process.wait(30) for process in started]
+            yield started[-1].stdout or cast("IO[bytes]", into)
+            codes = [process.wait(timeout) for process in started]
         finally:
             watch.cancel()
             for process in started:
@@ -131,28 +141,18 @@ def _pipe(first: Sequence[str], second: Sequence[str], timeout: float) -> Iterat
                     process.wait(10)
                 if process.stdout:
                     process.stdout.close()
-        said.seek(0)
-        pipe.said = said.read().decode(errors="replace").strip().splitlines()
+        errors.seek(0)
+        said = " | ".join(errors.read().decode(errors="replace").strip().splitlines()[-2:])
     if late.is_set():
-        raise WaitTimeout(f"{first[0]} and {second[0]}", timeout, last=" | ".join(pipe.said[-2:]))
+        raise WaitTimeout(names, timeout, last=said)
     if any(codes):
-        name = next(argv[0] for argv, code in zip((first, second), codes, strict=True) if code)
-        raise StackbookError(f"{name} failed: {' | '.join(pipe.said[-2:]) or 'it says nothing'}")
+        name = next(argv[0] for argv, code in zip(commands, codes, strict=True) if code)
+        raise StackbookError(f"{name} failed: {said or 'it says nothing'}")
 
 
-def _started(argv: Sequence[str], source: int | IO[bytes], said: IO[bytes]) -> subprocess.Popen[bytes]:
+def _started(argv: Sequence[str], source: Any, target: Any, errors: IO[bytes]) -> subprocess.Popen[bytes]:
+    plain = {**os.environ, "LC_ALL": "C"}
     try:
-        return subprocess.Popen(
-            argv, stdin=source, stdout=subprocess.PIPE, stderr=said, env={**os.environ, "LC_ALL": "C"}
-        )
+        return subprocess.Popen(argv, stdin=source, stdout=target, stderr=errors, env=plain)
     except FileNotFoundError:
         raise HostUnfit(f"{argv[0]} is not installed", fix=f"apt-get install {argv[0]}") from None
-
-
-def _total(said: Sequence[str]) -> int:
-    """What tar says that it has written.
-
-    >>> _total(["Total bytes written: 1177600 (1.2MiB, 1.0GiB/s)"])
-    1177600
-    """
-    return next((int(line.split()[3]) for line in said if line.startswith("Total bytes written: ")), 0)
