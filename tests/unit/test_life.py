@@ -11,6 +11,7 @@ from fakes import FakeHost
 from stackbook.app import life, readiness, status
 from stackbook.app.snapshots.store import Store
 from stackbook.app.supervision import only_run
+from stackbook.cluster import early_pods
 from stackbook.config.profile import Profile
 from stackbook.core import paths
 from stackbook.core.errors import InputError, StackbookError
@@ -136,6 +137,31 @@ def test_a_run_starts_a_stopped_lab_and_goes_on_when_it_is_not_ready(monkeypatch
     lab(monkeypatch, stackbook_k8s_master="running", stackbook_k8s_node1="exited")
     life.wake_if_stopped(Profile(), say=said.append)
     assert len(said) == 2, "a lab that runs in part is its chapters' own"
+
+
+# pods that start too early
+
+NETWORK, SUBNET = f"test -e {early_pods.NETWORK}", f"test -s {early_pods.SUBNET}"
+
+
+def test_a_kubelet_tries_again_once_flannel_is_there() -> None:
+    class Machine(FakeHost):
+        """flannel is there at the third look."""
+
+        def run(self, argv, **more):
+            self.answers[SUBNET] = "" if self.ran.count(SUBNET) > 1 else (1, "", "")
+            return super().run(argv, **more)
+
+    host = Machine({NETWORK: "", "systemctl restart kubelet": ""})
+    assert early_pods.retry(host, timeout=5)
+    assert host.ran == [NETWORK, SUBNET, SUBNET, SUBNET, "systemctl restart kubelet"]
+
+
+def test_a_kubelet_is_left_alone_where_flannel_does_not_come() -> None:
+    assert early_pods.retry(FakeHost({NETWORK: (1, "", "")}), timeout=5), "flannel was never installed"
+    late = FakeHost({NETWORK: "", SUBNET: (1, "", "")})
+    assert not early_pods.retry(late, timeout=0.1)
+    assert "systemctl restart kubelet" not in late.ran
 
 
 # standing still
