@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-PACKAGES="python3 python3-venv git podman runc iptables iproute2 curl openssl openssh-client gcc libc6-dev mmdebstrap debian-archive-keyring"
+PACKAGES="python3 python3-venv git podman runc iptables iproute2 curl openssl openssh-client gcc libc6-dev mmdebstrap debian-archive-keyring zstd"
 # podman's network stack, under the names that releases have for its parts.
 # And what completes commands in terminals.
 OPTIONAL="netavark aardvark-dns containernetworking-plugins bash-completion"

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from stackbook import __version__
-from stackbook.app import commands, diagnosing, elevation, own_folders, streams
+from stackbook.app import commands, diagnosing, elevation, life_commands, own_folders, streams
 from stackbook.core import paths
 from stackbook.core.errors import EXIT_INPUT, HostUnfit, InputError, StackbookError
 from stackbook.core.names import did_you_mean, profile_path
@@ -47,7 +47,7 @@ _KEPT = (
     "TZ",
     "KUBECONFIG",
 )
-NEEDS_ROOT = ("run", "reset", "shell", "status", "plan", "notebooks", "images", "diagnose")
+NEEDS_ROOT = ("run", "reset", "shell", "status", "plan", "notebooks", "images", "diagnose", *life_commands.NAMES)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -171,12 +171,14 @@ def _parser() -> _Parser:
         sub.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")
         if name == "run":
             sub.add_argument("--again", action="store_true", help="execute chapters that are proved as well")
+            life_commands.run_arguments(sub)
     add("list", "list the chapters", commands.list_chapters, profile=False)
     add("parameters", "list the parameters of the lab and of each chapter", commands.list_parameters, profile=False)
     add("status", "what of the lab is there", commands.show_status).add_argument("--json", action="store_true")
     diagnosing.arguments(
         add("diagnose", "what is probably wrong with the lab, and why; changes nothing", diagnosing.command)
     )
+    life_commands.arguments(add)
     add("kubeconfig", "print the path of the lab's kubeconfig", commands.print_kubeconfig)
     for name, function in (("kubectl", commands.run_kubectl), ("istioctl", commands.run_istioctl)):
         sub = add(name, f"the lab's {name}, pointed at the lab", function)
@@ -196,6 +198,7 @@ def _parser() -> _Parser:
     add("images", "each image of the lab: who uses it, where it comes from", commands.list_images)
     reset = add("reset", "take the lab away and compare this host with how it was", commands.reset_lab)
     reset.add_argument("--cache", action="store_true", help="remove the cache as well")
+    reset.add_argument("--snapshots", action="store_true", help="remove the lab's snapshots as well")
     coverage = add(
         "coverage",
         "each id of the guide's ledger and where it is shown or proved",

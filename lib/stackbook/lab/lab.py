@@ -133,7 +133,10 @@ class Lab:
         found = self.provider.machines()
         wanted = [n.name for n in self.profile.nodes] if self.profile.target != "cluster" else []
         if gone := [name for name in wanted if name not in found]:
-            raise CheckFailed(f"machines not running: {', '.join(gone)}", fix="run chapter 01: stackbook run --only 01")
+            raise CheckFailed(
+                f"machines not running: {', '.join(gone)}",
+                fix="stackbook start; where they were never made, stackbook run --only 01",
+            )
         for host in found.values():
             if self._observe not in host.observers:  # type: ignore[attr-defined]
                 host.observers.append(self._observe)  # type: ignore[attr-defined]
