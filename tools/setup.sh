@@ -4,9 +4,10 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-PACKAGES="python3 python3-venv git podman runc iptables iproute2 curl openssl openssh-client gcc libc6-dev mmdebstrap debian-archive-keyring"
+PACKAGES="python3 python3-venv git podman runc iptables iproute2 curl openssl openssh-client gcc libc6-dev mmdebstrap debian-archive-keyring zstd"
 # podman's network stack, under the names that releases have for its parts.
-OPTIONAL="netavark aardvark-dns containernetworking-plugins"
+# And what completes commands in terminals.
+OPTIONAL="netavark aardvark-dns containernetworking-plugins bash-completion"
 [ "${STACKBOOK_BROWSER:-}" = 1 ] && OPTIONAL="$OPTIONAL chromium fonts-noto-cjk"
 
 say() { printf '%s\n' "$*"; }

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import configparser
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import httpx
 import lab_page
 import nbformat
 import papermill
@@ -17,6 +20,8 @@ import pytest
 import yaml
 from stackbook.core import paths
 from stackbook.core.waiting import until
+from tornado.httpclient import HTTPRequest
+from tornado.websocket import websocket_connect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -171,6 +176,30 @@ def differing(batch: list[list[str]], browser: list[list[str]]) -> list[str]:
         pairs = zip_longest(one, other, fillvalue="(nothing)")
         found += [f"cell {number}: batch {a[:150]!r}, browser {b[:150]!r}" for a, b in pairs if a != b][:1]
     return found
+
+
+def test_a_terminal_finds_the_labs_programs(server: Any) -> None:
+    """A terminal as the page opens it, over its web socket; what is typed answers into a file."""
+    said = server.root / "said"
+    headers = {"Authorization": f"token {server.token}"}
+    name = httpx.post(f"{server.url}/api/terminals", headers=headers, timeout=60).raise_for_status().json()["name"]
+    typed = (
+        f"{{ type -p kubectl k8s-node1; kubectl get pods; echo $K8S_NODE1; }} >{said}.new 2>&1; mv {said}.new {said}\r"
+    )
+
+    async def type_it() -> None:
+        address = f"{server.url.replace('http', 'ws', 1)}/terminals/websocket/{name}"
+        connection = await websocket_connect(HTTPRequest(address, headers=headers, connect_timeout=60))
+        await connection.read_message()
+        await connection.write_message(json.dumps(["stdin", typed]))
+        connection.close()
+
+    asyncio.run(type_it())
+    until(said.exists, what="the terminal answers", timeout=90, every=0.2)
+    lines = said.read_text().splitlines()
+    assert [Path(line).name for line in lines[:2]] == ["kubectl", "k8s-node1"]
+    assert "the lab has no cluster yet" in lines[2]
+    assert lines[3] == "192.168.98.4"
 
 
 def outputs_alt(book: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stackbook.app.diagnose.collection import kubeconfig_of
-from stackbook.cluster.kube import node_problem
+from stackbook.cluster.problems import node_problem
 from stackbook.core import private
 from stackbook.core.errors import StackbookError
 from stackbook.core.waiting import until

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -73,6 +74,23 @@ def test_an_interrupted_run_keeps_its_record_and_goes_on(small: Path, lab: Lab) 
     assert "01-machines   unchanged" in again.output
     solo = Embedded(Profile.load(small)).machines()["solo"]
     assert kubeadm.initialised(solo)
+
+
+def test_a_stopped_lab_is_started_with_all_that_is_in_it(small: Path, lab: Lab) -> None:
+    """More of it, and snapshots, in test_life.py; here without a pod network, so it is waited for the API server alone."""
+    profile = Profile.load(small)
+    solo = Embedded(profile).machines()["solo"]
+    solo.write("/root/kept", "kept")
+    uid = [n["metadata"]["uid"] for n in Lab.open("02-kubeadm", small).kube.nodes()]
+    done = stackbook("stop", "--profile", str(small))
+    assert done.status == 0 and "✓ the lab 'sbtest' is stopped" in done.output, done.output
+    assert json.loads(stackbook("status", "--json", "--profile", str(small)).output)["stopped"] is True
+    again = stackbook("stop", "--profile", str(small))
+    assert again.status == 2 and "the lab 'sbtest' does not run — stackbook start" in again.output, again.output
+    done = stackbook("start", "--profile", str(small))
+    assert done.status == 0 and "✓ the lab 'sbtest' runs" in done.output, done.output
+    assert Embedded(profile).machines()["solo"].read("/root/kept") == "kept"
+    assert [n["metadata"]["uid"] for n in Lab.open("02-kubeadm", small).kube.nodes()] == uid
 
 
 def test_what_is_left_is_named_and_what_is_not_the_labs_is_told_apart(small: Path, lab: Lab) -> None:

@@ -159,6 +159,7 @@ CASES: dict[str, tuple[str, Callable[[Snapshot], None]]] = {
     "kubeconfig elsewhere": ("kubeconfig-address", host("kubeconfig", "https://127.0.0.9:6443")),
     "paused": ("machine-paused", state("paused")),
     "stopped": ("machine-stopped", state("exited")),
+    "all stopped": ("lab-stopped", both(state("exited"), state("exited", FIRST))),
     "gone": ("machine-missing", state("absent")),
     "silent machine": ("machine-silent", said("clock", "", problem="no answer within 4 s")),
     "silent systemd": ("systemd-silent", said("units", "", problem="no answer within 5 s")),

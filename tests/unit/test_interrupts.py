@@ -23,7 +23,8 @@ from stackbook.core import temp_dirs
 from stackbook.core.locks import born
 
 RUN = """
-import sys
+import faulthandler, signal, sys
+faulthandler.register(signal.SIGUSR2, file=open(sys.argv[1] + "/stacks", "w"), all_threads=True)
 from pathlib import Path
 from stackbook.config import chapters
 from stackbook.app import cli
@@ -104,6 +105,15 @@ class Begun:
             assert self.process.poll() is None and time.monotonic() < deadline, self.said()
             time.sleep(0.05)
 
+    def wait(self, seconds: float) -> int:
+        """Its exit status; where it does not end, the failure says where each of its threads stands."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.kill(self.process.pid, signal.SIGUSR2)
+            time.sleep(0.5)
+            pytest.fail(f"the run has not ended after {seconds} s:\n{(self.folder / 'stacks').read_text()}")
+
     def said(self) -> str:
         with contextlib.suppress(OSError):
             os.set_blocking(self.terminal, False)
@@ -137,7 +147,7 @@ def test_a_closed_terminal_and_sigterm_leave_record_and_report_and_no_child(
     run = Begun(short)
     try:
         end(run)
-        assert run.process.wait(240) == 130, run.said()
+        assert run.wait(120) == 130, run.said()
     finally:
         run.process.kill()
         run.close_terminal()
@@ -152,7 +162,7 @@ def test_under_nohup_a_run_outlives_its_terminal_and_printing_does_not_end_it(sh
         with pytest.raises(subprocess.TimeoutExpired):
             run.process.wait(1)
         os.kill(run.process.pid, signal.SIGTERM)
-        assert run.process.wait(240) == 130
+        assert run.wait(120) == 130
     finally:
         run.process.kill()
         run.close_terminal()
@@ -193,3 +203,28 @@ def test_a_full_disk_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(sys, "stdout", Gone(errno.ENOSPC))
     with pytest.raises(OSError, match="No space"), streams.lasting():
         print("x")
+
+
+LOST = """
+import os, signal, sys, time
+from stackbook.app import cli
+
+class Tidied:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000): pass  # here the signal's handler runs
+
+def work(_options):
+    Tidied()
+    time.sleep(30)
+    return 0
+
+cli._command = work
+sys.exit(cli.main(["list"]))
+"""
+
+
+def test_a_signal_that_comes_while_an_object_is_tidied_up_is_not_lost() -> None:
+    done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.startswith("stackbook: interrupted")

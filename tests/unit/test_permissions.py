@@ -20,7 +20,11 @@ from typing import Any
 import pytest
 import yaml
 from stackbook.app import benchmark, elevation, jupyter_access
-from stackbook.cluster import kube, kubeadm
+from stackbook.app.snapshots import archive
+from stackbook.app.snapshots.manifest import Manifest, Part
+from stackbook.app.snapshots.store import Store
+from stackbook.cluster import kubeadm, kubeconfig
+from stackbook.cluster.kube import CREDENTIALS, Kube
 from stackbook.config.profile import Profile
 from stackbook.config.registries import PROXY_FILE
 from stackbook.core import paths, private, temp_dirs
@@ -126,7 +130,7 @@ def _users_kubeconfig(folder: Path, machine: Machine, monkeypatch: pytest.Monkey
 def _hosts_kubeconfig(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Modes:
     monkeypatch.setenv("STACKBOOK_STATE", str(folder / "new" / "states"))
     path = paths.state("lab") / "kubeconfig"
-    assert kube.write_kubeconfig("users: []\n", path) == 1
+    assert kubeconfig.write_kubeconfig("users: []\n", path) == 1
     above = {f"{p}/": stat.S_IMODE(p.stat().st_mode) for p in (folder / "new" / "states", folder / "new")}
     return modes(path) | above
 
@@ -141,8 +145,8 @@ def _clients_files(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     monkeypatch.setattr("kubernetes.config.kube_config._temp_files", {})
     temp_dirs.of_this_process.cache_clear()
-    _ = kube.Kube(path).client
-    made = [p for p in temp_dirs.of_this_process(kube.CREDENTIALS).iterdir() if p.is_file()]
+    _ = Kube(path).client
+    made = [p for p in temp_dirs.of_this_process(CREDENTIALS).iterdir() if p.is_file()]
     temp_dirs.of_this_process.cache_clear()
     assert made, "the client keeps its key elsewhere"
     return {name: mode for p in made for name, mode in modes(p).items()}
@@ -204,6 +208,23 @@ def _jupyters_token(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPa
     return modes(access.file) | modes(Path(access.environment["JUPYTER_TOKEN_FILE"]))
 
 
+def _snapshots_files(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Modes:
+    monkeypatch.setenv("STACKBOOK_STATE", str(folder / "new" / "states"))
+    (folder / "disk").mkdir()
+    (folder / "disk" / "ca.key").write_text("k")
+    kept = Store("lab")
+    new = kept.begin("one")
+    archive.collect(folder / "disk", new / "m-root.tar", timeout=20)
+    between = modes(new / "m-root.tar")
+    packed = archive.compress(new / "m-root.tar", new / "m-root.tar.zst", timeout=20)
+    part = Part("m", "root", "m-root.tar.zst", packed.size, packed.sha256, 1)
+    Manifest("one", "", {}, "", "", {}, (part,)).write(new)
+    made = [path for path in kept.finish("one").iterdir() if path.is_file()]
+    assert len(made) == 2
+    above = {f"{p}/": stat.S_IMODE(p.stat().st_mode) for p in (kept.folder, kept.folder.parent)}
+    return {name: mode for p in made for name, mode in modes(p).items()} | above | between
+
+
 WRITERS: dict[str, Callable[[Path, Machine, pytest.MonkeyPatch], Modes]] = {
     "the join token on a machine": _join,
     "the proxies on a machine": _machines_proxies,
@@ -217,6 +238,7 @@ WRITERS: dict[str, Callable[[Path, Machine, pytest.MonkeyPatch], Modes]] = {
     "the key of Elasticsearch's certificate": _certificates_key,
     "the environment under sudo": _environment_under_sudo,
     "JupyterLab's token and address": _jupyters_token,
+    "a snapshot, which holds the lab's keys": _snapshots_files,
 }
 
 
@@ -253,7 +275,7 @@ def test_the_file_is_never_open_to_others_while_it_is_written(
 
 LOOKED_AT = {
     "app/benchmark.py": "the benchmark's join token on a machine",
-    "cluster/kube.py": "this host's kubeconfig",
+    "cluster/kubeconfig.py": "this host's kubeconfig",
     "lessons/kubeadm/control_plane.py": "root's kubeconfig on a machine",
     "lessons/delivery/compose.py": "the variables of a compose file",
     "lessons/delivery/gitea.py": "Gitea's settings",
@@ -263,6 +285,9 @@ LOOKED_AT = {
     "cluster/kubeadm/join.py": "the join token on a machine",
     "cluster/kubeadm/runtime.py": "the proxies on a machine",
     "observability/logs/credentials.py": "the key of Elasticsearch's certificate",
+    "app/snapshots/archive.py": "a snapshot, which holds the lab's keys",
+    "app/snapshots/manifest.py": "a snapshot, which holds the lab's keys",
+    "app/snapshots/store.py": "a snapshot, which holds the lab's keys",
     "core/paths.py": "this host's kubeconfig",
     "core/private.py": "this host's kubeconfig",
 }  # fmt: skip

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stackbook.app import reset
+from stackbook.app import life_benchmark, reset
 from stackbook.cluster import kubeadm
-from stackbook.cluster.kube import write_kubeconfig
+from stackbook.cluster.kubeconfig import write_kubeconfig
 from stackbook.config.profile import Profile
 from stackbook.core import paths
 from stackbook.core.errors import InputError, StackbookError
@@ -100,7 +100,7 @@ class Floor:
         self._sh(*podman, "network", "create", "--label", label, "--subnet", profile.subnet, "--gateway",
                  profile.gateway, self.provider.network)  # fmt: skip
         for node in profile.nodes:
-            self._sh(*podman, "run", *self.provider.run_flags(node), tag, "/sbin/init")
+            self._sh(*podman, "run", "-d", *self.provider.run_flags(node), tag, "/sbin/init")
 
     def _prepare(self, nodes: list[str]) -> None:
         self._until(lambda: all(self._booted(n) for n in nodes), "machines have booted")
@@ -276,7 +276,7 @@ def main(argv: list[str] | None = None) -> int:
     _no_lab(loaded)
     Lab.open("05-istio", profile).artifacts.ensure(["machine-rootfs", "control-plane", "worker", "node", "apps", "istio",
                                                     "kubelet", "kubeadm", "kubectl", "istioctl", "app-load"])  # fmt: skip
-    floors, labs, reached = [], [], []
+    floors, labs, reached, lives = [], [], [], []
     whole = False
     try:
         for number in range(rounds):
@@ -289,7 +289,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"  {marks}\nround {number + 1} of {rounds}: stackbook", flush=True)
             labs.append(measured(profile))
             reached.append(paces(profile))
-            print(f"  {labs[-1]['marks']}, of {RATE} requests/s {reached[-1]}", flush=True)
+            lives.append(life_benchmark.measure(profile))
+            print(f"  {labs[-1]['marks']}, of {RATE} requests/s {reached[-1]}, {lives[-1]}", flush=True)
             reset.reset(loaded, say=lambda text: None)
         whole = True
     except KeyboardInterrupt:
@@ -299,6 +300,7 @@ def main(argv: list[str] | None = None) -> int:
         if not whole:  # there was no lab before: what is there now is the bench's own
             reset.reset(loaded, say=lambda text: None)
     write(floors, labs, reached)
+    life_benchmark.publish(lives)
     return 0
 
 

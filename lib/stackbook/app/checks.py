@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stackbook.cluster import flannel, kubeadm
-from stackbook.cluster.kube import node_problem, pod_problem
+from stackbook.cluster.problems import node_problem, pod_problem
 from stackbook.core.errors import CheckFailed, StackbookError
 from stackbook.lessons.kubeadm.control_plane import components
 from stackbook.machines import facts

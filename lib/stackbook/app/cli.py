@@ -18,7 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from stackbook import __version__
-from stackbook.app import commands, diagnosing, elevation, own_folders, streams
+from stackbook.app import commands, diagnosing, elevation, life_commands, own_folders, streams
 from stackbook.core import paths
 from stackbook.core.errors import EXIT_INPUT, HostUnfit, InputError, StackbookError
 from stackbook.core.names import did_you_mean, profile_path
@@ -47,7 +47,7 @@ _KEPT = (
     "TZ",
     "KUBECONFIG",
 )
-NEEDS_ROOT = ("run", "reset", "shell", "status", "plan", "notebooks", "images", "diagnose")
+NEEDS_ROOT = ("run", "reset", "shell", "status", "plan", "notebooks", "images", "diagnose", *life_commands.NAMES)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -111,6 +111,16 @@ def _interruptible() -> None:
     signal.signal(signal.SIGTERM, _interrupted)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup(1)
         signal.signal(signal.SIGHUP, _interrupted)
+    sys.unraisablehook = _unless_interrupted
+
+
+def _unless_interrupted(lost: sys.UnraisableHookArgs) -> None:
+    """A signal that came while Python tidied up an object raised its KeyboardInterrupt where nobody can catch it: once more."""
+    if lost.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(lost)
+        return
+    signal.signal(signal.SIGALRM, _interrupted)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
 
 
 def _interrupted(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -161,12 +171,14 @@ def _parser() -> _Parser:
         sub.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")
         if name == "run":
             sub.add_argument("--again", action="store_true", help="execute chapters that are proved as well")
+            life_commands.run_arguments(sub)
     add("list", "list the chapters", commands.list_chapters, profile=False)
     add("parameters", "list the parameters of the lab and of each chapter", commands.list_parameters, profile=False)
     add("status", "what of the lab is there", commands.show_status).add_argument("--json", action="store_true")
     diagnosing.arguments(
         add("diagnose", "what is probably wrong with the lab, and why; changes nothing", diagnosing.command)
     )
+    life_commands.arguments(add)
     add("kubeconfig", "print the path of the lab's kubeconfig", commands.print_kubeconfig)
     for name, function in (("kubectl", commands.run_kubectl), ("istioctl", commands.run_istioctl)):
         sub = add(name, f"the lab's {name}, pointed at the lab", function)
@@ -186,6 +198,7 @@ def _parser() -> _Parser:
     add("images", "each image of the lab: who uses it, where it comes from", commands.list_images)
     reset = add("reset", "take the lab away and compare this host with how it was", commands.reset_lab)
     reset.add_argument("--cache", action="store_true", help="remove the cache as well")
+    reset.add_argument("--snapshots", action="store_true", help="remove the lab's snapshots as well")
     coverage = add(
         "coverage",
         "each id of the guide's ledger and where it is shown or proved",
@@ -197,7 +210,7 @@ def _parser() -> _Parser:
     add(
         "sbom", "what the lab is made of: a CycloneDX bill of materials", commands.write_sbom, profile=False
     ).add_argument("--output", default="", metavar="FILE", help="write it there, not to the terminal")
-    books = add("notebooks", "serve JupyterLab on loopback with a token", commands.serve_notebooks, profile=False)
+    books = add("notebooks", "serve JupyterLab on loopback with a token", commands.serve_notebooks)
     books.add_argument("--port", type=int, default=8888)
     books.add_argument("--root", default="", metavar="DIR", help="serve a copy: a folder with notebooks/ in it")
     return parser

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackbook.app import own_folders
+from stackbook.app import life_commands, own_folders
 from stackbook.core import paths
 from stackbook.core.errors import InputError, StackbookError
 from stackbook.core.names import did_you_mean, profile_names
@@ -38,13 +38,15 @@ def run_chapters(options: argparse.Namespace) -> int:
     """Run chapters, and say what came of it."""
     from stackbook.app import runner
 
+    given = _given(options.p)
+    life_commands.restore_first(options, given)
     try:
         done = runner.run(
             options.profile,
             first=options.first,
             last=options.last,
             only=tuple(options.only),
-            parameters=_given(options.p),
+            parameters=given,
             again=options.again,
         )
         report = _write_report(done.folder)
@@ -181,7 +183,7 @@ def open_shell(options: argparse.Namespace) -> int:
         )
     host = lab.provider.machines().get(options.machine)
     if host is None:
-        raise InputError(f"{options.machine} does not run", fix="stackbook run --only 01")
+        raise InputError(f"{options.machine} does not run", fix="stackbook start")
     terminal = sys.stdin.isatty()
     if isinstance(host, ContainerHost):
         argv = [*host.podman, "exec", "-it" if terminal else "-i", host.container, "bash", "-l"]
@@ -243,6 +245,8 @@ def reset_lab(options: argparse.Namespace) -> int:
         print(
             f"✓ {compared if known else 'the lab is away; there is no record of this host before it to compare with'}"
         )
+    for line in life_commands.snapshots_after_reset(profile, remove=options.snapshots):
+        print(line)
     if options.cache:
         cache_use.demand_removable(profile.lab)  # another lab may have come meanwhile
         for line in cache_use.remove():
@@ -287,4 +291,4 @@ def serve_notebooks(options: argparse.Namespace) -> int:
         raise InputError(f"{root} has no folder notebooks", fix="copy notebooks/ of the checkout there")
     from stackbook.app.serving import serve
 
-    return serve(root, options.port)
+    return serve(root, options.port, options.profile)

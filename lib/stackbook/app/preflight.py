@@ -335,7 +335,7 @@ def _inotify(host: LocalHost, profile: Profile) -> Requirement:
 
 
 def _kubeconfig(profile: Profile) -> Requirement:
-    from stackbook.cluster.kube import existing_kubeconfig
+    from stackbook.cluster.kubeconfig import existing_kubeconfig
 
     probe: Callable[[], Path] = lambda: existing_kubeconfig(profile.kubeconfig)  # noqa: E731
     try:

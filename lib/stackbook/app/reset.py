@@ -23,6 +23,7 @@ from stackbook.app.host_state import (
     rules,
     snapshot,
 )
+from stackbook.app.snapshots.store import Store
 from stackbook.app.supervision import only_run
 from stackbook.cluster.kube import CREDENTIALS
 from stackbook.config.profile import Profile
@@ -83,6 +84,7 @@ def reset(profile: Profile, *, say: Say = print, machines: bool = True) -> list[
             for difference in theirs:
                 say(f"changed meanwhile, not by this lab: {difference}")
         temp_dirs.sweep(CREDENTIALS)
+        Store(profile.lab).forget_restoring()
         if not mine:
             shutil.rmtree(paths.state(profile.lab), ignore_errors=True)
         return mine

@@ -15,9 +15,10 @@ from typing import Any
 
 import yaml
 
-from stackbook.app import checks, import_patch, preflight, reset
+from stackbook.app import checks, import_patch, life, preflight, reset
 from stackbook.app.run_display import display
 from stackbook.app.run_record import PASSED, Outcome, Run, exit_status, keep_evidence, save, summary
+from stackbook.app.snapshots.store import Store
 from stackbook.app.supervision import end_group, following, only_run, prefetching
 from stackbook.app.time_left import TimeLeft
 from stackbook.artifacts import cache_folder
@@ -96,6 +97,7 @@ def run(
     if needs_lab:
         _known_versions(loaded)
         preflight.demand(loaded)
+        Store(loaded.lab).demand_whole()
         if loaded.target == "embedded":
             Embedded(loaded).demand_names()
     cache_folder.demand(paths.cache())
@@ -117,6 +119,8 @@ def run(
         ):
             try:
                 tell(left.announcement())
+                if needs_lab:
+                    life.wake_if_stopped(loaded, say=tell)
                 for chapter in chosen:
                     current.outcomes.append(_one(current, chapter, values[chapter.id], again, tell))
                     left.passed(chapter)
@@ -216,7 +220,7 @@ def proved(profile: Profile, chapter: chapters.Chapter, values: Mapping[str, Any
     lab = Lab(
         chapter, profile, validate(CHAPTER_PARAMETERS.get(chapter.id, ChapterParameters), values, where=chapter.id)
     )
-    known = _proofs(profile).get(chapter.id)
+    known = proved_before(profile).get(chapter.id)
     try:
         if known is None or known != proofs.key(lab):
             return None
@@ -232,7 +236,8 @@ def proved(profile: Profile, chapter: chapters.Chapter, values: Mapping[str, Any
     return "; ".join(found) or "passed on this lab before"
 
 
-def _proofs(profile: Profile) -> dict[str, str]:
+def proved_before(profile: Profile) -> dict[str, str]:
+    """The chapters that have passed on the lab, with the keys of their proofs."""
     path = paths.state(profile.lab) / "proved.json"
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
@@ -242,7 +247,7 @@ def _proofs(profile: Profile) -> dict[str, str]:
 
 def _remember_proof(profile: Profile, chapter: chapters.Chapter, key: str) -> None:
     path = paths.state(profile.lab) / "proved.json"
-    data = {**_proofs(profile), chapter.id: key}
+    data = {**proved_before(profile), chapter.id: key}
     temporary = path.with_suffix(".new")
     temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
     temporary.replace(path)

@@ -10,23 +10,27 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from stackbook.app import jupyter_access
+from stackbook.app import jupyter_access, terminals
 from stackbook.app.jupyter_access import Access
 from stackbook.app.kernel_helper import SOCKET, Helper, specification
+from stackbook.config.profile import Profile
 from stackbook.core import ownership, paths, temp_dirs
+from stackbook.core.names import profile_path
 from stackbook.core.ownership import User
 
 
-def serve(root: Path, port: int) -> int:
+def serve(root: Path, port: int, profile: str = "embedded") -> int:
     """Serve the notebooks until JupyterLab ends; returns its exit status.
 
     Args:
         root: the folder with notebooks/ in it.
         port: of loopback, the first to try.
+        profile: name or path, of the lab whose programs its terminals and kernels find.
 
     Raises:
         InputError: no port is free.
     """
+    loaded, file = Profile.load(profile), profile_path(profile).resolve()
     access = jupyter_access.prepare(port)
     argv = [sys.executable, "-m", "jupyterlab", *access.arguments, "--no-browser"]
     argv += [f"--ServerApp.root_dir={root}", "--LabApp.default_url=/lab/tree/notebooks"]
@@ -34,16 +38,19 @@ def serve(root: Path, port: int) -> int:
     user = ownership.user()
     if user is None:
         argv += ["--allow-root"] if os.geteuid() == 0 else []
-        os.execve(sys.executable, argv, access.environment)
+        tools = terminals.prepare(loaded, file, temp_dirs.of_this_process("terminals"), terminals.cached(loaded))
+        os.execve(sys.executable, [*argv, tools.argument], tools.environment(access.environment))
     _hand_over(access, user)
     with temp_dirs.folder("notebooks") as folder:
         folder.chmod(0o755)
+        tools = terminals.prepare(loaded, file, folder, terminals.cached(loaded))
+        os.environ.update(tools.environment(os.environ))  # the kernels of root's
         helper = Helper(folder / "kernels.sock", user.uid)
         with helper.serving():
-            variables = {**users(user, access.environment), SOCKET: str(helper.path)}
+            variables = {**users(user, tools.environment(access.environment)), SOCKET: str(helper.path)}
             own = str(specification(folder / "jupyter"))
             variables["JUPYTER_PATH"] = os.pathsep.join([own, *filter(None, [variables.get("JUPYTER_PATH")])])
-            return _as_user(argv, user, variables)
+            return _as_user([*argv, tools.argument], user, variables)
 
 
 def users(user: User, environment: Mapping[str, str]) -> dict[str, str]:

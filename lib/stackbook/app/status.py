@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from stackbook.cluster.kube import node_problem
+from stackbook.app import life
+from stackbook.cluster.problems import node_problem
 from stackbook.core.errors import StackbookError
 from stackbook.lab.lab import Lab
+from stackbook.machines.providers import Embedded
 from stackbook.mesh import istio
 
 
@@ -16,6 +18,7 @@ def status(lab: Lab) -> dict[str, Any]:
     found: dict[str, Any] = {
         "profile": lab.profile.name,
         "target": lab.profile.target,
+        "stopped": isinstance(lab.provider, Embedded) and not running and life.is_stopped(lab.provider),
         "machines": {n.name: {"address": n.address, "running": n.name in running} for n in lab.profile.nodes}
         if lab.profile.target != "cluster"
         else {},
@@ -25,7 +28,7 @@ def status(lab: Lab) -> dict[str, Any]:
         "kubeconfig": str(lab.kubeconfig) if lab.kubeconfig.exists() else "",
         "problems": [],
     }
-    if not found["kubeconfig"]:
+    if not found["kubeconfig"] or found["stopped"]:
         return found
     try:
         found["nodes"] = {n["metadata"]["name"]: node_problem(n) or "Ready" for n in lab.kube.nodes()}
@@ -39,9 +42,10 @@ def status(lab: Lab) -> dict[str, Any]:
 def lines(found: dict[str, Any]) -> list[str]:
     """The same for a terminal."""
     text = [f"profile {found['profile']}, target {found['target']}"]
+    text += ["the lab is stopped: stackbook start continues it"] if found["stopped"] else []
+    off = "stopped" if found["stopped"] else "not running"
     text += [
-        f"machine  {n:14} {m['address']:15} {'running' if m['running'] else 'not running'}"
-        for n, m in found["machines"].items()
+        f"machine  {n:14} {m['address']:15} {'running' if m['running'] else off}" for n, m in found["machines"].items()
     ]
     text += [f"node     {n:14} {state}" for n, state in found["nodes"].items()]
     text += [f"istio    {n:22} {state}" for n, state in found["istio"].items()]

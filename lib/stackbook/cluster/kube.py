@@ -4,35 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import select
-import signal
-import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stackbook.cluster import rest_apply, rest_get, webhook_retry
-from stackbook.core import private, temp_dirs
-from stackbook.core.errors import CommandFailed, InputError, StackbookError, WaitTimeout
+from stackbook.cluster import manifests, waits, webhook_retry
+from stackbook.cluster.objects import FIELD_MANAGER, ApiError, Objects, question
+from stackbook.cluster.port_forward import forwarding
+from stackbook.core import temp_dirs
+from stackbook.core.errors import CommandFailed, InputError
 from stackbook.core.redact import redact
 from stackbook.core.results import Result
-from stackbook.core.waiting import until
 from stackbook.machines.transports import LocalHost, Observer, Text
 
 CREDENTIALS = "client"
 """The scratch folder of the API's client."""
 
 
-def _as_list(manifest: str | dict[str, Any] | Sequence[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
-    """A manifest as text for kubectl, and its objects; of a text they are not looked at."""
-    if isinstance(manifest, str):
-        return manifest, []
-    items = [manifest] if isinstance(manifest, dict) else list(manifest)
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": items}), items
+BY_API = "this host, by the API"
+"""The host of a result that was asked of the API, and not of a kubectl process."""
 
 
 @dataclass
@@ -75,22 +68,36 @@ class Kube:
         return result
 
     def json(self, *args: str, timeout: float = 60.0) -> Any:
-        """The answer of a kubectl command with `-o json`; a plain `get` is asked of the API without kubectl."""
+        """The answer of a kubectl command with `-o json`; a plain `get` is asked of the API over one kept connection.
+
+        Raises:
+            CommandFailed: there is no such resource or object, or the API server does not answer.
+        """
+        asked = question(args)
+        if asked is None or (objects := self._reached()) is None:
+            return json.loads(self.kubectl(*args, "-o", "json", timeout=timeout).stdout)
+        found = self._by_api(("kubectl", *args, "-o", "json"), lambda: objects.answer(asked, timeout=timeout))
+        return found
+
+    def _by_api(self, shown: tuple[str, ...], call: Callable[[], Any]) -> Any:
+        """What a request returns; in the record it is the kubectl command that does the same, marked as done by the API."""
         start = time.monotonic()
-        if (found := self._asked(args, timeout)) is not None:
-            for observe in self.observers:
-                shown = ("kubectl", *args, "-o", "json")
-                observe(Result(shown, 0, json.dumps(found), "", time.monotonic() - start, "this host"))
-            return found
-        return json.loads(self.kubectl(*args, "-o", "json", timeout=timeout).stdout)
+        try:
+            found, error = call(), ""
+        except ApiError as refused:
+            found, error = None, str(refused)
+        text = "\n".join(found) if isinstance(found, list) else json.dumps(found)
+        result = Result(shown, 1 if error else 0, "" if error else text, error, time.monotonic() - start, BY_API)
+        if "secret" in shown or "secrets" in shown:
+            result = result.hide()
+        for observe in self.observers:
+            observe(result)
+        if error:
+            raise CommandFailed(result)
+        return found
 
-    def _asked(self, args: tuple[str, ...], timeout: float) -> dict[str, Any] | None:
-        if rest_get.paths(args) is None or (client := self._reached()) is None:
-            return None
-        return rest_get.answer(client, args, timeout=timeout)
-
-    def _reached(self) -> Any:
-        """The client; None where there is no kubeconfig yet: kubectl says so.
+    def _reached(self) -> Objects | None:
+        """The objects of the cluster; None where there is no kubeconfig yet: kubectl says so.
 
         Raises:
             InputError: there is one, and it cannot be used; with the reason.
@@ -98,7 +105,7 @@ class Kube:
         if not Path(self.kubeconfig).is_file():
             return None
         try:
-            return self.client
+            return self._objects
         except Exception as error:  # of a broken file, the client raises whatever its parts raise
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(
@@ -106,34 +113,41 @@ class Kube:
                 fix="stackbook run --only 02 writes the lab's again; another cluster's comes from its administrator",
             ) from error
 
-    def _written(self, verb: str, items: Sequence[dict[str, Any]], timeout: float) -> list[str] | None:
-        """The lines of `kubectl VERB` for rules of Istio, written without it; None where it has to do it itself."""
-        start = time.monotonic()
-        if rest_apply.paths(items) is None or (client := self._reached()) is None:
-            return None
-        write = rest_apply.apply if verb == "apply" else rest_apply.delete
-        lines = write(client, items, timeout=timeout)
-        for observe in self.observers if lines is not None else ():
-            shown = ("kubectl", verb, "-f", "-")
-            observe(Result(shown, 0, "\n".join(lines or ()), "", time.monotonic() - start, "this host"))
-        return lines
+    def apply(self, manifest: str | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> int:
+        """Apply a manifest (YAML text or objects) on the server's side, as the field manager `stackbook`.
 
-    def apply(self, manifest: str | dict[str, Any] | Sequence[dict[str, Any]], *, server_side: bool = False) -> int:
-        """Apply a manifest (YAML text or objects); returns how many objects were changed."""
-        text, items = _as_list(manifest)
-        lines = None if server_side else self._written("apply", items, 30)
-        if lines is None:
-            flags = ["--server-side", "--force-conflicts"] if server_side else []
-            lines = self.kubectl("apply", *flags, "-f", "-", stdin=text, timeout=120).lines
+        Returns:
+            How many objects were created or changed.
+
+        Raises:
+            CommandFailed: an object is refused.
+        """
+        items = manifests.objects(manifest)
+        lines = self._write("apply", ("--server-side", f"--field-manager={FIELD_MANAGER}"), items, 60)
         return sum(not line.endswith(" unchanged") for line in lines)
 
-    def delete(self, manifest: str | dict[str, Any] | Sequence[dict[str, Any]], *, timeout: float = 120.0) -> int:
-        """Delete the objects of a manifest; those that do not exist are no error. Returns how many were deleted."""
-        text, items = _as_list(manifest)
-        lines = self._written("delete", items, 30)
-        if lines is None:
-            lines = self.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=text, timeout=timeout).lines
-        return len(lines)
+    def delete(self, manifest: str | Mapping[str, Any] | Sequence[Mapping[str, Any]], *, timeout: float = 120.0) -> int:
+        """Delete the objects of a manifest and wait until they are gone; those that do not exist are no error.
+
+        Returns:
+            How many objects were deleted.
+        """
+        return len(self._write("delete", ("--ignore-not-found",), manifests.objects(manifest), timeout))
+
+    def _write(
+        self, verb: str, flags: tuple[str, ...], items: Sequence[Mapping[str, Any]], timeout: float
+    ) -> list[str]:
+        objects = self._reached()
+        if objects is None:  # no kubeconfig: kubectl says so
+            text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+            return self.kubectl(verb, *flags, "-f", "-", stdin=text, timeout=timeout).lines
+        write = objects.apply if verb == "apply" else objects.delete
+        lines: list[str] = self._by_api(("kubectl", verb, *flags, "-f", "-"), lambda: write(items, timeout=timeout))
+        return lines
+
+    @cached_property
+    def _objects(self) -> Objects:
+        return Objects(self.client, temp_dirs.of_this_process(CREDENTIALS))
 
     @cached_property
     def client(self) -> Any:
@@ -187,105 +201,22 @@ class Kube:
     # waiting
 
     def wait_nodes(self, names: Sequence[str], *, timeout: float = 120.0) -> None:
-        """Wait until these nodes are Ready.
-
-        Raises:
-            WaitTimeout: with the Ready condition of those that are not.
-        """
-
-        def seen() -> dict[str, str]:
-            return {n["metadata"]["name"]: node_problem(n) for n in self.nodes()}
-
-        def done() -> bool:
-            state = seen()
-            return all(state.get(name) == "" for name in names)
-
-        def last() -> str:
-            state = seen()
-            return "; ".join(f"{n}: {state.get(n, 'not registered')}" for n in names if state.get(n) != "")
-
-        until(
-            done,
-            what=f"nodes to be Ready: {', '.join(names)}",
-            timeout=timeout,
-            every=0.5,
-            last=last,
-            tolerate=(CommandFailed,),
-        )
+        """Wait until these nodes are Ready; see `waits.nodes_ready`."""
+        waits.nodes_ready(self, names, timeout=timeout)
 
     def wait_pods(
         self, namespace: str, selector: str = "", *, count: int | None = None, timeout: float = 120.0
     ) -> None:
-        """Wait until the pods that match are Ready, and there are `count` of them (at least one when None).
-
-        Raises:
-            WaitTimeout: with each pod that is not Ready, its reason, the newest warning and the last log line.
-        """
-
-        def done() -> bool:
-            pods = self.pods(namespace, selector)
-            enough = len(pods) == count if count is not None else bool(pods)
-            return enough and all(pod_problem(p) == "" for p in pods)
-
-        def last() -> str:
-            pods = self.pods(namespace, selector)
-            waiting = [f"{p['metadata']['name']}: {pod_problem(p)}" for p in pods if pod_problem(p)]
-            return "; ".join(waiting) or f"{len(pods)} pods Ready"
-
-        until(
-            done,
-            what=f"pods to be Ready in {namespace}" + (f" ({selector})" if selector else ""),
-            timeout=timeout,
-            every=0.5,
-            last=last,
-            cause=lambda: self.explain(namespace, selector),
-            tolerate=(CommandFailed,),
-        )
+        """Wait until the pods that match are Ready; see `waits.pods_ready`."""
+        waits.pods_ready(self, namespace, selector, count=count, timeout=timeout)
 
     def wait_rollout(self, namespace: str, workload: str, *, timeout: float = 120.0) -> None:
-        """Wait until a rollout is complete: `workload` like deployment/reviews-v1.
-
-        Raises:
-            WaitTimeout: with what kubectl said last and the likely cause.
-        """
-        answer = self.kubectl(
-            "rollout",
-            "status",
-            "-n",
-            namespace,
-            workload,
-            f"--timeout={timeout:.0f}s",
-            check=False,
-            timeout=timeout + 10,
-        )
-        if not answer.ok:
-            said = (answer.stdout + answer.stderr).strip().splitlines()
-            cause = self.explain(namespace)
-            raise WaitTimeout(f"rollout of {workload}", timeout, last=said[-1] if said else "", cause=cause)
+        """Wait until a rollout is complete; see `waits.rolled_out`."""
+        waits.rolled_out(self, namespace, workload, timeout=timeout)
 
     def explain(self, namespace: str, selector: str = "") -> str:
-        """Why pods are not Ready: reason, newest warning event and last log line of the first that is not."""
-        for pod in self.pods(namespace, selector):
-            problem = pod_problem(pod)
-            if not problem:
-                continue
-            name = pod["metadata"]["name"]
-            parts = [f"{name}: {problem}"]
-            events = self.json(
-                "get", "events", "-n", namespace, "--field-selector", f"involvedObject.name={name},type=Warning"
-            )["items"]
-            if events:
-                newest = max(events, key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))
-                parts.append(f"{newest['reason']}: {' '.join(str(newest['message']).split())[:300]}")
-            logs = self.kubectl("logs", "-n", namespace, name, "--all-containers", "--tail=1", check=False)
-            if logs.ok and logs.lines:
-                parts.append(f"log: {redact(logs.lines[-1])[:300]}")
-            return "; ".join(parts)
-        warnings = self.json("get", "events", "-n", namespace, "--field-selector", "type=Warning")["items"]
-        if warnings:
-            newest = max(warnings, key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))
-            return f"{newest['involvedObject']['name']}: {' '.join(str(newest['message']).split())[:300]}"
-        return ""
+        """Why pods are not Ready; see `waits.explain`."""
+        return waits.explain(self, namespace, selector)
 
     def exec(
         self,
@@ -317,86 +248,15 @@ class Kube:
         Raises:
             WaitTimeout: kubectl did not start to listen; holds what it said.
         """
-        process = subprocess.Popen(
-            [str(self.kubectl_path), "port-forward", "-n", namespace, target, f":{port}", "--address", "127.0.0.1"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **self.environment},
-            start_new_session=True,
-        )
-        try:
-            yield _listening(process, f"{namespace}/{target}:{port}", timeout)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(5)
-            if process.stdout:
-                process.stdout.close()
-
-
-def _listening(process: subprocess.Popen[bytes], what: str, timeout: float) -> int:
-    """The local port that kubectl port-forward says it listens on."""
-    assert process.stdout is not None
-    deadline = time.monotonic() + timeout
-    said = b""
-    while time.monotonic() < deadline and process.poll() is None:
-        if select.select([process.stdout], [], [], 0.2)[0]:
-            said += os.read(process.stdout.fileno(), 4096)
-            for line in said.decode(errors="replace").splitlines():
-                if line.startswith("Forwarding from 127.0.0.1:"):
-                    return int(line.split(":")[1].split()[0])
-    raise WaitTimeout(f"port-forward to {what}", timeout, last=said.decode(errors="replace").strip()[-300:])
-
-
-def node_problem(node: dict[str, Any]) -> str:
-    """Why a node is not Ready; empty when it is."""
-    for condition in node["status"].get("conditions", []):
-        if condition["type"] == "Ready":
-            return "" if condition["status"] == "True" else f"{condition['reason']}: {condition['message']}"[:300]
-    return "no Ready condition yet"
-
-
-def pod_problem(pod: dict[str, Any]) -> str:
-    """Why a pod is not Ready; empty when it is (a pod that has completed counts as Ready)."""
-    status = pod["status"]
-    if status.get("phase") == "Succeeded":
-        return ""
-    conditions = {c["type"]: c for c in status.get("conditions", [])}
-    if conditions.get("Ready", {}).get("status") == "True":
-        return ""
-    for state in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
-        waiting = state.get("state", {}).get("waiting")
-        if waiting and waiting.get("reason") not in ("PodInitializing", "ContainerCreating"):
-            message = " ".join(str(waiting.get("message", "")).split())
-            return f"{state['name']} {waiting.get('reason')}: {message}"[:300].rstrip(": ")
-    scheduled = conditions.get("PodScheduled", {})
-    if scheduled.get("status") == "False":
-        return f"not scheduled: {scheduled.get('message', '')}"[:300]
-    return str(status.get("phase", "Unknown")) + ": not ready yet"
-
-
-def write_kubeconfig(text: str, path: Path) -> int:
-    """Keep a kubeconfig where only its owner can read it; returns 1 when it was changed."""
-    if path.exists() and path.read_text(encoding="utf-8") == text and path.stat().st_mode & 0o777 == 0o600:
-        return 0
-    private.write(path, text)
-    return 1
-
-
-def existing_kubeconfig(path: str) -> Path:
-    """The kubeconfig of an existing cluster.
-
-    Raises:
-        InputError: there is no such file.
-    """
-    found = Path(path or os.environ.get("KUBECONFIG", "~/.kube/config")).expanduser()
-    if not found.is_file():
-        raise InputError(f"there is no kubeconfig at {found}", fix="set kubeconfig: in the profile")
-    return found
-
-
-__all__ = ["Kube", "StackbookError", "existing_kubeconfig", "node_problem", "pod_problem", "write_kubeconfig"]
+        command = [
+            str(self.kubectl_path),
+            "port-forward",
+            "-n",
+            namespace,
+            target,
+            f":{port}",
+            "--address",
+            "127.0.0.1",
+        ]
+        with forwarding(command, self.environment, f"{namespace}/{target}:{port}", timeout) as local:
+            yield local

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from stackbook.core.results import Result
 from stackbook.core.waiting import pause
@@ -32,6 +33,18 @@ def applied(apply: Callable[[], Result]) -> Result:
         pause(0.5)
         result = together(result, apply())
     return result
+
+
+def called(call: Callable[[], Any], error: type[Exception]) -> Any:
+    """What a request returns, sent again for up to BACK seconds while it raises `error` for a webhook's broken connection."""
+    start = time.monotonic()
+    while True:
+        try:
+            return call()
+        except error as caught:
+            if not _BROKEN.search(str(caught)) or time.monotonic() - start >= BACK:
+                raise
+        pause(0.5)
 
 
 def together(earlier: Result, later: Result) -> Result:

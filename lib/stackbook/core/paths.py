@@ -73,13 +73,18 @@ def state(lab: str) -> Path:
     return folder
 
 
+def snapshots(lab: str) -> Path:
+    """Where the snapshots of one lab are: not in its state, which a reset removes. A lab's name has no dot."""
+    return states() / f"{lab}.snapshots"
+
+
 def written() -> list[Path]:
     """The files of stackbook in the folders of runs and states, which may also hold other files."""
     made = [path for path in _inside(runs()) if _RUN.fullmatch(path.name)]
     made += [programs()] if programs().is_dir() else []
     for lock in _inside(states()):
         if lock.suffix == ".lock":
-            made += [path for path in (lock, lock.with_suffix("")) if path.exists()]
+            made += [path for path in (lock, lock.with_suffix(""), snapshots(lock.stem)) if path.exists()]
     return made
 
 

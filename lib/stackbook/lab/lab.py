@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from stackbook.analysis import display
 from stackbook.cluster import kubeadm
 from stackbook.cluster.ingress import ingress_url
-from stackbook.cluster.kube import Kube, existing_kubeconfig
+from stackbook.cluster.kube import Kube
+from stackbook.cluster.kubeconfig import existing_kubeconfig
 from stackbook.config import chapters, proxies
 from stackbook.config.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.config.profile import ChapterParameters, Profile, validate
@@ -132,7 +133,10 @@ class Lab:
         found = self.provider.machines()
         wanted = [n.name for n in self.profile.nodes] if self.profile.target != "cluster" else []
         if gone := [name for name in wanted if name not in found]:
-            raise CheckFailed(f"machines not running: {', '.join(gone)}", fix="run chapter 01: stackbook run --only 01")
+            raise CheckFailed(
+                f"machines not running: {', '.join(gone)}",
+                fix="stackbook start; where they were never made, stackbook run --only 01",
+            )
         for host in found.values():
             if self._observe not in host.observers:  # type: ignore[attr-defined]
                 host.observers.append(self._observe)  # type: ignore[attr-defined]

@@ -65,16 +65,20 @@ def _undisturbed(lab: Lab, what: str) -> contextlib.AbstractContextManager[None]
     return lab.turn(what) if "05-istio" in lab.chapter.needs else contextlib.nullcontext()
 
 
-def key(lab: Lab) -> str:
+def key(lab: Lab, *, instance: str | None = None) -> str:
     """What a proof of this chapter is valid for: its notebook, the library, its parameters, the lab's, and this very lab.
 
     What other code has proved is proved again.
+
+    Args:
+        lab: seen from the chapter.
+        instance: another lab of that name, as a snapshot holds one; this very lab when None.
     """
     book = json.loads(lab.chapter.notebook.read_text(encoding="utf-8"))
     sources = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]
     profile = lab.profile.model_dump(exclude={"chapters", "name"}, mode="json")
-    instance = lab.instance() if lab.chapter.needs else ""
-    parts = [sources, library_digest(), profile, lab.parameters.model_dump(mode="json"), instance]
+    which = (lab.instance() if instance is None else instance) if lab.chapter.needs else ""
+    parts = [sources, library_digest(), profile, lab.parameters.model_dump(mode="json"), which]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

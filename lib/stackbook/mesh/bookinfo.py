@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from stackbook.cluster.kube import pod_problem
 from stackbook.cluster.manifests import render
+from stackbook.cluster.problems import pod_problem
 from stackbook.config import chapters
 from stackbook.core.results import Result
 from stackbook.core.waiting import until

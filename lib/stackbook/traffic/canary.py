@@ -127,17 +127,30 @@ def effects(frame: pd.DataFrame, changes: Sequence[Change]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["change", "to", "effective", "reported"])
 
 
+def injected(frame: pd.DataFrame) -> pd.Series:
+    """Which requests a proxy aborted (FI) or delayed (DI), by its flags."""
+    return frame["flags"].str.split(",").map(lambda flags: bool({"FI", "DI"} & set(flags))).astype(bool)
+
+
 def recovery(
-    kube: Cluster, source: Source, plan: Plan, rule: Rule, *, slow: float, hold: float
+    kube: Cluster,
+    source: Source,
+    plan: Plan,
+    rule: Rule,
+    *,
+    flagged: Callable[[pd.DataFrame], pd.DataFrame],
+    hold: float,
 ) -> tuple[pd.DataFrame, Change, float]:
-    """Take a fault away under traffic, and measure how long requests go on being hit.
+    """Take a fault away under traffic, and measure how long requests go on being hit, by the proxy's own flags.
+
+    What the proxy did is told from how long a request took: on a busy machine one may take long without any rule.
 
     Args:
         kube: the cluster.
         source: where the traffic comes from.
         plan: the traffic; it is ended `hold` seconds after the proxies have lost the rule.
         rule: the rule with the fault.
-        slow: a request was hit that took so many seconds, or was not answered with 200.
+        flagged: adds the flags of the proxy's access log to a table (`Testbed.flagged`).
         hold: seconds of traffic with the fault, and again without.
 
     Returns:
@@ -147,8 +160,10 @@ def recovery(
         with flowing(source, plan, lead=hold) as flow:
             removed = timed(kube, "removed", lambda: kube.delete([rule]), rule)
             pause(hold)
-        frame = from_mesh(flow.frame())
+        sent = flow.frame()
+        frame = from_mesh(flagged(sent))
+        frame.attrs.update(sent.attrs)
     times = frame["started"] + frame.attrs["began"]
-    hit = (frame["status"] != 200) | (frame["seconds"] >= slow)
+    hit = injected(frame)
     last = times[hit & (times >= removed.at)].max()
     return frame, removed, 0.0 if pd.isna(last) else float(last - removed.at)

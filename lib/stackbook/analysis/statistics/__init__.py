@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from stackbook.analysis.statistics.contingency import TableTest, independence, quantiles, turns, uniformity
+from stackbook.analysis.statistics.contingency import TableTest, independence, no_more, quantiles, turns, uniformity
 from stackbook.analysis.statistics.proportions import (
     AGREES,
     DIFFERS,
@@ -48,6 +48,7 @@ __all__ = [
     "check_share",
     "frame",
     "independence",
+    "no_more",
     "quantiles",
     "rejection_rate",
     "sample_size",

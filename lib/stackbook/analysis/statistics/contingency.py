@@ -79,6 +79,36 @@ def independence(table: Sequence[Sequence[int]] | NDArray[Any], *, alpha: float 
     return TableTest("independent", f"φ = {effect:+.3f}", n, method, p_value, alpha, effect, verdict)
 
 
+def no_more(now: tuple[int, int], before: tuple[int, int], *, alpha: float = 0.001, needed: int = 0) -> TableTest:
+    """Whether something happens no more often than before: Fisher's exact test, one-sided.
+
+    Args:
+        now: how often it happened, of how many.
+        before: the same of the comparison.
+        alpha: the chance of a false alarm.
+        needed: of how many each must be for a verdict; "too few" otherwise.
+
+    Raises:
+        InputError: a count is above its number.
+
+    >>> no_more((0, 323), (0, 323)).verdict, no_more((97, 323), (1, 323)).verdict
+    ('as predicted', 'differs')
+    """
+    check_chance("alpha", alpha, 0, 0.5)
+    for hits, n in (now, before):
+        if not 0 <= hits <= n:
+            raise InputError(f"{hits} of {n} is no count", fix="count the hits among the requests")
+    n = now[1] + before[1]
+    observed = f"{now[0]} of {now[1]}, before {before[0]} of {before[1]}"
+    if min(now[1], before[1]) < max(needed, 1):
+        return TableTest("as before", observed, n, "none", 1.0, alpha, math.nan, TOO_FEW)
+    counts = [[now[0], now[1] - now[0]], [before[0], before[1] - before[0]]]
+    p_value = float(stats.fisher_exact(counts, alternative="greater").pvalue)
+    effect = now[0] / now[1] - before[0] / before[1]
+    verdict = DIFFERS if p_value < alpha else AGREES
+    return TableTest("as before", observed, n, "Fisher's exact, one-sided", p_value, alpha, effect, verdict)
+
+
 def uniformity(counts: Mapping[str, int], *, alpha: float = 0.001, seed: int = 1) -> TableTest:
     """Whether requests spread evenly over the names, each choosing at random (multinomial with equal shares).
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from stackbook.cluster.rest_get import OF_ISTIO, plural
-
 PATHS: Mapping[str, str] = {
     "nodes": "/api/v1/nodes",
     "pods": "/api/v1/pods",
@@ -24,12 +22,10 @@ PATHS: Mapping[str, str] = {
     "quotas": "/api/v1/resourcequotas",
     "mutating": "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
     "validating": "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
-    **{
-        plural(kind): f"/apis/{version}/{plural(kind)}"
-        for version, kinds in OF_ISTIO.items()
-        for kind in kinds
-        if kind in ("virtualservice", "destinationrule", "gateway", "serviceentry")
-    },
+    "virtualservices": "/apis/networking.istio.io/v1/virtualservices",
+    "destinationrules": "/apis/networking.istio.io/v1/destinationrules",
+    "gateways": "/apis/networking.istio.io/v1/gateways",
+    "serviceentries": "/apis/networking.istio.io/v1/serviceentries",
 }
 READY = "/readyz?verbose"
 

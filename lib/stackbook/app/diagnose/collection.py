@@ -16,7 +16,7 @@ from stackbook.app.diagnose.asking import Hasty, ask
 from stackbook.app.diagnose.collect_cluster import Asker, by_control_plane, by_kubeconfig, read_cluster, refusing
 from stackbook.app.diagnose.machine_probes import Probe
 from stackbook.app.diagnose.snapshot import ABSENT, RUNNING, Answer, Machine, Snapshot, pod_address
-from stackbook.cluster.kube import existing_kubeconfig
+from stackbook.cluster.kubeconfig import existing_kubeconfig
 from stackbook.config import proxies
 from stackbook.config.profile import Profile
 from stackbook.core import paths

@@ -4,8 +4,12 @@
 because the official sample has one image per service and version, and the lab's own bookinfo one for all of them.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
+from typing import Any
+
+import yaml
 
 from stackbook.core.errors import InputError
 
@@ -24,3 +28,42 @@ def render(name: str, **values: str) -> str:
         return Template(path.read_text(encoding="utf-8")).substitute(values)
     except KeyError as error:
         raise InputError(f"{name} needs a value for {error}", fix=f"render({name!r}, {error.args[0]}=…)") from error
+
+
+class _Loader(yaml.CSafeLoader):
+    """YAML as kubectl reads it: a date without quotes is text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def objects(manifest: str | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The objects of a manifest: of YAML text with one or more documents, of one object or of several; a List's items.
+
+    Raises:
+        InputError: the text is no YAML, or something in it has no kind or no name.
+
+    >>> [item["kind"] for item in objects("{apiVersion: v1, kind: Pod, metadata: {name: a}}")]
+    ['Pod']
+    """
+    if isinstance(manifest, str):
+        try:
+            found = [item for item in yaml.load_all(manifest, _Loader) if item]
+        except yaml.YAMLError as error:
+            raise InputError(f"the manifest cannot be read as YAML: {' '.join(str(error).split())}") from error
+    else:
+        found = [manifest] if isinstance(manifest, Mapping) else list(manifest)
+    items: list[Mapping[str, Any]] = []
+    for item in found:
+        if not isinstance(item, Mapping) or not item.get("kind") or not item.get("apiVersion"):
+            raise InputError(f"an object of the manifest has no kind or no apiVersion: {str(item)[:80]}")
+        if item["kind"] == "List":
+            items += objects(item.get("items") or [])
+            continue
+        if not (item.get("metadata") or {}).get("name"):
+            raise InputError(f"an object of the manifest has no name: {item['kind']}", fix="write metadata.name")
+        items.append(item)
+    return items

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackbook.cluster import flannel, own_namespaces
-from stackbook.cluster.kube import pod_problem
 from stackbook.cluster.manifests import render
+from stackbook.cluster.problems import pod_problem
 from stackbook.core.errors import CheckFailed, CommandFailed
 from stackbook.core.results import Result
 from stackbook.core.waiting import pause, until

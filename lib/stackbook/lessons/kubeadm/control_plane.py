@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from stackbook.cluster import addresses, kubeadm
-from stackbook.cluster.kube import write_kubeconfig
+from stackbook.cluster.kubeconfig import write_kubeconfig
 from stackbook.config.profile import Profile
 from stackbook.core.waiting import until
 from stackbook.machines.transports import Host

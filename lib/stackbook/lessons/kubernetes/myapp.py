@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stackbook.cluster import addresses
-from stackbook.cluster.kube import pod_problem
 from stackbook.cluster.manifests import render
+from stackbook.cluster.problems import pod_problem
 from stackbook.core.results import Result
 from stackbook.core.waiting import until
 

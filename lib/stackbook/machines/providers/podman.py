@@ -23,15 +23,12 @@ from stackbook.core.waiting import until
 from stackbook.machines.providers import forwarding
 from stackbook.machines.providers.base import Say
 from stackbook.machines.providers.belongings import LABEL, Belongings, name_of
+from stackbook.machines.providers.container_flags import CACHE_INSIDE, VOLUMES, container_flags
 from stackbook.machines.providers.ssh import collect_journals
 from stackbook.machines.transports import ContainerHost, Host, LocalHost, belongs
 
-VOLUMES = ("containerd", "kubelet")  # of each machine
-CACHE_INSIDE = "/opt/stackbook"
 GONE = "running, says podman, with no process"
 EXITS = Path("/run/libpod/exits")  # podman's folder for root, and conmon's `--exit-dir`
-# tmpfs mounts of a systemd machine. /tmp must allow execution; the size limits a runaway log.
-_TMPFS = ("/run:rw,mode=755,size=512m", "/run/lock:rw,size=16m", "/tmp:rw,exec,mode=1777,size=1g")
 
 
 @dataclass
@@ -122,14 +119,27 @@ class Embedded:
         states = self.containers()
         missing = [n for n in self.profile.nodes if states.get(self.container(n.name)) != "running"]
         if missing:
-            image = self._ensure_image(say)
-            self._ensure_volumes([name for n in missing if (name := self.container(n.name)) not in states], states)
+            new = [name for n in missing if (name := self.container(n.name)) not in states]
+            image = self.ensure_image(say) if new else ""  # what is only stopped starts without it
+            self._ensure_volumes(new, states)
             with ThreadPoolExecutor(max_workers=4) as pool:
                 jobs = [pool.submit(self._start, n, states.get(self.container(n.name)), image, say) for n in missing]
                 changed += sum(job.result() for job in jobs)
         for node in missing:
             self._await(node)
         return changed
+
+    def create(self, image: str, *, say: Say) -> None:
+        """Make the network, the volumes and the containers of all nodes, and start none: their disks are filled first.
+
+        Args:
+            image: the machine image's name in podman.
+            say: takes one line of progress.
+        """
+        self._ensure_network(say)
+        self._ensure_volumes([self.container(node.name) for node in self.profile.nodes], [])
+        for node in self.profile.nodes:
+            self._podman("create", *self.run_flags(node), image, "/sbin/init", timeout=180)
 
     def demand_names(self) -> None:
         """Check that no other containers, volumes or networks have the lab's names; see `Belongings.demand_names`."""
@@ -156,13 +166,22 @@ class Embedded:
         for volume in sorted(volumes_of(new) - self.belongings.volumes(list(there))):
             self._podman("volume", "create", *self.belongings.flags, volume)
 
-    def _ensure_image(self, say: Say) -> str:
+    def has_image(self, name: str) -> bool:
+        """Whether podman has an image of this name."""
+        return self._podman("image", "exists", name, check=False).ok
+
+    def storage(self) -> Path:
+        """Where podman keeps containers and volumes."""
+        return Path(self._podman("info", "--format", "{{.Store.GraphRoot}}").stdout.strip())
+
+    def ensure_image(self, say: Say) -> str:
+        """The machine image in podman, imported where it is not there; returns its name."""
         from stackbook.artifacts.resolver import Resolver
 
         resolver = Resolver.open(source=self.profile.source, progress=lambda moment: say(str(moment)))
         rootfs = resolver.path("machine-rootfs")
         tag = f"localhost/stackbook/machine:{resolver.digest('machine-rootfs')[:16]}"
-        if not self._podman("image", "exists", tag, check=False).ok:
+        if not self.has_image(tag):
             say("importing the machine image into podman (about 15 s, once)")
             self._podman("import", "--change", f"LABEL {LABEL}.image=1", str(rootfs), tag, timeout=600)
         return tag
@@ -173,10 +192,10 @@ class Embedded:
             say(f"starting {node.name} again (it was {state})")
             if state == GONE:
                 self._note_end(node)
-            self._podman("start", name)
+            self._podman("unpause" if state == "paused" else "start", name)
             return 1
         say(f"starting {node.name} at {node.address}")
-        self._podman("run", *self.run_flags(node), image, "/sbin/init", timeout=180)
+        self._podman("run", "-d", *self.run_flags(node), image, "/sbin/init", timeout=180)
         return 1
 
     def _note_end(self, node: Node) -> None:
@@ -202,24 +221,9 @@ class Embedded:
             )
 
     def run_flags(self, node: Node) -> list[str]:
-        """The flags of `podman run` for a node."""
-        name = self.container(node.name)
-        flags = ["-d", "--name", name, "--hostname", node.name, *self.belongings.flags, "--privileged"]
-        flags += ["--network", self.network, "--ip", node.address, "--mac-address", self.mac(node)]
-        # podman's own systemd mode mounts the host's systemd hierarchy on cgroup v1, and two machines would share it.
-        flags += ["--systemd=false", "--cgroupns=private", "-e", "container=podman", "--stop-signal=SIGRTMIN+3"]
-        flags += ["--stop-timeout", "10", "--tz", "UTC", "--no-hosts", "--dns=none", "--network-alias", node.name]
-        for mount in _TMPFS:
-            flags += ["--tmpfs", mount]
-        for volume in VOLUMES:  # overlay on overlay does not work: these two need a real file system
-            flags += ["-v", f"{name}-{volume}:/var/lib/{volume}"]
-        flags += ["-v", f"{paths.cache()}:{CACHE_INSIDE}:ro"]
-        if Path("/lib/modules").is_dir():
-            flags += ["-v", "/lib/modules:/lib/modules:ro"]
-        flags += ["--http-proxy=false"]  # podman would keep this host's, with its password, in its records
-        if Path("/dev/kmsg").exists():
-            flags += ["--device", "/dev/kmsg"]
-        return flags + _limits()
+        """The flags with which podman makes a node's container; see `container_flags`."""
+        name, labels = self.container(node.name), self.belongings.flags
+        return container_flags(node, name=name, labels=labels, network=self.network, mac=self.mac(node))
 
     def _await(self, node: Node) -> None:
         host = self.machine(node)
@@ -254,16 +258,21 @@ class Embedded:
         self._remove(mine, self.belongings.volumes(mine) & volumes_of(names), say)
         return len(mine)
 
-    def delete(self, *, say: Say) -> int:
-        """Remove the lab's containers, volumes and network. See `Provider.delete`."""
+    def remove(self, *, say: Say) -> int:
+        """Remove the lab's containers and volumes; its network stays. Returns how many there were."""
         containers = list(self.containers())
         volumes = self.belongings.volumes(containers)
         self._remove(containers, volumes, say)
+        return len(containers) + len(volumes)
+
+    def delete(self, *, say: Say) -> int:
+        """Remove the lab's containers, volumes and network. See `Provider.delete`."""
+        removed = self.remove(say=say)
         networks = [name_of(entry) for entry in self.belongings.listed("network", "ls")]
         for network in networks:
             say(f"removing network {network}")
             self._podman("network", "rm", network)  # without -f, which takes others' containers with it
-        return len(containers) + len(volumes) + len(networks) + forwarding.remove(self.host, self.belongings.mark)
+        return removed + len(networks) + forwarding.remove(self.host, self.belongings.mark)
 
     def _remove(self, containers: Sequence[str], volumes: Iterable[str], say: Say) -> None:
         for container in containers:
@@ -298,13 +307,3 @@ def _state(entry: Mapping[str, Any]) -> str:
     state = str(entry["State"])
     with_process = state in ("running", "paused", "stopping")
     return GONE if with_process and not belongs(int(entry["Pid"]), str(entry["Id"])) else state
-
-
-def _limits() -> list[str]:
-    """The ulimits of a machine: what containerd asks for, up to this host's limits."""
-    import resource
-
-    wanted = 1_048_576
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    files = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    return ["--ulimit", f"nofile={files}:{files}", "--ulimit", "nproc=32768:32768"]

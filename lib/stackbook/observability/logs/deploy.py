@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from stackbook.cluster import manifests, own_namespaces
-from stackbook.cluster.kube import pod_problem
+from stackbook.cluster.problems import pod_problem
 from stackbook.core.errors import CommandFailed
 from stackbook.core.waiting import until
 from stackbook.observability.logs import credentials, rsyslog_config, shipper_script

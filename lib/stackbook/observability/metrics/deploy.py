@@ -7,7 +7,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from stackbook.cluster import manifests
-from stackbook.cluster.kube import pod_problem
+from stackbook.cluster.problems import pod_problem
 from stackbook.core.errors import WaitTimeout
 from stackbook.core.waiting import until
 from stackbook.mesh import istio

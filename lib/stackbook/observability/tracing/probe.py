@@ -81,8 +81,8 @@ def request(
 def flood(kube: Executes, url: str, count: int, *, parallel: int = 8) -> str:
     """Send `count` GETs without any id, so that the proxy makes one for each; returns the mark in their paths.
 
-    Up to 1 % may fail: a proxy decides on a request's trace before it is answered. (After a change of a listener the
-    callee's proxy cuts its old connections, with whatever is under way on them.)
+    Up to 1 % may fail, and as many as are under way at once: a proxy decides on a request's trace before it is answered,
+    and after a change of a listener the callee's proxy cuts its old connections, with whatever is under way on them.
 
     Raises:
         InputError: the count is out of range.
@@ -97,7 +97,7 @@ def flood(kube: Executes, url: str, count: int, *, parallel: int = 8) -> str:
         mark, said = _flooded(kube, url, count, parallel)
     statuses = [int(line) for line in said.lines if line.strip().isdecimal()]
     good = statuses.count(200)
-    if len(statuses) != count or 0 in statuses or good < 0.99 * count:
+    if len(statuses) != count or 0 in statuses or count - good > max(0.01 * count, parallel):
         raise CheckFailed(f"{good} of {count} requests are answered with 200: {said.stderr.strip()[-300:]}")
     return mark
 

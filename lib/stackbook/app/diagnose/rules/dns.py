@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from stackbook.app.diagnose.findings import Cause
 from stackbook.app.diagnose.rules.reading import newest
 from stackbook.app.diagnose.snapshot import NOTHING, Snapshot, dig, log_name, named, space
-from stackbook.cluster.kube import pod_problem
+from stackbook.cluster.problems import pod_problem
 
 LAYER = "DNS"
 _BROKEN = r"Corefile:\d+ - Error|Error during parsing|plugin/\S+: .*(?:unknown|error)|Unknown directive"

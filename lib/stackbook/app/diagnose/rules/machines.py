@@ -20,7 +20,13 @@ MEMORY_LEFT = 0.04
 def state(snapshot: Snapshot) -> Iterator[Cause]:
     """Each machine runs."""
     provider = f"podman unpause {snapshot.profile.lab}-"
-    everywhere = {machine.state for machine in snapshot.machines.values()} == {ABSENT}
+    states = [machine.state for machine in snapshot.machines.values()]
+    everywhere = set(states) == {ABSENT}
+    if states and not set(states) & {RUNNING, ABSENT, "paused"}:
+        seen = tuple(f"podman says of {snapshot.profile.lab}-{m.name}: {m.state}" for m in snapshot.machines.values())
+        claim = f"the lab {snapshot.profile.lab!r} is stopped"
+        yield Cause("lab-stopped", LAYER, claim, seen, snapshot.stackbook("start"), weight=0)
+        return
     for machine in snapshot.machines.values():
         seen = (f"podman says of {snapshot.profile.lab}-{machine.name}: {machine.state}",)
         if machine.state == "paused":
@@ -31,7 +37,7 @@ def state(snapshot: Snapshot) -> Iterator[Cause]:
                         snapshot.stackbook("run", "--to 03"), weight=0)  # fmt: skip
         elif machine.state not in (RUNNING, ABSENT):
             yield Cause("machine-stopped", LAYER, f"{machine.name} does not run", seen,
-                        snapshot.stackbook("run", "--only 01"), weight=0)  # fmt: skip
+                        snapshot.stackbook("start"), weight=0)  # fmt: skip
         elif machine.state == RUNNING and machine["clock"].problem:
             yield Cause("machine-silent", LAYER, f"{machine.name} does not answer", (machine["clock"].problem,),
                         snapshot.stackbook("shell", machine.name), weight=1)  # fmt: skip

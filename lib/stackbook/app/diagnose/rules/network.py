@@ -8,7 +8,7 @@ from typing import Any
 
 from stackbook.app.diagnose.findings import Cause
 from stackbook.app.diagnose.snapshot import Machine, Snapshot, dig, named, pod_address
-from stackbook.cluster.kube import node_problem, pod_problem
+from stackbook.cluster.problems import node_problem, pod_problem
 from stackbook.machines.facts import parse_key_values
 
 LAYER = "pod network"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from stackbook.app.diagnose.findings import Cause
 from stackbook.app.diagnose.rules.workloads import unscheduled
 from stackbook.app.diagnose.snapshot import Snapshot, dig, named
-from stackbook.cluster.kube import node_problem
+from stackbook.cluster.problems import node_problem
 
 
 def registered(snapshot: Snapshot) -> Iterator[Cause]:

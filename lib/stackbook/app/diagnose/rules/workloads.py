@@ -9,7 +9,7 @@ from typing import Any
 from stackbook.app.diagnose.findings import Cause
 from stackbook.app.diagnose.rules.reading import since
 from stackbook.app.diagnose.snapshot import NOTHING, Snapshot, dig, log_name, named, space
-from stackbook.cluster.kube import pod_problem
+from stackbook.cluster.problems import pod_problem
 
 LAYER = "workloads"
 RECENT = 90.0

@@ -1,0 +1,158 @@
+"""A tree of files as one compressed file with its checksum, and back: owners, modes, times, extended attributes, hard links, holes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import IOBase
+from pathlib import Path
+from typing import IO, Any, cast
+
+from stackbook.core.errors import HostUnfit, StackbookError, WaitTimeout
+
+# What overlay file systems keep in `trusted.*` (a folder that hides another) and file capabilities are extended attributes.
+_TAR = ("tar", "--xattrs", "--xattrs-include=*", "--acls", "--numeric-owner", "--format=posix")
+_BLOCK = 1 << 20
+
+
+def demand_tools() -> None:
+    """Refuse a host that lacks tar or zstd.
+
+    Raises:
+        HostUnfit: names it.
+    """
+    for name in ("tar", "zstd"):
+        if not shutil.which(name):
+            raise HostUnfit(f"{name} is not installed", fix=f"apt-get install {name}")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A file that was written: its size and its checksum."""
+
+    size: int
+    sha256: str
+
+
+def collect(folder: Path, file: Path, *, names: Sequence[str] = (".",), timeout: float) -> int:
+    """Write a folder into a new file that only its owner may read, as fast as that goes; returns the file's size.
+
+    Nobody may change the folder meanwhile: a file that changes is an error. Sockets are left out, as whoever listens makes them anew.
+
+    Args:
+        folder: what is read.
+        file: is made.
+        names: what of the folder.
+        timeout: deadline in seconds.
+
+    Raises:
+        StackbookError: tar failed.
+        WaitTimeout: the deadline passed.
+    """
+    make = [*_TAR, "--create", "--sparse", "--one-file-system", "--warning=no-file-ignored", "-C", str(folder)]
+    with _new(file) as target, _pipe([[*make, "--", *names]], timeout, into=target):
+        pass
+    return file.stat().st_size
+
+
+def compress(file: Path, target: Path, *, timeout: float) -> Packed:
+    """Compress a file into a new one that only its owner may read, and remove it.
+
+    Raises:
+        StackbookError: zstd failed.
+        WaitTimeout: the deadline passed.
+    """
+    size, digest = 0, hashlib.sha256()
+    with _new(target) as out, _pipe([["zstd", "-q", "-1", "-c", str(file)]], timeout) as source:
+        while block := source.read(_BLOCK):
+            out.write(block)
+            digest.update(block)
+            size += len(block)
+        out.flush()
+        os.fsync(out.fileno())
+    file.unlink()
+    return Packed(size, digest.hexdigest())
+
+
+def unpack(file: Path, folder: Path, *, timeout: float) -> None:
+    """Put what was collected and compressed into a folder that is there.
+
+    Raises:
+        StackbookError: tar or zstd failed.
+        WaitTimeout: the deadline passed.
+    """
+    take = [*_TAR, "--extract", "--same-owner", "--same-permissions", "-C", str(folder)]
+    with _pipe([["zstd", "-q", "-d", "-c", str(file)], take], timeout) as said:
+        said.read()
+
+
+def checksum(file: Path) -> str:
+    """The SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with file.open("rb") as source:
+        while block := source.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _new(file: Path) -> IO[bytes]:
+    return os.fdopen(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb")
+
+
+@contextlib.contextmanager
+def _pipe(commands: Sequence[Sequence[str]], timeout: float, *, into: IO[bytes] | None = None) -> Iterator[IO[bytes]]:
+    """Commands, each reading from the one before, while the block runs; at its end all have ended well, or it is an error.
+
+    Yields what the last one writes; with `into` it writes there.
+    """
+    names = " and ".join(argv[0] for argv in commands)
+    late = threading.Event()
+    started: list[subprocess.Popen[bytes]] = []
+
+    def end() -> None:
+        late.set()
+        for process in started:
+            process.kill()
+
+    watch = threading.Timer(timeout, end)
+    with tempfile.TemporaryFile() as errors:
+        try:
+            for argv in commands:
+                source = started[-1].stdout if started else subprocess.DEVNULL
+                last = into is not None and argv is commands[-1]
+                started.append(_started(argv, source, into if last else subprocess.PIPE, errors))
+                if isinstance(source, IOBase):
+                    source.close()  # of this process: the next one has it
+            watch.start()
+            yield started[-1].stdout or cast("IO[bytes]", into)
+            codes = [process.wait(timeout) for process in started]
+        finally:
+            watch.cancel()
+            for process in started:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait(10)
+                if process.stdout:
+                    process.stdout.close()
+        errors.seek(0)
+        said = " | ".join(errors.read().decode(errors="replace").strip().splitlines()[-2:])
+    if late.is_set():
+        raise WaitTimeout(names, timeout, last=said)
+    if any(codes):
+        name = next(argv[0] for argv, code in zip(commands, codes, strict=True) if code)
+        raise StackbookError(f"{name} failed: {said or 'it says nothing'}")
+
+
+def _started(argv: Sequence[str], source: Any, target: Any, errors: IO[bytes]) -> subprocess.Popen[bytes]:
+    plain = {**os.environ, "LC_ALL": "C"}
+    try:
+        return subprocess.Popen(argv, stdin=source, stdout=target, stderr=errors, env=plain)
+    except FileNotFoundError:
+        raise HostUnfit(f"{argv[0]} is not installed", fix=f"apt-get install {argv[0]}") from None

@@ -1,0 +1,132 @@
+"""JupyterLab's terminals and kernels with the lab's own programs at hand: kubectl, istioctl, stackbook, a shell on each machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stackbook.config.profile import Profile
+from stackbook.core import paths
+
+_PROGRAM = """\
+#!/bin/sh
+# {name} of the lab {lab}, pointed at its cluster unless KUBECONFIG says otherwise
+export KUBECONFIG="${{KUBECONFIG:-{kubeconfig}}}"
+if [ ! -s "${{KUBECONFIG%%:*}}" ]; then
+  echo "there is no kubeconfig $KUBECONFIG: the lab has no cluster yet. Run chapters 00 to 02, or: stackbook run --to 02" >&2
+  exit 1
+fi
+exec {command} "$@"
+"""
+_RC = """\
+# Read by each terminal of JupyterLab.
+[ -r ~/.bashrc ] && . ~/.bashrc
+[ -r /usr/share/bash-completion/bash_completion ] && . /usr/share/bash-completion/bash_completion
+export PATH={bin}:"$PATH" KUBECONFIG={kubeconfig}
+{nodes}
+if [ -s "$KUBECONFIG" ]; then
+{completions}
+  port=$(kubectl get svc istio-ingressgateway -n istio-system --request-timeout=2s \\
+    -o 'jsonpath={{.spec.ports[?(@.name=="http2")].nodePort}}' 2>/dev/null)
+  [ -n "$port" ] && export INGRESS="http://{first}:$port"
+  unset port
+fi
+cat <<'END'
+The lab {lab}: kubectl and istioctl ask its cluster, with completion by TAB.
+{machines}Addresses: {variables}.
+END
+[ -n "$INGRESS" ] && echo "The mesh's ingress: INGRESS=$INGRESS (curl -s $INGRESS/productpage)"
+"""
+
+
+@dataclass(frozen=True)
+class Terminals:
+    """What JupyterLab is started with.
+
+    Attributes:
+        path: the folder of the programs, to go before all others in PATH.
+        argument: the option that makes bash of a terminal read our file.
+    """
+
+    path: Path
+    argument: str
+
+    def environment(self, before: Mapping[str, str]) -> dict[str, str]:
+        """An environment in which the programs are found first."""
+        return {**before, "PATH": os.pathsep.join([str(self.path), before.get("PATH", os.defpath)])}
+
+
+def prepare(profile: Profile, file: Path, folder: Path, programs: Mapping[str, Path]) -> Terminals:
+    """Write the programs, and the file that a terminal reads.
+
+    Args:
+        profile: of the lab.
+        file: the profile's.
+        folder: where to; it lasts as long as JupyterLab.
+        programs: the paths of kubectl and istioctl where they are in the cache; what is missing is fetched when it is first called.
+    """
+    own = folder / "bin"
+    own.mkdir(parents=True, exist_ok=True)
+    ours = [sys.executable, "-m", "stackbook"]
+    of_profile = ["--profile", str(file)]
+    kubeconfig = _kubeconfig(profile)
+    _write(own / "stackbook", f'#!/bin/sh\nexec {shlex.join(ours)} "$@"\n')
+    for name in ("kubectl", "istioctl"):
+        command = [str(programs[name])] if name in programs else [*ours, name, *of_profile]
+        text = _PROGRAM.format(name=name, lab=profile.lab, kubeconfig=kubeconfig, command=shlex.join(command))
+        _write(own / name, text)
+    machines = [node.name for node in profile.nodes] if profile.target != "cluster" else []
+    for name in machines:
+        _write(own / name, f'#!/bin/sh\nexec {shlex.join([*ours, "shell", *of_profile, name])} "$@"\n')
+    addresses = {_variable(node.name): node.address for node in profile.nodes} if machines else {}
+    rc = folder / "bashrc"
+    rc.write_text(
+        _RC.format(
+            bin=shlex.quote(str(own)),
+            kubeconfig=shlex.quote(str(kubeconfig)),
+            completions="\n".join(f"  . <({name} completion bash)" for name in programs) or "  :",
+            nodes="\n".join(f"export {name}={address}" for name, address in addresses.items()),
+            first=next(iter(addresses.values()), "127.0.0.1"),
+            lab=profile.lab,
+            machines=f"A shell on a machine: {', '.join(machines)}.\n" if machines else "",
+            variables=", ".join(f"{name}={address}" for name, address in addresses.items()) or "none",
+        ),
+        encoding="utf-8",
+    )
+    settings = json.dumps({"shell_command": ["bash", "--rcfile", str(rc)]})
+    return Terminals(own, f"--ServerApp.terminado_settings={settings}")
+
+
+def cached(profile: Profile) -> dict[str, Path]:
+    """The paths of kubectl and istioctl, as far as they are in the cache; nothing is fetched."""
+    from stackbook.artifacts.resolver import Resolver
+
+    versions = {"kubernetes": profile.kubernetes_version}
+    resolver = Resolver.open(source=profile.source, versions=versions, strict=profile.strict)
+    found = {name: resolver.maker.cached(resolver.catalogue.artifact(name)) for name in ("kubectl", "istioctl")}
+    return {name: resolver.store.path(entry) for name, entry in found.items() if entry}
+
+
+def _kubeconfig(profile: Profile) -> Path:
+    if profile.target == "cluster":
+        return Path(profile.kubeconfig or os.environ.get("KUBECONFIG", "~/.kube/config")).expanduser()
+    return paths.states() / profile.lab / "kubeconfig"
+
+
+def _variable(name: str) -> str:
+    """A machine's name as a shell variable.
+
+    >>> _variable("k8s-node1")
+    'K8S_NODE1'
+    """
+    return name.upper().replace("-", "_")
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o755)

@@ -1,0 +1,278 @@
+"""Objects of a cluster by the official client's dynamic client: read, applied on the server's side, deleted.
+
+A kubectl process takes 100 to 300 ms of a busy machine to find its configuration and connect; a request over the kept
+connection takes 10 ms, and a chapter asks and changes hundreds of times.
+https://kubernetes.io/docs/reference/using-api/server-side-apply/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from stackbook.cluster import managed_fields, webhook_retry
+from stackbook.core.waiting import until
+
+FIELD_MANAGER = "stackbook"
+_STRICT = ("fieldValidation", "Strict")  # a misspelt field is an error, as with kubectl
+
+
+class ApiError(Exception):
+    """The API server refused a request, or did not answer; the text is what kubectl would print."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a plain `kubectl get` asks for: resources as they are spelt there, and which of their objects."""
+
+    resources: tuple[str, ...]
+    name: str = ""
+    namespace: str | None = "default"
+    selectors: Mapping[str, str] = field(default_factory=dict)
+
+
+def question(args: Sequence[str]) -> Question | None:
+    """The question of a plain `kubectl get`; None for another command, several names, or another flag.
+
+    >>> question(["get", "pods", "-n", "default", "-l", "app=web"])
+    Question(resources=('pods',), name='', namespace='default', selectors={'label_selector': 'app=web'})
+    """
+    if not args or args[0] != "get":
+        return None
+    flags = {"-l": "label_selector", "--selector": "label_selector", "--field-selector": "field_selector"}
+    words: list[str] = []
+    namespace: str | None = "default"
+    selectors: dict[str, str] = {}
+    rest = list(args[1:])
+    while rest:
+        word = rest.pop(0)
+        if word in ("-n", "--namespace") and rest:
+            namespace = rest.pop(0)
+        elif word in flags and rest:
+            selectors[flags[word]] = rest.pop(0)
+        elif word in ("-A", "--all-namespaces"):
+            namespace = None
+        elif word.startswith("-"):
+            return None
+        else:
+            words.append(word)
+    if len(words) == 1 and words[0].count("/") == 1:
+        words = words[0].split("/")
+    if len(words) not in (1, 2) or (len(words) == 2 and (selectors or namespace is None or "," in words[0])):
+        return None
+    return Question(tuple(words[0].split(",")), words[1] if len(words) == 2 else "", namespace, selectors)
+
+
+class Objects:
+    """The objects of one cluster.
+
+    Args:
+        client: an `ApiClient` of the official client.
+        folder: where what the API server serves is remembered, while this process lives.
+    """
+
+    def __init__(self, client: Any, folder: Path) -> None:
+        self._client, self._folder = client, folder
+        self._lock = threading.RLock()
+
+    @cached_property
+    def _dynamic(self) -> Any:
+        from kubernetes.dynamic import DynamicClient
+
+        return DynamicClient(self._client, cache_file=str(self._folder / "discovery.json"))  # type: ignore[no-untyped-call]
+
+    def answer(self, asked: Question, *, timeout: float) -> dict[str, Any]:
+        """What `kubectl get … -o json` prints: one object, or a List whose items have their kind and version.
+
+        Raises:
+            ApiError: there is no such resource or object, or the API server does not answer within `timeout` seconds.
+        """
+        with _as_kubectl_says():
+            items: list[dict[str, Any]] = []
+            for word in asked.resources:
+                resource = self._named(word)
+                namespace = asked.namespace if resource.namespaced else None
+                found = self._dynamic.get(
+                    resource, name=asked.name or None, namespace=namespace, serializer=_plain,
+                    _request_timeout=timeout, **asked.selectors,
+                )  # fmt: skip
+                if asked.name:
+                    return dict(found)
+                which = {"apiVersion": resource.group_version, "kind": resource.kind}
+                items += [{**which, **item} for item in found["items"]]
+            return {"apiVersion": "v1", "kind": "List", "items": items}
+
+    def apply(self, items: Sequence[Mapping[str, Any]], *, timeout: float) -> list[str]:
+        """Apply objects on the server's side, in order; one line for each, as kubectl prints it.
+
+        The lab owns the fields that it sets, whoever had them; what `kubectl apply` without --server-side had set, it
+        takes over whole, so that a field which is no longer in the manifest goes.
+
+        Raises:
+            ApiError: an object is refused; those before it are applied.
+        """
+        lines = []
+        for item in items:
+            with _as_kubectl_says():
+                resource, where = self._place(item)
+                there = self._there(resource, where, timeout)
+                if there is not None:
+                    self._take_over(resource, where, there, timeout)
+
+                now = webhook_retry.called(partial(self._send, resource, where, item, timeout), ApiError)
+                word = "created" if there is None else "unchanged" if _same(there, now) else "serverside-applied"
+            lines.append(f"{_shown(resource, where)} {word}")
+        return lines
+
+    def _send(self, resource: Any, where: Mapping[str, Any], item: Mapping[str, Any], timeout: float) -> Any:
+        with _as_kubectl_says():
+            return self._dynamic.server_side_apply(
+                resource, body=dict(item), **where, field_manager=FIELD_MANAGER, force_conflicts=True,
+                query_params=[_STRICT], serializer=_plain, _request_timeout=timeout,
+            )  # fmt: skip
+
+    def delete(self, items: Sequence[Mapping[str, Any]], *, timeout: float) -> list[str]:
+        """Delete objects and wait until they are gone; a line for each that was there.
+
+        Raises:
+            ApiError: the API server refuses.
+            WaitTimeout: an object is still there after `timeout` seconds, with its finalizers.
+        """
+        from kubernetes.dynamic.exceptions import NotFoundError, ResourceNotFoundError
+
+        going = []
+        for item in items:
+            with _as_kubectl_says():
+                try:
+                    resource, where = self._place(item)
+                    there = self._there(resource, where, timeout)
+                    if there is None:
+                        continue
+                    self._dynamic.delete(
+                        resource, **where, propagation_policy="Background", serializer=_plain, _request_timeout=timeout
+                    )
+                    going.append((resource, where, there["metadata"]["uid"]))
+                except (NotFoundError, ResourceNotFoundError):  # gone meanwhile, or its kind is
+                    continue
+        deadline = time.monotonic() + timeout
+        for resource, where, uid in going:
+            self._wait_gone(resource, where, uid, deadline, timeout)
+        return [f"{_shown(resource, where).replace('/', ' ', 1)} deleted" for resource, where, _ in going]
+
+    def _wait_gone(self, resource: Any, where: Mapping[str, Any], uid: str, deadline: float, timeout: float) -> None:
+        seen: dict[str, Any] = {}
+
+        def gone() -> bool:
+            seen.clear()
+            with _as_kubectl_says():
+                seen.update(self._there(resource, where, 10) or {})
+            return not seen or seen["metadata"]["uid"] != uid
+
+        def last() -> str:
+            finalizers = seen.get("metadata", {}).get("finalizers", [])
+            return f"finalizers: {', '.join(finalizers)}" if finalizers else "it is being deleted"
+
+        left = max(deadline - time.monotonic(), 1.0)
+        until(gone, what=f"{_shown(resource, where)} to be deleted", timeout=min(left, timeout), every=0.1, last=last)
+
+    def _place(self, item: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The resource of an object, and its name and namespace."""
+        with self._lock:
+            resource = self._dynamic.resources.get(api_version=item["apiVersion"], kind=item["kind"])
+        namespace = item["metadata"].get("namespace", "default") if resource.namespaced else None
+        return resource, {"name": item["metadata"]["name"], "namespace": namespace}
+
+    def _there(self, resource: Any, where: Mapping[str, Any], timeout: float) -> dict[str, Any] | None:
+        from kubernetes.dynamic.exceptions import NotFoundError
+
+        try:
+            return dict(self._dynamic.get(resource, **where, serializer=_plain, _request_timeout=timeout))
+        except NotFoundError:
+            return None
+
+    def _take_over(self, resource: Any, where: Mapping[str, Any], there: Mapping[str, Any], timeout: float) -> None:
+        changed = managed_fields.taken_over(there["metadata"].get("managedFields", []), FIELD_MANAGER)
+        if changed is None:
+            return
+        body = [
+            {"op": "test", "path": "/metadata/resourceVersion", "value": there["metadata"]["resourceVersion"]},
+            {"op": "replace", "path": "/metadata/managedFields", "value": changed},
+        ]
+        self._dynamic.patch(
+            resource, body=body, **where, content_type="application/json-patch+json", serializer=_plain,
+            _request_timeout=timeout,
+        )  # fmt: skip
+
+    def _named(self, word: str) -> Any:
+        """The resource that kubectl knows by a word: plural, singular or short name, with its group behind a dot if need be."""
+        name, _, group = word.partition(".")
+        with self._lock:
+            for again in (False, True):
+                if again:  # what was installed after the first question
+                    self._dynamic.resources.invalidate_cache()
+                for resource in self._candidates(group):
+                    if name in (resource.name, resource.singular_name, *(resource.short_names or ())):
+                        return resource
+        raise ApiError(f'error: the server doesn\'t have a resource type "{word}"')
+
+    def _candidates(self, group: str) -> Iterator[Any]:
+        """Resources in the order in which kubectl prefers them: the core, apps, then all others; preferred versions first."""
+        from kubernetes.dynamic.resource import ResourceList
+
+        core: list[dict[str, str]] = [{"prefix": "api"}, {"prefix": "apis", "group": "apps"}, {"prefix": "apis"}]
+        for where in [{"prefix": "apis", "group": group}] if group else core:
+            found = [r for r in self._dynamic.resources.search(**where) if not isinstance(r, ResourceList)]
+            yield from sorted(found, key=lambda resource: not resource.preferred)
+
+
+def _plain(_client: Any, data: Any) -> Any:
+    return data
+
+
+def _same(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether two forms of an object differ in nothing but its status and in what the server notes of each write."""
+    noted = ("resourceVersion", "managedFields", "generation")
+    forms = [
+        {**{k: v for k, v in form.items() if k != "status"},
+         "metadata": {k: v for k, v in form["metadata"].items() if k not in noted}}
+        for form in (before, after)
+    ]  # fmt: skip
+    return forms[0] == forms[1]
+
+
+def _shown(resource: Any, where: Mapping[str, Any]) -> str:
+    """As kubectl names an object: service/reviews, destinationrule.networking.istio.io/reviews."""
+    group = f".{resource.group}" if resource.group else ""
+    return f"{resource.kind.lower()}{group}/{where['name']}"
+
+
+@contextlib.contextmanager
+def _as_kubectl_says() -> Iterator[None]:
+    """What the client raises becomes an `ApiError` in kubectl's words."""
+    from kubernetes.client.exceptions import ApiException
+    from kubernetes.dynamic.exceptions import DynamicApiError, ResourceNotFoundError, ResourceNotUniqueError
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except (ApiException, DynamicApiError) as error:
+        raise ApiError(_of_the_server(error)) from error
+    except (ResourceNotFoundError, ResourceNotUniqueError) as error:
+        raise ApiError(f"error: resource mapping not found: {error}") from error
+    except (HTTPError, OSError) as error:
+        raise ApiError(f"Unable to connect to the server: {' '.join(str(error).split())}") from error
+
+
+def _of_the_server(error: Any) -> str:
+    try:
+        body = json.loads(error.body)
+        return f"Error from server ({body['reason']}): {body['message']}"
+    except (TypeError, ValueError, KeyError):
+        return f"Error from server ({error.status}): {error.reason}"
