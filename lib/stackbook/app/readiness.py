@@ -76,7 +76,7 @@ def answers(kube: Kube, *, timeout: float) -> None:
         WaitTimeout: it does not.
     """
     until(
-        kube.ready, what="the API server answers", timeout=timeout, every=0.3,
+        kube.ready, what="the API server to answer", timeout=timeout, every=0.3,
         cause=lambda: "see stackbook diagnose", tolerate=(StackbookError,),
     )  # fmt: skip
 
@@ -103,7 +103,7 @@ def wait(kube: Kube, names: Collection[str], began: float, *, timeout: float) ->
         return not seen
 
     until(
-        done, what="all nodes and pods are Ready again", timeout=max(1.0, timeout - (time.time() - began)), every=0.5,
+        done, what="all nodes and pods to be Ready again", timeout=max(1.0, timeout - (time.time() - began)), every=0.5,
         last=lambda: "; ".join(seen[:5]) + (f"; and {len(seen) - 5} more" if len(seen) > 5 else ""),
         tolerate=(StackbookError,),
     )  # fmt: skip

@@ -26,7 +26,7 @@ def retry(host: Host, *, timeout: float) -> bool:
     try:
         until(
             lambda: host.run(["test", "-s", SUBNET], check=False).ok,
-            what=f"{host.name} has flannel's subnet", timeout=timeout, every=0.2,
+            what=f"{host.name} to have flannel's subnet", timeout=timeout, every=0.2,
         )  # fmt: skip
     except WaitTimeout:
         return False
