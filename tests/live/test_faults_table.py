@@ -201,7 +201,7 @@ def test_an_expired_certificate_is_named(second: Lab, tmp_path: Path) -> None:
         done = again(second, profile, "the API server's certificate has expired", began)
     assert done.status == 1, done.output[-3000:]
     assert "expired" in done.output, done.output[-3000:]
-    until(second.kube.ready, what="the API server answers again", timeout=120)
+    until(second.kube.ready, what="the API server to answer again", timeout=120)
     healthy(second)
 
 

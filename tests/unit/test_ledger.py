@@ -39,8 +39,8 @@ def test_the_ledger_is_whole():
 @pytest.mark.parametrize(
     ("column", "value", "says"),
     [
-        (0, "X01", "no id of a command"), (0, "K01", "no id of a command"), (0, "C2", "no id"),
-        (0, "C0١", "no id"), (1, "one", "chapter"), (2, "order", "kind"), (3, "", "text is empty"),
+        (0, "X01", "not an id of a command"), (0, "K01", "not an id of a command"), (0, "C2", "not an id"),
+        (0, "C0١", "not an id"), (1, "one", "chapter"), (2, "order", "kind"), (3, "", "text is empty"),
         (4, "maybe", "executable"), (5, "good", "verdict"), (6, " ", "correction is empty"), (7, "", "how_to_check"),
     ],
 )  # fmt: skip
@@ -132,14 +132,14 @@ def test_metadata_of_another_form_is_refused_with_its_place(tmp_path, said):
 
 def test_a_text_proves_nothing(tmp_path):
     notebook(tmp_path, ("markdown", "# It works", {"ids": ["K01"], "how": "live"}))
-    with pytest.raises(InputError, match="a text proves nothing"):
+    with pytest.raises(InputError, match="a text cell cannot prove anything"):
         ledger.coverage(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"cells": 3}', '{"cells": [1]}', "[" * 100_000])
 def test_what_is_no_notebook_is_named(tmp_path, text):
     tmp_path.joinpath("07-faults.ipynb").write_text(text)
-    with pytest.raises(InputError, match=r"07-faults\.ipynb is no notebook"):
+    with pytest.raises(InputError, match=r"07-faults\.ipynb is not a notebook"):
         ledger.coverage(tmp_path)
 
 

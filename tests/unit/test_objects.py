@@ -268,7 +268,9 @@ def test_what_does_not_go_is_said_with_its_finalizers(api: Api, kube: Kube) -> N
     path = f"{RULES}/destinationrules/reviews"
     put(api, path, RULE, finalizers=["keep.it/here"])
     api.keeps.add(path)
-    with pytest.raises(WaitTimeout, match=r"destinationrule\.networking\.istio\.io/reviews is deleted.*keep\.it/here"):
+    with pytest.raises(
+        WaitTimeout, match=r"destinationrule\.networking\.istio\.io/reviews to be deleted.*keep\.it/here"
+    ):
         kube.delete(RULE, timeout=0.5)
 
 

@@ -1,8 +1,8 @@
 """Keeping secrets out of notebooks, records and logs.
 
 `redact` masks in text, `scrub` in data that is going to be JSON. Both mask the secrets that this process knows (`Secret`)
-and what has the shape of one, quoted or not, and however often it was escaped. They rather mask too much of a word than
-too little; what is masked already stays as it is.
+and everything that looks like one, quoted or not, and however often it was escaped. If in doubt, they mask more of a word.
+Text that is already masked stays as it is.
 """
 
 from __future__ import annotations
@@ -71,21 +71,21 @@ _known: dict[str, None] = {}
 
 @final
 class Secret:
-    """A text that does not show itself, and is no `str`: `reveal` gives it, and nothing else does.
+    """A text that does not show itself and is not a `str`: only `reveal` returns it.
 
-    `repr`, `str` and `format` print `***`. What would need the text itself (`+`, `join`, an index, `len`, `json.dumps`, pickle,
-    a process's arguments) is a TypeError. It equals another Secret of the same text, and never a `str`.
+    `repr`, `str` and `format` print `***`. Operations that need the text itself (`+`, `join`, an index, `len`, `json.dumps`,
+    pickle, a process's arguments) raise TypeError. A Secret equals another Secret with the same text, and never a `str`.
     """
 
     __slots__ = ("__value",)
     __value: str
 
     def __init__(self, value: str, *, remember: bool = True) -> None:
-        """Remember the value, so that `redact` finds it wherever it turns up, and no process is started with it.
+        """Remember the value, so that `redact` masks it everywhere and no process starts with it in its arguments.
 
         Args:
             value: the secret.
-            remember: no for a long text that merely holds a secret somewhere.
+            remember: False for a long text that only contains a secret somewhere.
         """
         if not isinstance(value, str):
             raise TypeError(f"a secret is made of a str, not of {type(value).__name__}")

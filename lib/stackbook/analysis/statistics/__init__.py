@@ -1,4 +1,4 @@
-"""Statistical checks of what traffic shows: shares, independence, evenness, quantiles.
+"""Statistical checks of traffic: shares, independence, evenness, quantiles.
 
 A claim is a share p₀ between 0 and 1 ("30 % are aborted" is 0.3). `sample_size` says how many requests are needed,
 `test_share` judges what was counted, `frame` puts the results in one table. Two

@@ -38,7 +38,7 @@ class TableTest:
 
     @property
     def passed(self) -> bool:
-        """True where the counts agree with what was predicted."""
+        """Whether the counts agree with the prediction."""
         return self.verdict == AGREES
 
     def row(self) -> dict[str, Any]:
@@ -61,7 +61,9 @@ def independence(table: Sequence[Sequence[int]] | NDArray[Any], *, alpha: float 
     check_chance("alpha", alpha, 0, 0.5)
     counts = np.asarray(table)
     if counts.ndim != 2 or min(counts.shape) < 2 or (counts < 0).any():
-        raise InputError("independence needs a table of at least 2 × 2 counts", fix="count both properties per request")
+        raise InputError(
+            "a test of independence needs a table of at least 2 × 2 counts", fix="count both properties of each request"
+        )
     n = int(counts.sum())
     expected = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / max(n, 1)
     if (expected == 0).any() or (counts.shape != (2, 2) and expected.min() < LEAST_EXPECTED):
@@ -97,7 +99,7 @@ def no_more(now: tuple[int, int], before: tuple[int, int], *, alpha: float = 0.0
     check_chance("alpha", alpha, 0, 0.5)
     for hits, n in (now, before):
         if not 0 <= hits <= n:
-            raise InputError(f"{hits} of {n} is no count", fix="count the hits among the requests")
+            raise InputError(f"{hits} hits in {n} requests is not possible", fix="count the hits among the requests")
     n = now[1] + before[1]
     observed = f"{now[0]} of {now[1]}, before {before[0]} of {before[1]}"
     if min(now[1], before[1]) < max(needed, 1):
@@ -120,7 +122,9 @@ def uniformity(counts: Mapping[str, int], *, alpha: float = 0.001, seed: int = 1
     check_chance("alpha", alpha, 0, 0.5)
     values = np.asarray([int(v) for v in counts.values()])
     if len(values) < 2 or (values < 0).any():
-        raise InputError("evenness needs at least two names with counts", fix="name each pod, also one with no request")
+        raise InputError(
+            "evenness needs at least two names with counts", fix="list every pod, also those without requests"
+        )
     n, df = int(values.sum()), len(values) - 1
     if n == 0:
         return TableTest("evenly", "nothing", 0, "none", 1.0, alpha, math.nan, TOO_FEW)
@@ -150,7 +154,7 @@ def turns(names: Sequence[str], *, alpha: float = 0.001, each: int = 20) -> Tabl
     check_chance("alpha", alpha, 0, 0.5)
     known, places = np.unique(np.asarray(names, dtype=str), return_inverse=True)
     if len(known) < 2:
-        raise InputError("turns need at least two names", fix="let more than one pod serve")
+        raise InputError("testing for turns needs at least two names", fix="let more than one pod serve")
     length = each * len(known)
     blocks = len(places) // length
     if blocks < 2:
@@ -173,7 +177,7 @@ def quantiles(seconds: ArrayLike, levels: Iterable[float] = (0.5, 0.9, 0.99), *,
     check_chance("alpha", alpha, 0, 0.5)
     values = np.sort(np.asarray(seconds, dtype=float))
     if not values.size:
-        raise InputError("quantiles of no values", fix="send at least one request")
+        raise InputError("there are no values to compute quantiles of", fix="send at least one request")
     rows = []
     for level in levels:
         check_chance("quantile", level)

@@ -1,4 +1,4 @@
-"""One share against its claim: how many requests are needed, and what the counted ones say."""
+"""Test one share against its claim: how many requests are needed, and what the counts show."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ShareTest:
 
     @property
     def passed(self) -> bool:
-        """True where the count agrees with the claim and was large enough to say so."""
+        """Whether the count agrees with the claim and is large enough to tell."""
         return self.verdict == AGREES
 
     def row(self) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class ShareTest:
 
 
 def check_chance(name: str, value: float, low: float = 0.0, high: float = 1.0) -> float:
-    """Return `value` where it lies strictly between `low` and `high`.
+    """Return `value` if it is strictly between `low` and `high`.
 
     Raises:
         InputError: it does not, or is not a number.
@@ -57,7 +57,7 @@ def check_chance(name: str, value: float, low: float = 0.0, high: float = 1.0) -
 
 
 def check_share(name: str, value: float) -> float:
-    """Return `value` where it lies in 0–1, both included.
+    """Return `value` if it is between 0 and 1, both included.
 
     Raises:
         InputError: it does not, or is not a number.
@@ -86,18 +86,18 @@ def rejection_rate(truth: float, claim: float, trials: ArrayLike, *, alpha: floa
 
 
 def _alternatives(claim: float, difference: float | None, alternative: float | None) -> list[float]:
-    """The shares that must be told from the claim."""
+    """The shares that the test must distinguish from the claim."""
     if (difference is None) == (alternative is None):
-        raise InputError("a sample size needs a difference or an alternative, and not both", fix="give one of them")
+        raise InputError("a sample size needs either a difference or an alternative", fix="give exactly one of them")
     if alternative is not None:
         if check_share("alternative", alternative) == claim:
-            raise InputError(f"the alternative is the claim itself, {claim}", fix="give another share")
+            raise InputError(f"the alternative {claim} is the same as the claim", fix="give another share")
         return [alternative]
     assert difference is not None
     check_chance("difference", difference)
     found = [p for p in (claim - difference, claim + difference) if -1e-12 <= p <= 1 + 1e-12]
     if not found:
-        raise InputError(f"no share lies {difference} from {claim}", fix="give a smaller difference")
+        raise InputError(f"no share between 0 and 1 is {difference} away from {claim}", fix="give a smaller difference")
     return [min(1.0, max(0.0, p)) for p in found]
 
 
@@ -109,7 +109,7 @@ def sample_size(
     alpha: float = 0.001,
     power: float = 0.99,
 ) -> int:
-    """Requests needed to tell the claim from a share `difference` away, or from `alternative`.
+    """Requests needed to distinguish the claim from a share `difference` away, or from `alternative`.
 
     Exact: from this size on each size has the power (it goes up and down with n: Chernick & Liu 2002,
     https://doi.org/10.1198/000313002317572835), for the alternative that is hardest to see.
@@ -134,7 +134,7 @@ def _size_for(claim: float, truth: float, alpha: float, power: float) -> int:
     guess = (z / (truth - claim)) ** 2
     if guess > LARGEST_SAMPLE:
         raise InputError(
-            f"telling {claim:g} from {truth:g} takes about {guess:,.0f} requests",
+            f"distinguishing {claim:g} from {truth:g} takes about {guess:,.0f} requests",
             fix="give a larger difference, a larger alpha or a smaller power",
         )
     top = int(2 * guess) + 100
@@ -158,7 +158,9 @@ def test_share(successes: int, trials: int, claim: float, *, alpha: float = 0.00
     check_share("claim", claim)
     check_chance("alpha", alpha, 0, 0.5)
     if not 0 <= successes <= trials:
-        raise InputError(f"{successes} of {trials} is no share", fix="count successes among the trials")
+        raise InputError(
+            f"{successes} successes in {trials} trials is not possible", fix="count the successes among the trials"
+        )
     if trials == 0:
         return ShareTest(claim, 0, 0, alpha, math.nan, 0.0, 1.0, 1.0, TOO_FEW)
     tail = min(stats.binom.cdf(successes, trials, claim), stats.binom.sf(successes - 1, trials, claim))

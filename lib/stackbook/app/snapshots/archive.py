@@ -144,7 +144,7 @@ def _pipe(commands: Sequence[Sequence[str]], timeout: float, *, into: IO[bytes] 
         errors.seek(0)
         said = " | ".join(errors.read().decode(errors="replace").strip().splitlines()[-2:])
     if late.is_set():
-        raise WaitTimeout(names, timeout, last=said)
+        raise WaitTimeout(f"{names} to end", timeout, last=said)
     if any(codes):
         name = next(argv[0] for argv, code in zip(commands, codes, strict=True) if code)
         raise StackbookError(f"{name} failed: {said or 'it says nothing'}")

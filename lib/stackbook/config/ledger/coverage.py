@@ -108,9 +108,11 @@ def _cells(path: Path) -> list[dict[str, Any]]:
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise InputError(f"{path.name} is no notebook: {error}", fix="restore it from git") from error
+        raise InputError(f"{path.name} is not a notebook: {error}", fix="restore it from git") from error
     if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
-        raise InputError(f"{path.name} is no notebook: its cells are no list of cells", fix="restore it from git")
+        raise InputError(
+            f"{path.name} is not a notebook: its `cells` is not a list of cells", fix="restore it from git"
+        )
     return cells
 
 
@@ -127,10 +129,10 @@ def _checked(item: Any, where: str, kind: Any, known: Mapping[str, Entry]) -> tu
     if not isinstance(how, str) or how not in HOW:
         raise InputError(f"{where}: how is {how!r}", fix="write one of " + ", ".join(HOW))
     if not isinstance(why, str) or (how == "cannot" and not why.strip()):
-        raise InputError(f"{where}: it cannot run here, but nothing says why", fix='add "why"')
+        raise InputError(f"{where}: how is 'cannot', but the reason is missing", fix='add "why"')
     if how in ("live", "offline") and kind != "code":
         raise InputError(
-            f"{where}: a text proves nothing", fix='move the ids to the code cell, or write "how": "shown"'
+            f"{where}: a text cell cannot prove anything", fix='move the ids to the code cell, or write "how": "shown"'
         )
     return ids, how, why.strip()
 

@@ -37,7 +37,7 @@ class Entry:
 
     @property
     def needs_correction(self) -> bool:
-        """Whether a reader who follows the guide here goes astray."""
+        """Whether the guide misleads a reader here."""
         return self.verdict in ("wrong", "outdated")
 
 
@@ -57,14 +57,16 @@ def parse(text: str) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     try:
         if next(reader, None) != names:
-            raise InputError("the ledger has another header", fix="its first line is " + ",".join(names))
+            raise InputError("the header of the ledger is wrong", fix="change its first line to " + ",".join(names))
         for row in reader:
             entry = _entry(row, reader.line_num, names)
             if entry.id in found:
-                raise InputError(f"ledger line {reader.line_num}: {entry.id} stands twice", fix="give it a new number")
+                raise InputError(f"ledger line {reader.line_num}: {entry.id} appears twice", fix="give it a new number")
             found[entry.id] = entry
     except csv.Error as error:
-        raise InputError(f"ledger line {reader.line_num}: {error}", fix="quote it as CSV (RFC 4180) asks") from error
+        raise InputError(
+            f"ledger line {reader.line_num}: {error}", fix="quote the line as in RFC 4180 (CSV)"
+        ) from error
     if not found:
         raise InputError("the ledger has no entries", fix="restore ledger.csv")
     return found
@@ -81,11 +83,11 @@ def _entry(row: list[str], line: int, names: list[str]) -> Entry:
             raise InputError(f"{where}: {name} is {getattr(entry, name)!r}", fix="write one of " + ", ".join(allowed))
     if not re.fullmatch(rf"{_LETTER[entry.kind]}[0-9]{{2,3}}", entry.id, re.ASCII):
         raise InputError(
-            f"{where} is no id of a {entry.kind}", fix=f"write {_LETTER[entry.kind]} and two or three digits"
+            f"{where} is not an id of a {entry.kind}", fix=f"write {_LETTER[entry.kind]} and two or three digits"
         )
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)*", entry.chapter, re.ASCII):
         raise InputError(f"{where}: chapter is {entry.chapter!r}", fix="write the guide's number, like 2.2.3.2")
     for name in ("text", "how_to_check", *(["correction"] if entry.needs_correction else [])):
         if not getattr(entry, name):
-            raise InputError(f"{where}: {name} is empty", fix=f"say it: this entry is {entry.verdict}")
+            raise InputError(f"{where}: {name} is empty", fix=f"fill it in, because the verdict is {entry.verdict}")
     return entry
