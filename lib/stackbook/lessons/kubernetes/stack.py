@@ -6,19 +6,19 @@ from __future__ import annotations
 STACK: list[dict[str, str]] = [
     {"technology": name, "role": role, "chapter": chapter}
     for name, role, chapter in (
-        ("docker-compose", "container deployment", "not yet (the guide uses it for Gitea and Drone only)"),
+        ("docker-compose", "container deployment", "13 (its files are checked and corrected)"),
         ("Kubernetes", "container orchestration", "02, 04"),
         ("istio", "service mesh", "05, 06, 07"),
         ("flannel", "building the subnet", "03"),
-        ("jaeger", "call-chain tracing", "not yet"),
-        ("Prometheus", "metrics system", "not yet"),
-        ("EFK", "log collection, storage, query", "not yet"),
+        ("jaeger", "call-chain tracing", "11"),
+        ("Prometheus", "metrics system", "10"),
+        ("EFK", "log collection, storage, query", "12"),
         ("grpc+protobuf", "communication between service layers", "08, 09"),
-        ("gin", "exposing the application-layer interface", "not yet (the guide never describes it)"),
-        ("mysql", "storage layer", "not yet (the guide never describes it)"),
-        ("redis", "cache layer", "not yet (the guide never describes it)"),
-        ("kafka", "message queue as communication bus", "not yet"),
-        ("swagger", "document management", "not yet"),
-        ("gitlab", "CI/CD", "not yet (the guide itself uses Gitea and Drone)"),
+        ("gin", "exposing the application-layer interface", "not in the lab (the guide never describes it)"),
+        ("mysql", "storage layer", "not in the lab (the guide never describes it)"),
+        ("redis", "cache layer", "not in the lab (the guide never describes it)"),
+        ("kafka", "message queue as communication bus", "14 (its claims)"),
+        ("swagger", "document management", "14"),
+        ("gitlab", "CI/CD", "13 (Gitea, as in the guide)"),
     )
 ]
