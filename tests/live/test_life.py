@@ -26,6 +26,7 @@ from stackbook.core import paths
 from stackbook.core.waiting import until
 from stackbook.lab.lab import Lab
 from stackbook.machines import facts
+from stackbook.machines.providers.container_flags import _limits
 from stackbook.machines.providers.podman import GONE, Embedded
 
 pytestmark = [pytest.mark.live, pytest.mark.more]
@@ -57,7 +58,7 @@ def profile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             keep_evidence(done.output)
             pytest.fail(done.output[-4000:])
         image = podman("inspect", "--format", "{{.ImageName}}", "sblife-first").strip()
-        podman("run", "-d", "--name", STRANGER, "--network", "none", image, "/bin/sleep", "infinity")
+        podman("run", "-d", "--name", STRANGER, "--network", "none", *_limits(), image, "/bin/sleep", "infinity")
         yield path
         assert podman("inspect", "--format", "{{.State.Status}}", STRANGER).strip() == "running"
     finally:

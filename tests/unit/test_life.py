@@ -117,8 +117,9 @@ def test_a_run_is_not_disturbed(monkeypatch: pytest.MonkeyPatch, command: Any) -
     assert host.told == []
 
 
-def test_half_a_lab_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    lab(monkeypatch, stackbook_k8s_master="created", stackbook_k8s_node1="created")
+@pytest.mark.parametrize("states", [{}, {"stackbook_k8s_master": "created", "stackbook_k8s_node1": "created"}])
+def test_half_a_lab_is_not_started(monkeypatch: pytest.MonkeyPatch, states: dict[str, str]) -> None:
+    lab(monkeypatch, **states)
     Store("stackbook").note_restoring("good")
     with pytest.raises(InputError, match=r"the restore of the snapshot 'good' was interrupted.*snapshot restore good"):
         life.start(Profile(), say=nothing)

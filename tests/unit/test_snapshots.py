@@ -146,6 +146,14 @@ def test_what_is_not_whole_is_refused_and_nothing_is_changed(
     assert Store("stackbook").restoring == ""
 
 
+def test_a_snapshot_is_called_as_its_folder() -> None:
+    """An error that says what to remove must not name another one."""
+    folder = made().rename(Store("stackbook").folder / "copy")
+    cut(folder / "m0-root.tar.zst")
+    with pytest.raises(InputError, match=r"the snapshot 'copy' is damaged: .* — stackbook snapshot remove copy"):
+        store.verify(folder, manifest.read(folder))
+
+
 def test_a_snapshot_of_another_lab_is_refused() -> None:
     folder = made(profile=Profile(kubernetes_version="1.30.0"))
     with pytest.raises(InputError, match=r"with another kubernetes_version: 1.30.0, and the profile has 1\.3"):

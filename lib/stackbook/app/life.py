@@ -63,6 +63,7 @@ def stop(profile: Profile, *, say: Say = print) -> None:
         InputError: there is no such lab, it is stopped already, or a run works on it; nothing was changed.
     """
     began = time.monotonic()
+    Store(profile.lab).demand_whole()
     demand_own(profile, "stop")
     with only_run(profile.lab, who="stackbook stop"):
         provider = demand_own(profile, "stop")
@@ -81,6 +82,7 @@ def start(profile: Profile, *, say: Say = print) -> None:
         InputError: there is no such lab, or a run works on it; nothing was changed.
         WaitTimeout: something is not Ready.
     """
+    Store(profile.lab).demand_whole()
     demand_own(profile, "start")
     with only_run(profile.lab, who="stackbook start"):
         provider = demand_own(profile, "start")

@@ -49,10 +49,13 @@ def measure(word: str) -> dict[str, float]:
         word: how the profile is named.
 
     Raises:
+        InputError: there is a snapshot of the name that it uses.
         StackbookError: a command failed; with its output.
     """
     profile = Profile.load(word)
     store = Store(profile.lab)
+    if _NAME in store.names():
+        raise InputError(f"there is a snapshot {_NAME!r}", fix=f"stackbook snapshot remove {_NAME}")
     commands = (("stop",), ("start",), ("snapshot", "save", _NAME), ("snapshot", "restore", _NAME))
     try:
         found = {name: _seconds(word, *command) for name, command in zip(PROMISED, commands, strict=True)}

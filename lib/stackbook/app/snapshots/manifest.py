@@ -48,7 +48,7 @@ class Manifest:
     """One snapshot.
 
     Args:
-        name: of the snapshot.
+        name: of the snapshot: its folder's, whatever it was called when it was saved.
         time: when it was made.
         lab: whose it is, and what of its profile cannot change.
         image: the machine image's name in podman.
@@ -122,7 +122,7 @@ def read(folder: Path) -> Manifest:
         if data.pop("sha256") != _digest(data):
             raise ValueError("its checksum is another one")
         del data["format"]
-        return Manifest(**{**data, "parts": tuple(Part(**part) for part in data["parts"])})
+        return Manifest(**{**data, "name": name, "parts": tuple(Part(**part) for part in data["parts"])})
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise damaged(name, f"its {FILE} cannot be read ({why})") from None

@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from stackbook.app import life, reset
+from stackbook.app import life, preflight, reset
 from stackbook.app.snapshots import archive, manifest
 from stackbook.app.snapshots.manifest import STATE, Manifest
 from stackbook.app.snapshots.save import is_the_labs
@@ -56,11 +56,12 @@ def restore_locked(profile: Profile, name: str, *, say: Say) -> None:
     folder = store.path(name)
     found = manifest.read(folder)
     found.demand_fitting(profile)
-    say(f"comparing {len(found.parts)} files of {name!r} with their checksums")
     verify(folder, found)
+    preflight.demand(profile)
     provider.demand_names()
     _demand_image(provider, found, say)
     _demand_room(provider, found)
+    say(f"{len(found.parts)} files of {name!r} are what was saved, by their checksums")
     reset.remember(profile)
 
     store.note_restoring(name)

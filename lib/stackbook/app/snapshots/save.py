@@ -49,6 +49,7 @@ def save(profile: Profile, name: str, *, say: Say = print) -> Manifest:
     store = Store(profile.lab)
     store.demand_new(name)
     archive.demand_tools()
+    store.demand_whole()
     life.demand_own(profile, "a snapshot")
     with only_run(profile.lab, who=f"stackbook snapshot save {name}"):
         store.demand_new(name)
