@@ -16,13 +16,22 @@ from stackbook.analysis.statistics import TableTest
 from stackbook.core.errors import CheckFailed
 from stackbook.traffic.load_client import from_mesh
 
+Hit = Callable[[pd.DataFrame], pd.Series]
 MOST_SLOW = 0.005
-"""The share of slow calls without a rule up to which a machine can judge: far below half of any share that is predicted."""
+"""The share of slow calls, of those that no rule held back, up to which a machine can judge: far below half of what is predicted."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Calls without a rule: the table, the rate at which they were sent (a second), and how many took as long as `limit` seconds."""
+    """Calls that no rule held back: how many took as long as `limit` seconds, at `rate` requests a second.
+
+    Attributes:
+        frame: the table of all calls that were sent, also of those that a rule held back.
+        rate: requests a second.
+        limit: a call that takes so many seconds is slow.
+        slow: how many were slow, of those that no rule held back.
+        calls: how many no rule held back.
+    """
 
     frame: pd.DataFrame
     rate: float
@@ -31,50 +40,38 @@ class Baseline:
     calls: int
 
 
-def measured(send: Callable[[float], pd.DataFrame], rate: float, *, limit: float, halvings: int = 2) -> Baseline:
-    """Send calls without a rule at `rate` a second, or at half of it and so on where the machine does not carry that.
+def measured(
+    send: Callable[[float], pd.DataFrame], rate: float, *, limit: float, hit: Hit | None = None, halvings: int = 2
+) -> Baseline:
+    """Send calls at `rate` a second, or at half of it and so on where the machine does not carry that.
 
     Args:
         send: sends the calls at a rate and returns their table.
         rate: requests a second.
         limit: a call that takes so many seconds is slow.
+        hit: which calls of the table a rule held back, by the proxy's own flags; none when it is None.
         halvings: how often the rate may be halved.
 
     Raises:
-        CheckFailed: calls are slow at the lowest rate, too: the machine is too busy to judge.
+        CheckFailed: calls that no rule held back are slow at the lowest rate, too: the machine is too busy to judge.
     """
     for halved in range(halvings + 1):
         now = rate / 2**halved
-        found = of(send(now), now, limit=limit)
+        found = of(send(now), now, limit=limit, hit=hit)
         if found.slow <= MOST_SLOW * found.calls:
             return found
-    slowest = found.frame["seconds"].max()
     raise CheckFailed(
-        f"this machine is too busy to judge: without a rule, at {now:g} requests a second, {found.slow} of {found.calls} calls "
-        f"took {limit:.2g} s or longer, the slowest {slowest:.1f} s",
+        f"this machine is too busy to judge: at {now:g} requests a second, {found.slow} of {found.calls} calls that no rule "
+        f"held back took {limit:.2g} s or longer",
         fix="end what else keeps its processors busy and run the chapter again, or give a longer delay: -p delay_seconds 5",
     )
 
 
-def of(frame: pd.DataFrame, rate: float, *, limit: float) -> Baseline:
+def of(frame: pd.DataFrame, rate: float, *, limit: float, hit: Hit | None = None) -> Baseline:
     """The baseline of calls that were sent; those that the generator itself failed at do not count."""
     counted = from_mesh(frame)
-    return Baseline(frame, rate, limit, int((counted["seconds"] >= limit).sum()), len(counted))
-
-
-def demand_quiet(frame: pd.DataFrame, *, limit: float) -> None:
-    """Refuse to judge where calls that no rule concerns, of the same batch, took as long as `limit` seconds.
-
-    Raises:
-        CheckFailed: the machine is too busy to judge.
-    """
-    found = of(frame, 0, limit=limit)
-    if found.slow > MOST_SLOW * found.calls:
-        raise CheckFailed(
-            f"this machine is too busy to judge: {found.slow} of {found.calls} calls that no rule concerns took "
-            f"{limit:g} s or longer",
-            fix="end what else keeps its processors busy and run the chapter again",
-        )
+    own = counted if hit is None else counted[~hit(counted)]
+    return Baseline(frame, rate, limit, int((own["seconds"] >= limit).sum()), len(own))
 
 
 def no_slower(slow: pd.Series, before: Baseline, *, alpha: float, needed: int = 0) -> TableTest:
