@@ -45,7 +45,7 @@ except ValueError:
     pass
 """
 )
-DEAD = "import os\nos._exit(3)"
+DEAD = "import os, time\nos.write(2, b'the last that it said\\n')\ntime.sleep(1)\nos._exit(3)"
 ALL = (
     Chapter("80-good", "Passes", leaves="two things"),
     Chapter("81-broken", "Fails", needs=("80-good",)),
@@ -128,6 +128,7 @@ def test_a_failure_says_why_and_keeps_no_secret(done: tuple[runner.Run, list[str
     assert [(s["step"], s["outcome"]) for s in broken.steps] == [("make", "passed"), ("check", "failed")]
     assert outcome(done[0], "84-swallowed").reason == "a step failed although the notebook ended"
     assert outcome(done[0], "85-dead").reason.startswith("DeadKernelError")
+    assert "in kernels.log: the last that it said" in outcome(done[0], "85-dead").reason
     assert "JSON" in outcome(done[0], "86-torn").reason
     assert not [p for p in done[0].folder.glob("*.json*") if "hunter22" in p.read_text(encoding="utf-8")]
 
@@ -361,3 +362,11 @@ def test_a_plan_reads_the_chapters_parameters_of_the_profile_as_a_run_does(
     assert next(plan.plan(str(profile), only=("80",))).startswith("80-good: nothing to do")
     profile.write_text("chapters: {80-good: {pings: 8}}\n", encoding="utf-8")
     assert next(plan.plan(str(profile), only=("80",))).startswith("80-good: would run")
+
+
+def test_what_a_kernel_said_last_is_told(tmp_path: Path) -> None:
+    assert runner._last_words(tmp_path) == ""
+    (tmp_path / "kernels.log").write_bytes(b"")
+    assert runner._last_words(tmp_path) == "; it wrote nothing to kernels.log"
+    (tmp_path / "kernels.log").write_bytes(b"first\nMemoryError \xff\n\n")
+    assert runner._last_words(tmp_path).startswith("; its last words, in kernels.log: MemoryError ")

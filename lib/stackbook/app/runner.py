@@ -280,7 +280,8 @@ def _execute(current: Run, chapter: chapters.Chapter, values: Mapping[str, Any],
     except papermill.PapermillExecutionError as error:
         outcome.reason = redact(f"{error.ename}: {error.evalue}")
     except (DeadKernelError, CellTimeoutError, RuntimeError) as error:
-        outcome.reason = redact(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        said = _last_words(current.folder) if isinstance(error, DeadKernelError) else ""
+        outcome.reason = redact(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}{said}")
     except KeyboardInterrupt:
         outcome.outcome = "interrupted"
         current.outcomes.append(outcome)
@@ -301,6 +302,16 @@ def _execute(current: Run, chapter: chapters.Chapter, values: Mapping[str, Any],
             validate(CHAPTER_PARAMETERS.get(chapter.id, ChapterParameters), values, where=chapter.id),
         )
         _remember_proof(current.profile, chapter, proofs.key(lab))
+
+
+def _last_words(folder: Path) -> str:
+    """Where a kernel's own output is, and its last line; a kernel that was killed said nothing."""
+    path = folder / "kernels.log"
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return ""
+    return f"; its last words, in {path.name}: {lines[-1][:300]}" if lines else f"; it wrote nothing to {path.name}"
 
 
 __all__ = ["CELL_TIMEOUT", "Outcome", "Run", "end_group", "exit_status", "pause", "proved", "run", "save", "summary"]
