@@ -443,3 +443,14 @@ def test_any_notebook_has_its_pictures_or_none(data: Any) -> None:
     for found in books.pictures({"cells": [cell, {"outputs": [{"data": data, "metadata": data}]}]}, "x"):
         assert found.alt
         assert "min-width" in found.least or found.least == ""
+
+
+def test_each_step_has_its_commands_also_those_that_passed() -> None:
+    commands = [
+        {"rc": 0, "host": "k8s-master", "command": "kubeadm init --config /etc/stackbook/kubeadm.yaml"},
+        {"rc": 0, "host": "k8s-master", "command": f"kubeadm join --token {TOKEN} <{HOSTILE}>"},
+    ]
+    page = report.page(run(chapter("02-kubeadm", steps=[step("init", commands=commands)])))
+    assert "# on k8s-master\nkubeadm init --config /etc/stackbook/kubeadm.yaml" in page
+    assert TOKEN not in page
+    assert "<script>alert" not in page

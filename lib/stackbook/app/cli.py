@@ -173,6 +173,16 @@ def _parser() -> _Parser:
             sub.add_argument("--again", action="store_true", help="execute chapters that are proved as well")
             life_commands.run_arguments(sub)
     add("list", "list the chapters", commands.list_chapters, profile=False)
+    listed = add(
+        "commands",
+        "print the commands of a chapter, as its newest run has recorded them",
+        commands.print_commands,
+        profile=False,
+    )
+    listed.add_argument("chapter", metavar="C", help="by number or name")
+    listed.add_argument(
+        "--all", action="store_true", help="also repeated ones, and those that only look whether something is to do"
+    )
     add("parameters", "list the parameters of the lab and of each chapter", commands.list_parameters, profile=False)
     add("status", "what of the lab is there", commands.show_status).add_argument("--json", action="store_true")
     diagnosing.arguments(

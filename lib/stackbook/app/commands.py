@@ -211,6 +211,16 @@ def fetch_components(options: argparse.Namespace) -> int:
     return 0
 
 
+def print_commands(options: argparse.Namespace) -> int:
+    """Print the commands of a chapter."""
+    from stackbook.app.command_script import script
+    from stackbook.config import chapters
+
+    for line in script(chapters.find(options.chapter), everything=options.all):
+        print(line)
+    return 0
+
+
 def use_bundle(options: argparse.Namespace) -> int:
     """Save or load a bundle."""
     from stackbook.app.bundle import command

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stackbook.app.command_script import typed
+
 # More than any run has; a record that holds more was not written by one.
 _MOST = 500
 _MOST_EARLIER = 100
@@ -17,7 +19,7 @@ _MOST_EARLIER = 100
 
 @dataclass(frozen=True)
 class StepRecord:
-    """How one step went; `seconds` is wall time, `commands` those that failed, with what they said."""
+    """How one step went; `seconds` is wall time, `commands` those that failed, with what they said, `typed` the lines of all."""
 
     id: str
     title: str
@@ -27,6 +29,7 @@ class StepRecord:
     reason: str
     evidence: Mapping[str, Any]
     commands: tuple[Mapping[str, Any], ...]
+    typed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,7 @@ def _step(data: Mapping[str, Any]) -> StepRecord:
         reason=_text(data.get("reason")),
         evidence=_mapping(data.get("evidence")),
         commands=tuple(c for c in _list(data.get("commands")) if _number(c.get("rc"))),
+        typed=tuple(typed(_list(data.get("commands")))),
     )
 
 

@@ -13,6 +13,7 @@ from stackbook.app.report.records import ChapterRecord, RunRecord, StepRecord
 
 _LONGEST_REASON = 3000
 _LONGEST_EVIDENCE = 300
+_LONGEST_COMMANDS = 20_000
 
 
 def head(run: RunRecord, chosen: Mapping[str, str]) -> Markup:
@@ -116,6 +117,7 @@ def _step(step: StepRecord, usual: float | None, evidence: bool) -> dict[str, An
         "title": step.title,
         "reason": step.reason[:_LONGEST_REASON],
         "evidence": _evidence(step) if evidence else [],
+        "typed": "\n".join(step.typed)[:_LONGEST_COMMANDS] if evidence else "",
         "outcome": step.outcome,
         "seconds": f"{step.seconds:.1f}",
         "usually": f"{usual:.1f}" if usual is not None else "–",
