@@ -93,8 +93,12 @@ def test_the_programs_are_the_command_lines_own(tools: terminals.Terminals) -> N
 
 def test_of_an_existing_cluster_its_own_kubeconfig_is_taken(tmp_path: Path, state: Path) -> None:
     config = tmp_path / "theirs"
-    config.write_text("apiVersion: v1\n")
+    config.write_text(
+        "clusters: [{name: a, cluster: {server: 'https://192.0.2.1:6443'}}]\nusers: [{name: u, user: {}}]\n"
+        "contexts: [{name: c, context: {cluster: a, user: u}}]\n"
+    )
     profile = Profile.load("embedded", overrides={"target": "cluster", "kubeconfig": str(config)})
     tools = terminals.prepare(profile, profile_path("embedded"), tmp_path / "t", {})
-    assert f"KUBECONFIG:-{config}" in (tools.path / "kubectl").read_text()
+    assert f"KUBECONFIG:-{state / 'existing.kubeconfig'}" in (tools.path / "kubectl").read_text()
+    assert "https://192.0.2.1:6443" in (state / "existing.kubeconfig").read_text()
     assert not (tools.path / "k8s-master").exists()

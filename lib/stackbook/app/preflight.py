@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -335,10 +335,9 @@ def _inotify(host: LocalHost, profile: Profile) -> Requirement:
 
 
 def _kubeconfig(profile: Profile) -> Requirement:
-    from stackbook.cluster.kubeconfig import existing_kubeconfig
+    from stackbook.cluster.kubeconfig import existing
 
-    probe: Callable[[], Path] = lambda: existing_kubeconfig(profile.kubeconfig)  # noqa: E731
     try:
-        return Requirement("kubeconfig", "must", True, str(probe()))
+        return Requirement("kubeconfig", "must", True, str(existing(profile.kubeconfig, profile.context)))
     except StackbookError as error:
         return Requirement("kubeconfig", "must", False, error.message, error.fix)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from stackbook.cluster.kubeconfig import EXISTING, existing, write_kubeconfig
 from stackbook.config.profile import Profile
 from stackbook.core import paths
 
@@ -114,7 +115,9 @@ def cached(profile: Profile) -> dict[str, Path]:
 
 def _kubeconfig(profile: Profile) -> Path:
     if profile.target == "cluster":
-        return Path(profile.kubeconfig or os.environ.get("KUBECONFIG", "~/.kube/config")).expanduser()
+        path = paths.state(profile.lab) / EXISTING
+        write_kubeconfig(existing(profile.kubeconfig, profile.context).text, path)
+        return path
     return paths.states() / profile.lab / "kubeconfig"
 
 

@@ -142,6 +142,7 @@ class Profile(Model):
     registry_mirrors: dict[str, str] = Field(default_factory=dict)
     registry_ca: str = ""
     kubeconfig: str = ""
+    context: str = ""
     chapters: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @field_validator("lab")
@@ -175,6 +176,8 @@ class Profile(Model):
             raise ValueError(
                 "strict: pulled images are not pinned by digest: set images: auto, and a target with machines"
             )
+        if self.context and self.target != "cluster":
+            raise ValueError("context: it belongs to target: cluster")
         if self.target == "cluster":
             return self
         if not 1 <= len(self.nodes) <= MAX_NODES:
@@ -199,6 +202,12 @@ class Profile(Model):
             raise ValueError(f"service_cidr {self.service_cidr} is too large: kubeadm accepts at most a /12")
         if ipaddress.ip_network(self.pod_cidr).prefixlen > 24 - (len(self.nodes) - 1).bit_length():
             raise ValueError(f"pod_cidr {self.pod_cidr} is too small: each node needs a /24 of it")
+        for node in self.nodes:
+            for name, network in networks:
+                if name != "subnet" and ipaddress.ip_address(node.address) in network:
+                    raise ValueError(
+                        f"{name}: node {node.name} has {node.address}, which lies in {network}: choose another range, or nothing reaches it"
+                    )
         if self.target != "embedded":
             return
         subnet = ipaddress.ip_network(self.subnet)

@@ -15,7 +15,7 @@ from stackbook.analysis import display
 from stackbook.cluster import kubeadm
 from stackbook.cluster.ingress import ingress_url
 from stackbook.cluster.kube import Kube
-from stackbook.cluster.kubeconfig import existing_kubeconfig
+from stackbook.cluster.kubeconfig import EXISTING, existing, write_kubeconfig
 from stackbook.config import chapters, proxies
 from stackbook.config.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.config.profile import ChapterParameters, Profile, validate
@@ -83,7 +83,8 @@ class Lab:
     def describe(self) -> str:
         """The target in one line."""
         if self.profile.target == "cluster":
-            return f"{self.chapter.id} on an existing cluster"
+            found = existing(self.profile.kubeconfig, self.profile.context)
+            return f"{self.chapter.id} on an existing cluster: {found}"
         nodes = ", ".join(f"{n.name} {n.address}" for n in self.profile.nodes)
         return f"{self.chapter.id} on {self.profile.target} machines: {nodes}"
 
@@ -159,9 +160,11 @@ class Lab:
 
     @property
     def kubeconfig(self) -> Path:
-        """The kubeconfig of the lab's cluster."""
+        """The kubeconfig of the lab's cluster; of an existing one a copy that has the profile's context alone."""
         if self.profile.target == "cluster":
-            return existing_kubeconfig(self.profile.kubeconfig)
+            path = self.state / EXISTING
+            write_kubeconfig(existing(self.profile.kubeconfig, self.profile.context).text, path)
+            return path
         return self.state / "kubeconfig"
 
     @cached_property

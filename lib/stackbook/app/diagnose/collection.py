@@ -16,7 +16,7 @@ from stackbook.app.diagnose.asking import Hasty, ask
 from stackbook.app.diagnose.collect_cluster import Asker, by_control_plane, by_kubeconfig, read_cluster, refusing
 from stackbook.app.diagnose.machine_probes import Probe
 from stackbook.app.diagnose.snapshot import ABSENT, RUNNING, Answer, Machine, Snapshot, pod_address
-from stackbook.cluster.kubeconfig import existing_kubeconfig
+from stackbook.cluster.kubeconfig import EXISTING, existing
 from stackbook.config import proxies
 from stackbook.config.profile import Profile
 from stackbook.core import paths
@@ -71,9 +71,11 @@ def kubeconfig_of(profile: Profile) -> str:
     """The path of the lab's kubeconfig, whether it is there or not; makes no folder."""
     if profile.target == "cluster":
         try:
-            return str(existing_kubeconfig(profile.kubeconfig))
+            found = existing(profile.kubeconfig, profile.context)
         except StackbookError:
             return profile.kubeconfig or "~/.kube/config"
+        copy = paths.states() / profile.lab / EXISTING
+        return str(copy if copy.is_file() else found.files[0])
     return str(paths.states() / profile.lab / "kubeconfig")
 
 
