@@ -276,6 +276,7 @@ def test_the_file_is_never_open_to_others_while_it_is_written(
 LOOKED_AT = {
     "app/benchmark.py": "the benchmark's join token on a machine",
     "cluster/kubeconfig.py": "this host's kubeconfig",
+    "cluster/kubeadm/root_kubeconfig.py": "root's kubeconfig on a machine",
     "lessons/kubeadm/control_plane.py": "root's kubeconfig on a machine",
     "lessons/delivery/compose.py": "the variables of a compose file",
     "lessons/delivery/gitea.py": "Gitea's settings",

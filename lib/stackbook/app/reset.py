@@ -91,12 +91,13 @@ def reset(profile: Profile, *, say: Say = print, machines: bool = True) -> list[
 
 
 def _reset_machines(profile: Profile, say: Say) -> None:
-    from stackbook.cluster.kubeadm import SOCKET
+    from stackbook.cluster.kubeadm import RESTORE_KUBECONFIG, SOCKET
 
     for name, host in reversed(for_profile(profile).machines().items()):
         say(f"kubeadm reset on {name}")
         host.run(["kubeadm", "reset", "-f", "--cri-socket", SOCKET], check=False, timeout=180)
         host.run(["rm", "-rf", "/etc/cni/net.d/10-flannel.conflist", "/run/flannel"], check=False)
+        host.run(["sh", "-c", RESTORE_KUBECONFIG], env={"HOME": "/root"}, check=False)
         for device in ("cni0", "flannel.1", "flannel0"):
             host.run(["ip", "link", "delete", device], check=False)
 

@@ -12,6 +12,7 @@ from stackbook.cluster.kubeadm.programs import (
     kubelet_service,
     version_of,
 )
+from stackbook.cluster.kubeadm.root_kubeconfig import KEEP_KUBECONFIG, RESTORE_KUBECONFIG
 from stackbook.cluster.kubeadm.runtime import (
     MODULES,
     SYSCTLS,
@@ -27,10 +28,12 @@ __all__ = [
     "DNS_PATCH",
     "DONE",
     "JOIN",
+    "KEEP_KUBECONFIG",
     "KUBEADM_DROP_IN",
     "KUBELET_UNIT",
     "MODULES",
     "PATCHES",
+    "RESTORE_KUBECONFIG",
     "SOCKET",
     "SYSCTLS",
     "Images",

@@ -76,14 +76,12 @@ def refused(host: Host, *argv: str) -> str:
 def fetch_kubeconfig(lab: Lab) -> int:
     """The kubeconfig that kubeadm wrote, kept for the user (C16-C18) and for this host; returns the number of changes.
 
+    One that root had before, on a machine that is not the lab's own, lies beside it until a reset puts it back.
+
     Its keys go from the machine to a file that only its owner may read, and nowhere else.
     """
     host = lab.control_plane
-    script = (
-        'umask 077; mkdir -p "$HOME/.kube" && cmp -s /etc/kubernetes/admin.conf "$HOME/.kube/config" || '
-        '{ install -m 600 /etc/kubernetes/admin.conf "$HOME/.kube/config" && echo changed; }'
-    )
-    changed = host.run(["sh", "-c", script], env={"HOME": "/root"}).stdout.count("changed")
+    changed = host.run(["sh", "-c", kubeadm.KEEP_KUBECONFIG], env={"HOME": "/root"}).stdout.count("changed")
     text = host.run(["cat", "/etc/kubernetes/admin.conf"], secret=True).reveal()
     return changed + write_kubeconfig(text, lab.state / "kubeconfig")
 
