@@ -88,6 +88,7 @@ class Begun:
 
         def begin() -> None:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may do so under nohup
             before()
 
         self.process = subprocess.Popen(
