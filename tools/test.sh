@@ -84,15 +84,13 @@ building() {
   echo "$?" >"$logs/lab.log.status"
   "${sudo[@]}" $bin/stackbook fetch
 }
-workers=() # a lab that comes up leaves no processor for a second one
-[ "$STACKBOOK_LAB_WAS_THERE" = 0 ] || workers=(-n 2)
 types_and_shape() {
   local failed=0
   $bin/mypy || failed=1
   tests -q tests/notebooks || failed=1
   return "$failed"
 }
-unit() { tests -q -m "not toolchain" "${workers[@]}" tests/unit; }
+unit() { tests -q -m "not toolchain" -n 2 tests/unit; } # at nice 19 beside a lab that comes up: the lab goes first
 without_a_lab() { # beside a lab that comes up there is time for all of it; where the lab stands, for the unit tests later
   local failed=0
   renice -n 19 -p "$BASHPID" >/dev/null
