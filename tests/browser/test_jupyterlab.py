@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -194,7 +195,8 @@ def test_a_terminal_finds_the_labs_programs(server: Any) -> None:
         await connection.write_message(json.dumps(["stdin", typed]))
         connection.close()
 
-    asyncio.run(type_it())
+    with ThreadPoolExecutor(1) as beside:  # playwright has a loop of its own in this thread
+        beside.submit(asyncio.run, type_it()).result(90)
     until(said.exists, what="the terminal answers", timeout=90, every=0.2)
     lines = said.read_text().splitlines()
     assert [Path(line).name for line in lines[:2]] == ["kubectl", "k8s-node1"]

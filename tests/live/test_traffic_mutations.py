@@ -58,7 +58,7 @@ MUTATIONS = {
         "06-traffic",
         "weights",
         {
-            '"v1": 50, "v3": 50}\ncanary': '"v1": 90, "v3": 10}\ncanary',
+            'weights = {"v1": 50, "v3": 50}': 'weights = {"v1": 90, "v3": 10}',
             'split("reviews", lab.parameters.weights)': 'split("reviews", {"v1": 10, "v3": 90})',
         },
         "others: served by v1",

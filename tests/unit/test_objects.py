@@ -228,6 +228,11 @@ def test_fields_of_two_managers_become_one() -> None:
         (403, _status("Forbidden", "no rights"), r"Error from server \(Forbidden\): no rights"),
         (400, _status("BadRequest", 'strict decoding error: unknown field "spec.hosst"'), "unknown field"),
         (500, {}, r"Error from server \(500\)"),
+        (
+            400,
+            {"message": 'admission webhook "validation.istio.io" denied the request'},
+            r"Error from server: admission webhook",
+        ),
     ],
 )
 def test_what_is_refused_is_an_error_in_kubectls_words(

@@ -271,8 +271,10 @@ def _as_kubectl_says() -> Iterator[None]:
 
 
 def _of_the_server(error: Any) -> str:
+    """The words of the answer; a webhook that denies gives a message without a reason."""
     try:
         body = json.loads(error.body)
-        return f"Error from server ({body['reason']}): {body['message']}"
-    except (TypeError, ValueError, KeyError):
+        reason = f" ({body['reason']})" if body.get("reason") else ""
+        return f"Error from server{reason}: {body['message']}"
+    except (TypeError, ValueError, KeyError, AttributeError):
         return f"Error from server ({error.status}): {error.reason}"
