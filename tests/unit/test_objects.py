@@ -103,6 +103,8 @@ class Handler(BaseHTTPRequestHandler):
             return 200, {"kind": "APIResourceList", "resources": self.server.groups[path]}
         if method != "GET" and self.server.refuse:
             return self.server.refuse.pop(0)
+        if method == "PATCH" and "dryRun" in query:
+            return 200, body
         if method == "PATCH":
             return 200, self.patched(path, query, body)
         there = store.get(path)
@@ -242,6 +244,17 @@ def test_what_is_refused_is_an_error_in_kubectls_words(
     with pytest.raises(CommandFailed, match=words):
         kube.apply(RULE)
     assert api.stored == {}
+
+
+def test_of_a_set_of_rules_none_is_applied_where_one_is_refused(api: Api, kube: Kube) -> None:
+    denied = (400, {"message": 'admission webhook "validation.istio.io" denied the request: no hosts'})
+    fine = (200, {"metadata": {}})
+    api.refuse = [fine, denied]  # the first is tried without effect, the second is refused
+    with pytest.raises(CommandFailed, match="no hosts"):
+        kube.apply([RULE, OTHER])
+    assert api.stored == {}
+    assert all(query["dryRun"] == ["All"] for method, _, query in api.calls if method == "PATCH")
+    assert kube.apply([RULE, OTHER]) == 2
 
 
 def test_a_webhook_whose_connection_broke_is_asked_again(api: Api, kube: Kube, monkeypatch: pytest.MonkeyPatch) -> None:
