@@ -213,7 +213,7 @@ def test_a_version_that_is_not_pinned_comes_with_its_published_checksum(server: 
     resolver, said = another(server, tmp_path, "kubelet")
     assert resolver.path("kubelet").read_bytes() == BODY
     assert any("no checksum of 1.34.2 is pinned: compared with http" in text for text in said)
-    part = next(part for part in resolver.components() if part["name"] == "kubelet")
+    part = next(part for part in resolver.components(["kubelet"]) if part["name"] == "kubelet")
     assert part == {"name": "kubelet", "version": "1.34.2", "sha256": SHA, "source": "published"}
 
 
@@ -221,7 +221,7 @@ def test_what_is_not_the_published_checksum_is_refused_and_deleted(server: Serve
     resolver, _ = another(server, tmp_path, "corrupted")
     with pytest.raises(ArtifactError, match=f"it should be {SHA}"):
         resolver.path("kubelet")
-    assert resolver.components() == []
+    assert resolver.components(["kubelet"]) == []
 
 
 def test_strict_takes_pinned_checksums_alone() -> None:

@@ -28,3 +28,16 @@ def test_medians_go_into_the_readme_and_nothing_else_is_changed(
 def test_the_readme_has_the_marks() -> None:
     text = (paths.checkout() / "README.md").read_text()
     assert text.count("<!-- life:begin -->") == text.count("<!-- life:end -->") == 1
+
+
+def test_a_readme_without_the_place_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything behind the first mark went where the second one was missing."""
+    from stackbook.app import readme_figures
+    from stackbook.core import paths
+    from stackbook.core.errors import InputError
+
+    monkeypatch.setattr(paths, "checkout", lambda: tmp_path)
+    (tmp_path / "README.md").write_text("before\n<!-- life:begin -->\nold\nafter\n")
+    with pytest.raises(InputError, match="no place for the figures of life"):
+        readme_figures.put("life", "new")
+    assert (tmp_path / "README.md").read_text() == "before\n<!-- life:begin -->\nold\nafter\n"

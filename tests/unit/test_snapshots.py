@@ -15,6 +15,7 @@ from stackbook.app.snapshots import archive, listing, manifest, nearest, restore
 from stackbook.app.snapshots.manifest import Manifest, Part
 from stackbook.app.snapshots.store import Store
 from stackbook.app.supervision import only_run
+from stackbook.artifacts.digests import sha256_of
 from stackbook.config.profile import Profile
 from stackbook.core import paths
 from stackbook.core.errors import HostUnfit, InputError, StackbookError, WaitTimeout
@@ -30,7 +31,7 @@ def made(name: str = "good", *, proved: dict[str, str] | None = None, profile: P
     for number in range(2):
         file = folder / f"m{number}-root.tar.zst"
         file.write_bytes(bytes([number]) * 1000)
-        parts.append(Part(f"m{number}", "root", file.name, 1000, archive.checksum(file), 5000))
+        parts.append(Part(f"m{number}", "root", file.name, 1000, sha256_of(file), 5000))
     lab = manifest.of_profile(profile or Profile())
     Manifest(name, "20261127T201500Z", lab, "image:1", "i", proved or {}, tuple(parts)).write(folder)
     return kept.finish(name)
@@ -68,7 +69,7 @@ def test_files_come_out_as_they_went_in(tmp_path: Path) -> None:
         os.umask(old)
     assert permissions(tmp_path / "p.tar.zst") == 0o600
     assert packed.size == (tmp_path / "p.tar.zst").stat().st_size < 1_000_000
-    assert packed.sha256 == archive.checksum(tmp_path / "p.tar.zst") and not (tmp_path / "p.tar").exists()
+    assert packed.sha256 == sha256_of(tmp_path / "p.tar.zst") and not (tmp_path / "p.tar").exists()
     archive.unpack(tmp_path / "p.tar.zst", target, timeout=20)
     assert (target / "same").samefile(target / "deep" / "file")
     assert permissions(target / "same") == 0o4711 and (target / "same").stat().st_mtime_ns == 1_234_567_891

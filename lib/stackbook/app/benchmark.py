@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stackbook.app import life_benchmark, reset
+from stackbook.app import life_benchmark, readme_figures, reset
 from stackbook.cluster import kubeadm
 from stackbook.cluster.kubeconfig import write_kubeconfig
 from stackbook.config.profile import Profile
@@ -386,11 +386,7 @@ def publish(data: dict[str, Any], picture: Path) -> None:
     """Put the figures and the plot into the README."""
     import shutil
 
-    readme = paths.checkout() / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    head, _, rest = text.partition("<!-- bench:begin -->")
-    _, _, tail = rest.partition("<!-- bench:end -->")
-    readme.write_text(f"{head}<!-- bench:begin -->\n{block(data)}\n<!-- bench:end -->{tail}", encoding="utf-8")
+    readme_figures.put("bench", block(data))
     shutil.copyfile(picture, paths.checkout() / "docs" / "bench.png")
 
 

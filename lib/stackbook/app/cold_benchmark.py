@@ -25,6 +25,7 @@ from typing import Any
 
 import yaml
 
+from stackbook.app import readme_figures
 from stackbook.core import paths
 from stackbook.core.errors import CheckFailed, StackbookError
 from stackbook.lab.step import Record, now
@@ -39,7 +40,6 @@ _PROFILE = {
     "subnet": "192.168.95.0/24",
     "gateway": "192.168.95.2",
 }
-_BEGIN, _END = "<!-- cold:begin -->", "<!-- cold:end -->"
 
 
 def main(say: Callable[[str], None] = print) -> int:
@@ -146,10 +146,7 @@ def block(data: Mapping[str, Any]) -> str:
 
 def publish(data: Mapping[str, Any]) -> None:
     """Put the figures into the README."""
-    readme = paths.checkout() / "README.md"
-    head, _, rest = readme.read_text(encoding="utf-8").partition(_BEGIN)
-    _, _, tail = rest.partition(_END)
-    readme.write_text(f"{head}{_BEGIN}\n{block(data)}\n{_END}{tail}", encoding="utf-8")
+    readme_figures.put("cold", block(data))
 
 
 def _date(stamp: str) -> str:

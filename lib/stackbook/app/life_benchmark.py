@@ -18,11 +18,10 @@ from typing import Any
 
 import yaml
 
-from stackbook.app import reset
+from stackbook.app import readme_figures, reset
 from stackbook.app.snapshots import listing, manifest
 from stackbook.app.snapshots.store import Store
 from stackbook.config.profile import Profile
-from stackbook.core import paths
 from stackbook.core.errors import InputError, StackbookError
 from stackbook.lab.step import now
 from stackbook.machines.providers.podman import Embedded
@@ -31,7 +30,6 @@ PROMISED = {"stop": 20.0, "start, to all Ready": 45.0, "snapshot save": 30.0, "s
 """Seconds, with two processors."""
 SIZE = "snapshot's bytes"
 _NAME = "bench"
-_BEGIN, _END = "<!-- life:begin -->", "<!-- life:end -->"
 _LIMIT = 600.0
 _PROFILE = {
     "target": "embedded",
@@ -102,10 +100,7 @@ def publish(rounds: Sequence[Mapping[str, float]]) -> str:
         processors=os.cpu_count() or 1,
         system=platform.freedesktop_os_release().get("PRETTY_NAME", "Linux"),
     )
-    readme = paths.checkout() / "README.md"
-    head, _, rest = readme.read_text(encoding="utf-8").partition(_BEGIN)
-    _, _, tail = rest.partition(_END)
-    readme.write_text(f"{head}{_BEGIN}\n{text}\n{_END}{tail}", encoding="utf-8")
+    readme_figures.put("life", text)
     return text
 
 

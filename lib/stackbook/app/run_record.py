@@ -63,7 +63,7 @@ def save(current: Run) -> None:
         "stackbook": __version__,
         "profile": current.profile.model_dump(mode="json"),
         "versions": artifacts.catalogue.versions,
-        "components": artifacts.components(),
+        "components": artifacts.components(name for chapter in current.chosen for name in chapter.artifacts),
         "host": {
             "system": platform.platform(),
             "python": platform.python_version(),

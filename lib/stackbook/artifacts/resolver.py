@@ -181,9 +181,10 @@ class Resolver:
                 return ""  # the project has this version
         return ""
 
-    def components(self) -> list[dict[str, str]]:
-        """What is in the cache: name, version, SHA-256 and where it came from (`Entry.source`), for a run's record."""
-        entries = [(a, self.maker.cached(a)) for a in self.catalogue.artifacts.values()]
+    def components(self, names: Iterable[str]) -> list[dict[str, str]]:
+        """What of these is in the cache: name, version, SHA-256 and where it came from (`Entry.source`), for a run's record."""
+        artifacts = [self.catalogue.artifact(name) for name in self.catalogue.parts(names)]
+        entries = [(artifact, self.maker.cached(artifact)) for artifact in artifacts]
         return [
             {"name": artifact.name, "version": entry.version, "sha256": entry.digest, "source": entry.source}
             for artifact, entry in entries

@@ -93,15 +93,6 @@ def unpack(file: Path, folder: Path, *, timeout: float) -> None:
         said.read()
 
 
-def checksum(file: Path) -> str:
-    """The SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with file.open("rb") as source:
-        while block := source.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _new(file: Path) -> IO[bytes]:
     return os.fdopen(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb")
 

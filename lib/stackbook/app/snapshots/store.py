@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackbook.app.snapshots import archive, manifest
+from stackbook.app.snapshots import manifest
 from stackbook.app.snapshots.manifest import Manifest, Part
+from stackbook.artifacts.digests import sha256_of
 from stackbook.core import ownership, paths, private
 from stackbook.core.errors import HostUnfit, InputError
 from stackbook.core.names import did_you_mean
@@ -141,7 +142,7 @@ def verify(folder: Path, found: Manifest) -> None:
             how = "is missing" if size < 0 else f"has {size} bytes of {part.size}"
             raise manifest.damaged(found.name, f"{part.file} {how}")
     with ThreadPoolExecutor(2) as pool:
-        sums = pool.map(lambda part: archive.checksum(folder / part.file), found.parts)
+        sums = pool.map(lambda part: sha256_of(folder / part.file), found.parts)
         for part, got in zip(found.parts, sums, strict=True):
             if got != part.sha256:
                 raise manifest.damaged(found.name, f"{part.file} is not what was saved (its checksum is another one)")
