@@ -191,10 +191,11 @@ class Attempt:
     def hint(self) -> str:
         """Print and return the next of three hints: where to look, what is wrong, how it is mended."""
         self._demand_open()
-        self.hints = min(self.hints + 1, HINTS)
-        self.save()
+        if self.hints < HINTS:
+            self.hints += 1
+            self.save()
+            learner.note(self.lab.state, "hint", self.challenge.chapter, challenge=self.challenge.id, number=self.hints)
         text = self.challenge.hints[self.hints - 1]
-        learner.note(self.lab.state, "hint", self.challenge.chapter, challenge=self.challenge.id, number=self.hints)
         print(f"hint {self.hints} of {HINTS}: {text}")
         return text
 
@@ -293,6 +294,8 @@ def begin(lab: Lab, find: Find, id: str, seed: str = "", *, say: Callable[[str],
         shutil.rmtree(attempt.folder, ignore_errors=True)
         try:
             challenge.begin(attempt)
+            if owner := ownership.user():  # the files are edited by who called sudo
+                ownership.give([attempt.folder], owner)
         except BaseException:
             _give_back(attempt, say)
             raise

@@ -123,7 +123,7 @@ def _left_behind(attempt: Attempt) -> None:
 
 
 def _behind_claims(attempt: Attempt) -> Sequence[Claim]:
-    head, kind = attempt.drawn["head"], attempt.drawn["kind"]
+    head, kind = str(attempt.drawn["head"]), str(attempt.drawn["kind"])
 
     def pinned() -> str:
         parts = _git(attempt, "shop", "ls-tree", "HEAD", "protos").split()
