@@ -103,9 +103,8 @@ def duration(seconds: float) -> str:
     >>> duration(59), duration(3720)
     ('1 min', '1 h 2 min')
     """
-    minutes = round(seconds / 60)
-    hours = f"{minutes // 60} h " if minutes >= 60 else ""
-    return f"{hours}{minutes % 60} min" if minutes or not hours else hours.strip()
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def _cells(row: learner.Chapter) -> list[str]:

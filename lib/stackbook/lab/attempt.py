@@ -129,6 +129,10 @@ class Attempt:
         changed = change(json.loads(json.dumps(entry["object"])))
         self.lab.kube.kubectl("replace", "--field-manager=stackbook", "-f", "-", stdin=json.dumps(changed))
 
+    def keep_object(self, kind: str, name: str, *, namespace: str = "") -> None:
+        """Keep an object of the cluster as it is, because a solution may change it."""
+        self._will(journal.object_entry(self.lab, kind, name, namespace))
+
     def undo(self, machine: str, *argv: str, timeout: float = 60) -> None:
         """Have a command run on a machine when the challenge is given back; call it before the change."""
         self._will({"kind": "command", "machine": machine, "argv": list(argv), "timeout": timeout})
