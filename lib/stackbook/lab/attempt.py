@@ -129,6 +129,11 @@ def _tried(text: str, prove: Callable[[], str]) -> Finding:
         return Finding(text, False, " ".join(error.message.split())[:300])
 
 
+def open_on(lab: Lab) -> str:
+    """The id of the challenge that is open on a lab; empty where none is."""
+    return str(_saved(lab).get("id", ""))
+
+
 def _saved(lab: Lab) -> dict[str, Any]:
     try:
         found = json.loads((lab.state / FILE).read_text(encoding="utf-8"))
@@ -144,14 +149,14 @@ def begin(lab: Lab, find: Find, id: str, seed: str = "", *, say: Callable[[str],
         lab: the lab.
         find: the challenge of an id.
         id: which one.
-        seed: beside the lab's name, what is drawn depends on it.
+        seed: with the lab's name it decides what is drawn; without one, this very lab does.
         say: is told the situation and the goal.
 
     Raises:
         InputError: there is no such challenge, or a chapter that it needs has not run; nothing was changed.
     """
     challenge = find(id)
-    whole = f"{lab.profile.lab}:{seed}" if seed else lab.profile.lab
+    whole = f"{lab.profile.lab}:{seed or lab.instance()}"
     with _alone(lab):
         current = Attempt.saved(lab, find)
         if current and current.challenge.id == challenge.id and current.seed == whole:
