@@ -23,8 +23,8 @@ def section(chapter: str) -> str:
     parts = [
         "## Challenges\n\n"
         "Each challenge breaks one thing of the lab, or sets a goal. Begin one in a new cell, or in a terminal. The lab is given back as\n"
-        "it was when you end it, and also when another challenge, `stackbook run` or `stackbook reset` begins. Files that belong to a challenge\n"
-        "are in the folder that it names.\n\n"
+        "it was when you end it, and also when another challenge, `stackbook run` or `stackbook reset` begins. Files that belong to a\n"
+        "challenge are in the folder that it names.\n\n"
         "```python\n"
         f'challenge = lab.challenge("{first}")  # begins it, or goes on with it\n'
         "challenge.verify()                 # what holds, and what does not\n"
