@@ -417,7 +417,7 @@ def test_bad_words_get_a_line(
 def test_a_run_gives_back_what_is_open(alone: Path) -> None:
     said: list[str] = []
     challenging.give_back("embedded", say=said.append)
-    assert said == []
+    assert said == [] and challenging.FILE == attempt.FILE
     one = session.opened("08-protobuf").challenge("08-a")
     challenging.give_back("embedded", say=said.append)
     assert said == ["✓ 08-a is given back"] and not one.folder.exists()
