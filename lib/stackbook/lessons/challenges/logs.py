@@ -164,6 +164,13 @@ def _one_in_many(attempt: Attempt) -> None:
         url = f"{page}?order={{{','.join(numbers)}}}"
         lab.local.run(["curl", "-sf", "-m", "20", "-o", "/dev/null", url], timeout=60)
     attempt.note(sent=time.time())
+    log = ("logs", "-l", "app=productpage", "-c", "istio-proxy", "--tail=-1", "--since=2m")
+    # A proxy writes its access log once a second.
+    until(
+        lambda: f"order={order}" in lab.kube.kubectl(*log).stdout,
+        what="the request to be in the access log",
+        timeout=20,
+    )
     attempt.write(
         ANSWER,
         f"# One request asked for the reviews with order={order}.\n"
