@@ -126,7 +126,7 @@ def _tried(text: str, prove: Callable[[], str]) -> Finding:
     try:
         return Finding(text, True, prove())
     except StackbookError as error:
-        return Finding(text, False, " ".join(error.message.split())[:300])
+        return Finding(text, False, " ".join(error.message.split())[:300] or type(error).__name__)
 
 
 def open_on(lab: Lab) -> str:
