@@ -98,7 +98,7 @@ def install(lab: Lab, step: Step) -> int:
         istio.wait_installed(lab.kube, wanted, timeout=90)
         return 0
     path = lab.state / "istio-operator.yaml"
-    path.write_text(text, encoding="utf-8")
+    lab.local.write(str(path), text)
     step.progress("istioctl install: usually 20 s where the images are there")
     answer = lab.istioctl("install", "-f", str(path), "-y", "--readiness-timeout=180s", check=False, timeout=240)
     if not answer.ok:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stackbook.app.command_script import typed
+from stackbook.lab.typed_commands import typed
 
 # More than any run has; a record that holds more was not written by one.
 _MOST = 500
