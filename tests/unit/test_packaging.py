@@ -41,12 +41,14 @@ def test_packages_fixed_by_the_user_are_there() -> None:
     assert fixed <= {re.split(r"[<>=]", d)[0] for d in PROJECT["dependencies"]}
 
 
-def test_every_requirement_is_locked_with_hashes() -> None:
-    lock = (ROOT / "requirements.lock").read_text()
+@pytest.mark.parametrize(("file", "extras"), [("requirements.lock", ("dev",)), ("requirements-book.lock", ("book",))])
+def test_every_requirement_is_locked_with_hashes(file: str, extras: tuple[str, ...]) -> None:
+    lock = (ROOT / file).read_text()
     entries = re.findall(r"^([a-z0-9._-]+)==\S+(.*?)(?=^\S|\Z)", lock, re.MULTILINE | re.DOTALL)
     locked = {name for name, _ in entries}
     assert all("--hash=sha256:" in rest for _, rest in entries)
-    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    wanted = [] if "book" in extras else [*PROJECT["dependencies"]]
+    wanted += [requirement for extra in extras for requirement in PROJECT["optional-dependencies"][extra]]
     assert {re.split(r"[<>=]", d)[0].lower() for d in wanted} <= locked
 
 
