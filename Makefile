@@ -22,6 +22,7 @@ lint: setup ## style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check lib tests
 	@$(BIN)/mypy
+	@$(BIN)/mypy --config-file tests/mypy.ini tests/live/*.py
 
 test-fast: setup ## lint and the tests that need no lab
 	@tools/test.sh fast

@@ -17,6 +17,7 @@ $bin/ruff format --check -q lib tests || { echo "run: .venv/bin/ruff format lib 
 if [ "$mode" = fast ]; then
   say "types, unit tests, notebook shape"
   $bin/mypy || exit 1
+  $bin/mypy --config-file tests/mypy.ini tests/live/*.py || exit 1
   exec $bin/python -m pytest tests/unit tests/notebooks -q -n 2
 fi
 
@@ -86,7 +87,7 @@ building() {
 }
 types_and_shape() {
   local failed=0
-  $bin/mypy || failed=1
+  $bin/mypy && $bin/mypy --config-file tests/mypy.ini tests/live/*.py || failed=1
   tests -q tests/notebooks || failed=1
   return "$failed"
 }
