@@ -125,17 +125,24 @@ def story(request_id: str, entries: pd.DataFrame, spans: pd.DataFrame) -> pd.Dat
 
 
 def draw(table: pd.DataFrame, *, title: str) -> Any:
-    """The story of one request over time: a bar for each log line and each span, in ms."""
+    """The story of one request over time: a bar for each log line and each span, in ms.
+
+    An access log has whole milliseconds: the thin line beside each of its bars shows where it may really begin and end.
+    """
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots(figsize=(10, 1.5 + 0.42 * len(table)))
     colours, hatches = {"access log": PALETTE[4], "span": PALETTE[0]}, {"access log": "//", "span": ""}
+    words = {"access log": "access log, in whole ms", "span": "span"}
     named: set[str] = set()
     for place, row in enumerate(table.to_dict("records")):
         kind = str(row["witness"])
         axes.barh(place, 1000 * row["seconds"], left=1000 * row["start"], color=colours[kind], hatch=hatches[kind],
-                  edgecolor=PALETTE[6], label=None if kind in named else kind)  # fmt: skip
+                  edgecolor=PALETTE[6], label=None if kind in named else words[kind])  # fmt: skip
         named.add(kind)
+        if kind == "access log":
+            edges = [1000 * row["start"] - 1, 1000 * (row["start"] + row["seconds"]) + 1]
+            axes.plot(edges, [place, place], color=PALETTE[6], linewidth=1)
     axes.set_yticks(range(len(table)), [f"{r['service']}: {r['what']}" for r in table.to_dict("records")])
     axes.invert_yaxis()
     axes.set(title=title, xlabel="ms since its first trace")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,22 +15,37 @@ from stackbook.traffic.canary import Change
 _MARKS = ("o", "s", "^", "D", "v", "P")
 
 
-def shares(checks: Mapping[str, Judged], *, title: str) -> Any:
-    """Observed shares with their intervals, and what was predicted, one row each."""
+def shares(
+    checks: Mapping[str, Judged], *, title: str, predicted: Collection[str] | None = None, small: float | None = None
+) -> Any:
+    """Observed shares with their intervals, and what was predicted, one row each.
+
+    Args:
+        checks: the tests, by name.
+        title: of the plot.
+        predicted: names of those whose claim is a prediction; None for all of them.
+        small: where shares are far apart, the smallest in % that a logarithmic axis shows.
+    """
     import matplotlib.pyplot as plt
 
     rows = [(name, check) for name, check in checks.items() if isinstance(check, ShareTest)]
     fig, axes = plt.subplots(figsize=(9, 1.2 + 0.5 * len(rows)))
-    for place, (_, test) in enumerate(reversed(rows)):
-        span = [[100 * (test.estimate - test.low)], [100 * (test.high - test.estimate)]]
-        label = ("observed, with its interval", "predicted") if place == 0 else ("", "")
+    marked: str | None = "predicted"
+    for place, (name, test) in enumerate(reversed(rows)):
+        low, middle, high = (max(100 * value, small or 0) for value in (test.low, test.estimate, test.high))
+        label = None if place else "observed, with its interval"
         axes.errorbar(
-            100 * test.estimate, place, xerr=span, fmt="o", color=PALETTE[0], capsize=5, label=label[0] or None
+            middle, place, xerr=[[middle - low], [high - middle]], fmt="o", color=PALETTE[0], capsize=5, label=label
         )
-        axes.plot(100 * test.claim, place, "|", markersize=22, mew=3, color=PALETTE[1], label=label[1] or None)
+        if predicted is None or name in predicted:
+            axes.plot(100 * test.claim, place, "|", markersize=22, mew=3, color=PALETTE[1], label=marked)
+            marked = None
     axes.set_yticks(range(len(rows)), [name for name, _ in reversed(rows)])
     axes.set(title=title, xlabel="share of requests in %", xlim=(-3, 103), ylim=(-0.6, len(rows) - 0.4))
-    axes.legend(loc="best")
+    if small:
+        axes.set(xscale="log", xlim=(0.9 * small, 115), xlabel="share of requests in % (logarithmic)")
+        axes.xaxis.set_major_formatter("{x:g}")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return fig
 
 
@@ -132,8 +147,9 @@ def effect(table: pd.DataFrame, *, limit: float) -> Any:
     axes.set(
         title="From a change to its effect; lines are medians",
         xlabel="number of the change",
-        ylabel="time in s",
-        ylim=(0, None),
+        ylabel="time in s (logarithmic)",
+        yscale="log",
+        ylim=(None, 2 * limit),
     )
     axes.legend(loc="best")
     return fig

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from stackbook.analysis.display import PALETTE
@@ -60,16 +61,28 @@ def plot_restart(frame: pd.DataFrame) -> Any:
 
     fig, axes = plt.subplots(figsize=(9, 4))
     second = frame["started"].astype(int)
+    whole = range(int(second.max()))  # the last second is cut short
+    below = np.zeros(len(whole))
     for number, (_, part) in enumerate(frame[frame["status"] == 200].groupby("served_by", sort=False)):
-        counts = part.groupby(second).size()
+        counts = part.groupby(second).size().reindex(whole, fill_value=0).to_numpy()
         label = "old pod" if number == 0 else "new pod"
-        axes.plot(counts.index.to_numpy(), counts.to_numpy(), marker="o", color=PALETTE[number], label=label)
+        axes.bar(
+            whole,
+            counts,
+            0.9,
+            bottom=below,
+            color=PALETTE[number],
+            hatch=("", "//")[number % 2],
+            edgecolor="white",
+            label=label,
+        )
+        below += counts
     failed = frame[frame["status"] != 200]
     axes.plot(failed["started"].astype(int), [0] * len(failed), "x", color=PALETTE[6], markersize=10,
               label=f"failed: {len(failed)}")  # fmt: skip
     axes.set(title="A rolling restart under load", xlabel="seconds", ylabel="requests a second")
     axes.set_ylim(bottom=-1)
-    axes.legend()
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return fig
 
 

@@ -14,20 +14,22 @@ _HATCHES = ("", "//", "..", "xx", "\\\\", "++")
 
 
 def bars(counts: pd.DataFrame, *, seconds: int, title: str) -> Any:
-    """Lines in each span of time, stacked by value; `counts` as of `reading.histogram`."""
+    """Lines in each span of time, a panel with its own scale for each value; `counts` as of `reading.histogram`."""
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots()
     table = counts.pivot_table(index="time", columns="value", values="lines", aggfunc="sum", fill_value=0)
     table = table[table.sum().sort_values(ascending=False).index]
     begin = table.index.min() if len(table) else 0.0
-    base = np.zeros(len(table))
-    for number, name in enumerate(table.columns):
-        axes.bar(table.index - begin, table[name], 0.9 * seconds, bottom=base, label=str(name), align="edge",
-                 color=PALETTE[number % len(PALETTE)], hatch=_HATCHES[number % len(_HATCHES)], edgecolor="white")  # fmt: skip
-        base = base + table[name].to_numpy()
-    axes.set(title=title, xlabel="time in s", ylabel=f"lines in {seconds} s")
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    fig, panels = plt.subplots(
+        max(1, len(table.columns)), 1, figsize=(9, 1.6 + 0.95 * len(table.columns)), sharex=True, squeeze=False
+    )
+    for number, (name, axes) in enumerate(zip(table.columns, panels[:, 0], strict=False)):
+        axes.bar(table.index - begin, table[name], 0.9 * seconds, align="edge", color=PALETTE[number % len(PALETTE)],
+                 hatch=_HATCHES[number % len(_HATCHES)], edgecolor="white")  # fmt: skip
+        axes.set_ylabel(str(name), rotation=0, ha="right", va="center")
+        axes.set(ylim=(0, 1.15 * max(1, table[name].max())), yticks=[0, int(table[name].max())])
+    panels[0, 0].set(title=title)
+    panels[-1, 0].set(xlabel=f"time in s; lines in {seconds} s")
     return fig
 
 

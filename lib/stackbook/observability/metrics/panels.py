@@ -55,7 +55,7 @@ def golden(table: pd.DataFrame, *, services: tuple[str, ...], title: str) -> Any
         axes[2].plot(seconds, 1000 * part["p95"], **style)
     axes[0].set(title=title, ylabel="requests per s")
     axes[1].set(ylabel="answered with 5xx in %", ylim=(-2, max(10.0, 110 * float(table["errors"].max()))))
-    axes[2].set(ylabel="95 % are faster than, ms", xlabel="time in s")
+    axes[2].set(ylabel="95 % are faster than, ms\n(logarithmic)", xlabel="time in s", yscale="log")
     axes[0].legend(loc="upper left", bbox_to_anchor=(1, 1))
     return fig
 
@@ -89,7 +89,7 @@ def resources(table: pd.DataFrame, *, title: str) -> Any:
     fig, axes = plt.subplots(figsize=(9, 1.5 + 0.36 * len(sums)))
     axes.barh(sums.index, sums["application"], color=PALETTE[0], label="application")
     axes.barh(sums.index, sums["sidecar"], left=sums["application"], color=PALETTE[4], hatch="//", label="sidecar")
-    axes.set(title=title, xlabel="memory in use in MiB")
+    axes.set(title=title, xlabel="memory in use in MiB", xlim=(0, 1.08 * float(sums["total"].max())))
     axes.grid(axis="y", visible=False)
     axes.legend(loc="lower right")
     return fig

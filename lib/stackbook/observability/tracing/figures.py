@@ -16,10 +16,13 @@ NODE = 7200
 
 
 def waterfall(frame: pd.DataFrame, *, title: str) -> Any:
-    """The spans of a trace, each below its parent, over time; hatched is the caller's side, a cross marks an error."""
+    """The spans of a trace, each below its parent, over time; hatched is the caller's side, a cross marks an error.
+
+    Several traces stand one below the other, with a line between them.
+    """
     import matplotlib.pyplot as plt
 
-    rows = ordered(frame).to_dict("records")
+    rows = [row for _, trace in frame.groupby("trace_id", sort=False) for row in ordered(trace).to_dict("records")]
     zero = min(row["start"] for row in rows)
     apps = list(dict.fromkeys(row["app"] for row in rows))
     fig, axes = plt.subplots(figsize=(11, 1.4 + 0.42 * len(rows)))
@@ -31,11 +34,24 @@ def waterfall(frame: pd.DataFrame, *, title: str) -> Any:
         if row["error"]:
             axes.plot(left + width, place, "X", color=PALETTE[6], markersize=11)
         axes.annotate(f" {width:.1f} ms", (left + width, place), xytext=(7, 0), textcoords="offset points", va="center")
+    between = [place for place in range(1, len(rows)) if rows[place]["trace_id"] != rows[place - 1]["trace_id"]]
+    for number, place in enumerate([0, *between]) if between else ():
+        if place:
+            axes.axhline(len(rows) - place - 0.5, color=PALETTE[6], linewidth=1.5)
+        axes.annotate(
+            f"trace {number + 1}",
+            (1, len(rows) - place - 0.62),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="top",
+        )
     labels = ["    " * row["depth"] + _label(row) for row in rows]
     axes.set_yticks(range(len(rows)), labels[::-1], ha="left")
     axes.tick_params(axis="y", pad=_pad(labels), length=0)
     axes.grid(axis="y", visible=False)
-    axes.set(title=title, xlabel="time since the first span, in ms", xlim=(0, 1.15 * _end(rows, zero)))
+    axes.set(
+        title=title, xlabel="time since the first span, in ms", xlim=(0, (1.3 if between else 1.15) * _end(rows, zero))
+    )
     return fig
 
 
