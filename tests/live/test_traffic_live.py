@@ -64,7 +64,7 @@ def test_a_rule_that_a_proxy_rejects_is_named_with_its_reason(table):
         "spec": {"configPatches": [{**where, "patch": patch}]},
     }
     try:
-        with pytest.raises(CheckFailed, match="does not take the rules"):
+        with pytest.raises(CheckFailed, match="rejected the rules"):
             rules.propagate(table.kube, lambda: table.kube.apply(filter_), [filter_])
     finally:
         rules.propagate(table.kube, lambda: table.kube.delete(filter_), [filter_])

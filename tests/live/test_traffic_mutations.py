@@ -117,7 +117,7 @@ def test_a_chapter_that_is_killed_has_its_rules_taken_back_by_the_next(lab):
         before = rules.found(lab.kube)
         assert subprocess.run([sys.executable, "-c", script], timeout=120, check=False).returncode == 9
         assert len(rules.found(lab.kube)) == len(before) + 1
-        with pytest.raises(CheckFailed, match="before it gave back"):
+        with pytest.raises(CheckFailed, match="before it restored"):
             sharing.given_back(lab)
         with sharing.restored(lab):
             assert rules.found(lab.kube) == before

@@ -209,7 +209,7 @@ def test_a_search_waits_for_the_shard_of_a_new_index(monkeypatch):
 def test_a_shard_that_does_not_start_and_a_refusal_are_said(monkeypatch, times, status):
     monkeypatch.setattr(client, "_STARTING", 0.05)
     monkeypatch.setattr(client, "pause", time.sleep)
-    with pytest.raises(CheckFailed, match=f"does not answer as it should: .*{status}"):
+    with pytest.raises(CheckFailed, match=f"answers with an error: .*{status}"):
         client.Store(Starting(times, status)).aggregate({}, parts={})
 
 

@@ -179,7 +179,7 @@ def test_the_rate_is_halved_until_the_machine_carries_it():
 
 def test_a_machine_that_is_too_busy_is_said_to_be():
     with pytest.raises(
-        CheckFailed, match=r"too busy to judge: at 60 requests a second, \d+ of \d+ calls that no rule held back"
+        CheckFailed, match=r"too busy to judge: at 60 requests a second, \d+ of \d+ calls that no rule delayed"
     ) as caught:
         baseline.measured(lambda _rate: calls(1, busy=0.1), 240, limit=2)
     assert "delay_seconds" in caught.value.fix

@@ -1,4 +1,4 @@
-"""Plots of counted requests: titles, units and legends that a projector can show, colours told apart by everybody."""
+"""Plots of counted requests, with titles, units and legends that a projector can show, and colours for the colour-blind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MARKS = ("o", "s", "^", "D", "v", "P")
 def shares(
     checks: Mapping[str, Judged], *, title: str, predicted: Collection[str] | None = None, small: float | None = None
 ) -> Any:
-    """Observed shares with their intervals, and what was predicted, one row each.
+    """Observed shares with their intervals, and the predictions, one row each.
 
     Args:
         checks: the tests, by name.
@@ -55,7 +55,7 @@ def timeline(staged: pd.DataFrame, changes: Sequence[Change], *, width: float = 
 
     fig, axes = plt.subplots(figsize=(10, 4.5))
     slot = (staged["started"] // width) * width
-    whole = sorted(s for s in slot.unique() if s + width <= staged["started"].max())  # the last one is cut short
+    whole = sorted(s for s in slot.unique() if s + width <= staged["started"].max())  # the last second is incomplete
     versions = sorted(v for v in staged["version"].unique() if v)
     for number, version in enumerate(versions):
         counts = staged[staged["version"] == version].groupby(slot).size().reindex(whole, fill_value=0)
@@ -79,7 +79,7 @@ def timeline(staged: pd.DataFrame, changes: Sequence[Change], *, width: float = 
 
 
 def pods(counts: Mapping[str, Mapping[str, int]], *, title: str) -> Any:
-    """Requests per pod, one group of bars for each way of balancing; pods are numbered by name."""
+    """Requests per pod, one group of bars for each load balancing mode; pods are numbered by name."""
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots()
@@ -103,7 +103,7 @@ def pods(counts: Mapping[str, Mapping[str, int]], *, title: str) -> Any:
 
 
 def latencies(groups: Mapping[str, pd.Series], *, title: str, limits: Mapping[str, float] | None = None) -> Any:
-    """Which share of requests took at least so long, on a logarithmic axis; `limits` are marked by name."""
+    """The share of requests that took at least a given time, on a logarithmic axis; `limits` are marked by name."""
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots()
@@ -133,7 +133,7 @@ def latencies(groups: Mapping[str, pd.Series], *, title: str, limits: Mapping[st
 
 
 def effect(table: pd.DataFrame, *, limit: float) -> Any:
-    """How soon each change took effect, with its median and the limit that is promised."""
+    """How soon each change took effect, with the median and the promised limit."""
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots()

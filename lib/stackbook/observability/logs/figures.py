@@ -1,4 +1,4 @@
-"""Plots of logs: what Kibana's Discover draws, how soon a line is found, and the way of numbered lines over time."""
+"""Plots of logs: what Kibana's Discover draws, how soon a line is found, and how numbered lines arrive over time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HATCHES = ("", "//", "..", "xx", "\\\\", "++")
 
 
 def bars(counts: pd.DataFrame, *, seconds: int, title: str) -> Any:
-    """Lines in each span of time, a panel with its own scale for each value; `counts` as of `reading.histogram`."""
+    """Lines in each span of time, a panel with its own scale for each value; `counts` comes from `queries.histogram`."""
     import matplotlib.pyplot as plt
 
     table = counts.pivot_table(index="time", columns="value", values="lines", aggfunc="sum", fill_value=0)
@@ -34,7 +34,7 @@ def bars(counts: pd.DataFrame, *, seconds: int, title: str) -> Any:
 
 
 def latency(found: pd.DataFrame, *, limit: float) -> Any:
-    """How soon each line was found, by machine, with the limit that is promised; `found` as of `delivery.observation`."""
+    """How soon each line was found, by machine, with the promised limit; `found` comes from `loss_accounting.observation`."""
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots()
@@ -59,11 +59,11 @@ def latency(found: pd.DataFrame, *, limit: float) -> Any:
 
 
 def delivery(written: pd.DataFrame, seen: Sequence[tuple[float, int]], events: Sequence[tuple[float, str]]) -> Any:
-    """Lines written and lines found over time, with what was done meanwhile.
+    """Lines written and lines found over time, with the events of that time.
 
     Args:
-        written: as of `delivery.arrived`.
-        seen: Unix time, and how many lines could be found then.
+        written: see `loss_accounting.arrived`.
+        seen: Unix time, and how many lines a search found then.
         events: Unix time, and what was done.
     """
     import matplotlib.pyplot as plt
