@@ -18,7 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from stackbook import __version__
-from stackbook.app import commands, diagnosing, elevation, life_commands, own_folders, streams
+from stackbook.app import class_command, commands, diagnosing, elevation, life_commands, own_folders, streams
 from stackbook.core import paths
 from stackbook.core.errors import EXIT_INPUT, HostUnfit, InputError, StackbookError
 from stackbook.core.names import did_you_mean, profile_path
@@ -47,7 +47,18 @@ _KEPT = (
     "TZ",
     "KUBECONFIG",
 )
-NEEDS_ROOT = ("run", "reset", "shell", "status", "plan", "notebooks", "images", "diagnose", *life_commands.NAMES)
+NEEDS_ROOT = (
+    "run",
+    "reset",
+    "shell",
+    "status",
+    "plan",
+    "notebooks",
+    "images",
+    "diagnose",
+    "class",
+    *life_commands.NAMES,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -189,6 +200,8 @@ def _parser() -> _Parser:
         add("diagnose", "what is probably wrong with the lab, and why; changes nothing", diagnosing.command)
     )
     life_commands.arguments(add)
+    text = "a lab for each learner of a class, on this host: up, list, serve, reset, down"
+    class_command.arguments(add("class", text, class_command.command, profile=False))
     add("kubeconfig", "print the path of the lab's kubeconfig", commands.print_kubeconfig)
     for name, function in (("kubectl", commands.run_kubectl), ("istioctl", commands.run_istioctl)):
         sub = add(name, f"the lab's {name}, pointed at the lab", function)
