@@ -51,7 +51,7 @@ def test_what_was_typed_with_its_machine_and_each_once(runs: Path) -> None:
         "kubeadm init --config /etc/stackbook/kubeadm.yaml",
         "# on this host",
         "istioctl install -y",
-        "# on this host: asked of the API; this is the kubectl command for it",
+        "# on this host: stackbook used the API; this is the kubectl command for it",
         "kubectl get pods -o json",
         "# on k8s-node1",
         "nc -z 192.168.98.3 2379  # exit status 1",

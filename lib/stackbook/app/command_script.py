@@ -1,4 +1,4 @@
-"""The commands of a chapter as its newest run has recorded them: what a learner would type, with the machine that it belongs to."""
+"""The commands of a chapter as its newest run recorded them: what a learner would type, and on which machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stackbook.core import paths
 from stackbook.core.errors import InputError
 from stackbook.core.redact import redact
 
-# The lab's own bookkeeping: questions that only decide whether something has to be done.
+# The lab's own bookkeeping: commands that only check whether something has to be done.
 _BOOKKEEPING = re.compile(
     r"^(test |stat |cat |systemctl (is-active|show|is-enabled) |ctr -n k8s\.io (images|content) |systemd-run |sh -c 'command -v)"
 )
@@ -24,18 +24,18 @@ _BY_API = "by the API"
 
 
 def script(chapter: Chapter, *, everything: bool = False) -> Iterator[str]:
-    """The lines: for each step a heading, for each machine a comment, then its commands, each once.
+    """The lines: a heading for each step, a comment for each machine, then its commands, each once.
 
     Args:
-        chapter: whose.
-        everything: also repeated commands, and questions that only decide whether something has to be done.
+        chapter: the chapter.
+        everything: also repeated commands, and those that only check whether something has to be done.
 
     Raises:
         InputError: no run on this host has executed the chapter.
     """
     folder, steps = _recorded(chapter)
     yield f"# {chapter.id}: {chapter.title}"
-    yield f"# Recorded by the run {folder.name}. Secrets are masked; what a command reads from its standard input is in the chapter."
+    yield f"# Recorded by the run {folder.name}. Secrets are masked; the chapter has what a command reads from its standard input."
     for step in steps:
         lines = list(typed(step.get("commands") or [], everything=everything))
         if lines:
@@ -45,7 +45,7 @@ def script(chapter: Chapter, *, everything: bool = False) -> Iterator[str]:
 
 
 def typed(commands: Sequence[Mapping[str, Any]], *, everything: bool = False) -> Iterator[str]:
-    """The recorded commands of a step as somebody would type them, behind a comment where the machine changes."""
+    """The recorded commands of a step as a learner would type them, after a comment if the machine changes."""
     host, seen = "", set()
     for command in commands:
         text = str(command.get("command", ""))
@@ -57,14 +57,14 @@ def typed(commands: Sequence[Mapping[str, Any]], *, everything: bool = False) ->
             host = where
             by_api = where.endswith(_BY_API)
             yield f"# on {where.partition(',')[0]}" + (
-                ": asked of the API; this is the kubectl command for it" if by_api else ""
+                ": stackbook used the API; this is the kubectl command for it" if by_api else ""
             )
         rc = command.get("rc")
         yield _typed(text) + (f"  # exit status {rc}" if rc else "")
 
 
 def _typed(text: str) -> str:
-    """A command as somebody would type it.
+    """A command as a learner would type it.
 
     >>> _typed("/root/.cache/stackbook/files/c457535b88cb5f15/istioctl install -y")
     'istioctl install -y'
