@@ -199,7 +199,7 @@ def test_a_bundle_of_another_version_is_refused_and_the_cache_stays(tmp_path: Pa
 
 def test_no_room_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundle.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10})())
-    with pytest.raises(InputError, match=r"free, and .* are needed"):
+    with pytest.raises(InputError, match=r"free, but .* are needed"):
         bundle._demand_room(tmp_path / "not" / "there", 11)
     bundle._demand_room(tmp_path, 10)
 

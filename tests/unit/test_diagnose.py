@@ -614,7 +614,7 @@ def test_a_bundle_is_for_its_owner_and_without_secrets(tmp_path: Path) -> None:
 def test_a_bundle_overwrites_nothing(tmp_path: Path) -> None:
     path = tmp_path / "b.tar.gz"
     path.write_text("mine")
-    with pytest.raises(InputError, match="there already"):
+    with pytest.raises(InputError, match="exists already"):
         support_bundle.write(Diagnosis([], sound()), path)
     assert path.read_text() == "mine"
 
@@ -637,7 +637,7 @@ def test_the_command_says_that_nothing_is_wrong(
 ) -> None:
     assert command(monkeypatch, sound()) == 0
     out = capsys.readouterr().out
-    assert out.startswith("nothing wrong was found")
+    assert out.startswith("no problem was found")
     assert [layer for layer in LAYERS if f"  {layer}: " not in out] == []
 
 
@@ -648,7 +648,7 @@ def test_the_command_names_causes_evidence_and_fix(
     CASES["kubelet"][1](snapshot)
     assert command(monkeypatch, snapshot) == 1
     out = capsys.readouterr().out
-    assert "1. the kubelet does not run on k8s-node1" in out
+    assert "1. the kubelet is not running on k8s-node1" in out
     assert "seen: kubelet.service: inactive (dead)" in out
     assert "fix:  echo 'systemctl start kubelet' | stackbook shell k8s-node1" in out
     assert command(monkeypatch, snapshot, "--json") == 1

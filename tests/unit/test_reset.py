@@ -256,7 +256,7 @@ def test_a_reset_refuses_while_a_run_goes_on(home, monkeypatch):
     asked = []
     monkeypatch.setattr(reset, "for_profile", asked.append)
     profile = Profile()
-    with only_run(profile.lab), pytest.raises(InputError, match=r"another run works on the lab .* — wait for it"):
+    with only_run(profile.lab), pytest.raises(InputError, match=r"another run uses the lab .* — wait for it"):
         reset.reset(profile)
     assert asked == []
 

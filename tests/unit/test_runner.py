@@ -126,7 +126,7 @@ def test_a_failure_says_why_and_keeps_no_secret(done: tuple[runner.Run, list[str
     broken = outcome(done[0], "81-broken")
     assert broken.reason == "CheckFailed: check: this does not hold: one is more than two; seen: password=***"
     assert [(s["step"], s["outcome"]) for s in broken.steps] == [("make", "passed"), ("check", "failed")]
-    assert outcome(done[0], "84-swallowed").reason == "a step failed although the notebook ended"
+    assert outcome(done[0], "84-swallowed").reason == "a step failed, although the notebook ran to its end"
     assert outcome(done[0], "85-dead").reason.startswith("DeadKernelError")
     assert "in kernels.log: the last that it said" in outcome(done[0], "85-dead").reason
     assert "JSON" in outcome(done[0], "86-torn").reason
@@ -233,7 +233,7 @@ def test_two_runs_do_not_share_a_lab(tiny: Path, papermill: list[str]) -> None:
     lock = paths.state("stackbook").parent / "stackbook.lock"
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="another run works on the lab 'stackbook'"):
+        with pytest.raises(InputError, match="another run uses the lab 'stackbook'"):
             runner.run(only=("80",), say=lambda _: None)
         assert runner.run(only=("80",), parameters={"lab": "other"}, say=lambda _: None).passed
     assert runner.run(only=("80",), say=lambda _: None).passed
@@ -248,7 +248,10 @@ def test_two_runs_in_the_same_second_have_folders_of_their_own(tiny: Path, paper
     ("given", "said"),
     [
         ({"flanel_backend": "udp"}, "unknown parameter 'flanel_backend' — did you mean 'flannel_backend'?"),
-        ({"pings": 10}, "parameter 'pings' belongs to 03-flannel, which is not chosen — add 03-flannel to the run"),
+        (
+            {"pings": 10},
+            "parameter 'pings' belongs to 03-flannel, which is not part of this run — add 03-flannel to the run",
+        ),
         ({"chapters": {}}, "unknown parameter 'chapters'"),
         ({"name": "x"}, "unknown parameter 'name'"),
     ],
@@ -369,4 +372,4 @@ def test_what_a_kernel_said_last_is_told(tmp_path: Path) -> None:
     (tmp_path / "kernels.log").write_bytes(b"")
     assert runner._last_words(tmp_path) == "; it wrote nothing to kernels.log"
     (tmp_path / "kernels.log").write_bytes(b"first\nMemoryError \xff\n\n")
-    assert runner._last_words(tmp_path).startswith("; its last words, in kernels.log: MemoryError ")
+    assert runner._last_words(tmp_path).startswith("; its last line in kernels.log: MemoryError ")

@@ -1,6 +1,6 @@
-"""The lab against its floor: the same steps by bare commands, in the same run. `make bench` writes bench/<time>.json.
+"""`make bench`: the lab compared with its floor, the same steps by bare commands; writes bench/<time>.json.
 
-The floor is what somebody types who knows every flag and watches for the moment at which the next command can go: no
+The floor is what an expert would type who knows every flag and starts each command at the first possible moment: no
 notebooks, no checks, no record. Both end at the same two marks: nodes Ready with DNS answering, and six bookinfo pods 2/2.
 """
 
@@ -40,7 +40,7 @@ TARGETS = {"nodes Ready, DNS answers": 60.0, "bookinfo 2/2": 120.0, "chapters 00
 
 
 class Floor:
-    """The bare commands; `phases` holds the seconds of each."""
+    """The bare commands; `phases` has the seconds of each phase."""
 
     def __init__(self, profile: str) -> None:
         self.lab = Lab.open("05-istio", profile)
@@ -69,7 +69,7 @@ class Floor:
                         env={"KUBECONFIG": str(self.lab.state / "kubeconfig")})  # fmt: skip
 
     def run(self) -> dict[str, float]:
-        """Every step; returns seconds since the start at the two marks."""
+        """Run every step; returns the seconds from the start to the two marks."""
         nodes = [n.name for n in self.lab.profile.nodes]
         with self.phase("machines"):
             self._machines()
@@ -198,11 +198,11 @@ class Floor:
             if check():
                 return
             pause(0.2)
-        raise StackbookError(f"the floor waited in vain until {what}")
+        raise StackbookError(f"the floor timed out waiting until {what}")
 
 
 def measured(profile: str) -> dict[str, Any]:
-    """One run of `stackbook run --to 05` on a host without a lab: marks, and seconds of every step."""
+    """Run `stackbook run --to 05` once on a host without a lab; returns the marks, and the seconds of every step."""
     begin = time.time()
     done = subprocess.run([sys.executable, "-m", "stackbook", "run", "--profile", profile, "--to", "05"],
                           capture_output=True, text=True, check=False, timeout=2400)  # fmt: skip
@@ -216,7 +216,7 @@ def measured(profile: str) -> dict[str, Any]:
         "bookinfo 2/2": round(ends["05-istio", "bookinfo"]["time"] - begin, 2),
         "chapters 00-05": round(end - begin, 2),
     }
-    # Experiments of chapters 03 and 04 lie between the two marks: time of the path to bookinfo alone.
+    # The experiments of chapters 03 and 04 lie between the two marks: count only the steps towards bookinfo.
     path = marks["nodes Ready, DNS answers"] + sum(
         float(ends["05-istio", s]["seconds"]) for s in ("istioctl", "install", "bookinfo")
     )
@@ -228,18 +228,18 @@ def measured(profile: str) -> dict[str, Any]:
 
 
 RATE = 500
-"""Requests a second that the traffic generator is asked for beside the lab."""
+"""The rate in requests per second at which the load program is asked to send."""
 
 
 def pace(testbed: Testbed, side: str) -> float:
-    """Requests a second that the traffic generator reaches of `RATE`.
+    """How many requests per second the load program starts when asked for `RATE`.
 
     Args:
         testbed: the test bed.
         side: "inside" the mesh, or "host": from this host through the ingress gateway.
 
     Raises:
-        StackbookError: a request was not answered with 200.
+        StackbookError: the answer to a request was not 200.
     """
     source, url = {"inside": (testbed.inside, REVIEWS), "host": (testbed.host, f"{testbed.ingress}/api/v1/products")}[
         side
@@ -251,7 +251,7 @@ def pace(testbed: Testbed, side: str) -> float:
 
 
 def paces(profile: str) -> dict[str, float]:
-    """`pace` of each side, on the lab that is there."""
+    """`pace` of each side, on the running lab."""
     lab = Lab.open("06-traffic", profile)
     with sharing.used(lab) as testbed:
         return {side: pace(testbed, side) for side in ("inside", "host")}
@@ -259,11 +259,11 @@ def paces(profile: str) -> dict[str, float]:
 
 def _no_lab(profile: Profile) -> None:
     if Embedded(profile).containers():
-        raise InputError(f"the lab {profile.lab!r} is there: a benchmark begins without one", fix="stackbook reset")
+        raise InputError(f"the lab {profile.lab!r} exists, but a benchmark starts without a lab", fix="stackbook reset")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure floor and lab in turns; writes bench/<time>.json and bench/<time>.png."""
+    """Measure floor and lab alternately; writes bench/<time>.json and bench/<time>.png."""
     import argparse
 
     parser = argparse.ArgumentParser(prog="make bench", description=(__doc__ or "").splitlines()[0])
@@ -294,10 +294,10 @@ def main(argv: list[str] | None = None) -> int:
             reset.reset(loaded, say=lambda text: None)
         whole = True
     except KeyboardInterrupt:
-        print("interrupted: no figures are kept", flush=True)
+        print("interrupted: no figures were saved", flush=True)
         return 130
     finally:
-        if not whole:  # there was no lab before: what is there now is the bench's own
+        if not whole:  # there was no lab before, so this one is the benchmark's own
             reset.reset(loaded, say=lambda text: None)
     write(floors, labs, reached)
     life_benchmark.publish(lives)
@@ -311,7 +311,7 @@ def _median(values: list[float]) -> float:
 
 
 def write(floors: list[dict[str, Any]], labs: list[dict[str, Any]], reached: list[dict[str, float]]) -> Path:
-    """Keep the figures: medians over the rounds, every round, versions and the machine."""
+    """Save the figures: medians over the rounds, every round, versions and the machine."""
     from stackbook.artifacts.catalogue_loader import load
     from stackbook.machines.facts import MEMORY, OS_RELEASE
 
@@ -344,10 +344,10 @@ def write(floors: list[dict[str, Any]], labs: list[dict[str, Any]], reached: lis
 
 
 def rows(data: dict[str, Any]) -> list[tuple[str, float, float | None, float]]:
-    """What is compared: name, seconds of stackbook, of the bare commands (None: they have no such part), promised.
+    """The comparison: name, seconds of stackbook, seconds of the bare commands (None: they have no such part), promise.
 
-    Between the two marks the chapters 03 and 04 make their experiments, which the bare commands do not: the second row
-    counts the steps on the way to bookinfo alone.
+    Between the two marks, chapters 03 and 04 run their experiments, which the bare commands do not. So the second row
+    counts only the steps towards bookinfo.
     """
     marks, floor, promised = data["marks"], data["floor_marks"], data["targets"]
     ready, bookinfo, everything = list(marks)
@@ -376,7 +376,7 @@ def block(data: dict[str, Any]) -> str:
     if reached := data.get("requests_a_second"):
         lines.append("")
         lines.append(
-            f"Beside the lab, the traffic generator asked for {RATE} requests/s starts {reached['inside']:.0f} inside the mesh, "
+            f"On the running lab, the load program, asked for {RATE} requests/s, starts {reached['inside']:.0f} inside the mesh "
             f"and {reached['host']:.0f} through the ingress gateway."
         )
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The commands of a chapter as its newest run has recorded them: what a learner would type, with the machine that it belongs to."""
+"""The commands of a chapter as its newest run recorded them: what a learner would type, and on which machine."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _ALL = 1_000_000  # lines: files are printed whole
 
 
 def script(chapter: Chapter, *, everything: bool = False) -> Iterator[str]:
-    """The lines: for each step a heading, for each machine a comment, then its commands, each once.
+    """The lines: a heading for each step, a comment for each machine, then its commands, each once.
 
     Args:
-        chapter: whose.
-        everything: also repeated commands, and questions that only decide whether something has to be done.
+        chapter: the chapter.
+        everything: also repeated commands, and those that only check whether something has to be done.
 
     Raises:
         InputError: no run on this host has executed the chapter.

@@ -1,4 +1,4 @@
-"""JupyterLab on loopback with its token: as the user who asked for it, never as root for somebody who came by sudo."""
+"""JupyterLab on loopback with its token: it runs as the user who called sudo, not as root."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def serve(root: Path, port: int, profile: str = "embedded") -> int:
     """Serve the notebooks until JupyterLab ends; returns its exit status.
 
     Args:
-        root: the folder with notebooks/ in it.
-        port: of loopback, the first to try.
-        profile: name or path, of the lab whose programs its terminals and kernels find.
+        root: the folder that contains notebooks/.
+        port: the first loopback port to try.
+        profile: name or path of the profile; terminals and kernels find the programs of its lab.
 
     Raises:
         InputError: no port is free.
@@ -44,7 +44,7 @@ def serve(root: Path, port: int, profile: str = "embedded") -> int:
     with temp_dirs.folder("notebooks") as folder:
         folder.chmod(0o755)
         tools = terminals.prepare(loaded, file, folder, terminals.cached(loaded))
-        os.environ.update(tools.environment(os.environ))  # the kernels of root's
+        os.environ.update(tools.environment(os.environ))  # the root kernels
         helper = Helper(folder / "kernels.sock", user.uid)
         with helper.serving():
             variables = {**users(user, tools.environment(access.environment)), SOCKET: str(helper.path)}
@@ -54,7 +54,7 @@ def serve(root: Path, port: int, profile: str = "embedded") -> int:
 
 
 def users(user: User, environment: Mapping[str, str]) -> dict[str, str]:
-    """The user's environment, whatever sudo has made of HOME and of who somebody is."""
+    """The user's environment, even if sudo changed HOME and the user's variables."""
     entry = pwd.getpwuid(user.uid)
     of_root = {name for name, value in environment.items() if value.startswith(str(paths.programs()))}
     kept = {name: value for name, value in environment.items() if not name.startswith("SUDO_") and name not in of_root}
@@ -62,7 +62,7 @@ def users(user: User, environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _hand_over(access: Access, user: User) -> None:
-    """The files with the token and the address are for the user alone."""
+    """Give the files with the token and the address to the user, and to nobody else."""
     for path in (access.file, access.file.parent / "token", access.file.parent):
         os.chown(path, user.uid, user.gid)
 

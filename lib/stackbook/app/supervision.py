@@ -1,4 +1,4 @@
-"""What goes along with a run: its lock, the fetching ahead of it, and the lines that follow it in the terminal."""
+"""What accompanies a run: its lock, fetching components in advance, and its lines in the terminal."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from stackbook.core.locks import Lock, words
 from stackbook.core.waiting import beside
 from stackbook.lab.step import Record, now
 
-# How much of Go's build cache is kept when everything is built: it only saves time when a component changes.
+# How much of Go's build cache is kept after everything is built: it only saves time if a component changes.
 GO_CACHE_GB = 2
 
 
 @contextlib.contextmanager
 def only_run(lab: str, who: str = "stackbook run") -> Iterator[None]:
-    """No two runs change one lab at the same time, and no reset takes it away under one."""
+    """Hold the run's lock: no other run or reset can change the lab at the same time."""
     lock = Lock(paths.state(lab).parent / f"{lab}.lock")
     with lock.attempt(who=who, since=now()) as held:
         if held is None:
             holder = words(lock.holder() or {})
-            fix = "wait for it, or end it with Ctrl-C"
-            raise InputError(f"another run works on the lab {lab!r} ({holder})", fix=fix)
+            fix = "wait for it, or stop it with Ctrl-C"
+            raise InputError(f"another run uses the lab {lab!r} ({holder})", fix=fix)
         yield
 
 
 @contextlib.contextmanager
 def prefetching(profile: Profile, names: Sequence[str], folder: Path) -> Iterator[None]:
-    """Components are fetched and built ahead of the chapters that need them, by a process of its own, in this order."""
+    """Fetch and build components in this order, in a separate process, before the chapters need them."""
     if not names:
         yield
         return
@@ -53,7 +53,7 @@ def prefetching(profile: Profile, names: Sequence[str], folder: Path) -> Iterato
 
 
 def _trim_after_builds(log: Path) -> None:
-    """Bound Go's caches where something was built; after the chapters, as those of protobuf and gRPC compile with them too."""
+    """Limit Go's caches if something was built; after the chapters, because those on protobuf and gRPC also use them."""
     if " built in " in log.read_text(encoding="utf-8", errors="replace"):
         command = [sys.executable, "-m", "stackbook.artifacts.prefetch", "--trim", str(GO_CACHE_GB), "go"]
         with contextlib.suppress(subprocess.TimeoutExpired), log.open("a", encoding="utf-8") as sink:
@@ -61,7 +61,7 @@ def _trim_after_builds(log: Path) -> None:
 
 
 def end_group(process: subprocess.Popen[Any]) -> None:
-    """End a process and all that it started."""
+    """Stop a process and all its child processes."""
     import signal
 
     for number, patience in ((signal.SIGINT, 10), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
@@ -74,9 +74,9 @@ def end_group(process: subprocess.Popen[Any]) -> None:
 
 @contextlib.contextmanager
 def following(folder: Path, screen: Display) -> Iterator[Callable[[str], None]]:
-    """Show the steps' events while notebooks run in kernels of their own.
+    """Show the steps' events while notebooks run in their kernels.
 
-    Yields a way to say something else in its place: after all events that came before it.
+    Yields a function to print something else in order: after all earlier events.
     """
     one_at_a_time = threading.RLock()
     shown = 0

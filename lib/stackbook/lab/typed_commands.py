@@ -10,7 +10,7 @@ from typing import Any
 
 from stackbook.core.redact import redact
 
-# The lab's own bookkeeping: questions that only decide whether something has to be done.
+# The lab's own bookkeeping: commands that only check whether something has to be done.
 _BOOKKEEPING = re.compile(
     r"^(test |stat |cat |systemctl (is-active|show|is-enabled) |ctr -n k8s\.io (images|content) |systemd-run |sh -c 'command -v)"
 )
@@ -40,7 +40,7 @@ def typed(commands: Sequence[Mapping[str, Any]], *, everything: bool = False, lo
             host = where
             by_api = where.endswith(_BY_API)
             yield f"# on {where.partition(',')[0]}" + (
-                ": asked of the API; this is the kubectl command for it" if by_api else ""
+                ": stackbook used the API; this is the kubectl command for it" if by_api else ""
             )
         shown = _shown(text)
         takes = given and bool(_WRITE.match(text) or _IN_PLACE.match(text) or _TAKES_A_FILE.search(text))
