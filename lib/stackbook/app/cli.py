@@ -18,7 +18,17 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from stackbook import __version__
-from stackbook.app import class_command, commands, diagnosing, elevation, life_commands, own_folders, streams
+from stackbook.app import (
+    challenging,
+    class_command,
+    commands,
+    diagnosing,
+    elevation,
+    life_commands,
+    own_folders,
+    progressing,
+    streams,
+)
 from stackbook.core import paths
 from stackbook.core.errors import EXIT_INPUT, HostUnfit, InputError, StackbookError
 from stackbook.core.names import did_you_mean, profile_path
@@ -47,18 +57,8 @@ _KEPT = (
     "TZ",
     "KUBECONFIG",
 )
-NEEDS_ROOT = (
-    "run",
-    "reset",
-    "shell",
-    "status",
-    "plan",
-    "notebooks",
-    "images",
-    "diagnose",
-    "class",
-    *life_commands.NAMES,
-)
+NEEDS_ROOT = ("run", "reset", "shell", "status", "plan", "notebooks", "images", "diagnose", "class", *challenging.NAMES,
+              *life_commands.NAMES)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -208,6 +208,8 @@ def _parser() -> _Parser:
     life_commands.arguments(add)
     text = "a lab for each learner of a class, on this host: up, list, serve, reset, down"
     class_command.arguments(add("class", text, class_command.command, profile=False))
+    challenging.arguments(add)
+    progressing.arguments(add)
     add("kubeconfig", "print the path of the lab's kubeconfig", commands.print_kubeconfig)
     for name, function in (("kubectl", commands.run_kubectl), ("istioctl", commands.run_istioctl)):
         sub = add(name, f"run {name} on the lab's cluster", function)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackbook.app import life_commands, own_folders
+from stackbook.app import challenging, life_commands, own_folders
 from stackbook.core import paths
 from stackbook.core.errors import InputError, StackbookError
 from stackbook.core.names import did_you_mean, profile_names
@@ -40,6 +40,7 @@ def run_chapters(options: argparse.Namespace) -> int:
 
     given = _given(options.p)
     life_commands.restore_first(options, given)
+    challenging.give_back(options.profile)
     try:
         done = runner.run(
             options.profile,
@@ -246,6 +247,8 @@ def reset_lab(options: argparse.Namespace) -> int:
     profile = Profile.load(options.profile)
     if options.cache:
         cache_use.demand_removable(profile.lab)
+    if profile.target != "embedded":  # embedded machines go, and what a challenge has changed goes with them
+        challenging.give_back(options.profile)
     known = before(profile) is not None
     differences = reset(profile)
     for difference in differences:

@@ -13,7 +13,9 @@ from stackbook.analysis import display
 from stackbook.app import checks
 from stackbook.core.errors import InputError
 from stackbook.core.names import did_you_mean
+from stackbook.lab import learner
 from stackbook.lab.lab import Lab
+from stackbook.lessons import challenges
 
 _PLAIN = (bool, int, float, str, list, dict, tuple, type(None))
 
@@ -33,12 +35,13 @@ def bind(chapter: str, profile: str = "embedded", **parameters: Any) -> Lab:
     lab = opened(chapter, profile, **parameters)
     display.style_plots()
     print(lab.describe())
+    learner.note(lab.state, "bound", lab.chapter.id)
     return lab
 
 
 def opened(chapter: str, profile: str | Path = "embedded", **parameters: Any) -> Lab:
-    """A lab with its checks, for a chapter; prints nothing."""
-    return Lab.open(chapter, profile, checks=checks.of, **parameters)
+    """A lab with its checks and challenges, for a chapter; prints nothing."""
+    return Lab.open(chapter, profile, checks=checks.of, challenges=challenges.find, **parameters)
 
 
 def _refuse_unknown(known: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ from stackbook.config.registries import proxy_file
 from stackbook.core import paths
 from stackbook.core.errors import CheckFailed
 from stackbook.core.results import Result
-from stackbook.lab import pages, proofs, turns, typed_kubectl
+from stackbook.lab import attempt, learner, pages, proofs, turns, typed_kubectl
 from stackbook.lab import step as steps
 from stackbook.lab.images import LabImages
 from stackbook.machines import operations
@@ -56,13 +56,15 @@ class Lab:
         profile: of the lab.
         parameters: of the chapter.
         checks: what a chapter leaves, as checks; handed over from above, since they know everything that a chapter makes.
+        challenges: the challenge of an id, handed over from above for the same reason.
     """
 
     def __init__(
-        self, chapter: chapters.Chapter, profile: Profile, parameters: ChapterParameters, *, checks: ChecksOf | None = None
+        self, chapter: chapters.Chapter, profile: Profile, parameters: ChapterParameters, *, checks: ChecksOf | None = None,
+        challenges: attempt.Find | None = None,
     ) -> None:  # fmt: skip
         self.chapter, self.profile, self.parameters = chapter, profile, parameters
-        self._checks = checks
+        self._checks, self._challenges = checks, challenges
         proxies.spare(profile)
         folder = os.environ.get("STACKBOOK_RUN")
         self.record = steps.Record((Path(folder) if folder else self.state / "interactive") / "events.jsonl")
@@ -71,14 +73,16 @@ class Lab:
 
     @classmethod
     def open(
-        cls, chapter: str, profile: str | Path = "embedded", *, checks: ChecksOf | None = None, **parameters: Any
+        cls, chapter: str, profile: str | Path = "embedded", *, checks: ChecksOf | None = None,
+        challenges: attempt.Find | None = None, **parameters: Any,
     ) -> Lab:  # fmt: skip
         """The lab of a profile, for a chapter; see `session.bind`."""
         found = next((c for c in chapters.ALL if chapter in (c.id, c.name)), None) or chapters.find(chapter)
         loaded = Profile.load(profile)
         schema = CHAPTER_PARAMETERS.get(found.id, ChapterParameters)
         given = {**loaded.chapters.get(found.id, loaded.chapters.get(found.name, {})), **parameters}
-        return cls(found, loaded, validate(schema, given, where=f"chapter {found.id}"), checks=checks)
+        known = validate(schema, given, where=f"chapter {found.id}")
+        return cls(found, loaded, known, checks=checks, challenges=challenges)
 
     def describe(self) -> str:
         """The target in one line."""
@@ -291,6 +295,20 @@ class Lab:
     def postconditions(self) -> None:
         """Prove what this chapter leaves, and show it as a table; see `proofs.postconditions`."""
         proofs.postconditions(self)
+        learner.note(self.state, "finished", self.chapter.id)
+
+    def challenge(self, id: str, *, seed: str = "") -> attempt.Attempt:
+        """Begin a challenge on this lab, or go on with it where it is open; see `attempt.begin`.
+
+        Args:
+            id: the chapter's number and a letter, like "06-b".
+            seed: with the lab's name it decides what is drawn, so that a class differs.
+
+        Raises:
+            InputError: there is no such challenge, or a chapter that it needs has not run.
+        """
+        assert self._challenges, "this lab was opened without challenges: use session.bind or session.opened"
+        return attempt.begin(self, self._challenges, id, seed)
 
     def instance(self) -> str:
         """What tells this lab from one built later under the same name."""

@@ -1,0 +1,371 @@
+"""A challenge that is open on a lab: begun, verified, helped with, solved, and given back.
+
+One challenge is open at a time. What it is, what it has drawn and what it has changed is in the lab's state
+(`challenge.json`), so another process goes on where a kernel or a terminal has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from stackbook.cluster import own_namespaces
+from stackbook.core import ownership, private
+from stackbook.core.errors import CheckFailed, InputError, StackbookError
+from stackbook.core.locks import Lock
+from stackbook.core.waiting import pause
+from stackbook.lab import journal, learner, typed
+from stackbook.lab.challenge import HINTS, Challenge, Finding
+
+if TYPE_CHECKING:
+    from stackbook.lab.lab import Lab
+
+T = TypeVar("T")
+Find = Callable[[str], Challenge]
+FILE = "challenge.json"
+PATIENCE = 5.0
+"""Seconds that `verify` gives the lab to settle after a change."""
+_LOCK = 120.0
+
+
+class Attempt:
+    """An open challenge.
+
+    Args:
+        lab: on which it is open.
+        challenge: which one.
+        seed: of what it draws: the same seed breaks the same thing.
+    """
+
+    def __init__(self, lab: Lab, challenge: Challenge, seed: str) -> None:
+        self.lab, self.challenge, self.seed = lab, challenge, seed
+        self.drawn: dict[str, Any] = {}
+        self.entries: list[journal.Entry] = []
+        self.hints = 0
+        self.begun = time.time()
+
+    def __repr__(self) -> str:
+        return f"challenge {self.challenge.id}: {self.challenge.title}"
+
+    # what a challenge draws and where it works
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the learner's files, in the lab's state."""
+        return self.lab.state / "challenges" / self.challenge.id
+
+    @property
+    def namespace(self) -> str:
+        """The name of the challenge's own namespace."""
+        return f"challenge-{self.challenge.id}"
+
+    @property
+    def master(self) -> str:
+        """The name of the control plane's machine."""
+        return self.lab.profile.control_plane.name
+
+    @property
+    def worker(self) -> str:
+        """The name of the last machine."""
+        return self.lab.profile.nodes[-1].name
+
+    def draw(self, name: str, options: Sequence[T]) -> T:
+        """One of the options, by the seed; kept under its name in `drawn`, as JSON."""
+        if name not in self.drawn:
+            self.drawn[name] = random.Random(f"{self.seed}:{self.challenge.id}:{name}").choice(list(options))
+            self.save()
+        found: T = self.drawn[name]
+        return found
+
+    def note(self, **values: Any) -> None:
+        """Keep values in `drawn` that the claims need."""
+        self.drawn.update(values)
+        self.save()
+
+    # what a challenge may change: each is written down first
+
+    def _will(self, entry: journal.Entry) -> None:
+        self.entries.append(entry)
+        self.save()
+
+    def space(self, *, mesh: bool = False) -> str:
+        """Make the challenge's own namespace, and return its name; with `mesh`, its pods get a sidecar."""
+        self._will({"kind": "namespace", "name": self.namespace})
+        own_namespaces.delete(self.lab.kube, self.namespace, timeout=90)
+        own_namespaces.create(self.lab.kube, self.namespace)
+        if mesh:
+            self.lab.kube.kubectl("label", "namespace", self.namespace, "istio-injection=enabled", "--overwrite")
+        return self.namespace
+
+    def apply(self, *objects: Mapping[str, Any]) -> None:
+        """Apply objects to the challenge's own namespace, which `space` has made."""
+        placed = [{**o, "metadata": {**o["metadata"], "namespace": self.namespace}} for o in objects]
+        self.lab.kube.apply(placed)
+
+    def change_file(self, machine: str, path: str, change: Callable[[str], str]) -> None:
+        """Change the text of a machine's file; it is kept as it was.
+
+        Raises:
+            CheckFailed: the change makes no difference: the file is not as the challenge expects it.
+        """
+        entry = journal.file_entry(self.lab, machine, path)
+        before = entry["text"] or ""
+        after = change(before)
+        if after == before:
+            raise CheckFailed(f"{path} on {machine} is not as this challenge expects it; nothing was changed")
+        self._will(entry)
+        self.lab.machines[machine].run(["sh", "-c", 'cat > "$1"', "write", path], stdin=after)
+
+    def change_object(self, kind: str, name: str, change: Callable[[Any], Any], *, namespace: str = "") -> None:
+        """Put another form of an object of the cluster in its place; it is kept as it was."""
+        entry = journal.object_entry(self.lab, kind, name, namespace)
+        self._will(entry)
+        changed = change(json.loads(json.dumps(entry["object"])))
+        self.lab.kube.kubectl("replace", "--field-manager=stackbook", "-f", "-", stdin=json.dumps(changed))
+
+    def keep_object(self, kind: str, name: str, *, namespace: str = "") -> None:
+        """Keep an object of the cluster as it is, because a solution may change it."""
+        self._will(journal.object_entry(self.lab, kind, name, namespace))
+
+    def undo(self, machine: str, *argv: str, timeout: float = 60) -> None:
+        """Have a command run on a machine when the challenge is given back; call it before the change."""
+        self._will({"kind": "command", "machine": machine, "argv": list(argv), "timeout": timeout})
+
+    def undo_kubectl(self, *args: str) -> None:
+        """Have a kubectl command run when the challenge is given back; call it before the change."""
+        self._will({"kind": "kubectl", "args": list(args)})
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file for the learner into the challenge's folder."""
+        path = self.folder / name
+        ownership.make(path.parent, mode=0o700)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def read(self, name: str) -> str:
+        """The learner's file.
+
+        Raises:
+            CheckFailed: there is none, or it is no text.
+        """
+        try:
+            return (self.folder / name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckFailed(f"{self.folder / name} cannot be read: {type(error).__name__}") from error
+
+    # what a learner does
+
+    def verify(self, *, patience: float = PATIENCE) -> bool:
+        """Try each claim, print what holds and what does not, and say whether all hold.
+
+        Args:
+            patience: seconds within which a claim that does not hold yet is tried again.
+
+        Raises:
+            InputError: the challenge is not open any more.
+        """
+        self._demand_open()
+        found = self.findings(patience=patience)
+        for one in found:
+            print(f"{'✓' if one.holds else '✗'} {one.claim}{': ' if one.seen else ''}{one.seen}")
+        held = sum(one.holds for one in found)
+        learner.note(self.lab.state, "verified", self.challenge.chapter, challenge=self.challenge.id,
+                     holds=held, of=len(found), solved=held == len(found))  # fmt: skip
+        if held == len(found):
+            print(f"{self.challenge.id} is solved; end() gives the lab back as it was")
+        else:
+            print(f"{held} of {len(found)} claims hold; hint() helps, {HINTS - self.hints} of {HINTS} hints are left")
+        return held == len(found)
+
+    def findings(self, *, patience: float = 0.0) -> list[Finding]:
+        """Each claim with whether it holds and what was seen; see `verify`."""
+        deadline = time.monotonic() + patience
+        while True:
+            found = [_tried(claim.text, claim.prove) for claim in self.challenge.claims(self)]
+            if all(one.holds for one in found) or time.monotonic() >= deadline:
+                return found
+            pause(0.5)
+
+    def hint(self) -> str:
+        """Print and return the next of three hints: where to look, what is wrong, how it is mended."""
+        self._demand_open()
+        if self.hints < HINTS:
+            self.hints += 1
+            self.save()
+            learner.note(self.lab.state, "hint", self.challenge.chapter, challenge=self.challenge.id, number=self.hints)
+        text = self.challenge.hints[self.hints - 1]
+        print(f"hint {self.hints} of {HINTS}: {text}")
+        return text
+
+    def solution(self) -> str:
+        """Print and return the commands of one solution; nothing is changed."""
+        self._demand_open()
+        learner.note(self.lab.state, "solution", self.challenge.chapter, challenge=self.challenge.id)
+        text = typed.as_text(self.challenge.solution(self), self.folder)
+        print(text)
+        return text
+
+    def solve(self) -> None:
+        """Run the commands of `solution`, each where it belongs.
+
+        Raises:
+            CommandFailed: one of them failed.
+        """
+        self._demand_open()
+        typed.run(self.lab, self.challenge.solution(self), self.folder)
+
+    def end(self) -> None:
+        """Give back what the challenge has changed; see `end`."""
+        if _saved(self.lab).get("id") == self.challenge.id:
+            end(self.lab, lambda _: self.challenge)
+
+    giveup = end
+
+    # its record
+
+    def save(self) -> None:
+        """Write the record; nobody else can read it."""
+        data = {"id": self.challenge.id, "seed": self.seed, "begun": self.begun, "hints": self.hints,
+                "drawn": self.drawn, "entries": self.entries}  # fmt: skip
+        private.write(self.lab.state / FILE, json.dumps(data, indent=1))
+
+    @classmethod
+    def saved(cls, lab: Lab, find: Find) -> Attempt | None:
+        """The challenge that is open on the lab, if there is one."""
+        data = _saved(lab)
+        if not data:
+            return None
+        attempt = cls(lab, find(data["id"]), data["seed"])
+        attempt.drawn, attempt.entries, attempt.hints = data["drawn"], data["entries"], data["hints"]
+        attempt.begun = data["begun"]
+        return attempt
+
+    def _demand_open(self) -> None:
+        if _saved(self.lab).get("id") != self.challenge.id:
+            raise InputError(
+                f"the challenge {self.challenge.id} is not open on this lab",
+                fix=f"stackbook challenge start {self.challenge.id}",
+            )
+
+
+def _tried(text: str, prove: Callable[[], str]) -> Finding:
+    try:
+        return Finding(text, True, prove())
+    except StackbookError as error:
+        return Finding(text, False, " ".join(error.message.split())[:300])
+
+
+def _saved(lab: Lab) -> dict[str, Any]:
+    try:
+        found = json.loads((lab.state / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and "id" in found else {}
+
+
+def begin(lab: Lab, find: Find, id: str, seed: str = "", *, say: Callable[[str], None] = print) -> Attempt:
+    """Begin a challenge, or go on with it where it is open already; another one that is open is given back first.
+
+    Args:
+        lab: the lab.
+        find: the challenge of an id.
+        id: which one.
+        seed: beside the lab's name, what is drawn depends on it.
+        say: is told the situation and the goal.
+
+    Raises:
+        InputError: there is no such challenge, or a chapter that it needs has not run; nothing was changed.
+    """
+    challenge = find(id)
+    whole = f"{lab.profile.lab}:{seed}" if seed else lab.profile.lab
+    with _alone(lab):
+        current = Attempt.saved(lab, find)
+        if current and current.challenge.id == challenge.id and current.seed == whole:
+            say(f"{challenge.id} is open already: {challenge.title}")
+            say(f"goal: {challenge.goal}")
+            return current
+        _demand_needs(lab, challenge)
+        if current:
+            _give_back(current, say)
+        attempt = Attempt(lab, challenge, whole)
+        attempt.save()
+        shutil.rmtree(attempt.folder, ignore_errors=True)
+        try:
+            challenge.begin(attempt)
+            if owner := ownership.user():  # the files are edited by who called sudo
+                ownership.give([attempt.folder], owner)
+        except BaseException:
+            _give_back(attempt, say)
+            raise
+    learner.note(lab.state, "begun", challenge.chapter, challenge=challenge.id)
+    for line in (f"{challenge.id}: {challenge.title}", challenge.situation, f"goal: {challenge.goal}"):
+        say(line)
+    if attempt.folder.is_dir():
+        say(f"files: {attempt.folder}")
+    return attempt
+
+
+def _demand_needs(lab: Lab, challenge: Challenge) -> None:
+    """Refuse a challenge that this lab cannot carry.
+
+    Raises:
+        InputError: it has no machines, or a chapter before has not left what is needed.
+    """
+    if challenge.machines and lab.profile.target == "cluster":
+        raise InputError(f"{challenge.id} works on machines, and this lab is an existing cluster", fix="choose another")
+    for need in challenge.needs:
+        chapter, _, name = need.partition("/")
+        for check in lab.checks_of(chapter):
+            if name and getattr(check, "id", name) != name:
+                continue
+            try:
+                check.prove(lab)
+            except StackbookError as error:
+                reason = error.message.splitlines()[0]
+                raise InputError(
+                    f"{challenge.id} needs chapter {chapter[:2]}: {check.claim}: {reason}",
+                    fix=f"stackbook run --only {chapter[:2]}",
+                ) from error
+
+
+def end(lab: Lab, find: Find, *, say: Callable[[str], None] = print) -> bool:
+    """Give back what the open challenge has changed; False where none is open.
+
+    Raises:
+        CheckFailed: something could not be put back; it stays in the record, and the next `end` tries it again.
+    """
+    with _alone(lab):
+        current = Attempt.saved(lab, find)
+        if current is None:
+            return False
+        _give_back(current, say)
+        return True
+
+
+def _give_back(attempt: Attempt, say: Callable[[str], None]) -> None:
+    lab, challenge = attempt.lab, attempt.challenge
+    left = journal.put_back(lab, attempt.entries)
+    if left:
+        attempt.entries = left
+        attempt.save()
+        raise CheckFailed(
+            f"{challenge.id} is not given back: {left[0]['kind']}: {left[0]['why']}", fix="stackbook challenge end"
+        )
+    (lab.state / FILE).unlink(missing_ok=True)
+    shutil.rmtree(attempt.folder, ignore_errors=True)
+    if challenge.recovered and attempt.entries:
+        challenge.recovered(attempt)
+    learner.note(lab.state, "ended", challenge.chapter, challenge=challenge.id)
+    say(f"✓ {challenge.id} is given back")
+
+
+@contextlib.contextmanager
+def _alone(lab: Lab) -> Iterator[None]:
+    with Lock(lab.state / "challenge.lock").held(what="another command of a challenge to end", timeout=_LOCK):
+        yield

@@ -1,0 +1,160 @@
+"""Every challenge on the live lab: unsolved it fails and says why, its own commands solve it, and the lab is as it was.
+
+`STACKBOOK_CHALLENGES` names the profile of another lab than the default one; it must have run to its end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from labtools import ROOT, stackbook
+from stackbook.app import session
+from stackbook.core.errors import StackbookError
+from stackbook.core.waiting import until
+from stackbook.lab import attempt
+from stackbook.lab.challenge import Challenge
+from stackbook.lab.lab import Lab
+from stackbook.lessons import challenges
+
+pytestmark = pytest.mark.live
+
+SLOW = frozenset({"02-a", "03-b"})
+"""What takes long; the others are in CI, some of each chapter."""
+KINDS = ("configmaps", "services", "deployments", "daemonsets", "statefulsets", "cronjobs", "serviceaccounts")
+RULES = ("virtualservices.networking.istio.io", "destinationrules.networking.istio.io", "gateways.networking.istio.io",
+         "sidecars.networking.istio.io", "telemetries.telemetry.istio.io", "peerauthentications.security.istio.io")  # fmt: skip
+FILES = ("/etc/hosts /etc/hostname /etc/sysctl.d/*.conf /etc/kubernetes/manifests/* /var/lib/kubelet/kubeadm-flags.env "
+         "/var/lib/kubelet/config.yaml /etc/containerd/config.toml /run/flannel/subnet.env")  # fmt: skip
+STATE = f"""
+sha256sum {FILES}; stat -c '%n %a %U' {FILES}; hostname; sysctl net.ipv4.ip_forward; ip netns list | grep -c challenge
+bridge fdb show dev flannel.1 | sort; ip route | sort; iptables-save -t raw | grep -v '^[#:]' | sort
+"""
+TOOK: dict[str, dict[str, float]] = {}
+
+
+@pytest.fixture(scope="module")
+def profile(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The lab's profile. Chapters 10 to 12 are run where they have not been; in the end, the lab is compared with its start."""
+    name = os.environ.get("STACKBOOK_CHALLENGES", "")
+    if not name:
+        request.getfixturevalue("built")
+    name = name or "embedded"
+    for chapter in ("10-metrics", "11-tracing", "12-logs"):
+        lab = session.opened(chapter, name)
+        try:
+            lab.checks_of(chapter)[-1].prove(lab)
+        except StackbookError:
+            done = stackbook("run", "--only", chapter[:2], "--profile", name)
+            assert done.status == 0, done.output[-3000:]
+    lab = session.opened("05-istio", name)
+    before = state(lab)
+    yield name
+    print(json.dumps(TOOK, indent=1))
+    if path := os.environ.get("STACKBOOK_TEST_LOGS"):
+        Path(path, "challenges.json").write_text(json.dumps(TOOK, indent=1))
+    namespaces_gone(lab)
+    assert differences(before, state(lab)) == {}
+
+
+def own_namespaces(lab: Lab) -> list[str]:
+    items = lab.kube.json("get", "namespaces")["items"]
+    return [item["metadata"]["name"] for item in items if item["metadata"]["name"].startswith("challenge-")]
+
+
+def namespaces_gone(lab: Lab) -> None:
+    until(lambda: not own_namespaces(lab), what="the challenges' namespaces to be gone", timeout=180, every=1,
+          last=lambda: ", ".join(own_namespaces(lab)))  # fmt: skip
+
+
+def state(lab: Lab) -> dict[str, str]:
+    """What a challenge may change: files and tables of the machines, and the objects of every other namespace."""
+    found = {name: host.run(["sh", "-c", STATE], check=False).stdout for name, host in lab.machines.items()}
+    for item in lab.kube.json("get", ",".join((*KINDS, *RULES)), "-A")["items"]:
+        meta = item["metadata"]
+        if meta["namespace"].startswith("challenge-") or meta["name"] in ("istio-leader", "istio-ca-root-cert"):
+            continue
+        kept = {key: value for key, value in item.items() if key not in ("metadata", "status")}
+        text = json.dumps([kept, meta.get("labels", {})], sort_keys=True)
+        found[f"{item['kind']} {meta['namespace']}/{meta['name']}"] = hashlib.sha256(text.encode()).hexdigest()
+    for node in lab.kube.nodes():
+        found[f"Node {node['metadata']['name']}"] = json.dumps(
+            [node["spec"], node["metadata"]["labels"]], sort_keys=True
+        )
+    found["namespaces"] = " ".join(sorted(
+        item["metadata"]["name"] for item in lab.kube.json("get", "namespaces")["items"]
+        if not item["metadata"]["name"].startswith("challenge-")
+    ))  # fmt: skip
+    return found
+
+
+def differences(before: dict[str, str], after: dict[str, str]) -> dict[str, tuple[str, str]]:
+    names = {*before, *after}
+    return {name: (before.get(name, ""), after.get(name, "")) for name in names if before.get(name) != after.get(name)}
+
+
+def marked(challenge: Challenge) -> Any:
+    return pytest.param(challenge, id=challenge.id, marks=[pytest.mark.more] if challenge.id in SLOW else [])
+
+
+@pytest.mark.parametrize("challenge", [marked(challenge) for challenge in challenges.every()])
+def test_unsolved_solved_and_given_back(challenge: Challenge, profile: str) -> None:
+    lab = session.opened(challenge.chapter, profile)
+    touches = bool(challenge.needs)
+    with lab.turn(f"challenge {challenge.id}"):
+        before = state(lab) if touches else {}
+        start = time.monotonic()
+        one = lab.challenge(challenge.id, seed="tests")
+        moments = [time.monotonic()]
+        folder = one.folder
+        try:
+            wrong = [finding for finding in one.findings() if not finding.holds]
+            moments.append(time.monotonic())
+            print(*wrong, sep="\n")
+            assert wrong, "nothing is wrong"
+            assert all(finding.seen for finding in wrong), wrong
+            assert one.solution()
+            one.solve()
+            moments.append(time.monotonic())
+            after = one.findings(patience=60)
+            moments.append(time.monotonic())
+            print(*after, sep="\n")
+            assert all(finding.holds and finding.seen for finding in after), after
+        finally:
+            one.end()
+        moments.append(time.monotonic())
+        names = ("begin", "unsolved", "solution", "solved", "end")
+        TOOK[challenge.id] = {n: round(b - a, 1) for n, a, b in zip(names, [start, *moments], moments, strict=False)}
+        print(TOOK[challenge.id])
+        assert not folder.exists() and not (lab.state / attempt.FILE).exists()
+        if touches:
+            assert differences(before, state(lab)) == {}
+
+
+def test_another_process_gives_back_what_a_dead_one_has_broken(profile: str) -> None:
+    """By the command line: begun, its process gone, verified with a reason, given back."""
+    lab = session.opened("04-kubernetes", profile)
+    before = state(lab)
+
+    def ran(*words: str) -> tuple[int, str]:
+        done = stackbook("challenge", *words, "--profile", profile, timeout=200)
+        return done.status, done.output
+
+    status, said = ran("start", "04-a")
+    assert status == 0, said
+    status, said = ran("verify")
+    assert status == 1 and "✗ the Service has the pods of shop as its endpoints: the Service has 0 endpoints" in said, (
+        said
+    )
+    assert ran("solution", "--apply")[0] == 0
+    status, said = ran("verify")
+    assert status == 0 and "04-a is solved" in said, said
+    assert ran("end") == (0, "✓ 04-a is given back\n")
+    assert differences(before, state(lab)) == {}
+    assert str(ROOT) not in said
