@@ -22,7 +22,8 @@ def section(chapter: str) -> str:
     first = found[0].id
     parts = [
         "## Challenges\n\n"
-        "Each challenge breaks one thing of the lab, or sets a goal. Begin one in a new cell, or in a terminal. The lab is given back as it\n"
+        "Each challenge breaks one thing of the lab, or sets a goal. Begin one in a new cell, or in a terminal. "
+        "The lab is given back as it\n"
         "was when you end it, and also when another challenge, `stackbook run` or `stackbook reset` begins.\n\n"
         "```python\n"
         f'challenge = lab.challenge("{first}")  # begins it, or goes on with it\n'
