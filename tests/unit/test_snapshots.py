@@ -221,7 +221,9 @@ def test_a_snapshot_is_not_removed_under_a_run() -> None:
 
 def test_too_little_room_is_said_before(tmp_path: Path) -> None:
     store.demand_space(tmp_path / "new" / "folder", 1, "the snapshot")
-    with pytest.raises(HostUnfit, match=r"the snapshot needs 1000000.0 GB at .*, but only .* GB are free — free space there"):
+    with pytest.raises(
+        HostUnfit, match=r"the snapshot needs 1000000.0 GB at .*, but only .* GB are free — free space there"
+    ):
         store.demand_space(tmp_path, 10**15, "the snapshot")
 
 
