@@ -3,7 +3,7 @@
 import pytest
 from kubernetes.client import CustomObjectsApi
 from labtools import stackbook
-from stackbook.app import benchmark
+from stackbook.app.benchmark import floor as benchmark
 from stackbook.core.errors import CheckFailed, InputError, StackbookError
 from stackbook.core.waiting import pause
 from stackbook.mesh import bookinfo, envoy_admin, rules

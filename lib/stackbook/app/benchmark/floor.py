@@ -414,11 +414,3 @@ def _plot(data: dict[str, Any], path: Path) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncol=3)
     fig.savefig(path)
     plt.close(fig)
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except StackbookError as error:
-        print(f"stackbook: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
