@@ -2,7 +2,7 @@
 
 import sys
 
-from stackbook.app.benchmark.floor import main
+from stackbook.app.benchmark.command import main
 from stackbook.core.errors import StackbookError
 
 if __name__ == "__main__":
