@@ -13,6 +13,9 @@ from stackbook.core.errors import InputError
 from stackbook.lab.lab import Lab
 from stackbook.machines.providers.podman import Embedded
 
+_COMPONENTS = ("machine-rootfs", "control-plane", "worker", "node", "apps", "istio", "kubelet", "kubeadm", "kubectl", "istioctl",
+               "app-load")  # fmt: skip
+
 
 def _no_lab(profile: Profile) -> None:
     if Embedded(profile).containers():
@@ -31,8 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     profile = "embedded"
     loaded = Profile.load(profile)
     _no_lab(loaded)
-    Lab.open("05-istio", profile).artifacts.ensure(["machine-rootfs", "control-plane", "worker", "node", "apps", "istio",
-                                                    "kubelet", "kubeadm", "kubectl", "istioctl", "app-load"])  # fmt: skip
+    lab = Lab.open("05-istio", profile)
+    lab.artifacts.ensure(lab.images.components(_COMPONENTS))
     floors, labs, reached, lives = [], [], [], []
     whole = False
     try:

@@ -85,7 +85,7 @@ class Floor:
 
     def _prepare(self, nodes: list[str]) -> None:
         self._until(lambda: all(self._booted(n) for n in nodes), "machines have booted")
-        pause_image = self.lab.artifacts.image_reference("pause")
+        pause_image = self.lab.images.reference("pause")
         for number, node in enumerate(nodes):
             programs = kubeadm.BINARIES if number == 0 else kubeadm.BINARIES[:2]
             for name in programs:
@@ -110,9 +110,14 @@ class Floor:
         self._in(node, "sh", "-c", 'mkdir -p "$(dirname "$1")" && cat > "$1"', "w", path, stdin=text)
 
     def _import(self, bundle: str, nodes: list[str]) -> None:
-        archive = self.lab.artifacts.bundle(bundle).archive.resolve().relative_to(paths.cache().resolve())
+        """Pull or import a bundle's images, each from the source that the lab uses for it."""
+        cache = paths.cache().resolve()
+        archives = [a.resolve().relative_to(cache) for a in self.lab.images.archives([bundle])]
         for node in nodes:
-            self._in(node, "ctr", "-n", "k8s.io", "images", "import", f"/opt/stackbook/{archive}")
+            for reference in self.lab.images.references_to_pull([bundle]):
+                self._in(node, "ctr", "-n", "k8s.io", "images", "pull", reference)
+            for archive in archives:
+                self._in(node, "ctr", "-n", "k8s.io", "images", "import", f"/opt/stackbook/{archive}")
 
     def _images(self, nodes: list[str]) -> None:
         self._import("control-plane", nodes[:1])
