@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import shutil
-import socket
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +18,7 @@ import httpx
 
 from stackbook.artifacts import go_toolchain
 from stackbook.core import private, temp_dirs
+from stackbook.core.child_processes import end, free_port
 from stackbook.core.errors import CheckFailed
 from stackbook.core.redact import Secret
 from stackbook.core.waiting import until
@@ -157,12 +158,6 @@ class Gitea:
         return (self.folder / "console.log").read_text(encoding="utf-8", errors="replace")[-2000:]
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def environment(folder: Path) -> dict[str, str]:
     """The environment of Gitea's processes: nothing of the user's, and git's configuration in `folder`."""
     env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder), "USER": "root", "LC_ALL": "C.UTF-8"}
@@ -186,7 +181,7 @@ def running(parts: Parts, *, timeout: float = 60.0) -> Iterator[Gitea]:
     if shutil.which("git") is None:
         raise CheckFailed("git is not installed, but Gitea needs it", fix="apt-get install git")
     with temp_dirs.folder("gitea") as folder:
-        port = _free_port()
+        port = free_port()
         static = folder / "static"
         static.mkdir()
         (static / "templates").symlink_to(parts.templates)
@@ -209,7 +204,7 @@ def running(parts: Parts, *, timeout: float = 60.0) -> Iterator[Gitea]:
                 server.password = _make_user(parts, ini, env)
                 yield server
             finally:
-                _end(process)
+                end(process, steps=((signal.SIGTERM, 15.0),))
                 for client in server._clients:
                     client.close()
 
@@ -232,16 +227,6 @@ def _make_user(parts: Parts, ini: Path, env: Mapping[str, str]) -> Secret:
     if not found:
         raise CheckFailed("Gitea created a user, but did not print the password that it chose")
     return Secret(found[1])
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-    process.wait(5)
 
 
 def first_start_only(setup: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import socket
+import signal
 import subprocess
 import threading
 from collections import Counter
@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 
 from stackbook.artifacts import go_toolchain
+from stackbook.core.child_processes import end, free_port
 from stackbook.core.errors import CheckFailed
 from stackbook.core.waiting import until
 
@@ -118,14 +119,14 @@ def running(program: Path) -> Iterator[Shop]:
                     f"{other.upper()}_SERVICE_PORT": str(relays[name, other]),
                 }
             _start(shop, name, program, env)
-            stack.callback(_end, shop.processes[name])
+            stack.callback(end, shop.processes[name], steps=((signal.SIGTERM, 5.0),))
         yield shop
 
 
 def _start(shop: Shop, name: str, program: Path, env: dict[str, str], *, tries: int = 3) -> None:
     """Start a service and wait until it answers; if another program took its port first, use another port."""
     for left in reversed(range(tries)):
-        shop.ports[name] = port = _free_port()
+        shop.ports[name] = port = free_port()
         process = subprocess.Popen(
             go_toolchain.guarded([str(program), "-port", str(port), name]),
             env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -137,29 +138,13 @@ def _start(shop: Shop, name: str, program: Path, env: dict[str, str], *, tries: 
         try:
             until(settled, what=f"{name} to answer", timeout=20, every=0.05, tolerate=(httpx.TransportError,))
         except BaseException:
-            _end(process)
+            end(process, steps=((signal.SIGTERM, 5.0),))
             raise
         if process.poll() is None:
             shop.processes[name] = process
             return
         if not left:
             raise CheckFailed(f"{name} exited immediately on each of {tries} ports, with status {process.returncode}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(5)
 
 
 class _Way(ThreadingHTTPServer):

@@ -15,6 +15,7 @@ import httpx
 
 from stackbook.artifacts import go_toolchain
 from stackbook.core import temp_dirs
+from stackbook.core.child_processes import end
 from stackbook.core.errors import CheckFailed
 
 # The minimal description in the current standard (OpenAPI 3.1.1, section 4.8).
@@ -83,8 +84,7 @@ def serving() -> Iterator[str]:
                 raise CheckFailed(f"the program exited with status {process.wait(10)} before it listened")
             yield f"http://{address}"
         finally:
-            process.terminate()
-            process.wait(10)
+            end(process)
             if process.stdout:
                 process.stdout.close()
 

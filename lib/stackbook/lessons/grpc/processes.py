@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stackbook.artifacts import go_toolchain
+from stackbook.core.child_processes import end
 from stackbook.core.errors import CheckFailed, WaitTimeout
 from stackbook.core.waiting import pause
 from stackbook.lessons.grpc import grpc
@@ -119,13 +120,7 @@ def _running(argv: list[str], env: Mapping[str, str]) -> Iterator[Server]:
         server.address, server.rest = ready["address"], ready.get("rest", "")
         yield server
     finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(8)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        process.wait(5)
+        end(process, steps=((signal.SIGTERM, 8.0),))
         reader.join(5)
         for pipe in (process.stdout, process.stderr):
             if pipe:
