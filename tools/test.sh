@@ -133,7 +133,7 @@ for lane in 2 3; do meanwhile "chapters-$lane" "chapters of lane $lane"; done
 say "every chapter was compared within $((SECONDS - before)) s"
 
 second_lane() { # gRPC's rules last: istiod's pushes for them are not to come between those that the first lane's tests of rules wait for
-  tests -v tests/live/test_delivery_mutations.py tests/live/test_grpc_mutations.py tests/live/test_witnesses_live.py \
+  tests -v tests/live/test_delivery_mutations.py tests/live/test_grpc_mutations.py tests/live/test_correlation_live.py \
     tests/live/test_logs.py
 }
 third_lane() { # what stands beside the lab, and what has a turn of its own; where the lab stood, the unit tests

@@ -164,7 +164,7 @@ def test_a_stopped_lab_says_so_and_comes_back_with_all_that_is_in_it(profile: Pa
     assert found.status == 1
     cause = json.loads(found.output)["causes"][0]
     assert cause["name"] == "lab-stopped" and cause["fix"].startswith("stackbook start"), cause
-    assert "does not run — stackbook start" in refused(profile, "stop")
+    assert "is not running — stackbook start" in refused(profile, "stop")
     began = time.monotonic()
     said = good(profile, "start")
     started = time.monotonic() - began

@@ -86,7 +86,7 @@ def test_a_stopped_lab_is_started_with_all_that_is_in_it(small: Path, lab: Lab) 
     assert done.status == 0 and "✓ the lab 'sbtest' is stopped" in done.output, done.output
     assert json.loads(stackbook("status", "--json", "--profile", str(small)).output)["stopped"] is True
     again = stackbook("stop", "--profile", str(small))
-    assert again.status == 2 and "the lab 'sbtest' does not run — stackbook start" in again.output, again.output
+    assert again.status == 2 and "the lab 'sbtest' is not running — stackbook start" in again.output, again.output
     done = stackbook("start", "--profile", str(small))
     assert done.status == 0 and "✓ the lab 'sbtest' runs" in done.output, done.output
     assert Embedded(profile).machines()["solo"].read("/root/kept") == "kept"

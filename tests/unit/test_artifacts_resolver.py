@@ -134,7 +134,7 @@ def test_a_bundle_has_all_its_images() -> None:
     bundle = resolver.bundle("istio")
     names = [m["annotations"]["io.containerd.image.name"] for m in read_index(bundle.archive)["manifests"]]
     assert tuple(names) == bundle.references
-    assert resolver.image_reference("pilot") in names
+    assert resolver.catalogue.image("pilot").reference in names
     image = resolver.image("pilot")
     assert (image.reference, len(read_index(image.archive)["manifests"])) == (names[0], 1)
 

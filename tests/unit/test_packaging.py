@@ -58,7 +58,7 @@ def test_the_top_level_is_as_fixed(name: str) -> None:
 
 
 def test_the_readme_shows_the_newest_measurement() -> None:
-    from stackbook.app.benchmark import block
+    from stackbook.app.benchmark.figures import block
 
     readme = (ROOT / "README.md").read_text()
     measured = sorted((ROOT / "bench").glob("*Z.json"))
@@ -70,7 +70,7 @@ def test_the_readme_shows_the_newest_measurement() -> None:
 
 
 def test_a_measurement_of_the_pace_of_traffic_is_published() -> None:
-    from stackbook.app.benchmark import block
+    from stackbook.app.benchmark.figures import block
 
     newest = json.loads(sorted((ROOT / "bench").glob("*Z.json"))[-1].read_text())
     text = block(newest | {"requests_a_second": {"inside": 497.6, "host": 499.2}})

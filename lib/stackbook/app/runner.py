@@ -19,7 +19,7 @@ from stackbook.app import checks, import_patch, life, preflight, reset
 from stackbook.app.run_display import display
 from stackbook.app.run_record import PASSED, Outcome, Run, exit_status, keep_evidence, save, summary
 from stackbook.app.snapshots.store import Store
-from stackbook.app.supervision import end_group, following, only_run, prefetching
+from stackbook.app.supervision import following, only_run, prefetching
 from stackbook.app.time_left import TimeLeft
 from stackbook.artifacts import cache_folder
 from stackbook.config import chapters
@@ -314,4 +314,4 @@ def _last_words(folder: Path) -> str:
     return f"; its last line in {path.name}: {lines[-1][:300]}" if lines else f"; it wrote nothing to {path.name}"
 
 
-__all__ = ["CELL_TIMEOUT", "Outcome", "Run", "end_group", "exit_status", "pause", "proved", "run", "save", "summary"]
+__all__ = ["CELL_TIMEOUT", "Outcome", "Run", "exit_status", "pause", "proved", "run", "save", "summary"]

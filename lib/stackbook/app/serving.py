@@ -15,6 +15,7 @@ from stackbook.app.jupyter_access import Access
 from stackbook.app.kernel_helper import SOCKET, Helper, specification
 from stackbook.config.profile import Profile
 from stackbook.core import ownership, paths, temp_dirs
+from stackbook.core.child_processes import end
 from stackbook.core.names import profile_path
 from stackbook.core.ownership import User
 
@@ -76,10 +77,4 @@ def _as_user(argv: list[str], user: User, environment: Mapping[str, str]) -> int
         return process.wait()
     finally:
         signal.signal(signal.SIGINT, before)
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(10)
+        end(process)

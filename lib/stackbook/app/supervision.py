@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +14,7 @@ from typing import Any
 from stackbook.app.run_display import Display
 from stackbook.config.profile import Profile
 from stackbook.core import paths
+from stackbook.core.child_processes import end
 from stackbook.core.errors import InputError
 from stackbook.core.locks import Lock, words
 from stackbook.core.waiting import beside
@@ -48,7 +49,7 @@ def prefetching(profile: Profile, names: Sequence[str], folder: Path) -> Iterato
         try:
             yield
         finally:
-            end_group(process)
+            end(process, steps=((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0)), group=True)
     _trim_after_builds(folder / "prefetch.log")
 
 
@@ -58,18 +59,6 @@ def _trim_after_builds(log: Path) -> None:
         command = [sys.executable, "-m", "stackbook.artifacts.prefetch", "--trim", str(GO_CACHE_GB), "go"]
         with contextlib.suppress(subprocess.TimeoutExpired), log.open("a", encoding="utf-8") as sink:
             subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, timeout=180, check=False)
-
-
-def end_group(process: subprocess.Popen[Any]) -> None:
-    """Stop a process and all its child processes."""
-    import signal
-
-    for number, patience in ((signal.SIGINT, 10), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
-            return
 
 
 @contextlib.contextmanager

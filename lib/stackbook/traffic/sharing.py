@@ -61,7 +61,7 @@ def _users(lab: Lab) -> Iterator[Held]:
 
     An exclusive use starts only within a turn, so within a turn this lock can always be shared.
     """
-    with Lock(lab.state / "bench.users").held(
+    with Lock(lab.state / "testbed.users").held(
         what="the test bed to be free for sharing", timeout=10, shared=True
     ) as users:
         yield users

@@ -50,7 +50,7 @@ class Testbed:
         if missing := [name for name, reference in images.items() if not reference]:
             raise InputError(f"no registry has {', '.join(missing)}", fix="set images: preload in the profile")
         _wait_gone(kube)
-        kube.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=manifests.render("bench.yaml", **images))
+        kube.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=manifests.render("testbed.yaml", **images))
         kube.wait_pods(NAMESPACE, "app in (load, outside)", count=2, timeout=90)
         return cls(
             kube=kube,

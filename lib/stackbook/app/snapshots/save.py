@@ -27,7 +27,7 @@ from stackbook.machines.providers.podman import Embedded
 PACK_SECONDS = 600.0
 ROOM = 1.4
 """How much space a save needs at most for each byte on the lab's disks: a copy, and zstd's output (measured: 0.35)."""
-_OF_ONE_PROCESS = ("interactive", "turn.next", "bench.users")
+_OF_ONE_PROCESS = ("interactive", "turn.next", "testbed.users")
 _OF_THE_HOST = ("before.json",)
 
 

@@ -1,4 +1,4 @@
-"""The bench's pods and the rules found, where several chapters have the bench at the same time, or one of them is killed."""
+"""The test bed's pods and the earlier rules, if several chapters use the test bed at the same time, or one of them is killed."""
 
 from __future__ import annotations
 
