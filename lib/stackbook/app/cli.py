@@ -17,12 +17,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from stackbook import __version__
 from stackbook.app import commands, diagnosing, elevation, life_commands, own_folders, streams
 from stackbook.core import paths
 from stackbook.core.errors import EXIT_INPUT, HostUnfit, InputError, StackbookError
 from stackbook.core.names import did_you_mean, profile_path
 from stackbook.core.redact import redact
+from stackbook.core.version import __version__
 
 if TYPE_CHECKING:
     pass
