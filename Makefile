@@ -23,7 +23,7 @@ lint: setup ## style and types
 	@$(BIN)/ruff format --check lib tests
 	@$(BIN)/mypy
 
-test-fast: setup ## lint and the tests that need no lab
+test-fast: setup ## lint, types, and the quick tests that need no lab
 	@tools/test.sh fast
 
 test: ## everything: lint, unit tests, the live lab, its chapters, faults, reset

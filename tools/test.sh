@@ -15,9 +15,10 @@ $bin/ruff check . || exit 1
 $bin/ruff format --check -q lib tests || { echo "run: .venv/bin/ruff format lib tests"; exit 1; }
 
 if [ "$mode" = fast ]; then
-  say "types, unit tests, notebook shape"
+  say "types, unit tests, notebook shape; without what is slow or compiles Go"
   $bin/mypy || exit 1
-  exec $bin/python -m pytest tests/unit tests/notebooks -q -n 2
+  # A file stays with one worker, so that its fixtures are made once.
+  exec $bin/python -m pytest tests/unit tests/notebooks -q -n 2 --dist loadfile -m "not slow and not toolchain"
 fi
 
 if [ "$(id -u)" -eq 0 ]; then sudo=(); else sudo=(sudo -E env "PATH=$PATH" "HOME=$HOME"); fi
