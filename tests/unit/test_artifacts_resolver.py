@@ -139,6 +139,7 @@ def test_a_bundle_has_all_its_images() -> None:
     assert (image.reference, len(read_index(image.archive)["manifests"])) == (names[0], 1)
 
 
+@pytest.mark.slow
 def test_everything_can_be_had_and_the_second_time_nothing_is_done() -> None:
     tools = FakeTools()
     resolver = opened(tools)
@@ -248,6 +249,7 @@ def _one(root: str, barrier, results) -> None:
     results.put((tools.calls, path.read_text()))
 
 
+@pytest.mark.slow
 def test_two_processes_that_want_the_same_make_it_once(tmp_path: Path) -> None:
     barrier, results = SPAWN.Barrier(2), SPAWN.Queue()
     workers = [SPAWN.Process(target=_one, args=(str(tmp_path / "cache"), barrier, results)) for _ in range(2)]

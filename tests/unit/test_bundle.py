@@ -89,6 +89,7 @@ def test_the_same_components_give_the_same_bytes(tmp_path: Path) -> None:
     assert one.read_bytes() == two.read_bytes()
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_a_file_that_was_left_half_written_is_gone_on_with(
@@ -109,6 +110,7 @@ def test_a_file_that_was_left_half_written_is_gone_on_with(
     assert not partial.exists()
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_flipped_bit_is_noticed_or_changes_nothing(

@@ -59,6 +59,7 @@ def test_a_broken_ledger_is_refused(text):
     refused(text)
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(st.data())
 def test_a_mangled_ledger_is_refused_or_still_a_ledger(data):

@@ -48,6 +48,7 @@ def failed(table, before=BEFORE, **changes):
     return {name for name, check in checks.items() if not check.passed}
 
 
+@pytest.mark.slow
 def test_false_alarms_are_within_alpha_for_the_whole_chapter():
     alarms = sum(bool(failed(batch(seed))) for seed in range(500))
     assert alarms <= 4, "1 in 1000 is stated; 5 of 500 has a chance below 0.001"

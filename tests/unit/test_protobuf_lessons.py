@@ -293,6 +293,7 @@ def test_another_status_of_bufs_is_no_clean_bill(tmp_path: Path, status: int) ->
 # benchmark, installation
 
 
+@pytest.mark.slow
 def test_records_are_the_same_for_the_same_seed_and_survive_protobuf() -> None:
     rows = benchmark.records(200)
     assert rows == benchmark.records(200)
@@ -316,6 +317,7 @@ def test_ratios() -> None:
     assert benchmark.ratios({"Go": rows}) == [{"language": "Go", "encode": 3.0, "decode": 8.0, "size": 2.0}]
 
 
+@pytest.mark.slow
 def test_the_guides_profile_lines_work_and_setup_py_test_does_not() -> None:
     lines = install.profile_trial().text.splitlines()
     assert lines[0] == "/usr/local/protobuf/bin/protoc"
@@ -334,6 +336,7 @@ def test_wire_type_of_every_scalar_matches_the_specification() -> None:
             assert field.wire_type is expected[row.proto]
 
 
+@pytest.mark.slow
 def test_a_machine_under_load_does_not_turn_the_comparison_round() -> None:
     """Processor time is compared: twice as many programs as processors made a format look slower than it is."""
     rows = benchmark.records(2000)
