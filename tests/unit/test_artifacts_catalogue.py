@@ -109,7 +109,6 @@ def test_a_go_mod_that_disagrees_is_said(tmp_path: Path) -> None:
         load(lib=tmp_path / "nowhere")
 
 
-@pytest.mark.slow
 def test_the_tag_of_the_apps_follows_their_sources(tmp_path: Path) -> None:
     shutil.copytree(LIB / "toolchain", tmp_path / "toolchain")
     (tmp_path / "apps/cmd/one").mkdir(parents=True)

@@ -224,7 +224,6 @@ def test_what_is_not_the_published_checksum_is_refused_and_deleted(server: Serve
     assert resolver.components(["kubelet"]) == []
 
 
-@pytest.mark.slow
 def test_strict_takes_pinned_checksums_alone() -> None:
     with pytest.raises(InputError, match=r"all of kubernetes 1.34.2 with a pinned checksum.*strict: false"):
         load(versions={"kubernetes": "1.34.2"}, strict=True)

@@ -139,7 +139,6 @@ def test_a_bundle_has_all_its_images() -> None:
     assert (image.reference, len(read_index(image.archive)["manifests"])) == (names[0], 1)
 
 
-@pytest.mark.slow
 def test_everything_can_be_had_and_the_second_time_nothing_is_done() -> None:
     tools = FakeTools()
     resolver = opened(tools)

@@ -50,7 +50,6 @@ def test_govulncheck_is_read(rc: int, said: str, error: str, status: int, words:
     assert found.status == status and words in " ".join(found.lines)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("python", "go", "status"),
     [(CLEAN, CLEAN, 0), (FOUND, NOT_AUDITED, 1), (CLEAN, FOUND, 1), (NOT_AUDITED, CLEAN, 3), (CLEAN, NOT_AUDITED, 3)],

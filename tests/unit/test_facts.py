@@ -69,7 +69,6 @@ def test_unit_state() -> None:
     assert facts.unit_state("kubelet").read(host) == ("active", "enabled")
 
 
-@pytest.mark.slow
 @given(st.text())
 def test_parsers_answer_or_refuse_but_never_break(text: str) -> None:
     for fact in (facts.INTERFACES, facts.ROUTES, facts.SWAP, facts.MEMORY, facts.OS_RELEASE, facts.HOSTS):

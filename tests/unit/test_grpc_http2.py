@@ -34,7 +34,6 @@ frames = st.lists(
 )
 
 
-@pytest.mark.slow
 @settings(deadline=None)
 @given(frames, st.integers(1, 20))
 def test_frames_come_back_and_a_cut_one_is_left_out(wanted: list[Frame], cut: int) -> None:

@@ -197,7 +197,6 @@ def test_numbers_out_of_range_are_refused_with_their_fix(build):
     assert caught.value.fix
 
 
-@pytest.mark.slow
 @given(st.floats(0.001, 3600))
 def test_a_duration_is_read_back_as_it_was_written(value):
     assert rules.seconds("delay", rules.duration("delay", value)) == pytest.approx(value, abs=0.0006)

@@ -293,7 +293,6 @@ def test_another_status_of_bufs_is_no_clean_bill(tmp_path: Path, status: int) ->
 # benchmark, installation
 
 
-@pytest.mark.slow
 def test_records_are_the_same_for_the_same_seed_and_survive_protobuf() -> None:
     rows = benchmark.records(200)
     assert rows == benchmark.records(200)
@@ -317,7 +316,6 @@ def test_ratios() -> None:
     assert benchmark.ratios({"Go": rows}) == [{"language": "Go", "encode": 3.0, "decode": 8.0, "size": 2.0}]
 
 
-@pytest.mark.slow
 def test_the_guides_profile_lines_work_and_setup_py_test_does_not() -> None:
     lines = install.profile_trial().text.splitlines()
     assert lines[0] == "/usr/local/protobuf/bin/protoc"

@@ -218,7 +218,6 @@ def test_a_proof_holds_only_for_what_was_proved(
     assert again.outcomes[0].outcome == ("unchanged" if change == "instance" else "passed")
 
 
-@pytest.mark.slow
 def test_an_interrupt_keeps_what_was_done(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import papermill as real
 
@@ -237,7 +236,6 @@ def test_an_interrupt_keeps_what_was_done(tiny: Path, monkeypatch: pytest.Monkey
     assert data["passed"] is False
 
 
-@pytest.mark.slow
 def test_two_runs_do_not_share_a_lab(tiny: Path, papermill: list[str]) -> None:
     lock = paths.state("stackbook").parent / "stackbook.lock"
     with lock.open("w") as file:
