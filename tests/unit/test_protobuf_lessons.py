@@ -61,6 +61,7 @@ def test_protoc_writes_what_python_writes_and_reads_it() -> None:
     assert back.split() == text.replace("{ }", "{\n}").split()
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)  # each example starts protoc twice
 @given(
     st.integers(-(2**31), 2**31 - 1),
