@@ -24,7 +24,7 @@ lint: setup ## style and types
 	@$(BIN)/mypy
 	@$(BIN)/mypy --config-file tests/mypy.ini tests/live/*.py
 
-test-fast: setup ## lint and the tests that need no lab
+test-fast: setup ## lint, types, and the quick tests that need no lab
 	@tools/test.sh fast
 
 test: ## everything: lint, unit tests, the live lab, its chapters, faults, reset

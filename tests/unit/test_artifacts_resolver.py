@@ -248,6 +248,7 @@ def _one(root: str, barrier, results) -> None:
     results.put((tools.calls, path.read_text()))
 
 
+@pytest.mark.slow
 def test_two_processes_that_want_the_same_make_it_once(tmp_path: Path) -> None:
     barrier, results = SPAWN.Barrier(2), SPAWN.Queue()
     workers = [SPAWN.Process(target=_one, args=(str(tmp_path / "cache"), barrier, results)) for _ in range(2)]

@@ -271,6 +271,7 @@ def test_coverage_is_json_when_asked(capsys: pytest.CaptureFixture[str]) -> None
     assert json.loads(capsys.readouterr().out)["total"] == 311
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_and_an_interrupt_end_quietly(home: Path) -> None:
     """In processes of their own, as the shell sees them."""
     listed = subprocess.Popen(
@@ -322,6 +323,7 @@ def imported(words: list[str]) -> tuple[int, str, set[str]]:
     return done.returncode, done.stderr, set(done.stdout.splitlines()[-1].split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "status"),
     [
@@ -342,6 +344,7 @@ def test_help_and_what_is_refused_by_name_need_no_large_package(words: list[str]
     assert modules & (HEAVY | {"pydantic", "yaml"}) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -376,6 +379,7 @@ def test_a_full_disk_is_one_line_with_its_folder(
     assert said.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "gb2312", "gb18030"])
 def test_a_terminal_without_such_letters_gets_other_ones(encoding: str) -> None:
     code = "from stackbook.app.streams import lasting\nwith lasting():\n    print('\\u2717 done')"

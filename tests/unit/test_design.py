@@ -75,6 +75,7 @@ def taken() -> Iterator[int]:
     server.server_close()
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_not_a_services(service: Path, taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
     free, given = shop.free_port, [taken]
     monkeypatch.setattr(shop, "free_port", lambda: given.pop() if given else free())
@@ -85,6 +86,7 @@ def test_a_port_that_is_taken_is_not_a_services(service: Path, taken: int, monke
     assert all(process.poll() is not None for process in running.processes.values())
 
 
+@pytest.mark.slow
 def test_a_service_that_cannot_start_is_named(service: Path, taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shop, "free_port", lambda: taken)
     with (

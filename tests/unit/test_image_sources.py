@@ -244,7 +244,7 @@ def test_a_pull_that_fails_says_why_in_one_line() -> None:
     )
     with pytest.raises(PullFailed, match=r"^failed to copy: unexpected commit digest sha256:1, expected sha256:2$"):
         pull({"a": host(lists=["", ""], answer=(1, "", text))}, "docker.io/x:1")
-    assert pull_reason("") == "it says nothing"
+    assert pull_reason("") == "no output"
 
 
 def test_another_digest_than_the_pinned_one_is_refused_and_removed() -> None:

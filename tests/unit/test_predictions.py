@@ -48,6 +48,7 @@ def failed(table, before=BEFORE, **changes):
     return {name for name, check in checks.items() if not check.passed}
 
 
+@pytest.mark.slow
 def test_false_alarms_are_within_alpha_for_the_whole_chapter():
     alarms = sum(bool(failed(batch(seed))) for seed in range(500))
     assert alarms <= 4, "1 in 1000 is stated; 5 of 500 has a chance below 0.001"
@@ -148,6 +149,7 @@ def busied(table, seed, share):
     return table.assign(seconds=table["seconds"] + np.where(held, 6.0, 0.0))
 
 
+@pytest.mark.slow
 def test_a_busy_machine_raises_no_false_alarm_about_the_rule():
     """With as many slow calls as a machine may have that is let judge, before the rule and with it."""
     alarms = 0
@@ -157,6 +159,7 @@ def test_a_busy_machine_raises_no_false_alarm_about_the_rule():
     assert alarms <= 2, "1 in 1000 is stated; 3 of 60 has a chance below 0.0001"
 
 
+@pytest.mark.slow
 def test_a_rule_that_hits_everybody_is_seen_on_a_busy_machine_too():
     for seed in range(20):
         before = baseline.of(calls(seed, busy=0.005), 240, limit=4.95)

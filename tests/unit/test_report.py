@@ -424,6 +424,7 @@ def test_any_json_is_a_record_or_is_refused(data: Any) -> None:
     assert isinstance(parsed.chapters, tuple)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )

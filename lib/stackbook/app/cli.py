@@ -17,7 +17,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from stackbook import __version__
 from stackbook.app import (
     challenging,
     class_command,
@@ -33,6 +32,7 @@ from stackbook.core import paths
 from stackbook.core.errors import EXIT_INPUT, HostUnfit, InputError, StackbookError
 from stackbook.core.names import did_you_mean, profile_path
 from stackbook.core.redact import redact
+from stackbook.core.version import __version__
 
 if TYPE_CHECKING:
     pass

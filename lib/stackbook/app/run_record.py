@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stackbook import __version__
 from stackbook.config import chapters
 from stackbook.config.profile import ChapterParameters, Profile
 from stackbook.core.errors import EXIT_FAILED, StackbookError
 from stackbook.core.redact import redact, scrub
+from stackbook.core.version import __version__
 from stackbook.lab.lab import Lab
 from stackbook.lab.step import now
 

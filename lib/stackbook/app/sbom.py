@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackbook import __version__
 from stackbook.artifacts.catalogue import Artifact, Debian, Maven, Release, Wheel
 from stackbook.artifacts.catalogue_loader import load
 from stackbook.core import paths
+from stackbook.core.version import __version__
 
 if TYPE_CHECKING:
     from cyclonedx.model.component import Component

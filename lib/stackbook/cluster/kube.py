@@ -99,7 +99,7 @@ class Kube:
         return found
 
     def _reached(self) -> Objects | None:
-        """The objects of the cluster; None where there is no kubeconfig yet: kubectl says so.
+        """The objects of the cluster; None if there is no kubeconfig yet, which kubectl then reports.
 
         Raises:
             InputError: there is one, and it cannot be used; with the reason.
@@ -129,7 +129,7 @@ class Kube:
         return sum(not line.endswith(" unchanged") for line in lines)
 
     def delete(self, manifest: str | Mapping[str, Any] | Sequence[Mapping[str, Any]], *, timeout: float = 120.0) -> int:
-        """Delete the objects of a manifest and wait until they are gone; those that do not exist are no error.
+        """Delete the objects of a manifest and wait until they are gone; missing ones are not an error.
 
         Returns:
             How many objects were deleted.

@@ -140,7 +140,7 @@ class Lab:
         if gone := [name for name in wanted if name not in found]:
             raise CheckFailed(
                 f"machines not running: {', '.join(gone)}",
-                fix="stackbook start; where they were never made, stackbook run --only 01",
+                fix="stackbook start; if they were never created, stackbook run --only 01",
             )
         for host in found.values():
             if self._observe not in host.observers:  # type: ignore[attr-defined]

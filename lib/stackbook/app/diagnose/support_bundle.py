@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackbook import __version__
 from stackbook.app.diagnose.snapshot import Answer
 from stackbook.core.errors import InputError
 from stackbook.core.redact import redact, scrub
+from stackbook.core.version import __version__
 
 if TYPE_CHECKING:
     from stackbook.app.diagnose import Diagnosis

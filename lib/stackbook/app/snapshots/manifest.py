@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stackbook import __version__
 from stackbook.config.profile import Profile
 from stackbook.core import private
 from stackbook.core.errors import InputError
+from stackbook.core.version import __version__
 
 FORMAT = 1
 FILE = "manifest.json"
