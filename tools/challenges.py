@@ -22,14 +22,14 @@ def section(chapter: str) -> str:
     first = found[0].id
     parts = [
         "## Challenges\n\n"
-        "Each challenge breaks one thing of the lab, or sets a goal. Begin one in a new cell, or in a terminal. "
-        "The lab is given back as it\n"
-        "was when you end it, and also when another challenge, `stackbook run` or `stackbook reset` begins.\n\n"
+        "Each challenge breaks one thing of the lab, or sets a goal. Begin one in a new cell, or in a terminal. The lab is given back as\n"
+        "it was when you end it, and also when another challenge, `stackbook run` or `stackbook reset` begins. Files that belong to a\n"
+        "challenge are in the folder that it names.\n\n"
         "```python\n"
         f'challenge = lab.challenge("{first}")  # begins it, or goes on with it\n'
-        "challenge.verify()                  # what holds, and what does not\n"
-        "challenge.hint()                    # in three steps; then challenge.solution()\n"
-        "challenge.end()                     # gives the lab back\n"
+        "challenge.verify()                 # what holds, and what does not\n"
+        "challenge.hint()                   # in three steps; then challenge.solution()\n"
+        "challenge.end()                    # gives the lab back\n"
         "```\n\n"
         f"In a terminal: `stackbook challenge start {first}`, then `verify`, `hint`, `solution` and `end`."
     ]

@@ -121,6 +121,9 @@ class FakeLab:
         nodes = (SimpleNamespace(name="k8s-master"), SimpleNamespace(name="k8s-node1"))
         return SimpleNamespace(lab="fake", target=self.target, control_plane=nodes[0], nodes=nodes)
 
+    def instance(self) -> str:
+        return "1234"
+
     def checks_of(self, chapter: str) -> list[Any]:
         def prove(lab: Any) -> str:
             require(not self.problem, self.problem)
@@ -282,6 +285,12 @@ def test_a_class_differs_and_a_lab_does_not(lab: Lab) -> None:
     assert [other.draw(f"{number}", range(100)) for number in range(5)] != drawn("one")
 
 
+def test_without_a_seed_it_is_this_very_lab_that_decides(lab: Lab) -> None:
+    assert begun(lab, made()).seed == "fake:1234"
+    assert attempt.begin(lab, known(made()), "99-a", "class b", say=lambda _: None).seed == "fake:class b"
+    assert attempt.open_on(lab) == "99-a"
+
+
 def test_one_that_cannot_begin_changes_nothing(lab: Lab) -> None:
     fake: Any = lab
     challenge = made(begin=unsolved, needs=("05-istio/ready",))
@@ -408,7 +417,7 @@ def test_bad_words_get_a_line(
 def test_a_run_gives_back_what_is_open(alone: Path) -> None:
     said: list[str] = []
     challenging.give_back("embedded", say=said.append)
-    assert said == []
+    assert said == [] and challenging.FILE == attempt.FILE
     one = session.opened("08-protobuf").challenge("08-a")
     challenging.give_back("embedded", say=said.append)
     assert said == ["✓ 08-a is given back"] and not one.folder.exists()

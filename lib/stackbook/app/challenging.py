@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stackbook.core import paths
 from stackbook.core.errors import InputError, StackbookError
 from stackbook.core.names import did_you_mean
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from stackbook.lab.attempt import Attempt
 
 NAMES = ("challenge",)
+FILE = "challenge.json"
 ACTIONS = ("list", "start", "verify", "hint", "solution", "end")
 
 
@@ -123,8 +126,12 @@ def lines(profile: str, chapter: str = "") -> Iterator[str]:
         yield f"{one.id:5} {state:7} {one.title}"
 
 
-def give_back(profile: str, *, say: Callable[[str], None] = print) -> None:
+def give_back(profile: str | Path, *, say: Callable[[str], None] = print) -> None:
     """Give back what is open, before something that needs a sound lab; where that fails, say so and go on."""
+    from stackbook.config.profile import Profile
+
+    if not (paths.states() / Profile.load(profile).lab / FILE).exists():
+        return
     from stackbook.app import session
     from stackbook.lab import attempt
     from stackbook.lessons import challenges

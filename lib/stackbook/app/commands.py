@@ -40,7 +40,6 @@ def run_chapters(options: argparse.Namespace) -> int:
 
     given = _given(options.p)
     life_commands.restore_first(options, given)
-    challenging.give_back(options.profile)
     try:
         done = runner.run(
             options.profile,

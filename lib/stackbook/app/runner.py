@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from stackbook.app import checks, import_patch, life, preflight, reset
+from stackbook.app import challenging, checks, import_patch, life, preflight, reset
 from stackbook.app.run_display import display
 from stackbook.app.run_record import PASSED, Outcome, Run, exit_status, keep_evidence, save, summary
 from stackbook.app.snapshots.store import Store
@@ -121,6 +121,7 @@ def run(
                 tell(left.announcement())
                 if needs_lab:
                     life.wake_if_stopped(loaded, say=tell)
+                challenging.give_back(profile, say=tell)
                 for chapter in chosen:
                     current.outcomes.append(_one(current, chapter, values[chapter.id], again, tell))
                     left.passed(chapter)

@@ -290,6 +290,10 @@ class Lab:
 
     def preconditions(self) -> None:
         """Prove that the chapters this one stands on have left what it needs; see `proofs.preconditions`."""
+        if open := attempt.open_on(self):
+            print(
+                f"– the challenge {open} is open on this lab: end it first, or steps may fail (stackbook challenge end)"
+            )
         proofs.preconditions(self)
 
     def postconditions(self) -> None:
@@ -302,7 +306,7 @@ class Lab:
 
         Args:
             id: the chapter's number and a letter, like "06-b".
-            seed: with the lab's name it decides what is drawn, so that a class differs.
+            seed: with the lab's name it decides what is drawn; without one, this very lab does, so that a class differs.
 
         Raises:
             InputError: there is no such challenge, or a chapter that it needs has not run.

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from stackbook.cluster import addresses, flannel
-from stackbook.core.errors import InputError
+from stackbook.core.errors import CheckFailed, InputError
 from stackbook.lab.attempt import Attempt
 from stackbook.lab.challenge import Challenge, Claim, Typed, require
 from stackbook.lessons.flannel import backend_comparison
@@ -24,19 +24,21 @@ def _vxlan(attempt: Attempt) -> None:
         )
 
 
-def _bridge(attempt: Attempt, machine: str) -> str:
-    """The address of a machine's bridge in the pod network."""
+def _inside(attempt: Attempt, machine: str) -> str:
+    """An address of a machine in the pod network: its bridge's, or the tunnel's where no pod has run there."""
     found = {i.name: i for i in facts.INTERFACES.read(attempt.lab.machines[machine])}
-    require("cni0" in found and found["cni0"].addresses, f"{machine} has no bridge cni0: no pod runs there yet")
-    return str(found["cni0"].addresses[0]).partition("/")[0]
+    device = next((found[name] for name in ("cni0", _DEVICE) if name in found and found[name].addresses), None)
+    if device is None:
+        raise CheckFailed(f"{machine} has no address in the pod network")
+    return str(device.addresses[0]).partition("/")[0]
 
 
 def _crosses(attempt: Attempt, source: str, target: str) -> str:
     """A ping from one machine into the other's part of the pod network."""
-    address = _bridge(attempt, target)
+    address = _inside(attempt, target)
     host = attempt.lab.machines[source]
     done = host.run(["ping", "-c", "2", "-i", "0.2", "-W", "1", address], check=False, timeout=15)
-    require(done.ok, f"no answer from {address}, the bridge of {target}")
+    require(done.ok, f"no answer from {address} of {target}")
     return f"{address} answers"
 
 
@@ -174,7 +176,9 @@ def _dropped_claims(attempt: Attempt) -> Sequence[Claim]:
         profile = attempt.lab.profile
         silent = []
         for machine, host in attempt.lab.machines.items():
-            said = host.run(["busybox", "nslookup", name, profile.dns_address], check=False, timeout=20).stdout
+            said = host.run(
+                ["timeout", "4", "busybox", "nslookup", name, profile.dns_address], check=False, timeout=20
+            ).stdout
             silent += [] if profile.service_address in said else [machine]
         require(not silent, f"DNS does not answer {', '.join(silent)}")
         return "DNS answers every machine"

@@ -138,7 +138,7 @@ def _told_claims(attempt: Attempt) -> Sequence[Claim]:
 
     def known() -> str:
         done = attempt.lab.istioctl(
-            "proxy-config", "cluster", f"deploy/client-v1.{space}", "--fqdn", f"shop.{space}.svc.cluster.local",
+            "proxy-config", "cluster", "deploy/client-v1", "-n", space, "--fqdn", f"shop.{space}.svc.cluster.local",
             check=False, timeout=30,
         )  # fmt: skip
         require("shop" in done.stdout, "the client's proxy has no cluster for shop")
@@ -174,7 +174,7 @@ def _told_solution(attempt: Attempt) -> Sequence[Typed]:
     space = attempt.namespace
     patch = '{"spec": {"egress": [{"hosts": ["./*", "istio-system/*"]}]}}'
     return [
-        Typed(f"istioctl proxy-config cluster deploy/client-v1.{space} | head -20"),
+        Typed(f"istioctl -n {space} proxy-config cluster deploy/client-v1 | head -20"),
         Typed(f"kubectl -n {space} get sidecars.networking.istio.io -o yaml"),
         Typed(f"kubectl -n {space} patch sidecars.networking.istio.io default --type=merge -p '{patch}'"),
     ]
@@ -218,10 +218,10 @@ CHALLENGES = (
         id="05-c",
         chapter=_CHAPTER,
         title="A proxy that was told too little",
-        situation="In the namespace challenge-05-c the client gets 502 from shop, which is Ready. Nothing reaches shop at all.",
+        situation="In the namespace challenge-05-c the client gets no page from shop, which is Ready. None of its requests reaches shop.",
         goal="The client reaches shop. Its proxy still refuses what the mesh does not know, and is told a part of the mesh only.",
         hints=(
-            "`istioctl proxy-config cluster deploy/client-v1.challenge-05-c`: which services does the client's proxy know?",
+            "`istioctl -n challenge-05-c proxy-config cluster deploy/client-v1`: which services does the client's proxy know?",
             "A Sidecar object narrows what a proxy is told. Which hosts does the one in this namespace name?",
             'Add "./*", the own namespace, to the hosts, with `kubectl edit sidecars.networking.istio.io default`.',
         ),

@@ -86,7 +86,7 @@ def _pods_solution(attempt: Attempt) -> Sequence[Typed]:
     space = attempt.namespace
     patch = '[{"op": "replace", "path": "/spec/subsets/1/labels/version", "value": "v2"}]'
     return [
-        Typed(f"istioctl proxy-config endpoint deploy/client-v1.{space} | grep shop || true"),
+        Typed(f"istioctl -n {space} proxy-config endpoint deploy/client-v1 | grep shop || true"),
         Typed(f"kubectl -n {space} get pods -L version"),
         Typed(f"kubectl -n {space} patch {_RULE} shop --type=json -p '{patch}'"),
     ]
@@ -211,7 +211,7 @@ CHALLENGES = (
         "gets 503.",
         goal="Version 2 answers every request. The VirtualService still names the subset v2.",
         hints=(
-            "Which endpoints has the client's proxy for the subset? `istioctl proxy-config endpoint deploy/client-v1.…`.",
+            "Which endpoints has the client's proxy for the subset? `istioctl proxy-config endpoint deploy/client-v1`.",
             "A subset is a name for labels. Compare those in the DestinationRule with `kubectl get pods --show-labels`.",
             "Correct the label of v2 in the DestinationRule, with `kubectl edit destinationrule shop`.",
         ),
