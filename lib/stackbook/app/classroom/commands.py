@@ -5,20 +5,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from stackbook.app import supervision
 from stackbook.app.classroom import labs, nightly
 from stackbook.app.classroom.labs import Seat
 from stackbook.config import chapters
-from stackbook.core import paths
+from stackbook.core import child_processes, paths
 from stackbook.core.errors import InputError
 from stackbook.machines import facts
 from stackbook.machines.transports import LocalHost
@@ -124,11 +121,7 @@ def serve(seats: Sequence[Seat]) -> int:
                 process.wait()
     finally:
         for process in running:
-            if process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGTERM)
-        for process in running:
-            supervision.end_group(process)
+            child_processes.end(process)
     return 0
 
 
