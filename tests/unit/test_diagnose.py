@@ -16,7 +16,16 @@ import pytest
 import secrets_scan
 from diagnose_snapshots import NOW, PAST, STAMP, objects, pod, sound, units
 from stackbook.app import cli
-from stackbook.app.diagnose import Diagnosis, cluster_probes, collection, judge, layers, machine_probes, support_bundle
+from stackbook.app.diagnose import (
+    Diagnosis,
+    cluster_probes,
+    collect_cluster,
+    collection,
+    judge,
+    layers,
+    machine_probes,
+    support_bundle,
+)
 from stackbook.app.diagnose.findings import LAYERS, Cause, ordered
 from stackbook.app.diagnose.rules import ALL
 from stackbook.app.diagnose.snapshot import Answer, Cluster, Snapshot
@@ -669,3 +678,15 @@ def test_what_could_not_be_asked_is_not_called_looked_at() -> None:
     rows = {row["layer"]: row["looked at"] for row in layers.looked_at(snapshot)}
     assert rows["mesh"] == "could not be asked"
     assert rows["kubelet"] != "could not be asked"
+
+
+def test_only_what_a_shipper_has_just_said_is_read() -> None:
+    """One that is refused says so every 2 s: what it said minutes ago is over."""
+    shipper = {"metadata": {"name": "shipper-1", "namespace": "logging", "labels": {"app": "shipper"}},
+               "spec": {"containers": [{"name": "main"}]}, "status": {}}  # fmt: skip
+    (path,) = collect_cluster._logs([shipper]).values()
+    assert "&sinceSeconds=60" in path
+    ended = {"metadata": {"name": "other", "namespace": "default"}, "status": {"containerStatuses": [
+        {"name": "main", "ready": False, "lastState": {"terminated": {"exitCode": 1}}}]}}  # fmt: skip
+    (path,) = collect_cluster._logs([ended]).values()
+    assert "sinceSeconds" not in path

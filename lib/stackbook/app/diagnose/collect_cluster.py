@@ -94,11 +94,13 @@ def _logs(pods: Sequence[dict[str, Any]]) -> dict[str, str]:
                 wanted[name] = log_path(space(pod), named(pod), state["name"], previous=before)
         if dig(pod, "metadata", "labels", "app") == _SHIPPER:
             container = dig(pod, "spec", "containers", 0, "name", default="")
-            path = log_path(space(pod), named(pod), container, previous=False, lines=30)
+            path = log_path(space(pod), named(pod), container, previous=False, lines=30, seconds=_RECENT)
             wanted.setdefault(log_name(space(pod), named(pod), container), path)
     return dict(list(wanted.items())[:_LOGS])
 
 
+_RECENT = 60
+"""A shipper that is refused says so every 2 s: what it said earlier is over."""
 _POD = re.compile(r"/var/log/pods/([^_]+)_([^_]+)_[^/]+/istio-proxy/")
 
 
