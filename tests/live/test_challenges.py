@@ -34,7 +34,7 @@ FILES = ("/etc/hosts /etc/hostname /etc/sysctl.d/*.conf /etc/kubernetes/manifest
          "/var/lib/kubelet/config.yaml /etc/containerd/config.toml /run/flannel/subnet.env")  # fmt: skip
 STATE = f"""
 sha256sum {FILES}; stat -c '%n %a %U' {FILES}; hostname; sysctl net.ipv4.ip_forward; ip netns list | grep -c challenge
-bridge fdb show dev flannel.1 | sort; ip route | sort; iptables-save -t raw | grep -v '^[#:]' | sort
+bridge fdb show dev flannel.1 | sed 's/^[0-9a-f:]* /MAC /' | sort; ip route | sort; iptables-save -t raw | grep -v '^[#:]' | sort
 """
 TOOK: dict[str, dict[str, float]] = {}
 

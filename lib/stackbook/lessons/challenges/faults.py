@@ -94,7 +94,7 @@ def _hidden_solution(attempt: Attempt) -> Sequence[Typed]:
     return [
         Typed(
             f"kubectl -n {space} exec deploy/client-v1 -c client -- \\\n"
-            f"  curl -s -o /dev/null -w '%{{http_code}} %{{time_total}}\\n' '{url}' \\\n"
+            f"  curl -sZ --parallel-max 8 -o /dev/null -w '%{{http_code}} %{{time_total}}\\n' '{url}' \\\n"
             '  | awk \'{print $1, ($2 > 0.3) ? "slow" : "fast"}\' | sort | uniq -c'
         ),
         Typed(f"cat > {ANSWER} <<'END'\nkind: {attempt.drawn['kind']}\npercent: {attempt.drawn['percent']}\nEND"),

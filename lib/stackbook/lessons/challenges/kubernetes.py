@@ -29,7 +29,7 @@ def _ready(attempt: Attempt, count: int) -> str:
     found = workloads.pods(attempt, "app=shop")
     problems = {pod["metadata"]["name"]: pod_problem(pod) for pod in found if pod_problem(pod)}
     require(len(found) >= count and not problems, "; ".join(f"{n}: {p}" for n, p in problems.items()) or "too few pods")
-    return f"{len(found)} pods Ready"
+    return f"{len(found)} Ready"
 
 
 def _service_claims(attempt: Attempt, count: int) -> list[Claim]:

@@ -160,10 +160,18 @@ def _one_in_many(attempt: Attempt) -> None:
     lab = attempt.lab
     page = f"{lab.ingress}/api/v1/products/0/reviews"
     others = [str(number) for number in range(order - 12, order + 13) if number != order]
+
+    def lines() -> int:
+        log = ("logs", "-l", "app=productpage", "-c", "istio-proxy", "--tail=-1", "--since=1h")
+        return lab.kube.kubectl(*log).stdout.count(f"order={order}")
+
+    before = lines()
+    attempt.note(sent=time.time())
     for numbers in (others[:12], [str(order)], others[12:]):
         url = f"{page}?order={{{','.join(numbers)}}}"
         lab.local.run(["curl", "-sf", "-m", "20", "-o", "/dev/null", url], timeout=60)
-    attempt.note(sent=time.time())
+    # A proxy writes its access log once a second.
+    until(lambda: lines() > before, what="the request to be in the access log", timeout=20)
     attempt.write(
         ANSWER,
         f"# One request asked for the reviews with order={order}.\n"
@@ -179,9 +187,9 @@ def _one_claims(attempt: Attempt) -> Sequence[Claim]:
         with client.opened(attempt.lab.kube) as store:
 
             def found() -> str:
-                log = queries.access_log(store, start=attempt.drawn["sent"] - 60, services=["productpage"])
+                log = queries.access_log(store, start=attempt.drawn["sent"], services=["productpage"])
                 mine = log[log["path"].str.contains(f"order={order}", regex=False)]
-                return str(mine["request_id"].iloc[0]) if len(mine) else ""
+                return str(mine["request_id"].iloc[-1]) if len(mine) else ""
 
             id = until(found, what="the request's line to be found", timeout=20, every=0.5)
             log = queries.access_log(store, requests=[id])
@@ -213,7 +221,7 @@ def _one_solution(attempt: Attempt) -> Sequence[Typed]:
     log = "kubectl logs -c istio-proxy --tail=-1 --since=1h"
     return [
         Typed(
-            f"id=$({log} -l app=productpage | grep 'order={order}\"' | grep -i inbound | head -1 \\\n"
+            f"id=$({log} -l app=productpage | grep 'order={order}\"' | grep -i inbound | tail -1 \\\n"
             '  | sed \'s/.*"request_id":"\\([^"]*\\)".*/\\1/\')\n'
             'echo "id: $id" > answer.yaml; echo "services:" >> answer.yaml\n'
             "for name in productpage details reviews ratings; do\n"

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import yaml
 
 from stackbook.core.errors import CheckFailed, InputError
+from stackbook.core.waiting import until
 from stackbook.lab.attempt import Attempt
 from stackbook.lab.challenge import Challenge, Claim, Typed, require
 from stackbook.lessons.challenges import workloads
@@ -53,6 +54,8 @@ def _prometheus(attempt: Attempt, jobs: Sequence[dict[str, Any]], rule: dict[str
         workloads.service("prometheus", port=9090),
     )
     workloads.wait(attempt, 1)
+    until(lambda: len(_query(attempt, "count_over_time(up[1m]) > 2")) > len(jobs), what="some scrapes of every target",
+          timeout=60, tolerate=(CheckFailed,))  # fmt: skip
 
 
 def _get(attempt: Attempt, path: str) -> Any:
