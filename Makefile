@@ -15,8 +15,8 @@ setup: ## install what is missing: system packages, .venv from the lock
 lab: setup ## build the lab and run its chapters (PROFILE=embedded)
 	@$(BIN)/stackbook run --profile $(PROFILE) $(RUN_ARGS)
 
-notebooks: setup ## serve JupyterLab on loopback, with its token
-	@$(BIN)/stackbook notebooks
+notebooks: setup ## serve JupyterLab on loopback, with its token (LANG=zh: 中文版)
+	@$(BIN)/stackbook notebooks $(if $(filter zh%,$(LANG)),--language zh)
 
 lint: setup ## style and types
 	@$(BIN)/ruff check .

@@ -38,7 +38,7 @@ def page(site: Path, tmp_path: Path) -> Iterator[Any]:
         context.close()
 
 
-@pytest.mark.parametrize("name", ["README", "notebooks/02-kubeadm", "notebooks/06-traffic"])
+@pytest.mark.parametrize("name", ["README", "notebooks/02-kubeadm", "notebooks/06-traffic", "zh/notebooks/05-istio"])
 def test_a_page_fits_a_phone(site: Path, page: Any, pictures: Path, name: str) -> None:
     page.set_viewport_size({"width": 360, "height": 740})
     page.goto(f"file://{site / name}.html")
@@ -51,6 +51,9 @@ def test_the_search_finds_a_word(site: Path, page: Any) -> None:
     page.wait_for_selector("#search-results ul.search li a", timeout=20_000)
     found = page.locator("#search-results ul.search li a").all_inner_texts()
     assert any("03" in title for title in found), found
-    page.goto(f"file://{site}/search.html?q=no-such-word-anywhere")
+    page.goto(f"file://{site}/zh/search.html?q=容器")
+    page.wait_for_selector("#search-results ul.search li a", timeout=20_000)
+    assert page.locator("#search-results ul.search li a").count() >= 1
+    page.goto(f"file://{site}/search.html?q=zzqqxxyy")
     page.wait_for_function("document.querySelector('.search-summary')?.innerText.length > 0", timeout=20_000)
     assert page.locator("#search-results ul.search li a").count() == 0

@@ -101,6 +101,15 @@ def test_every_chapter_is_there_with_its_outputs_and_its_pictures_texts(site: Pa
         assert "✓" in text, chapter.id
 
 
+def test_each_page_leads_to_the_other_language(site: Path) -> None:
+    for chapter in chapters.available():
+        english, chinese = (site / place / "notebooks" / f"{chapter.id}.html" for place in ("", "zh"))
+        assert chinese.exists(), chapter.id
+        for page, other in ((english, chinese), (chinese, english)):
+            targets = [(page.parent / link).resolve() for link in Page(page).links if link.endswith(".html")]
+            assert other.resolve() in targets, page
+
+
 def test_it_is_small(site: Path) -> None:
     assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 40_000_000
 

@@ -23,6 +23,8 @@ MARK = ".stackbook-book"
 FIRST = '<!doctype html><meta charset="utf-8"><title>stackbook</title><meta http-equiv="refresh" content="0; url=README.html">\n'
 _CHAPTER = re.compile(r"\d\d-[a-z]+")
 _ANCHOR = re.compile(r"(\]\([^)#\s]+\.ipynb)#([^)]+)\)")
+_ENGLISH = re.compile(r"\[([^\]]+)\]\(README\.md(#[^)]*)?\)")
+_CHINESE = re.compile(r"\[([^\]]+)\]\(README\.zh-CN\.md\)")
 _HEADING = {"en": ("Chapters", "Documents"), "zh_CN": ("章节", "文档")}
 
 
@@ -71,7 +73,12 @@ def sources(target: Path, chapters: Path, first: Path, language: str) -> list[st
     shutil.copy(ROOT / "CONTRIBUTING.md", target)
     documents = sorted(str(p.relative_to(target).with_suffix("")) for p in target.rglob("*.md"))
     text = first.read_text(encoding="utf-8") + contents([f"notebooks/{name}" for name in names], documents, language)
-    (target / "README.md").write_text(text.replace("(notebooks/zh/", "(notebooks/"), encoding="utf-8")
+    text = _CHINESE.sub(r'<a href="zh/README.html">\1</a>', text).replace(
+        "[notebooks/zh](notebooks/zh)", "`notebooks/zh`"
+    )
+    if language != "en":  # its first page stands in the folder below, and may lead to the English one
+        text = _ENGLISH.sub(r'<a href="../README.html\2">\1</a>', text.replace("(notebooks/zh/", "(notebooks/"))
+    (target / "README.md").write_text(text, encoding="utf-8")
     return ["README", *(f"notebooks/{name}" for name in names), *documents]
 
 
@@ -102,7 +109,12 @@ def main() -> int:
             "-d", str(work / "doctrees" / (folder or "en")), "-D", f"language={language}",
             str(work / "sources" / (folder or "en")), str(work / "site" / folder),
         ]  # fmt: skip
-        if subprocess.run(sphinx, check=False, env={**os.environ, "STACKBOOK_EDITIONS": json.dumps(others)}).returncode:
+        environment = {
+            **os.environ,
+            "STACKBOOK_EDITIONS": json.dumps(others),
+            "TMPDIR": str(work),
+        }  # jieba keeps a file there
+        if subprocess.run(sphinx, check=False, env=environment).returncode:
             print("book: the build failed: see the lines above", file=sys.stderr)
             return 1
     (work / "site" / MARK).touch()

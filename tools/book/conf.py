@@ -1,8 +1,12 @@
 """Sphinx's configuration of the book; tools/book/build.py prepares the sources and sets the language."""
 
 import json
+import logging
 import os
 
+import jieba
+
+jieba.setLogLevel(logging.WARNING)
 project = "stackbook"
 author = "stackbook"
 copyright = ""

@@ -245,6 +245,7 @@ def _parser() -> _Parser:
     ).add_argument("--output", default="", metavar="FILE", help="write to this file instead of the terminal")
     books = add("notebooks", "serve JupyterLab on loopback with a token", commands.serve_notebooks)
     books.add_argument("--port", type=int, default=8888)
+    books.add_argument("--language", choices=["en", "zh"], default="en", help="which edition opens first; default: en")
     books.add_argument("--root", default="", metavar="DIR", help="serve a copy: a folder that contains notebooks/")
     return parser
 

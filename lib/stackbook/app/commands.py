@@ -301,6 +301,10 @@ def serve_notebooks(options: argparse.Namespace) -> int:
     root = Path(options.root or paths.checkout()).resolve()
     if not (root / "notebooks").is_dir():
         raise InputError(f"{root} has no folder notebooks", fix="copy the checkout's notebooks/ into it")
-    from stackbook.app.serving import serve
+    from stackbook.app.serving import EDITIONS, serve
 
-    return serve(root, options.port, options.profile)
+    if not (root / EDITIONS[options.language]).is_dir():
+        raise InputError(
+            f"{root} has no folder {EDITIONS[options.language]}", fix="leave --language out, or copy the edition"
+        )
+    return serve(root, options.port, options.profile, language=options.language)

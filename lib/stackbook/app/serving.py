@@ -19,14 +19,17 @@ from stackbook.core.child_processes import end
 from stackbook.core.names import profile_path
 from stackbook.core.ownership import User
 
+EDITIONS = {"en": "notebooks", "zh": "notebooks/zh"}
 
-def serve(root: Path, port: int, profile: str = "embedded") -> int:
+
+def serve(root: Path, port: int, profile: str = "embedded", *, language: str = "en") -> int:
     """Serve the notebooks until JupyterLab ends; returns its exit status.
 
     Args:
         root: the folder that contains notebooks/.
         port: the first loopback port to try.
         profile: name or path of the profile; terminals and kernels find the programs of its lab.
+        language: the edition that opens first: en, or zh, which is in notebooks/zh.
 
     Raises:
         InputError: no port is free.
@@ -34,7 +37,7 @@ def serve(root: Path, port: int, profile: str = "embedded") -> int:
     loaded, file = Profile.load(profile), profile_path(profile).resolve()
     access = jupyter_access.prepare(port)
     argv = [sys.executable, "-m", "jupyterlab", *access.arguments, "--no-browser"]
-    argv += [f"--ServerApp.root_dir={root}", "--LabApp.default_url=/lab/tree/notebooks"]
+    argv += [f"--ServerApp.root_dir={root}", f"--LabApp.default_url=/lab/tree/{EDITIONS[language]}"]
     print(access.line(terminal=sys.stdout.isatty()), flush=True)
     user = ownership.user()
     if user is None:
