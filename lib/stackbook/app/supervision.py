@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -26,14 +27,31 @@ GO_CACHE_GB = 2
 
 @contextlib.contextmanager
 def only_run(lab: str, who: str = "stackbook run") -> Iterator[None]:
-    """Hold the run's lock: no other run or reset can change the lab at the same time."""
+    """Hold the run's lock: no other run or reset can change the lab at the same time.
+
+    A chapter of a run may do what it likes: the run that started its kernel holds the lock for it.
+    """
     lock = Lock(paths.state(lab).parent / f"{lab}.lock")
     with lock.attempt(who=who, since=now()) as held:
-        if held is None:
-            holder = words(lock.holder() or {})
+        note = lock.holder() or {}
+        if held is None and not _started_by(int(note.get("pid", 0))):
+            holder = words(note)
             fix = "wait for it, or stop it with Ctrl-C"
             raise InputError(f"another run uses the lab {lab!r} ({holder})", fix=fix)
         yield
+
+
+def _started_by(pid: int) -> bool:
+    """Whether this process, or one that started it, was started by that process."""
+    process = os.getpid()
+    while process > 1:
+        try:
+            process = int(Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            return False
+        if process == pid:
+            return True
+    return False
 
 
 @contextlib.contextmanager
