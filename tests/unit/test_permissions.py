@@ -307,6 +307,7 @@ WITHOUT_FILES = {
 """They hand a secret to a server, or to a child's standard input or environment."""
 OTHERWISE = {
     "traffic/sharing.py": "a lock",
+    "artifacts/package_registries.py": "a mirror's address with its password: test_apt_secrets",
     "core/locks.py": "a lock",
     "lessons/delivery/repository.py": "the files of a commit",
     "cluster/image_import.py": "an image",

@@ -21,7 +21,10 @@ def _answers(attempt: Attempt) -> str:
     lab = attempt.lab
     host = lab.local if lab.profile.target == "cluster" else lab.control_plane
     done = host.run(["curl", "-sS", "-m", "3", f"http://{address}/"], check=False, timeout=15)
-    require("Hello MyApp" in done.stdout, done.stderr.strip() or done.stdout.strip()[:100])
+    require(
+        "Hello MyApp" in done.stdout,
+        done.stderr.strip() or done.stdout.strip()[:100] or f"an empty answer, curl ended with {done.rc}",
+    )
     return "Hello MyApp"
 
 
