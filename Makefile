@@ -4,7 +4,7 @@ PROFILE ?= embedded
 BIN := .venv/bin
 RUN_ARGS ?=
 
-.PHONY: help setup lab notebooks test test-more test-fast lint bench bench-cold audit fetch reset clean
+.PHONY: help setup lab notebooks test test-more test-fast lint bench bench-cold audit fetch reset clean book
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,19 +15,20 @@ setup: ## install what is missing: system packages, .venv from the lock
 lab: setup ## build the lab and run its chapters (PROFILE=embedded)
 	@$(BIN)/stackbook run --profile $(PROFILE) $(RUN_ARGS)
 
-notebooks: setup ## serve JupyterLab on loopback, with its token
-	@$(BIN)/stackbook notebooks
+notebooks: setup ## serve JupyterLab on loopback, with its token (LANG=zh: 中文版)
+	@$(BIN)/stackbook notebooks $(if $(filter zh%,$(LANG)),--language zh)
 
 lint: setup ## style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check lib tests
 	@$(BIN)/mypy
+	@$(BIN)/mypy --config-file tests/mypy.ini tests/live/*.py
 
-test-fast: setup ## lint and the tests that need no lab
+test-fast: setup ## lint, types, and the quick tests that need no lab
 	@tools/test.sh fast
 
 test: ## everything: lint, unit tests, the live lab, its chapters, faults, reset
-	@STACKBOOK_BROWSER=1 tools/setup.sh
+	@STACKBOOK_BROWSER=1 STACKBOOK_BOOK=1 tools/setup.sh
 	@tools/test.sh all
 
 test-more: ## what takes long and is not in CI: a registry lab, a proxy, no network, other hosts, faults, planted causes
@@ -40,6 +41,10 @@ bench: setup ## the lab against the same steps by bare commands; writes bench/<t
 bench-cold: setup ## make lab from an empty cache, whole; half an hour; writes bench/<time>-cold.json
 	@$(BIN)/python -m stackbook.app.cold_benchmark
 
+book: ## the executed chapters as a static site, book/README.html
+	@STACKBOOK_BOOK=1 tools/setup.sh
+	@.venv-book/bin/python tools/book/build.py
+
 audit: setup ## known vulnerabilities of all dependencies; says so where the data cannot be reached
 	@$(BIN)/python -m stackbook.app.audit
 
@@ -50,4 +55,4 @@ reset: setup ## take the lab away and compare this host with how it was
 	@$(BIN)/stackbook reset --profile $(PROFILE)
 
 clean: ## remove .venv and the records of runs; the lab and the cache stay
-	rm -rf .venv runs
+	rm -rf .venv .venv-book runs

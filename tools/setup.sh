@@ -60,6 +60,14 @@ install() {
   .venv/bin/python -m pip install -q --disable-pip-version-check "$@"
 }
 
+install_book() {
+  if .venv/bin/uv --version >/dev/null 2>&1; then
+    .venv/bin/uv pip install -q --python .venv-book/bin/python --require-hashes -r requirements-book.lock && return
+    say "uv could not install them; trying again with pip"
+  fi
+  .venv-book/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-book.lock
+}
+
 if ! cmp -s requirements.lock .venv/requirements.installed 2>/dev/null; then
   say "making .venv from requirements.lock (up to two minutes, mostly less)"
   [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv || die "$PYTHON -m venv failed — install python3-venv"
@@ -84,5 +92,12 @@ unpacked() { # Debian package, program in it
 if [ "${STACKBOOK_BROWSER:-}" = 1 ]; then
   unpacked docker-registry docker-registry
   unpacked tinyproxy-bin tinyproxy
+fi
+# The book's own programs stand apart: the lab needs none of them.
+if [ "${STACKBOOK_BOOK:-}" = 1 ] && ! cmp -s requirements-book.lock .venv-book/requirements.installed 2>/dev/null; then
+  say "making .venv-book from requirements-book.lock"
+  [ -x .venv-book/bin/python ] || "$PYTHON" -m venv .venv-book || die "$PYTHON -m venv failed — install python3-venv"
+  install_book || die "the book's packages could not be installed: see the lines above"
+  cp requirements-book.lock .venv-book/requirements.installed
 fi
 say "ready: .venv/bin/stackbook"

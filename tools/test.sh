@@ -15,9 +15,11 @@ $bin/ruff check . || exit 1
 $bin/ruff format --check -q lib tests || { echo "run: .venv/bin/ruff format lib tests"; exit 1; }
 
 if [ "$mode" = fast ]; then
-  say "types, unit tests, notebook shape"
+  say "types, unit tests, notebook shape; without what is slow or compiles Go"
   $bin/mypy || exit 1
-  exec $bin/python -m pytest tests/unit tests/notebooks -q -n 2
+  $bin/mypy --config-file tests/mypy.ini tests/live/*.py || exit 1
+  # A file stays with one worker, so that its fixtures are made once. nbval, which these tests start apart, takes seconds to import.
+  exec $bin/python -m pytest tests/unit tests/notebooks -q -n 2 --dist loadfile -p no:nbval -m "not slow and not toolchain"
 fi
 
 if [ "$(id -u)" -eq 0 ]; then sudo=(); else sudo=(sudo -E env "PATH=$PATH" "HOME=$HOME"); fi
@@ -86,11 +88,11 @@ building() {
 }
 types_and_shape() {
   local failed=0
-  $bin/mypy || failed=1
+  $bin/mypy && $bin/mypy --config-file tests/mypy.ini tests/live/*.py || failed=1
   tests -q tests/notebooks || failed=1
   return "$failed"
 }
-unit() { tests -q -m "not toolchain" -n 2 tests/unit; } # at nice 19 beside a lab that comes up: the lab goes first
+unit() { tests -q -m "not toolchain" -p no:nbval -n 2 tests/unit; } # at nice 19 beside a lab that comes up: the lab goes first
 without_a_lab() { # beside a lab that comes up there is time for all of it; where the lab stands, for the unit tests later
   local failed=0
   renice -n 19 -p "$BASHPID" >/dev/null
@@ -132,7 +134,7 @@ for lane in 2 3; do meanwhile "chapters-$lane" "chapters of lane $lane"; done
 say "every chapter was compared within $((SECONDS - before)) s"
 
 second_lane() { # gRPC's rules last: istiod's pushes for them are not to come between those that the first lane's tests of rules wait for
-  tests -v tests/live/test_delivery_mutations.py tests/live/test_grpc_mutations.py tests/live/test_witnesses_live.py \
+  tests -v tests/live/test_delivery_mutations.py tests/live/test_grpc_mutations.py tests/live/test_correlation_live.py \
     tests/live/test_logs.py
 }
 third_lane() { # what stands beside the lab, and what has a turn of its own; where the lab stood, the unit tests

@@ -1,15 +1,15 @@
-"""stackbook: a microservice-stack guide as a lab that really runs."""
+"""stackbook: a microservice-stack guide as a runnable lab."""
 
 from typing import TYPE_CHECKING, Any
+
+from stackbook.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from stackbook.app.session import bind as bind
 
-__version__ = "0.1.0"
-
 
 def __getattr__(name: str) -> Any:
-    """`bind`, imported once it is asked for: the command line does without what it needs."""
+    """Import `bind` at its first use, because the command line does not need it."""
     if name == "bind":
         from stackbook.app.session import bind
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import strangers
@@ -67,18 +68,18 @@ def untraced(lab: Lab) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def standing_bench(lab: Lab) -> Iterator[None]:
-    """The bench's two pods, from the first who asks to the end: what sets the bench up finds it, and leaves it."""
+    """The test bed's two pods, from the first request to the end: whatever sets up the test bed finds and leaves it."""
     with sharing.restored(lab):
-        with lab.turn("the bench of the tests"):
+        with lab.turn("the test bed of the tests"):
             Testbed.prepare(lab)
         yield
 
 
 @pytest.fixture(scope="module")
 def one_bench(lab: Lab, standing_bench: None) -> Iterator[Testbed]:
-    """The bench for all tests of a module; afterwards the traffic rules are those that were found."""
+    """The test bed for all tests of a module; afterwards, the earlier traffic rules are restored."""
     with sharing.restored(lab):
-        with lab.turn("the bench of the tests"):
+        with lab.turn("the test bed of the tests"):
             table = Testbed.prepare(lab)
         yield table
 
@@ -91,7 +92,7 @@ def alone(lab: Lab) -> Iterator[None]:
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     outcome = yield
     report = outcome.get_result()
     if report.failed and "live" in item.keywords:

@@ -22,4 +22,4 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
         data = output.get("data", {})
         said.append({**output, "data": {kind: text for kind, text in data.items() if not kind.startswith("image/")}})
     with (Path(os.environ["STACKBOOK_KEPT_OUTPUTS"]) / f"{item.path.stem}.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"cell": item.cell_num, "outputs": said}) + "\n")
+        file.write(json.dumps({"cell": vars(item)["cell_num"], "outputs": said}) + "\n")

@@ -184,7 +184,7 @@ def containerd_with_a_broken_configuration(lab: Lab) -> Iterator[None]:
 @plant("sandbox-image-missing")
 def no_sandbox_image(lab: Lab) -> Iterator[None]:
     """Taken away under its name; its content is kept by another name, and put back from there."""
-    host, name, kept = worker(lab), lab.image("pause"), "kept.test/pause:1"
+    host, name, kept = worker(lab), lab.images.reference("pause"), "kept.test/pause:1"
     host.run(["ctr", "-n", "k8s.io", "images", "tag", name, kept])
     host.run(["ctr", "-n", "k8s.io", "images", "rm", name])
     yield
@@ -427,7 +427,7 @@ def space() -> dict[str, Any]:
 
 def pod(lab: Lab, script: str = "exec sleep 1000", **more: Any) -> dict[str, Any]:
     spec = {k: more.pop(k) for k in ("volumes", "nodeSelector") if k in more}
-    container = {"name": "main", "image": lab.image("tools"), "imagePullPolicy": "Never", "command": ["sh", "-c", script],
+    container = {"name": "main", "image": lab.images.reference("tools"), "imagePullPolicy": "Never", "command": ["sh", "-c", script],
                  **more}  # fmt: skip
     return {"terminationGracePeriodSeconds": 1, "containers": [container], **spec}
 

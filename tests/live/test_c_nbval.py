@@ -81,8 +81,13 @@ def test_a_chapter_prints_what_is_committed(
         with lab.turn("nothing else is measured"):
             pass
     if any(needed.startswith(STOOD_ON) for needed in chapter.needs):
+
+        def proved() -> bool:
+            session.opened(chapter.id).preconditions()
+            return True
+
         until(
-            lambda: session.opened(chapter.id).preconditions() is None, what=f"what {chapter.id} needs is there", timeout=400,
+            proved, what=f"what {chapter.id} needs is there", timeout=400,
             every=5, tolerate=(StackbookError,),
         )  # fmt: skip
     # Executed before on this very lab, as it stands in the notebook? Then it is to change nothing.

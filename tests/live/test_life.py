@@ -164,7 +164,7 @@ def test_a_stopped_lab_says_so_and_comes_back_with_all_that_is_in_it(profile: Pa
     assert found.status == 1
     cause = json.loads(found.output)["causes"][0]
     assert cause["name"] == "lab-stopped" and cause["fix"].startswith("stackbook start"), cause
-    assert "does not run — stackbook start" in refused(profile, "stop")
+    assert "is not running — stackbook start" in refused(profile, "stop")
     began = time.monotonic()
     said = good(profile, "start")
     started = time.monotonic() - began
@@ -180,7 +180,7 @@ def test_a_stopped_lab_says_so_and_comes_back_with_all_that_is_in_it(profile: Pa
 def test_a_run_starts_a_stopped_lab(profile: Path) -> None:
     good(profile, "stop")
     done = good(profile, "run", "--to", "05")
-    assert "the lab is stopped: it is started again" in done
+    assert "the lab is stopped: starting it" in done
     assert done.count("unchanged") >= 5, done
     healthy(profile)
 
@@ -201,7 +201,7 @@ def test_a_lab_whose_processes_were_lost_starts(profile: Path) -> None:
 def test_a_command_under_a_run_is_refused(profile: Path) -> None:
     with only_run("sblife"):
         for words in (("stop",), ("start",), ("snapshot", "save", "x"), ("run", "--to", "01")):
-            assert "another run works on the lab 'sblife'" in refused(profile, *words)
+            assert "another run uses the lab 'sblife'" in refused(profile, *words)
 
 
 def test_what_was_never_made_is_refused(profile: Path, tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_a_reset_keeps_snapshots_and_a_lab_comes_out_of_nothing(profile: Path, s
     assert "the nearest snapshot is 'base'" in done and done.count("unchanged") >= 5, done
     assert seen(profile) == without_restarts(saved)
     healthy(profile)
-    assert "no snapshot is nearer" in good(profile, "run", "--to", "05", "--from-snapshot")
+    assert "no snapshot has more proved chapters" in good(profile, "run", "--to", "05", "--from-snapshot")
 
 
 # what can go wrong
@@ -305,8 +305,8 @@ def older(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("harm", "said"),
-    [(cut, "is damaged: second-kubelet.tar.zst has"), (flip, "is damaged: second-kubelet.tar.zst is not what was"),
-     (older, "has format 0, and this stackbook"), (lambda f: changed(f / manifest.FILE, b"{"), "is damaged: its manifest")],
+    [(cut, "is damaged: second-kubelet.tar.zst has"), (flip, "is damaged: second-kubelet.tar.zst has changed"),
+     (older, "has format 0, but this stackbook"), (lambda f: changed(f / manifest.FILE, b"{"), "is damaged: its manifest")],
     ids=["cut short", "one byte", "another version", "manifest"],
 )  # fmt: skip
 def test_a_bad_snapshot_is_refused_and_the_lab_stays(
@@ -328,7 +328,7 @@ def test_names_are_checked(profile: Path, saved: dict[str, Any]) -> None:
     assert "there is a snapshot 'base' already" in refused(profile, "snapshot", "save", "base")
     assert "did you mean 'base'?" in refused(profile, "snapshot", "restore", "bse")
     assert "did you mean 'base'?" in refused(profile, "snapshot", "remove", "bse")
-    assert "is no name for a snapshot" in refused(profile, "snapshot", "save", "../x")
+    assert "is not a valid name for a snapshot" in refused(profile, "snapshot", "save", "../x")
 
 
 def test_a_disk_without_room_is_named_before_anything_is_done(profile: Path, saved: dict[str, Any]) -> None:
@@ -372,14 +372,14 @@ def interrupted(profile: Path, words: tuple[str, ...], when: str, number: signal
 
 
 def test_an_interrupted_save_leaves_no_half(profile: Path, saved: dict[str, Any]) -> None:
-    assert interrupted(profile, ("snapshot", "save", "half"), "stand still", signal.SIGINT, 1) == 130
+    assert interrupted(profile, ("snapshot", "save", "half"), "are paused while", signal.SIGINT, 1) == 130
     assert states(profile) == {"running"}
     assert sorted(path.name for path in STORE.folder.iterdir()) == ["base"]
     healthy(profile)
 
 
 def test_a_killed_save_is_put_right_by_a_start(profile: Path, saved: dict[str, Any]) -> None:
-    assert interrupted(profile, ("snapshot", "save", "half"), "stand still", signal.SIGKILL, 1) == -signal.SIGKILL
+    assert interrupted(profile, ("snapshot", "save", "half"), "are paused while", signal.SIGKILL, 1) == -signal.SIGKILL
     assert states(profile) == {"paused"}
     assert STORE.names() == ["base"]
     cause = json.loads(command(profile, "diagnose", "--json").output)["causes"][0]
@@ -393,7 +393,7 @@ def test_a_killed_save_is_put_right_by_a_start(profile: Path, saved: dict[str, A
 def test_an_interrupted_restore_says_how_it_goes_on(
     profile: Path, saved: dict[str, Any], number: signal.Signals
 ) -> None:
-    status = interrupted(profile, ("snapshot", "restore", "base"), "made anew", number, 3)
+    status = interrupted(profile, ("snapshot", "restore", "base"), "recreating the machines", number, 3)
     assert status == (130 if number == signal.SIGINT else -number)
     for words in (("start",), ("run", "--to", "05"), ("snapshot", "save", "x")):
         assert "restore of the snapshot 'base' was interrupted" in refused(profile, *words)

@@ -272,10 +272,10 @@ def test_a_log_rotated_behind_deleted_ones_is_seen_all_the_same(logs: Lab) -> No
     def said() -> list[str]:
         return logs.kube.kubectl("logs", "-n", NAMESPACE, pod["name"]).lines
 
-    def started_anew() -> int:  # for these, or for the log of a pod that came meanwhile and was behind them, too
-        return sum("started anew, as it does not see" in line for line in said())
+    def restarts() -> int:  # for these, or for the log of a pod that came meanwhile and was behind them, too
+        return sum("rsyslogd does not see" in line for line in said())
 
-    before = started_anew()
+    before = restarts()
     try:
         machine.run(
             [
@@ -291,7 +291,7 @@ def test_a_log_rotated_behind_deleted_ones_is_seen_all_the_same(logs: Lab) -> No
                 for f in {" ".join(rotated)}; do mv $f/0.log $f/0.log.20261126-000000; write $f 50 after; done"""])  # fmt: skip
             until(lambda: found() == 43 + 150, what="what was written after the rotation is found", timeout=60,
                   last=lambda: f"{found()} lines of 193", cause=lambda: "\n".join(said()[-3:]))  # fmt: skip
-        assert started_anew() > before, "\n".join(said()[-10:])
+        assert restarts() > before, "\n".join(said()[-10:])
     finally:
         machine.run(["sh", "-c", f"rm -rf {folder}/{name}*"])
 

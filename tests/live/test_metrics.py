@@ -37,7 +37,7 @@ def as_it_was(lab: Lab) -> Iterator[None]:
     """Afterwards it scrapes as often as the chapter has it, again."""
     yield
     with lab.turn("it is as it was", of=metrics.PROMETHEUS):
-        scrape = CHAPTER_PARAMETERS["10-metrics"]().scrape_seconds
+        scrape = CHAPTER_PARAMETERS["10-metrics"]().model_dump()["scrape_seconds"]
         metrics.install(lab, metrics.vocabulary(lab), scrape=scrape, retention_hours=24)
         with metrics.opened(lab.kube) as prometheus:
             metrics.wait_complete(lab, prometheus)

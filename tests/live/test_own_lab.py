@@ -86,7 +86,7 @@ def test_a_stopped_lab_is_started_with_all_that_is_in_it(small: Path, lab: Lab) 
     assert done.status == 0 and "✓ the lab 'sbtest' is stopped" in done.output, done.output
     assert json.loads(stackbook("status", "--json", "--profile", str(small)).output)["stopped"] is True
     again = stackbook("stop", "--profile", str(small))
-    assert again.status == 2 and "the lab 'sbtest' does not run — stackbook start" in again.output, again.output
+    assert again.status == 2 and "the lab 'sbtest' is not running — stackbook start" in again.output, again.output
     done = stackbook("start", "--profile", str(small))
     assert done.status == 0 and "✓ the lab 'sbtest' runs" in done.output, done.output
     assert Embedded(profile).machines()["solo"].read("/root/kept") == "kept"
@@ -127,3 +127,12 @@ def test_a_failing_step_says_what_failed_and_blocks_what_comes_after(small: Path
     assert "subnet" in done.output and "choose another subnet" in done.output
     assert len(done.output.strip().splitlines()) == 1
     assert Embedded(Profile.load(taken)).containers() == before == {}
+
+
+def test_the_last_chapter_takes_the_lab_away(small: Path, lab: Lab) -> None:
+    """As a run, which holds the lab's lock while its own chapter resets the lab."""
+    state = paths.state(Profile.load(small).lab)
+    assert (state / "instance").exists()
+    done = stackbook("run", "--profile", str(small), "--only", "99", "--again")
+    assert done.status == 0, done.output[-3000:]
+    assert Embedded(Profile.load(small)).containers() == {} and not (state / "instance").exists()

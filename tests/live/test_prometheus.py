@@ -14,7 +14,7 @@ from stackbook.lab.lab import Lab
 from stackbook.observability import metrics
 
 pytestmark = pytest.mark.live
-SCRAPE = CHAPTER_PARAMETERS["10-metrics"]().scrape_seconds
+SCRAPE = CHAPTER_PARAMETERS["10-metrics"]().model_dump()["scrape_seconds"]
 
 
 @pytest.fixture(scope="module")

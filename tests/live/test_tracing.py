@@ -190,7 +190,7 @@ def test_a_service_without_jaeger_behind_it_is_noticed(lab: Lab, proved: dict[st
     service = ("patch", "service", "zipkin", "-n", tracing.NAMESPACE, "--type", "merge", "-p")
     lab.kube.kubectl(*service, '{"spec": {"selector": {"app": "other"}}}')
     try:
-        with pytest.raises(StackbookError, match="something else"):
+        with pytest.raises(StackbookError, match="selects pods other than"):
             proved["jaeger"]()
     finally:
         lab.kube.kubectl(*service, '{"spec": {"selector": {"app": "jaeger"}}}')

@@ -110,14 +110,14 @@ def test_a_chapter_that_is_killed_has_its_rules_taken_back_by_the_next(lab):
         "lab = Lab.open('07-faults'); lab.enter(sharing.restored(lab))\n"
         "lab.enter(rules.applied(lab.kube, rules.destination_rule('reviews', versions=['v1']))); os._exit(9)"
     )
-    own = [lab.state / name for name in ("rules.json", "bench.users")]  # of this module's own bench
+    own = [lab.state / name for name in ("rules.json", "testbed.users")]  # of this module's own bench
     for path in own:
         path.rename(path.with_suffix(".aside"))
     try:
         before = rules.found(lab.kube)
         assert subprocess.run([sys.executable, "-c", script], timeout=120, check=False).returncode == 9
         assert len(rules.found(lab.kube)) == len(before) + 1
-        with pytest.raises(CheckFailed, match="before it gave back"):
+        with pytest.raises(CheckFailed, match="before it restored"):
             sharing.given_back(lab)
         with sharing.restored(lab):
             assert rules.found(lab.kube) == before

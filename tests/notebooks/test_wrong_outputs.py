@@ -15,6 +15,8 @@ import pytest
 from notebook_rules import Notebook, is_compared
 from stackbook.core import paths
 
+pytestmark = pytest.mark.slow
+
 BOOKS = sorted(paths.notebooks().glob("*.ipynb"))
 SANITIZE = Path(__file__).parents[1] / "sanitize.cfg"
 

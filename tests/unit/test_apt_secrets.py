@@ -17,11 +17,14 @@ Acquire::Languages "none";
 Acquire::http::Proxy "http://me:hunter22x@proxy.invalid:3128";
 Acquire::https::CaInfo "/etc/ssl/own.pem";
 """
+TARGETS = "Debian|bookworm|http://me:hunter33y@mirror.invalid/debian/\n"
+AUTH = "machine mirror.invalid login me password hunter44z"
 
 
 @pytest.mark.parametrize("boots", [True, False])
 def test_apts_settings_go_by_the_environment(boots: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(package_registries, "_ask", lambda argv: DUMP if argv[0] == "apt-config" else "")
+    monkeypatch.setattr(package_registries, "_ask", lambda argv: DUMP if argv[0] == "apt-config" else TARGETS)
+    monkeypatch.setattr(package_registries, "_apt_passwords", lambda: AUTH)
     monkeypatch.setattr(package_registries.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(package_registries, "_KEYRING", tmp_path)
     seen: dict[str, Any] = {}
@@ -34,13 +37,24 @@ def test_apts_settings_go_by_the_environment(boots: bool, tmp_path: Path, monkey
         Debian("bookworm", ("bash",), boots), folder=tmp_path, job="x", report=lambda _: None, log=tmp_path / "log",
         estimate=1.0, cancel=threading.Event(), run=run,
     )  # fmt: skip
-    assert "hunter22x" not in " ".join(seen["argv"])
-    # What mmdebstrap makes of the hook: a shell with the new root as its argument.
+    assert "hunter" not in " ".join(seen["argv"])
+    mirrors = Path(seen["argv"][-1])
+    assert mirrors.read_text() == "deb http://me:hunter33y@mirror.invalid/debian bookworm main\n"
+    assert stat.S_IMODE(mirrors.stat().st_mode) == 0o600
+    # What mmdebstrap makes of the hooks: a shell with the new root as its argument.
+    new = tmp_path / "root" / "etc" / "apt"
+    for name in ("apt.conf.d", "sources.list.d"):
+        (new / name).mkdir(parents=True)
+    (new / "sources.list.d" / "0000sources.list").write_text(mirrors.read_text())
     (hook,) = [w.removeprefix("--setup-hook=") for w in seen["argv"] if w.startswith("--setup-hook=")]
-    folder = tmp_path / "root" / "etc" / "apt" / "apt.conf.d"
-    folder.mkdir(parents=True)
     subprocess.run(["sh", "-c", hook, "exec", str(tmp_path / "root")], env=seen["env"], check=True)
-    (written,) = folder.iterdir()
-    assert written.read_text().splitlines() == DUMP.splitlines()[1:]
-    assert stat.S_IMODE(written.stat().st_mode) == 0o600
-    assert f"/etc/apt/apt.conf.d/{written.name}" in (tmp_path / "customize.sh").read_text()  # and goes again
+    options, passwords = new / "apt.conf.d" / "98stackbook", new / "auth.conf.d" / "98stackbook.conf"
+    assert options.read_text().splitlines() == DUMP.splitlines()[1:]
+    assert passwords.read_text().strip() == AUTH
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (options, passwords)} == {0o600}
+    for name in ("opt", "usr/lib/cni", "etc/systemd/system", "lib/systemd/system", "var/lib/dbus"):
+        (tmp_path / "root" / name).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "root" / "usr/lib/cni" / "bridge").write_text("")
+    subprocess.run(["sh", str(tmp_path / "customize.sh"), str(tmp_path / "root")], check=True)
+    left = [path.read_text() for path in new.rglob("*") if path.is_file()]
+    assert left == ["deb http://mirror.invalid/debian bookworm main\n"]

@@ -18,7 +18,7 @@ RAW = yaml.safe_load((LIB / "stackbook/artifacts/catalogue.yaml").read_text())
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    return Catalogue.load()
+    return load()
 
 
 def test_versions_are_text() -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from stackbook.artifacts import maven as maven_files
 from stackbook.artifacts import package_registries
-from stackbook.artifacts.catalogue import Catalogue, Maven
+from stackbook.artifacts.catalogue import Maven
+from stackbook.artifacts.catalogue_loader import load
 from stackbook.artifacts.downloads import download
 from stackbook.core.errors import ArtifactError, InputError
 
@@ -97,9 +98,9 @@ def test_settings_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_catalogue_pins_elasticsearch_by_its_hash() -> None:
-    source = Catalogue.load().artifact("elasticsearch").sources[0]
+    source = load().artifact("elasticsearch").sources[0]
     assert isinstance(source, Maven)
-    assert len(source.sha256) == 64 and source.folder == f"elasticsearch-{Catalogue.load().versions['elasticsearch']}"
+    assert len(source.sha256) == 64 and source.folder == f"elasticsearch-{load().versions['elasticsearch']}"
 
 
 class Mvn:

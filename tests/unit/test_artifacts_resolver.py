@@ -134,7 +134,7 @@ def test_a_bundle_has_all_its_images() -> None:
     bundle = resolver.bundle("istio")
     names = [m["annotations"]["io.containerd.image.name"] for m in read_index(bundle.archive)["manifests"]]
     assert tuple(names) == bundle.references
-    assert resolver.image_reference("pilot") in names
+    assert resolver.catalogue.image("pilot").reference in names
     image = resolver.image("pilot")
     assert (image.reference, len(read_index(image.archive)["manifests"])) == (names[0], 1)
 
@@ -248,6 +248,7 @@ def _one(root: str, barrier, results) -> None:
     results.put((tools.calls, path.read_text()))
 
 
+@pytest.mark.slow
 def test_two_processes_that_want_the_same_make_it_once(tmp_path: Path) -> None:
     barrier, results = SPAWN.Barrier(2), SPAWN.Queue()
     workers = [SPAWN.Process(target=_one, args=(str(tmp_path / "cache"), barrier, results)) for _ in range(2)]

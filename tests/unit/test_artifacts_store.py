@@ -165,6 +165,7 @@ def _hold(folder: str, seconds: float, taken) -> None:
         time.sleep(seconds)
 
 
+@pytest.mark.slow
 def test_a_waiter_sees_what_the_holder_does_and_then_gets_the_lock(tmp_path: Path) -> None:
     taken = SPAWN.Event()
     holder = SPAWN.Process(target=_hold, args=(str(tmp_path), 1.0, taken))
@@ -211,6 +212,7 @@ def _add_many(root: str, number: int) -> None:
         store.find("tool", [f"k{turn % 3}"], verify=True)
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_cache(store: Store) -> None:
     workers = [SPAWN.Process(target=_add_many, args=(str(store.root), number)) for number in range(2)]
     for worker in workers:

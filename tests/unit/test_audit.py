@@ -42,7 +42,7 @@ def test_pip_audit_without_an_answer_is_no_audit() -> None:
         (3, "=== Package Results ===\n\nVulnerability #1: GO-2024-2687\n    HTTP/2\n", "", FOUND, "GO-2024-2687"),
         (1, "", "go: downloading x\ngovulncheck: fetching vulnerabilities: no such host\nexit status 1\n", NOT_AUDITED,
          "status 1: govulncheck: fetching vulnerabilities: no such host"),
-        (0, "", "", NOT_AUDITED, "it said nothing"),
+        (0, "", "", NOT_AUDITED, "no output"),
     ],
 )  # fmt: skip
 def test_govulncheck_is_read(rc: int, said: str, error: str, status: int, words: str) -> None:

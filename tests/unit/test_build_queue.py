@@ -56,6 +56,7 @@ def ended(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
+@pytest.mark.slow
 def test_a_waiter_goes_on_within_a_second_of_the_end_of_what_it_waits_for(tmp_path: Path) -> None:
     """What went wrong on an empty cache: the next build took the lock at once, and the waiter waited for all of them."""
     process = builds(tmp_path, ["kubernetes", "istio"], 1.5)
@@ -76,6 +77,7 @@ def test_a_waiter_goes_on_within_a_second_of_the_end_of_what_it_waits_for(tmp_pa
         ended(process)
 
 
+@pytest.mark.slow
 def test_what_a_chapter_waits_for_is_built_before_what_is_only_fetched_ahead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,4 +142,4 @@ def test_reset_refuses_somebodys_folder_before_anything_is_changed(
     Store(paths.cache())
     (paths.cache() / "mine.txt").write_text("kept by the user")
     assert cli.main(["reset", "--cache"]) == 0
-    assert "left there: mine.txt" in capsys.readouterr().out
+    assert "still there: mine.txt" in capsys.readouterr().out

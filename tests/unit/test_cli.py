@@ -85,14 +85,14 @@ def ran(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str
         (["shell", "k8s-nod1"], "there is no machine 'k8s-nod1' — did you mean 'k8s-node1'?"),
         (["kubeconfig"], "there is no kubeconfig yet at "),
         (["kubectl", "get", "pods"], "there is no cluster yet — stackbook run --to 02"),
-        (["notebooks", "--port", "99999"], "99999 is no port"),
+        (["notebooks", "--port", "99999"], "99999 is not a valid port"),
         (["notebooks", "--root", "/dev"], "/dev has no folder notebooks"),
         (["snapshot", "sav", "x"], "unknown action 'sav' — did you mean 'save'?"),
         (["snapshot", "save"], "snapshot save needs the snapshot's name — stackbook snapshot save NAME"),
-        (["snapshot", "list", "x"], "snapshot list takes no name, and 'x' is given — leave it out"),
+        (["snapshot", "list", "x"], "snapshot list takes no name, but got 'x' — leave it out"),
         (["snapshot", "remove", "x"], "the lab 'stackbook' has no snapshot 'x' — available snapshots: none"),
         (["snapshot", "restore", "x"], "the lab 'stackbook' has no snapshot 'x' — available snapshots: none"),
-        (["snapshot", "save", "X Y"], "'X Y' is no name for a snapshot — use up to 40 of a-z"),
+        (["snapshot", "save", "X Y"], "'X Y' is not a valid name for a snapshot — use up to 40 of a-z"),
         (["run", "--from-snapshot", "x"], "the lab 'stackbook' has no snapshot 'x' — available snapshots: none"),
         (["strat"], "unknown command 'strat' — did you mean 'start'?"),
         (["notebooks", "--port", "x"], "argument --port: invalid int value: 'x'"),
@@ -165,7 +165,7 @@ def test_a_report_that_breaks_does_not_fail_a_run_but_is_said(
 
     monkeypatch.setattr(report, "_report", breaks)
     assert cli.main(["run"]) == 0
-    assert "stackbook: report: the report could not be made: OSError: [Errno 28]" in capsys.readouterr().err
+    assert "stackbook: report: the report could not be created: OSError: [Errno 28]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_reset_says_what_differs(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert capsys.readouterr().out == "✗ a bridge stayed\n"
     monkeypatch.setattr(reset, "reset", lambda *_, **__: [])
     assert cli.main(["reset"]) == 0
-    assert "no record of this host before it to compare with" in capsys.readouterr().out
+    assert "no record of this host before the lab to compare with" in capsys.readouterr().out
     monkeypatch.setattr(reset, "before", lambda _: {})
     assert cli.main(["reset"]) == 0
     assert capsys.readouterr().out == "✓ this host is as it was before the lab\n"
@@ -271,6 +271,7 @@ def test_coverage_is_json_when_asked(capsys: pytest.CaptureFixture[str]) -> None
     assert json.loads(capsys.readouterr().out)["total"] == 311
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_and_an_interrupt_end_quietly(home: Path) -> None:
     """In processes of their own, as the shell sees them."""
     listed = subprocess.Popen(
@@ -322,6 +323,7 @@ def imported(words: list[str]) -> tuple[int, str, set[str]]:
     return done.returncode, done.stderr, set(done.stdout.splitlines()[-1].split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "status"),
     [
@@ -342,6 +344,7 @@ def test_help_and_what_is_refused_by_name_need_no_large_package(words: list[str]
     assert modules & (HEAVY | {"pydantic", "yaml"}) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -376,6 +379,7 @@ def test_a_full_disk_is_one_line_with_its_folder(
     assert said.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "gb2312", "gb18030"])
 def test_a_terminal_without_such_letters_gets_other_ones(encoding: str) -> None:
     code = "from stackbook.app.streams import lasting\nwith lasting():\n    print('\\u2717 done')"

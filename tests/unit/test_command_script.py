@@ -9,6 +9,12 @@ import pytest
 from stackbook.app.command_script import script
 from stackbook.config import chapters
 from stackbook.core.errors import InputError
+from stackbook.core.redact import Secret
+from stackbook.core.results import Result
+from stackbook.lab import step as steps
+from stackbook.lab import step_line
+from stackbook.lab.typed_commands import typed
+from stackbook.machines.transports import LocalHost
 
 WRITE = """sh -c 'set -e; umask 077; cat > "$1.new"; chmod "$2" "$1.new"; mv "$1.new" "$1"' write /etc/stackbook/kubeadm.yaml 600"""
 API = "this host, by the API"
@@ -51,7 +57,7 @@ def test_what_was_typed_with_its_machine_and_each_once(runs: Path) -> None:
         "kubeadm init --config /etc/stackbook/kubeadm.yaml",
         "# on this host",
         "istioctl install -y",
-        "# on this host: asked of the API; this is the kubectl command for it",
+        "# on this host: stackbook used the API; this is the kubectl command for it",
         "kubectl get pods -o json",
         "# on k8s-node1",
         "nc -z 192.168.98.3 2379  # exit status 1",
@@ -74,3 +80,63 @@ def test_the_newest_run_that_executed_it_is_taken(runs: Path) -> None:
 def test_without_a_run_the_way_to_one_is_named(runs: Path) -> None:
     with pytest.raises(InputError, match=r"no run in .* has executed 02-kubeadm — stackbook run --again --only 02"):
         list(script(chapters.find("02")))
+
+
+def test_a_file_that_is_written_or_applied_is_shown_whole(runs: Path) -> None:
+    applied = "kubectl apply --server-side -f -"
+    record(
+        runs, "20260101T000000Z",
+        {**command(WRITE), "input": "kind: ClusterConfiguration\n"},
+        {**command("sh -c 'cat > /etc/hosts'"), "input": "127.0.0.1 localhost\nEOF\n"},
+        {**command(applied, API), "input": "kind: A\n"}, {**command(applied, API), "input": "kind: B\n"},
+        {**command("kubectl exec -i load -- base64 -d", API), "input": "aGFsbG8="},
+    )  # fmt: skip
+    assert list(script(chapters.find("02")))[4:] == [
+        "# on k8s-master",
+        "install -D -m 600 /dev/stdin /etc/stackbook/kubeadm.yaml <<'EOF'",
+        "kind: ClusterConfiguration",
+        "EOF",
+        "cat > /etc/hosts <<'EOF_'",
+        "127.0.0.1 localhost",
+        "EOF",
+        "EOF_",
+        "# on this host: stackbook used the API; this is the kubectl command for it",
+        f"{applied} <<'EOF'",
+        "kind: A",
+        "EOF",
+        f"{applied} <<'EOF'",
+        "kind: B",
+        "EOF",
+        "kubectl exec -i load -- base64 -d",
+    ]
+
+
+def test_a_long_file_is_cut_on_a_page() -> None:
+    long = {**command("kubectl apply -f -"), "input": "".join(f"line {n}\n" for n in range(30))}
+    assert list(typed([long], longest=5))[-3:] == [
+        "line 4", "# … and 25 more lines: `stackbook commands` prints them", "EOF",
+    ]  # fmt: skip
+    assert list(typed([long]))[1:] == ["kubectl apply -f -"]
+
+
+def recorded(tmp_path: Path, stdin: str | Secret) -> dict[str, object]:
+    """What a step keeps of a command with this input."""
+    current = steps.Step("one", "a step", "80-test", steps.Record(tmp_path / "events"))
+    LocalHost(observers=[current.observe]).run(["cat"], stdin=stdin)
+    return current.commands[0]
+
+
+def test_a_secret_that_a_command_reads_is_not_kept(tmp_path: Path) -> None:
+    assert recorded(tmp_path, "plain")["input"] == "plain"
+    assert recorded(tmp_path, Secret("hunter2-and-more"))["input"] == "***"
+    assert recorded(tmp_path, "token: hunter2-and-more\n")["input"] == "token: ***\n"
+    assert "hunter2" not in repr(Result(("cat",), 0, "", "", 0.0, given="hunter2-and-more"))
+
+
+def test_the_line_of_a_step_unfolds_to_its_commands() -> None:
+    shown = step_line.block("✓ init: <kubeadm>", [command("kubeadm init --config=<file>")])
+    assert "<summary>✓ init: &lt;kubeadm&gt;</summary>" in shown
+    assert "# on k8s-master\nkubeadm init --config=&lt;file&gt;</pre></details>" in shown
+    many = step_line.block("✓ a: b", [command(f"ip route show table {n}") for n in range(400)])
+    assert "# … and 251 more lines: `stackbook commands` prints them</pre>" in many
+    assert len(many) < 20_000

@@ -16,7 +16,16 @@ import pytest
 import secrets_scan
 from diagnose_snapshots import NOW, PAST, STAMP, objects, pod, sound, units
 from stackbook.app import cli
-from stackbook.app.diagnose import Diagnosis, cluster_probes, collection, judge, layers, machine_probes, support_bundle
+from stackbook.app.diagnose import (
+    Diagnosis,
+    cluster_probes,
+    collect_cluster,
+    collection,
+    judge,
+    layers,
+    machine_probes,
+    support_bundle,
+)
 from stackbook.app.diagnose.findings import LAYERS, Cause, ordered
 from stackbook.app.diagnose.rules import ALL
 from stackbook.app.diagnose.snapshot import Answer, Cluster, Snapshot
@@ -614,7 +623,7 @@ def test_a_bundle_is_for_its_owner_and_without_secrets(tmp_path: Path) -> None:
 def test_a_bundle_overwrites_nothing(tmp_path: Path) -> None:
     path = tmp_path / "b.tar.gz"
     path.write_text("mine")
-    with pytest.raises(InputError, match="there already"):
+    with pytest.raises(InputError, match="exists already"):
         support_bundle.write(Diagnosis([], sound()), path)
     assert path.read_text() == "mine"
 
@@ -637,7 +646,7 @@ def test_the_command_says_that_nothing_is_wrong(
 ) -> None:
     assert command(monkeypatch, sound()) == 0
     out = capsys.readouterr().out
-    assert out.startswith("nothing wrong was found")
+    assert out.startswith("no problem was found")
     assert [layer for layer in LAYERS if f"  {layer}: " not in out] == []
 
 
@@ -648,7 +657,7 @@ def test_the_command_names_causes_evidence_and_fix(
     CASES["kubelet"][1](snapshot)
     assert command(monkeypatch, snapshot) == 1
     out = capsys.readouterr().out
-    assert "1. the kubelet does not run on k8s-node1" in out
+    assert "1. the kubelet is not running on k8s-node1" in out
     assert "seen: kubelet.service: inactive (dead)" in out
     assert "fix:  echo 'systemctl start kubelet' | stackbook shell k8s-node1" in out
     assert command(monkeypatch, snapshot, "--json") == 1
@@ -669,3 +678,15 @@ def test_what_could_not_be_asked_is_not_called_looked_at() -> None:
     rows = {row["layer"]: row["looked at"] for row in layers.looked_at(snapshot)}
     assert rows["mesh"] == "could not be asked"
     assert rows["kubelet"] != "could not be asked"
+
+
+def test_only_what_a_shipper_has_just_said_is_read() -> None:
+    """One that is refused says so every 2 s: what it said minutes ago is over."""
+    shipper = {"metadata": {"name": "shipper-1", "namespace": "logging", "labels": {"app": "shipper"}},
+               "spec": {"containers": [{"name": "main"}]}, "status": {}}  # fmt: skip
+    (path,) = collect_cluster._logs([shipper]).values()
+    assert "&sinceSeconds=60" in path
+    ended = {"metadata": {"name": "other", "namespace": "default"}, "status": {"containerStatuses": [
+        {"name": "main", "ready": False, "lastState": {"terminated": {"exitCode": 1}}}]}}  # fmt: skip
+    (path,) = collect_cluster._logs([ended]).values()
+    assert "sinceSeconds" not in path

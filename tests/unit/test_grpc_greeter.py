@@ -89,6 +89,7 @@ def test_the_interceptor_adds_an_id_only_where_there_is_none(channel: grpc.Chann
     assert [seen[1:] for seen in around.seen] == [("made", "OK"), ("given", "OK")]
 
 
+@pytest.mark.slow
 def test_server_and_client_as_programs() -> None:
     with processes.python_server(version="v3") as running:
         path = os.pathsep.join(sys.path)
@@ -102,6 +103,7 @@ def test_server_and_client_as_programs() -> None:
             client.greet(running.address)
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_start_says_why() -> None:
     with (
         pytest.raises(CheckFailed, match="unrecognized arguments: --nonsense"),

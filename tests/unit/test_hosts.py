@@ -147,6 +147,7 @@ def test_what_runs_beside_a_block_has_ended_with_it(error: type[BaseException] |
     assert "looking" not in {thread.name for thread in threading.enumerate()}
 
 
+@pytest.mark.slow
 def test_a_command_whose_output_somebody_else_still_holds_is_given_up_and_reaped() -> None:
     """`systemd-run --pipe` hands its output to a unit, which goes on when it is killed."""
     script = "import subprocess, time; subprocess.Popen(['sleep', '9'], start_new_session=True); time.sleep(30)"

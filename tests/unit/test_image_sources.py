@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeHost
+from stackbook.app.benchmark.floor import Floor
 from stackbook.artifacts.catalogue_loader import load
 from stackbook.cluster import image_import
 from stackbook.cluster.image_import import PullFailed, pull, pull_reason
 from stackbook.config import chapters
 from stackbook.config.registries import Reference
+from stackbook.core import paths
 from stackbook.core.errors import ArtifactUnavailable
 from stackbook.lab.image_sources import ImageSources
 from stackbook.lab.lab import Lab
@@ -163,6 +165,21 @@ def test_the_lab_takes_the_smallest_archive_that_has_what_is_built(home: Path, m
     assert nothing.images.kubeadm.repository == "stackbook.local"
 
 
+def test_the_benchmarks_floor_has_the_images_that_the_lab_has(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = Lab.open("05-istio")
+    asked = Asked(without="coredns")
+    monkeypatch.setattr(type(lab.images.registries), "why_not", lambda _self, reference: asked(reference))
+    archive = paths.cache() / "coredns.tar"
+    monkeypatch.setattr(type(lab.images), "archives", lambda _self, names: [archive])
+    floor, ran = object.__new__(Floor), []
+    floor.lab = lab
+    monkeypatch.setattr(floor, "_in", lambda node, *argv, **_: ran.append((node, *argv)) or "")
+    floor._import("control-plane", ["one"])
+    pulled = {argv[-1] for argv in ran if argv[-2] == "pull"}
+    assert pulled == set(lab.images.references_to_pull(["control-plane"])) and lab.images.kubeadm.etcd in pulled
+    assert ran[-1] == ("one", "ctr", "-n", "k8s.io", "images", "import", "/opt/stackbook/coredns.tar")
+
+
 def test_the_profiles_own_repository_is_the_kubelets_to_pull_from(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lab = Lab.open("02-kubeadm", "document-2020")
     asked = Asked()
@@ -227,7 +244,7 @@ def test_a_pull_that_fails_says_why_in_one_line() -> None:
     )
     with pytest.raises(PullFailed, match=r"^failed to copy: unexpected commit digest sha256:1, expected sha256:2$"):
         pull({"a": host(lists=["", ""], answer=(1, "", text))}, "docker.io/x:1")
-    assert pull_reason("") == "it says nothing"
+    assert pull_reason("") == "no output"
 
 
 def test_another_digest_than_the_pinned_one_is_refused_and_removed() -> None:

@@ -141,6 +141,7 @@ def end_by_term(run: Begun) -> None:
     os.kill(run.process.pid, signal.SIGTERM)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [end_by_terminal, end_by_term])
 def test_a_closed_terminal_and_sigterm_leave_record_and_report_and_no_child(
     short: Path, end: Callable[[Begun], None]
@@ -155,6 +156,7 @@ def test_a_closed_terminal_and_sigterm_leave_record_and_report_and_no_child(
     _ended_well(run)
 
 
+@pytest.mark.slow
 def test_under_nohup_a_run_outlives_its_terminal_and_printing_does_not_end_it(short: Path) -> None:
     run = Begun(short, before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     try:

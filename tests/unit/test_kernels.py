@@ -62,6 +62,7 @@ async def executed(source: str, seen: list[Path]) -> str:
         await manager.shutdown_kernel(now=True)
 
 
+@pytest.mark.slow
 def test_kernels_that_start_together_do_not_hear_each_other_and_leave_nothing(places: list[Path]) -> None:
     seen: list[Path] = []
 
@@ -83,6 +84,7 @@ def test_the_folder_is_its_owners_alone_and_has_all_sockets(places: list[Path]) 
     assert asyncio.run(executed(source, [])) == f"0o700 {names} []\n"
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_killed_kernel_goes(places: list[Path]) -> None:
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import os; os.kill(os.getpid(), 9)")])
     with pytest.raises(DeadKernelError):
@@ -90,6 +92,7 @@ def test_the_folder_of_a_killed_kernel_goes(places: list[Path]) -> None:
     assert left(places) == []
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_left_goes_with_the_next_kernel(places: list[Path]) -> None:
     code = (
         "import asyncio, os, signal\nfrom stackbook.app.ipc_kernel import LocalKernelManager\n"
@@ -108,6 +111,7 @@ def test_what_a_killed_run_left_goes_with_the_next_kernel(places: list[Path]) ->
     assert left(places) == []
 
 
+@pytest.mark.slow
 def test_a_runtime_folder_that_is_ours_is_taken_first(places: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = places[0] / "r"
     runtime.mkdir(mode=0o700)

@@ -84,7 +84,7 @@ def test_paths_stay_those_of_the_file(folder: Path) -> None:
         ("", "has no context"),
         ("clusters: 3", "cannot be read as a kubeconfig"),
         ("a: [", "cannot be read as a kubeconfig"),
-        ("contexts: [{name: c, context: {cluster: gone, user: u}}]", "names the cluster 'gone', which is not there"),
+        ("contexts: [{name: c, context: {cluster: gone, user: u}}]", "names the cluster 'gone', which is missing"),
         ("users: [{name: u, user: {token: hunter22}}\n", "cannot be read"),
     ],
 )

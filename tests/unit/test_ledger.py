@@ -59,6 +59,7 @@ def test_a_broken_ledger_is_refused(text):
     refused(text)
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(st.data())
 def test_a_mangled_ledger_is_refused_or_still_a_ledger(data):
@@ -79,6 +80,7 @@ def test_a_mangled_ledger_is_refused_or_still_a_ledger(data):
         assert all(entry.correction for entry in entries.values() if entry.needs_correction)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=200) | st.binary(max_size=200).map(lambda raw: raw.decode("latin-1")))
 def test_noise_is_no_ledger(text):

@@ -9,12 +9,16 @@ from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
-from stackbook.analysis import display, plot_lint
+from stackbook.analysis import display, plot_lint, statistics
 from stackbook.cluster.flannel import Packet, draw_packet
 from stackbook.config.profile import Profile
+from stackbook.lessons.istio import bookinfo_proofs
 from stackbook.lessons.machines import topology
+from stackbook.observability.tracing import figures as traces
+from stackbook.traffic import figures as traffic
 
 
 @pytest.fixture(autouse=True)
@@ -111,3 +115,48 @@ def test_the_palette_is_told_apart_with_any_colour_vision(cones: str) -> None:
 def test_red_and_green_would_not_be() -> None:
     assert apart("#c00000", "#4a7000", "all cones") > 0.4
     assert min(apart("#c00000", green, "no middle ones") for green in ("#4a7000", "#608000", "#708000")) < 0.07
+
+
+def span(trace: str, number: str, parent: str, app: str, kind: str, start: float, seconds: float) -> dict[str, Any]:
+    return {
+        "trace_id": trace, "span_id": number, "parent_id": parent, "app": app, "kind": kind, "start": start, "seconds": seconds,
+        "error": False, "operation": "reviews.default",
+    }  # fmt: skip
+
+
+def test_two_traces_stand_apart_in_a_waterfall() -> None:
+    rows = [span("a", "1", "", "load", "client", 0, 0.04), span("a", "2", "1", "reviews", "server", 0.01, 0.02)]
+    one = traces.waterfall(pd.DataFrame(rows), title="One")
+    assert plot_lint.problems(one, display.PALETTE) == []
+    assert not [t for t in one.axes[0].texts if t.get_text().startswith("trace")]
+    rows += [
+        span("b", "3", "", "reviews", "client", 0.02, 0.01),
+        span("b", "4", "3", "ratings", "server", 0.022, 0.001),
+    ]
+    two = traces.waterfall(pd.DataFrame(rows), title="Two")
+    assert plot_lint.problems(two, display.PALETTE) == []
+    assert [t.get_text() for t in two.axes[0].texts if t.get_text().startswith("trace")] == ["trace 1", "trace 2"]
+    assert [line.get_ydata()[0] for line in two.axes[0].lines] == [1.5]  # between the two spans of each
+
+
+def test_only_what_was_predicted_is_marked_and_small_shares_can_be_told() -> None:
+    checks = {
+        name: statistics.test_share(k, 1000, claim, alpha=0.001)
+        for name, k, claim in (("a", 500, 0.5), ("b", 0, 0.5), ("c", 11, 0.01))
+    }
+    marks = traffic.shares(checks, predicted=["a"], title="Marked").axes[0]
+    assert [
+        line.get_xdata()[0] for line in marks.lines if line.get_marker() == "|" and line.get_markersize() == 22
+    ] == [50]
+    small = traffic.shares(checks, small=0.1, title="Small")
+    assert small.axes[0].get_xscale() == "log" and small.axes[0].get_xlim()[0] < 0.1
+    assert plot_lint.problems(small, display.PALETTE) == []
+
+
+def test_a_restart_is_shown_as_bars_of_whole_seconds() -> None:
+    frame = pd.DataFrame({"started": [n / 20 for n in range(70)], "status": 200})
+    frame["served_by"] = ["old" if started < 1.5 else "new" for started in frame["started"]]
+    fig = bookinfo_proofs.plot_restart(frame)
+    heights = [[bar.get_height() for bar in bars] for bars in fig.axes[0].containers]
+    assert heights == [[20, 10, 0], [0, 10, 20]]
+    assert plot_lint.problems(fig, display.PALETTE) == []

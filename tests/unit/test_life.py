@@ -89,7 +89,10 @@ def test_a_machine_that_does_not_stop_is_named() -> None:
     ("profile", "said"),
     [
         (Profile(), "there is no lab 'stackbook' on this host — stackbook run"),
-        (Profile(target="cluster"), "is for machines that stackbook makes, and those of target 'cluster' are not"),
+        (
+            Profile(target="cluster"),
+            "works only on machines that stackbook created, and those of target 'cluster' are not",
+        ),
     ],
 )
 def test_what_was_never_made_is_refused(
@@ -104,7 +107,7 @@ def test_what_was_never_made_is_refused(
 
 def test_a_lab_that_does_not_run_is_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     host = lab(monkeypatch, stackbook_k8s_master="exited", stackbook_k8s_node1="exited")
-    with pytest.raises(InputError, match="the lab 'stackbook' does not run — stackbook start"):
+    with pytest.raises(InputError, match="the lab 'stackbook' is not running — stackbook start"):
         life.stop(Profile(), say=nothing)
     assert host.told == []
 
@@ -112,7 +115,7 @@ def test_a_lab_that_does_not_run_is_not_stopped(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("command", [life.stop, life.start])
 def test_a_run_is_not_disturbed(monkeypatch: pytest.MonkeyPatch, command: Any) -> None:
     host = lab(monkeypatch, stackbook_k8s_master="running", stackbook_k8s_node1="running")
-    with only_run("stackbook"), pytest.raises(InputError, match="another run works on the lab"):
+    with only_run("stackbook"), pytest.raises(InputError, match="another run uses the lab"):
         command(Profile(), say=nothing)
     assert host.told == []
 
@@ -134,7 +137,7 @@ def test_a_run_starts_a_stopped_lab_and_goes_on_when_it_is_not_ready(monkeypatch
 
     monkeypatch.setattr(life, "wake", wake)
     life.wake_if_stopped(Profile(), say=said.append)
-    assert said == ["the lab is stopped: it is started again", "  – pods are not Ready"]
+    assert said == ["the lab is stopped: starting it", "  – pods are not Ready"]
     lab(monkeypatch, stackbook_k8s_master="running", stackbook_k8s_node1="exited")
     life.wake_if_stopped(Profile(), say=said.append)
     assert len(said) == 2, "a lab that runs in part is its chapters' own"
@@ -217,7 +220,7 @@ def pod(started: str, *, phase: str = "Running", ready: str = "True", on: str = 
         ([], [], ["n: not registered"]),
         ([node(BEFORE)], [], ["n: its kubelet has not reported yet"]),
         ([node(AFTER, "False")], [], ["n: R: m"]),
-        ([node(AFTER)], [pod(BEFORE)], ["d/p: not started again yet"]),
+        ([node(AFTER)], [pod(BEFORE)], ["d/p: not restarted yet"]),
         ([node(AFTER)], [pod(AFTER, ready="False")], ["d/p: Running: not ready yet"]),
         ([node(AFTER)], [pod(BEFORE, on="other"), pod(AFTER)], []),
         ([node(AFTER), other_node("False")], [], ["other: R: m"]),

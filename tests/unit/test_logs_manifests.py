@@ -327,7 +327,7 @@ def test_a_file_that_rsyslogd_does_not_see_has_it_started_anew_unless_it_is_busy
         looks = state / "looks"
         once = len("started\n")
         if anew:
-            until(lambda: (state / "starts").stat().st_size > once, what="it is started anew", timeout=20, every=0.05)
+            until(lambda: (state / "starts").stat().st_size > once, what="it is restarted", timeout=20, every=0.05)
         else:
             until(
                 lambda: looks.exists() and looks.stat().st_size > 2 * 45,

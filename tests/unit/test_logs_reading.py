@@ -88,7 +88,9 @@ def test_histogram_is_one_row_per_bar():
     )
     frame = queries.histogram(store, {"match_all": {}}, seconds=10)
     assert frame.to_dict("list") == {"time": [10.0, 20.0], "value": ["reviews"] * 2, "lines": [3, 1]}
-    assert figures.bars(frame, seconds=10, title="x").axes[0].get_ylabel() == "lines in 10 s"
+    panels = figures.bars(frame, seconds=10, title="x").axes
+    assert [axes.get_ylabel() for axes in panels] == ["reviews"]
+    assert panels[-1].get_xlabel() == "time in s; lines in 10 s"
 
 
 def lines(*pairs):
@@ -207,7 +209,7 @@ def test_a_search_waits_for_the_shard_of_a_new_index(monkeypatch):
 def test_a_shard_that_does_not_start_and_a_refusal_are_said(monkeypatch, times, status):
     monkeypatch.setattr(client, "_STARTING", 0.05)
     monkeypatch.setattr(client, "pause", time.sleep)
-    with pytest.raises(CheckFailed, match=f"does not answer as it should: .*{status}"):
+    with pytest.raises(CheckFailed, match=f"answers with an error: .*{status}"):
         client.Store(Starting(times, status)).aggregate({}, parts={})
 
 

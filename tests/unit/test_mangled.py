@@ -21,6 +21,8 @@ from stackbook.mesh.rules import propagation
 from stackbook.observability.tracing import span_table
 from stackbook.traffic import load_client
 
+pytestmark = pytest.mark.slow
+
 ADDRESS = json.dumps([
     {"ifname": "lo", "flags": ["LOOPBACK", "UP"], "mtu": 65536, "address": "00:00:00:00:00:00",
      "addr_info": [{"family": "inet", "local": "127.0.0.1", "prefixlen": 8}]},

@@ -192,7 +192,7 @@ def test_equal_counts_agree_and_one_request_less_is_noticed() -> None:
     client = metrics.client_counts(frame, "reviews")
     assert metrics.agree(client, client) == []
     less = client.assign(count=client["count"] - [1, 0])
-    assert metrics.agree(client, less) == ["reviews v1 200: the client has 2, the proxies 1"]
+    assert metrics.agree(client, less) == ["reviews v1 200: the client counted 2, the proxies 1"]
     assert len(metrics.agree(client, less.iloc[1:])) == 1, "a count that is not there at all"
 
 
@@ -252,7 +252,7 @@ def test_a_sidecar_without_a_figure_yet_is_waited_for_and_named(server: Server) 
     server.answers |= {panels.USAGE["cpu"]: figures(ended=0.1)}
     for too_small in (0, 4096):
         server.answers[panels.USAGE["memory"]] = figures(old=5e7, new=too_small)
-        with pytest.raises(WaitTimeout, match=r"a figure of cAdvisor.*: new"):
+        with pytest.raises(WaitTimeout, match=r"cAdvisor to have a figure.*: new"):
             metrics.wait_usage(kube, server.client, namespaces=["default", "istio-system"], timeout=0.2)
     server.answers[panels.USAGE["memory"]] = figures(old=5e7, new=4e7)
     found = metrics.wait_usage(kube, server.client, namespaces=["default", "istio-system"], timeout=5)

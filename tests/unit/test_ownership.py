@@ -137,4 +137,4 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     assert cli.main(words) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and f"{home}/file" in said and "Not a directory" in said
-    assert f"— let this user read and write it, or set {variable} to another folder" in said
+    assert f"— allow this user to read and write it, or set {variable} to another folder" in said

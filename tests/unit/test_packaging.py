@@ -41,12 +41,14 @@ def test_packages_fixed_by_the_user_are_there() -> None:
     assert fixed <= {re.split(r"[<>=]", d)[0] for d in PROJECT["dependencies"]}
 
 
-def test_every_requirement_is_locked_with_hashes() -> None:
-    lock = (ROOT / "requirements.lock").read_text()
+@pytest.mark.parametrize(("file", "extras"), [("requirements.lock", ("dev",)), ("requirements-book.lock", ("book",))])
+def test_every_requirement_is_locked_with_hashes(file: str, extras: tuple[str, ...]) -> None:
+    lock = (ROOT / file).read_text()
     entries = re.findall(r"^([a-z0-9._-]+)==\S+(.*?)(?=^\S|\Z)", lock, re.MULTILINE | re.DOTALL)
     locked = {name for name, _ in entries}
     assert all("--hash=sha256:" in rest for _, rest in entries)
-    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    wanted = [] if "book" in extras else [*PROJECT["dependencies"]]
+    wanted += [requirement for extra in extras for requirement in PROJECT["optional-dependencies"][extra]]
     assert {re.split(r"[<>=]", d)[0].lower() for d in wanted} <= locked
 
 
@@ -56,7 +58,7 @@ def test_the_top_level_is_as_fixed(name: str) -> None:
 
 
 def test_the_readme_shows_the_newest_measurement() -> None:
-    from stackbook.app.benchmark import block
+    from stackbook.app.benchmark.figures import block
 
     readme = (ROOT / "README.md").read_text()
     measured = sorted((ROOT / "bench").glob("*Z.json"))
@@ -68,11 +70,11 @@ def test_the_readme_shows_the_newest_measurement() -> None:
 
 
 def test_a_measurement_of_the_pace_of_traffic_is_published() -> None:
-    from stackbook.app.benchmark import block
+    from stackbook.app.benchmark.figures import block
 
     newest = json.loads(sorted((ROOT / "bench").glob("*Z.json"))[-1].read_text())
     text = block(newest | {"requests_a_second": {"inside": 497.6, "host": 499.2}})
-    assert "asked for 500 requests/s starts 498 inside the mesh, and 499 through the ingress gateway" in text
+    assert "asked for 500 requests/s, starts 498 inside the mesh and 499 through the ingress gateway" in text
 
 
 def test_the_readme_shows_the_newest_cold_measurement() -> None:

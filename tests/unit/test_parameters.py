@@ -107,6 +107,7 @@ def broken_profiles(count: int, seed: int = 7) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_500_broken_profiles_are_each_refused_in_one_line(tmp_path: Path) -> None:
     for number, data in enumerate(broken_profiles(500)):
         path = tmp_path / f"p{number}.yaml"

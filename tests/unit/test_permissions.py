@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 import yaml
-from stackbook.app import benchmark, elevation, jupyter_access
+from stackbook.app import elevation, jupyter_access
+from stackbook.app.benchmark.floor import Floor
 from stackbook.app.snapshots import archive
 from stackbook.app.snapshots.manifest import Manifest, Part
 from stackbook.app.snapshots.store import Store
@@ -113,7 +114,7 @@ def _benchmarks_join(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyP
     podman = program(
         folder / "podman", f'shift; [ "$1" = -i ] && shift; shift; PATH={folder}/bin:$PATH; export PATH; exec "$@"'
     )
-    floor = object.__new__(benchmark.Floor)
+    floor = object.__new__(Floor)
     floor.provider = SimpleNamespace(podman=(str(podman),), container=lambda node: node)  # type: ignore[assignment]
     floor.lab = SimpleNamespace(profile=Profile(), images=SimpleNamespace(kubeadm=kubeadm.Images()))  # type: ignore[assignment]
     floor._join(["one", "two"])
@@ -274,7 +275,7 @@ def test_the_file_is_never_open_to_others_while_it_is_written(
 
 
 LOOKED_AT = {
-    "app/benchmark.py": "the benchmark's join token on a machine",
+    "app/benchmark/floor.py": "the benchmark's join token on a machine",
     "cluster/kubeconfig.py": "this host's kubeconfig",
     "cluster/kubeadm/root_kubeconfig.py": "root's kubeconfig on a machine",
     "lessons/kubeadm/control_plane.py": "root's kubeconfig on a machine",
@@ -306,6 +307,7 @@ WITHOUT_FILES = {
 """They hand a secret to a server, or to a child's standard input or environment."""
 OTHERWISE = {
     "traffic/sharing.py": "a lock",
+    "artifacts/package_registries.py": "a mirror's address with its password: test_apt_secrets",
     "core/locks.py": "a lock",
     "lessons/delivery/repository.py": "the files of a commit",
     "cluster/image_import.py": "an image",

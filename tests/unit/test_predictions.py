@@ -48,6 +48,7 @@ def failed(table, before=BEFORE, **changes):
     return {name for name, check in checks.items() if not check.passed}
 
 
+@pytest.mark.slow
 def test_false_alarms_are_within_alpha_for_the_whole_chapter():
     alarms = sum(bool(failed(batch(seed))) for seed in range(500))
     assert alarms <= 4, "1 in 1000 is stated; 5 of 500 has a chance below 0.001"
@@ -148,6 +149,7 @@ def busied(table, seed, share):
     return table.assign(seconds=table["seconds"] + np.where(held, 6.0, 0.0))
 
 
+@pytest.mark.slow
 def test_a_busy_machine_raises_no_false_alarm_about_the_rule():
     """With as many slow calls as a machine may have that is let judge, before the rule and with it."""
     alarms = 0
@@ -157,6 +159,7 @@ def test_a_busy_machine_raises_no_false_alarm_about_the_rule():
     assert alarms <= 2, "1 in 1000 is stated; 3 of 60 has a chance below 0.0001"
 
 
+@pytest.mark.slow
 def test_a_rule_that_hits_everybody_is_seen_on_a_busy_machine_too():
     for seed in range(20):
         before = baseline.of(calls(seed, busy=0.005), 240, limit=4.95)
@@ -179,7 +182,7 @@ def test_the_rate_is_halved_until_the_machine_carries_it():
 
 def test_a_machine_that_is_too_busy_is_said_to_be():
     with pytest.raises(
-        CheckFailed, match=r"too busy to judge: at 60 requests a second, \d+ of \d+ calls that no rule held back"
+        CheckFailed, match=r"too busy to judge: at 60 requests a second, \d+ of \d+ calls that no rule delayed"
     ) as caught:
         baseline.measured(lambda _rate: calls(1, busy=0.1), 240, limit=2)
     assert "delay_seconds" in caught.value.fix

@@ -61,6 +61,7 @@ def test_protoc_writes_what_python_writes_and_reads_it() -> None:
     assert back.split() == text.replace("{ }", "{\n}").split()
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)  # each example starts protoc twice
 @given(
     st.integers(-(2**31), 2**31 - 1),
@@ -334,6 +335,7 @@ def test_wire_type_of_every_scalar_matches_the_specification() -> None:
             assert field.wire_type is expected[row.proto]
 
 
+@pytest.mark.slow
 def test_a_machine_under_load_does_not_turn_the_comparison_round() -> None:
     """Processor time is compared: twice as many programs as processors made a format look slower than it is."""
     rows = benchmark.records(2000)

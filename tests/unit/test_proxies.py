@@ -135,6 +135,7 @@ BY_LIBRARY: list[Callable[[str, int, Path], object]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2", "127.0.0.3"])
 def test_no_client_asks_the_lab_through_the_proxy(address: str, proxy: list[str], home: Path) -> None:
     profile = home / "here.yaml"
@@ -174,6 +175,7 @@ def test_downloads_and_registries_are_asked_through_the_proxy(proxy: list[str], 
     assert proxy[1:] == ["http://mirror.invalid/v2/library/x/manifests/1"]
 
 
+@pytest.mark.slow
 def test_whoever_the_library_builds_to_ask_the_lab_by_httpx_does_not_look_at_the_environment() -> None:
     outside = {LIBRARY / "config" / "registries.py", *(LIBRARY / "artifacts").rglob("*.py")}
     calls = [

@@ -317,7 +317,7 @@ def test_its_own_failure_is_said_and_breaks_nothing(
     path = report.write(tmp_path)
     assert "No report" in path.read_text(encoding="utf-8")
     said = capsys.readouterr().err
-    assert said.startswith("stackbook: report: the report could not be made")
+    assert said.startswith("stackbook: report: the report could not be created")
     assert said.count("\n") == 1
 
 
@@ -325,7 +325,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, capsys: pytest.
     folder = left(tmp_path / "1", run(chapter("00-preflight")))
     (folder / "report.html").mkdir()
     report.write(folder)
-    assert "nothing can be written" in capsys.readouterr().err
+    assert "the report's folder cannot be written" in capsys.readouterr().err
 
 
 def test_a_notebook_or_a_section_that_breaks_leaves_the_rest(
@@ -346,7 +346,7 @@ def test_a_notebook_or_a_section_that_breaks_leaves_the_rest(
     said = capsys.readouterr().err
     for line in (
         "00-preflight.ipynb could not be exported",
-        "'Versions and checksums' could not be made: RuntimeError: no cache",
+        "'Versions and checksums' could not be created: RuntimeError: no cache",
     ):
         assert line in said
     assert "no cache" in text
@@ -424,6 +424,7 @@ def test_any_json_is_a_record_or_is_refused(data: Any) -> None:
     assert isinstance(parsed.chapters, tuple)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -256,9 +258,32 @@ def test_a_reset_refuses_while_a_run_goes_on(home, monkeypatch):
     asked = []
     monkeypatch.setattr(reset, "for_profile", asked.append)
     profile = Profile()
-    with only_run(profile.lab), pytest.raises(InputError, match=r"another run works on the lab .* — wait for it"):
+    with only_run(profile.lab), pytest.raises(InputError, match=r"another run uses the lab .* — wait for it"):
         reset.reset(profile)
     assert asked == []
+
+
+TAKES = "from stackbook.app.supervision import only_run\nwith only_run('stackbook', who='a reset'):\n    print('taken', flush=True)\n"
+
+
+def test_a_chapter_of_the_run_may_reset(home):
+    """Its kernel is a child of the run that holds the lock, or a child of one."""
+    with only_run(Profile().lab):
+        for command in ([sys.executable, "-c", TAKES], ["sh", "-c", f'{sys.executable} -c "$0"; true', TAKES]):
+            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+            assert done.stdout == "taken\n", done.stderr
+
+
+def test_a_stranger_of_the_run_may_not(home):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", TAKES + "    input()\n"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == b"taken\n"
+        with pytest.raises(InputError, match="another run uses the lab"), only_run(Profile().lab):
+            pass
+    finally:
+        holder.communicate(b"\n", timeout=20)
 
 
 def test_a_run_refuses_while_a_reset_goes_on_and_what_others_did_is_said(home, monkeypatch):

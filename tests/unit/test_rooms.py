@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grimp
+import networkx
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +42,13 @@ def test_an_upward_import_is_noticed(tmp_path: Path, module: str, line: str) -> 
     path.write_text(f"{path.read_text()}\n\n{line}\n")
     done = lint(tmp_path)
     assert done.returncode == 1 and "is not allowed to import" in done.stdout, done.stdout
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = grimp.build_graph("stackbook", exclude_type_checking_imports=True, cache_dir=None)
+    imports = networkx.DiGraph((a, b) for a in graph.modules for b in graph.find_modules_directly_imported_by(a))
+    circles = [sorted(c) for c in networkx.strongly_connected_components(imports) if len(c) > 1]
+    assert not circles, circles
 
 
 def test_the_page_is_up_to_date() -> None:

@@ -113,6 +113,7 @@ def outcome(run: runner.Run, chapter: str) -> runner.Outcome:
     return next(o for o in run.outcomes if o.chapter == chapter)
 
 
+@pytest.mark.slow
 def test_each_chapter_has_its_outcome(done: tuple[runner.Run, list[str]]) -> None:
     assert {o.chapter: o.outcome for o in done[0].outcomes} == {
         "80-good": "passed", "81-broken": "failed", "82-after": "blocked", "83-later": "blocked",
@@ -122,23 +123,26 @@ def test_each_chapter_has_its_outcome(done: tuple[runner.Run, list[str]]) -> Non
     assert runner.exit_status(done[0]) == 1
 
 
+@pytest.mark.slow
 def test_a_failure_says_why_and_keeps_no_secret(done: tuple[runner.Run, list[str]]) -> None:
     broken = outcome(done[0], "81-broken")
     assert broken.reason == "CheckFailed: check: this does not hold: one is more than two; seen: password=***"
     assert [(s["step"], s["outcome"]) for s in broken.steps] == [("make", "passed"), ("check", "failed")]
-    assert outcome(done[0], "84-swallowed").reason == "a step failed although the notebook ended"
+    assert outcome(done[0], "84-swallowed").reason == "a step failed, although the notebook ran to its end"
     assert outcome(done[0], "85-dead").reason.startswith("DeadKernelError")
     assert "in kernels.log: the last that it said" in outcome(done[0], "85-dead").reason
     assert "JSON" in outcome(done[0], "86-torn").reason
     assert not [p for p in done[0].folder.glob("*.json*") if "hunter22" in p.read_text(encoding="utf-8")]
 
 
+@pytest.mark.slow
 def test_what_a_blocked_chapter_waits_for_is_named(done: tuple[runner.Run, list[str]]) -> None:
     assert outcome(done[0], "82-after").reason == "81-broken did not pass"
     assert outcome(done[0], "83-later").reason == "81-broken did not pass"
     assert outcome(done[0], "83-later").notebook == ""
 
 
+@pytest.mark.slow
 def test_steps_are_shown_while_they_run_and_evidence_is_kept(done: tuple[runner.Run, list[str]]) -> None:
     text = "\n".join(done[1])
     assert "80-good: Passes\n  • make: something is made\n  ✓ make (" in text
@@ -146,6 +150,7 @@ def test_steps_are_shown_while_they_run_and_evidence_is_kept(done: tuple[runner.
     assert done[1][-1] == "evidence is kept"
 
 
+@pytest.mark.slow
 def test_the_record_on_disk_says_the_same(done: tuple[runner.Run, list[str]]) -> None:
     folder = done[0].folder
     data = json.loads((folder / "run.json").read_text(encoding="utf-8"))
@@ -159,6 +164,7 @@ def test_the_record_on_disk_says_the_same(done: tuple[runner.Run, list[str]]) ->
     assert Profile.load(folder / "profile.yaml").lab == "stackbook"
 
 
+@pytest.mark.slow
 def test_the_summary_is_a_table_with_every_chapter(done: tuple[runner.Run, list[str]]) -> None:
     lines = runner.summary(done[0]).splitlines()
     assert lines[0].split() == ["chapter", "outcome", "seconds", "changed", "left", "behind"]
@@ -184,6 +190,7 @@ def test_what_is_proved_is_not_run_again(tiny: Path, papermill: list[str]) -> No
     assert papermill == ["80-good", "80-good"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["notebook", "library", "profile", "instance", "proofs", "check"])
 def test_a_proof_holds_only_for_what_was_proved(
     tiny: Path, papermill: list[str], monkeypatch: pytest.MonkeyPatch, change: str
@@ -233,12 +240,13 @@ def test_two_runs_do_not_share_a_lab(tiny: Path, papermill: list[str]) -> None:
     lock = paths.state("stackbook").parent / "stackbook.lock"
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="another run works on the lab 'stackbook'"):
+        with pytest.raises(InputError, match="another run uses the lab 'stackbook'"):
             runner.run(only=("80",), say=lambda _: None)
         assert runner.run(only=("80",), parameters={"lab": "other"}, say=lambda _: None).passed
     assert runner.run(only=("80",), say=lambda _: None).passed
 
 
+@pytest.mark.slow
 def test_two_runs_in_the_same_second_have_folders_of_their_own(tiny: Path, papermill: list[str]) -> None:
     folders = {runner.run(only=("80",), say=lambda _: None).folder for _ in range(3)}
     assert len(folders) == 3
@@ -248,7 +256,10 @@ def test_two_runs_in_the_same_second_have_folders_of_their_own(tiny: Path, paper
     ("given", "said"),
     [
         ({"flanel_backend": "udp"}, "unknown parameter 'flanel_backend' — did you mean 'flannel_backend'?"),
-        ({"pings": 10}, "parameter 'pings' belongs to 03-flannel, which is not chosen — add 03-flannel to the run"),
+        (
+            {"pings": 10},
+            "parameter 'pings' belongs to 03-flannel, which is not part of this run — add 03-flannel to the run",
+        ),
         ({"chapters": {}}, "unknown parameter 'chapters'"),
         ({"name": "x"}, "unknown parameter 'name'"),
     ],
@@ -369,4 +380,4 @@ def test_what_a_kernel_said_last_is_told(tmp_path: Path) -> None:
     (tmp_path / "kernels.log").write_bytes(b"")
     assert runner._last_words(tmp_path) == "; it wrote nothing to kernels.log"
     (tmp_path / "kernels.log").write_bytes(b"first\nMemoryError \xff\n\n")
-    assert runner._last_words(tmp_path).startswith("; its last words, in kernels.log: MemoryError ")
+    assert runner._last_words(tmp_path).startswith("; its last line in kernels.log: MemoryError ")

@@ -17,6 +17,8 @@ from stackbook.artifacts.catalogue import Maven, Wheel
 from stackbook.artifacts.catalogue_loader import load
 from stackbook.core import paths
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def text() -> str:

@@ -142,6 +142,7 @@ def test_ordinary_text_is_no_secret(tmp_path: Path, name: str) -> None:
     assert scan([tmp_path], ["not-in-there"]) == []
 
 
+@pytest.mark.slow
 def test_nothing_committed_holds_a_secret() -> None:
     of_examples = (*secrets_scan.GUIDES_OWN, "abcdef.0123456789abcdef")
     committed = [ROOT / name for name in ("notebooks", "docs", "parameters", "lib/stackbook")]

@@ -57,6 +57,7 @@ def test_before_a_notebook_binds_it_has_nothing_but_its_parameters(path: Path) -
     assert "profile" in known
 
 
+@pytest.mark.slow
 def test_papermill_alone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From another folder, without our command line."""
     monkeypatch.setenv("STACKBOOK_STATE", str(tmp_path / "state"))

@@ -125,13 +125,13 @@ def flip(path: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
-        (lambda f: changed(f, format=9), "has format 9, and this stackbook .* reads format 1 — use the stackbook that made"),
+        (lambda f: changed(f, format=9), "has format 9, but this stackbook .* reads format 1 — use the stackbook that saved"),
         (lambda f: changed(f, image="other"), "is damaged: its manifest.json cannot be read"),
         (lambda f: cut(f / manifest.FILE), "is damaged: its manifest.json cannot be read"),
         (lambda f: (f / manifest.FILE).unlink(), r"is damaged: its manifest.json cannot be read \(No such file"),
         (lambda f: (f / manifest.FILE).write_text("[]"), "is damaged: its manifest.json cannot be read"),
         (lambda f: cut(f / "m1-root.tar.zst"), "is damaged: m1-root.tar.zst has 100 bytes of 1000 — stackbook snapshot remove good"),
-        (lambda f: flip(f / "m0-root.tar.zst"), "is damaged: m0-root.tar.zst is not what was saved"),
+        (lambda f: flip(f / "m0-root.tar.zst"), "is damaged: m0-root.tar.zst has changed since it was saved"),
         (lambda f: (f / "m0-root.tar.zst").unlink(), "is damaged: m0-root.tar.zst is missing"),
     ],
     ids=["version", "changed", "cut", "none", "no object", "part cut", "part changed", "part missing"],
@@ -157,7 +157,7 @@ def test_a_snapshot_is_called_as_its_folder() -> None:
 
 def test_a_snapshot_of_another_lab_is_refused() -> None:
     folder = made(profile=Profile(kubernetes_version="1.30.0"))
-    with pytest.raises(InputError, match=r"with another kubernetes_version: 1.30.0, and the profile has 1\.3"):
+    with pytest.raises(InputError, match=r"with another kubernetes_version: 1.30.0, but the profile has 1\.3"):
         manifest.read(folder).demand_fitting(Profile())
 
 
@@ -174,7 +174,7 @@ def test_names_are_looked_up_and_checked() -> None:
     with pytest.raises(InputError, match="there is a snapshot 'good' already — choose another name"):
         kept.demand_new("good")
     for bad in ("", "..", "../x", "A", ".new-x", "x" * 60, "a b"):
-        with pytest.raises(InputError, match="is no name for a snapshot"):
+        with pytest.raises(InputError, match="is not a valid name for a snapshot"):
             kept.demand_new(bad)
 
 
@@ -190,7 +190,9 @@ def test_half_a_snapshot_is_none_and_goes() -> None:
 
 
 def test_a_list_says_what_is_wrong_with_one() -> None:
-    assert listing.lines(Profile()) == ["the lab 'stackbook' has no snapshots: stackbook snapshot save NAME makes one"]
+    assert listing.lines(Profile()) == [
+        "the lab 'stackbook' has no snapshots: stackbook snapshot save NAME creates one"
+    ]
     made("b-bad")
     (Store("stackbook").folder / "b-bad" / manifest.FILE).write_text("{")
     made("a-good", proved={"01-machines": "k", "02-kubeadm": "k"})
@@ -212,14 +214,16 @@ def test_a_reset_keeps_snapshots_unless_they_are_named() -> None:
 
 def test_a_snapshot_is_not_removed_under_a_run() -> None:
     folder = made()
-    with only_run("stackbook"), pytest.raises(InputError, match="another run works on the lab"):
+    with only_run("stackbook"), pytest.raises(InputError, match="another run uses the lab"):
         listing.remove(Profile(), "good")
     assert folder.exists()
 
 
 def test_too_little_room_is_said_before(tmp_path: Path) -> None:
     store.demand_space(tmp_path / "new" / "folder", 1, "the snapshot")
-    with pytest.raises(HostUnfit, match=r"the snapshot needs 1000000.0 GB at .*, and .* GB are free — make room there"):
+    with pytest.raises(
+        HostUnfit, match=r"the snapshot needs 1000000.0 GB at .*, but only .* GB are free — free space there"
+    ):
         store.demand_space(tmp_path, 10**15, "the snapshot")
 
 
@@ -241,11 +245,11 @@ def test_the_nearest_has_the_most_of_the_wanted_chapters(monkeypatch: pytest.Mon
     said: list[str] = []
     asked = {"first": "", "last": "05", "only": (), "parameters": {}, "say": said.append}
     assert nearest.choose(Profile(), **asked) == "b"
-    assert "'b': 2 of" in said[0]
+    assert "'b': it has 2 of" in said[0]
     state = paths.state("stackbook")
     (state / "proved.json").write_text(json.dumps({"01-machines": "01x", "02-kubeadm": "02x"}))
     (state / "instance").write_text("x\n")
     assert nearest.choose(Profile(), **asked) == "b", "there are no machines: what was proved on them is no more"
     monkeypatch.setattr(nearest, "Embedded", lambda profile: SimpleNamespace(containers=lambda: {"m": "running"}))
     assert nearest.choose(Profile(), **asked) == ""
-    assert said[-1] == "no snapshot is nearer than the lab itself: it is left as it is"
+    assert said[-1] == "no snapshot has more proved chapters than the lab itself: nothing is restored"

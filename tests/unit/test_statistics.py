@@ -75,6 +75,7 @@ def test_too_few_requests_pass_no_check():
     assert statistics.test_share(90, 90, 0.3, needed=100).verdict == DIFFERS
 
 
+@pytest.mark.slow
 def test_independence_alarms_as_stated_and_sees_dependence():
     rng = np.random.default_rng(22)
     alarms = 0

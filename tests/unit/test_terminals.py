@@ -68,7 +68,7 @@ def test_without_a_cluster_the_next_step_is_named(tools: terminals.Terminals) ->
     done = terminal(tools, "kubectl get pods; exit $?")
     assert done.returncode == 1
     assert "the lab has no cluster yet. Run chapters 00 to 02, or: stackbook run --to 02" in done.stderr
-    assert "The lab stackbook: kubectl and istioctl ask its cluster" in done.stdout
+    assert "The lab stackbook: kubectl and istioctl use its cluster" in done.stdout
 
 
 def test_a_kernel_finds_them_and_another_kubeconfig_goes_before(tools: terminals.Terminals, state: Path) -> None:

@@ -142,7 +142,7 @@ def test_what_drains_longer_than_the_first_is_waited_for_and_named_too():
 def test_a_proxy_that_says_nothing_is_not_taken_for_drained():
     kube = Draining(0)
     kube.answers["exec"] = lambda argv: ""
-    with pytest.raises(CheckFailed, match="does not say what it drains"):
+    with pytest.raises(CheckFailed, match="does not report which listeners"):
         telemetry.drained(kube, timeout=0)
 
 

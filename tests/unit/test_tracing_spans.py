@@ -68,7 +68,7 @@ def test_a_span_given_twice_counts_once_and_none_makes_an_empty_table():
 
 
 def test_another_answer_is_an_error():
-    with pytest.raises(StackbookError, match="no list of traces"):
+    with pytest.raises(StackbookError, match="not a list of traces"):
         span_table.parse([{"spans": [{"processID": "p1"}], "processes": {}}])
 
 
@@ -90,7 +90,7 @@ def replaced(number, **changes):
 
 BROKEN = {
     "a span is missing": (good()[:3], "no span ratings.default server"),
-    "a span too many": ([*good(), span("a5", "a2", "reviews", "client", "ratings")], "too many"),
+    "a superfluous span": ([*good(), span("a5", "a2", "reviews", "client", "ratings")], "superfluous"),
     "another parent": (replaced(3, parent="a1"), "no span ratings.default server"),
     "no parent": (replaced(2, parent=""), "no span reviews.default client"),
     "another sender": (replaced(0, parent="ffff"), "no span load.default client"),
@@ -99,9 +99,9 @@ BROKEN = {
     "another kind": (replaced(3, kind="client"), "no span ratings.default server"),
     "another status": (replaced(3, status="503"), "status 503"),
     "flags": (replaced(2, response_flags="FI"), "flags FI"),
-    "an error that is none": (replaced(3, error=True), "mark of an error"),
-    "it ends too late": (replaced(3, took=200), "sticks out of reviews.default client ratings by"),
-    "it begins too early": (replaced(1, start=-100, took=105), "sticks out of load.default client reviews by 0.100"),
+    "an error that is none": (replaced(3, error=True), "error mark"),
+    "it ends too late": (replaced(3, took=200), "extends beyond reviews.default client ratings by"),
+    "it begins too early": (replaced(1, start=-100, took=105), "extends beyond load.default client reviews by 0.100"),
     "two traces": (replaced(3, trace="1" * 32), "2 traces"),
 }  # fmt: skip
 

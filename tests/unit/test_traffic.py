@@ -91,7 +91,7 @@ def test_the_generators_own_failures_do_not_count():
     ["", "\n", "{", '{"n": 0}', lines({}, sent=2), lines({"at": None}), lines({}).replace('"n"', '"m"'), '[1]\n"x"'],
 )
 def test_a_report_that_is_not_whole_is_an_error(broken):
-    with pytest.raises(StackbookError, match="not whole"):
+    with pytest.raises(StackbookError, match="incomplete"):
         load_client.parse(broken)
 
 
@@ -131,7 +131,7 @@ def test_traffic_that_ends_before_the_requests_that_are_waited_for_is_an_error()
     source = Scripted(lines({}, {}))
     with load_client.flowing(source, PLAN) as flow:
         source.stopped.set()
-        with pytest.raises(StackbookError, match="ended after 2 requests, and 5 more were waited for"):
+        with pytest.raises(StackbookError, match="ended after 2 requests, while 5 more were expected"):
             flow.more(5)
 
 

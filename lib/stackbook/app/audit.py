@@ -1,8 +1,8 @@
-"""Known vulnerabilities of what the lab is made of: `make audit`, by pip-audit and govulncheck.
+"""`make audit`: known vulnerabilities in the lab's parts, by pip-audit and govulncheck.
 
-Both ask a data base on the Internet. Where that cannot be reached nothing is audited, and that is what is said: with the reason,
-with the versions that somebody can look up elsewhere, and with an exit status that is not 0. pip-audit itself says "No known
-vulnerabilities found" when it could not ask for a single package: so its packages are counted.
+Both query a database on the Internet. If they cannot reach it, nothing is audited: the output says so with the reason and the
+versions to look up elsewhere, and the exit status is not 0. pip-audit prints "No known vulnerabilities found" even if it could
+not look up a single package, so stackbook counts its packages.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PINNED = re.compile(r"^([A-Za-z0-9][\w.-]*)==([^\s;\\]+)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Finding:
-    """What one audit says: `status` is CLEAN, FOUND or NOT_AUDITED; `lines` say what was found, or why nothing was asked."""
+    """The result of one audit: `status` is CLEAN, FOUND or NOT_AUDITED; `lines` say what was found, or why nothing was audited."""
 
     what: str
     status: int
@@ -38,7 +38,7 @@ class Finding:
 
 
 def read_pip_audit(rc: int, said: str, error: str) -> Finding:
-    """What `pip-audit -f json` printed."""
+    """Read the output of `pip-audit -f json`."""
     what = "Python packages (requirements.lock), by pip-audit"
     try:
         entries: list[dict[str, Any]] = json.loads(said)["dependencies"]
@@ -57,23 +57,23 @@ def read_pip_audit(rc: int, said: str, error: str) -> Finding:
 
 
 def read_govulncheck(folder: str, rc: int, said: str, error: str) -> Finding:
-    """What `govulncheck` printed: its status is 0 when nothing was found, and 3 when something was."""
+    """Read the output of `govulncheck`: its status is 0 if it found nothing, and 3 if it found something."""
     what = f"Go modules of {folder}, by govulncheck"
     if rc == 0 and "No vulnerabilities found" in said:
-        return Finding(what, CLEAN, ("no known vulnerability in what is compiled",))
+        return Finding(what, CLEAN, ("no known vulnerability in the compiled packages",))
     if ids := re.findall(r"^Vulnerability #\d+: (\S+)", said, re.MULTILINE):
         return Finding(what, FOUND, tuple(ids))
     return Finding(what, NOT_AUDITED, (f"status {rc}: {_last(error or said)}",))
 
 
 def _last(text: str) -> str:
-    """The last line that says something, without the "exit status" that `go run` adds."""
+    """The last line with a message, without the "exit status" that `go run` adds."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("exit status")]
-    return lines[-1][:400] if lines else "it said nothing"
+    return lines[-1][:400] if lines else "no output"
 
 
 def python() -> Finding:
-    """Ask pip-audit, which uv fetches if need be."""
+    """Run pip-audit, which uv fetches if needed."""
     argv = [str(Path(sys.executable).with_name("uv")), "tool", "run", PIP_AUDIT, "-r", "requirements.lock", "--disable-pip",
             "--require-hashes", "--format", "json", "--progress-spinner", "off"]  # fmt: skip
     try:
@@ -84,7 +84,7 @@ def python() -> Finding:
 
 
 def go() -> Iterable[Finding]:
-    """Ask govulncheck, module by module, of the packages that the lab compiles."""
+    """Run govulncheck on the packages that the lab compiles, module by module."""
     catalogue = load()
     packages: dict[Path, list[str]] = {}
     for source in (s for a in catalogue.artifacts.values() for s in a.sources):
@@ -100,12 +100,12 @@ def go() -> Iterable[Finding]:
         except (StackbookError, OSError, subprocess.TimeoutExpired) as error:
             finding = read_govulncheck(short, -1, "", str(error))
         yield finding
-        if finding.status == NOT_AUDITED:  # the same data base would be asked again
+        if finding.status == NOT_AUDITED:  # it would query the same database again
             return
 
 
 def versions(root: Path) -> list[str]:
-    """What to look up by hand: each direct dependency as it is locked, the catalogue's components, the modules of each go.mod."""
+    """What to look up by hand: the locked direct dependencies, the catalogue's components, the modules of each go.mod."""
     project = (root / "pyproject.toml").read_text(encoding="utf-8")
     wanted = re.search(r"^dependencies = \[(.*?)^\]", project, re.MULTILINE | re.DOTALL)
     names = re.findall(r'"([A-Za-z0-9._-]+)', wanted[1]) if wanted else []
@@ -125,7 +125,7 @@ def _locked_on(root: Path) -> str:
 
 
 def main() -> int:
-    """Audit, and say what was found; the exit status is the worst of all."""
+    """Audit, and print what was found; returns the worst status as exit status."""
     marks = {CLEAN: "✓", FOUND: "✗", NOT_AUDITED: "–"}
     findings = []
     for finding in (python(), *go()):

@@ -1,4 +1,4 @@
-"""`stackbook bundle save` and `load`: everything that a profile needs in one file, for a host that reaches nothing."""
+"""`stackbook bundle save` and `load`: everything that a profile needs in one file, for a host without a network."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from stackbook.lab.lab import Lab
 if TYPE_CHECKING:
     from stackbook.artifacts.resolver import Resolver
 
-_COMPILE = {"08-protobuf", "09-grpc"}  # chapters that compile Go programs while they run
-_STEP = 256 << 20  # bytes between two lines of progress
+_COMPILE = {"08-protobuf", "09-grpc"}  # the chapters that compile Go programs
+_STEP = 256 << 20  # bytes between two progress lines
 Say = Callable[[str], object]
 
 
 def save(file: Path, profile: str, *, last: str = "", say: Say = print) -> Contents:
-    """Write a bundle for a profile's chapters; what is not in the cache is fetched and built first.
+    """Write a bundle for a profile's chapters; first, it fetches and builds what is not in the cache.
 
-    Images are those that are built here, as an air-gapped host has no registry to pull from.
+    It contains the images that stackbook builds, because an air-gapped host has no registry to pull from.
 
     Args:
-        file: where to.
+        file: the file to write.
         profile: name or path.
-        last: the last chapter that it has to serve; all when empty.
-        say: takes a line.
+        last: the last chapter that the bundle must support; empty means all.
+        say: prints a line.
 
     Raises:
-        InputError: bad input, or no room; a file that is there stays as it is.
+        InputError: bad input, or no space; an existing file stays as it is.
         ArtifactError: a component cannot be obtained.
     """
     chosen = chapters.choose(last=last)
     lab = Lab.open("00-preflight", profile)
     target = file.absolute()
     if target.is_dir() or not target.parent.is_dir():
-        raise InputError(f"{file} cannot be written", fix="name a file in a folder that is there")
+        raise InputError(f"{file} cannot be written", fix="name a file in an existing folder")
     resolver = lab.artifacts
-    # Images are not among them: they are put together from their files where they are needed.
+    # Without images: they are assembled from their files on the other host.
     names = resolver.catalogue.parts(name for chapter in chosen for name in chapter.artifacts)
     compiles = [chapter.id for chapter in chosen if chapter.id in _COMPILE]
     resolver.ensure([f"file:{name}" for name in names])
@@ -66,10 +66,10 @@ def save(file: Path, profile: str, *, last: str = "", say: Say = print) -> Conte
 
 
 def load(file: Path, *, say: Say = print) -> int:
-    """Put a bundle's components into this user's cache; those that are there already stay. Returns how many were put.
+    """Add a bundle's components to this user's cache; existing ones stay. Returns how many were added.
 
     Raises:
-        InputError: it is no bundle, damaged, cut short, or made by another version; or there is no room.
+        InputError: it is not a bundle, damaged, truncated, or from another version; or there is no space.
     """
     from stackbook.artifacts.resolver import Resolver
 
@@ -82,7 +82,7 @@ def load(file: Path, *, say: Say = print) -> int:
             some = ", ".join(strange[:3])
             raise InputError(
                 f"{file} was saved by another version of stackbook: {len(strange)} of {len(contents.entries)} components differ ({some})",
-                fix="save it with the checkout that is used here",
+                fix="save it with the same checkout as here",
             )
         missing = [e for e in contents.entries if not resolver.store.find(e.name, [e.key])]
         _demand_room(paths.cache(), sum(entry.size for entry in missing))
@@ -97,7 +97,7 @@ def load(file: Path, *, say: Say = print) -> int:
 
 
 def go_modules(resolver: Resolver) -> tuple[tuple[str, int], ...]:
-    """What Go has downloaded for the programs that chapters compile: paths below its module cache, and their sizes.
+    """What Go downloaded for the programs that chapters compile: paths below its module cache, and their sizes.
 
     Raises:
         ToolFailed: a module cannot be downloaded.
@@ -126,23 +126,23 @@ def _keys(resolver: Resolver, name: str) -> list[tuple[str, str]]:
 
 
 def _versions(entries: Sequence[Entry]) -> dict[str, str]:
-    """The versions that a profile may choose, as the bundle has them."""
+    """The versions in the bundle that a profile may choose."""
     found = next((entry.version for entry in entries if entry.name == "kubelet"), "")
     return {"kubernetes": found} if found else {}
 
 
 def _demand_room(folder: Path, needed: int) -> None:
-    """Refuse what does not fit.
+    """Refuse a bundle that does not fit on the disk.
 
     Raises:
-        InputError: there is less room than `needed` bytes.
+        InputError: there are fewer than `needed` bytes free.
     """
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free
     if needed > free:
         raise InputError(
-            f"{folder} has {free / 1e9:.1f} GB free, and {needed / 1e9:.1f} GB are needed",
-            fix="make room, or name another disk",
+            f"{folder} has {free / 1e9:.1f} GB free, but {needed / 1e9:.1f} GB are needed",
+            fix="free space, or choose another disk",
         )
 
 

@@ -1,4 +1,4 @@
-"""Who uses the cache: it is shared by all labs of this user, so no lab may take it away from another."""
+"""Who uses the cache: all labs of this user share it, so a reset must not remove it while another lab uses it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from stackbook.machines.transports import Host, LocalHost
 
 
 def demand_removable(lab: str, host: Host | None = None) -> None:
-    """Refuse to remove the cache: it is not stackbook's, or somebody else than this lab uses it. Changes nothing.
+    """Refuse to remove the cache if it is not stackbook's, or if another lab or run uses it. Changes nothing.
 
     Raises:
-        InputError: says who.
+        InputError: the error says who uses it.
     """
     cache_folder.demand(paths.cache())
     if others := _containers_of_others(lab, host or LocalHost()):
@@ -28,11 +28,11 @@ def demand_removable(lab: str, host: Host | None = None) -> None:
 
 
 def remove() -> list[str]:
-    """Remove the cache; returns what was done, in lines."""
+    """Remove the cache; returns lines that say what was done."""
     folder = paths.cache()
     left = cache_folder.remove(folder)
     if left:
-        return [f"✓ what stackbook had in the cache {folder} is removed; left there: {', '.join(left)}"]
+        return [f"✓ stackbook's files in the cache {folder} are removed; still there: {',  '.join(left)}"]
     return [f"✓ the cache {folder} is removed"]
 
 
@@ -44,8 +44,8 @@ def _containers_of_others(lab: str, host: Host) -> list[str]:
     except TransportError:  # without podman there are no machines
         return []
     if not answer.ok:
-        said = (answer.stderr.strip().splitlines() or ["it says nothing"])[-1]
-        raise InputError(f"podman does not say whether another lab uses the cache: {said}", fix="leave out --cache")
+        said = (answer.stderr.strip().splitlines() or ["no output"])[-1]
+        raise InputError(f"podman could not tell whether another lab uses the cache: {said}", fix="leave out --cache")
     entries = json.loads(answer.stdout or "[]") or []
     others = [entry for entry in entries if not is_of(entry, lab, str(paths.states() / lab))]
     return sorted({str(labels_of(entry).get(LABEL, "")) for entry in others})

@@ -1,7 +1,7 @@
-"""What each chapter leaves, as named checks on the live lab.
+"""What each chapter leaves behind, as named checks on the live lab.
 
-The same checks are a chapter's postconditions, the next chapters' preconditions, and the runner's proof that a chapter
-need not be run again. A check returns its evidence, and raises when the claim does not hold.
+The same checks are a chapter's postconditions, later chapters' preconditions, and the runner's proof that a chapter
+need not run again. A check returns its evidence, and raises an error if the claim does not hold.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Check:
-    """A claim about the lab and how it is proved."""
+    """A claim about the lab, and its proof."""
 
     id: str
     claim: str
@@ -39,7 +39,7 @@ def require(condition: bool, problem: str, *, fix: str = "") -> None:
 
 
 def of(chapter: str) -> tuple[Check, ...]:
-    """The checks of a chapter; those about machines are left out by themselves where there are none."""
+    """The checks of a chapter; if the lab has no machines of its own, checks about machines pass without looking."""
     return _CHECKS.get(chapter, ())
 
 
@@ -59,10 +59,10 @@ def _host_fit(lab: Lab) -> str:
 
 def _machines_run(lab: Lab) -> str:
     if lab.profile.target == "cluster":
-        return "an existing cluster: its machines are somebody else's"
+        return "an existing cluster: its machines are not the lab's"
     names = list(lab.machines)
     for name, host in lab.machines.items():
-        require(facts.HOSTNAME.read(host) == name, f"{name} calls itself {facts.HOSTNAME.read(host)}")
+        require(facts.HOSTNAME.read(host) == name, f"{name} has the host name {facts.HOSTNAME.read(host)}")
     return ", ".join(names)
 
 
@@ -81,7 +81,7 @@ def _machines_prepared(lab: Lab) -> str:
         swap = facts.SWAP.read(host) if not lab.contained else ()
         require(not swap, f"{name} has swap: {', '.join(swap)}", fix="run chapter 01")
         waiting = operations.pending(host, operations.sysctls(kubeadm.SYSCTLS))
-        require(not waiting, f"{name}: {waiting[0] if waiting else ''} is still to be done", fix="run chapter 01")
+        require(not waiting, f"{name}: {waiting[0] if waiting else ''} has not been done", fix="run chapter 01")
         require(facts.unit_state("containerd").read(host)[0] == "active", f"containerd does not run on {name}")
     return "swap off, forwarding on, containerd runs"
 
@@ -94,7 +94,7 @@ def _control_plane(lab: Lab) -> str:
     if lab.profile.target == "cluster":
         return "readyz: ok"
     for row in components(lab):
-        require(row["healthy"], f"{row['component']} does not say that it is healthy")
+        require(row["healthy"], f"{row['component']} does not report that it is healthy")
         require(
             row["started by"] == "the kubelet, from a file", f"{row['component']} was started by {row['started by']}"
         )
@@ -129,7 +129,7 @@ def _dns_answers(lab: Lab) -> str:
     answer = host.run(["busybox", "nslookup", name, lab.profile.dns_address], check=False, timeout=10)
     require(
         lab.profile.service_address in answer.stdout,
-        f"{name} is not answered by {lab.profile.dns_address}: {(answer.stdout + answer.stderr).strip()[-200:]}",
+        f"{lab.profile.dns_address} does not resolve {name}: {(answer.stdout + answer.stderr).strip()[-200:]}",
     )
     return f"{name} → {lab.profile.service_address}"
 
@@ -140,11 +140,11 @@ def _backend(lab: Lab) -> str:
     backend = flannel.running_backend(lab.kube)
     require(
         backend == lab.profile.flannel_backend,
-        f"flannel runs {backend or 'not at all'}, the profile says {lab.profile.flannel_backend}",
+        f"flannel runs {backend or 'no backend'}, but the profile says {lab.profile.flannel_backend}",
         fix="run chapter 03",
     )
     found = {lease.node: lease.backend for lease in flannel.leases(lab.kube)}
-    require(set(found.values()) == {backend}, f"the leases say {found}, the configuration {backend}")
+    require(set(found.values()) == {backend}, f"the leases say {found}, but the configuration says {backend}")
     return backend
 
 
@@ -163,14 +163,14 @@ def _bookinfo(lab: Lab) -> str:
     pods = lab.kube.pods("default", bookinfo.SELECTOR)
     pairs = {(p["metadata"]["labels"]["app"], p["metadata"]["labels"]["version"]) for p in pods}
     wanted = {(name, version) for name, _, version in (w.rpartition("-") for w in bookinfo.WORKLOADS)}
-    require(pairs >= wanted, f"no pod of {sorted(wanted - pairs)}", fix="run chapter 05")
+    require(pairs >= wanted, f"there is no pod of {sorted(wanted - pairs)}", fix="run chapter 05")
     columns = {p["metadata"]["name"]: istio.ready_column(p) for p in pods}
     require(set(columns.values()) == {"2/2"}, f"not 2/2: {[n for n, c in columns.items() if c != '2/2']}")
     return "six pods, all 2/2"
 
 
 def _page(lab: Lab) -> str:
-    # Tried again after a 503: see `mesh.DRAIN`, which a mesh that is not the lab's own need not have.
+    # Retried after a 503: see `istio.DRAIN`, which another mesh than the lab's own may not have.
     patient = ["--retry", "2", "--retry-delay", "1"]
     answer = lab.local.run(
         ["curl", "-sS", "-m", "10", *patient, "-w", "\n%{http_code}", f"{lab.ingress}/productpage"],
@@ -180,17 +180,17 @@ def _page(lab: Lab) -> str:
     if status != "200":
         said = (answer.stderr or body).strip()[-200:]
         raise CheckFailed(f"the ingress answers {status or 'nothing'}: {said}{_refusals(lab)}")
-    require("Simple Bookstore App" in body, "the ingress answers a page, but not bookinfo's")
+    require("Simple Bookstore App" in body, "the ingress answers with a page, but it is not bookinfo's")
     return "200"
 
 
 def _refusals(lab: Lab) -> str:
-    """What the proxies on the way to the product page noted of their last failures, for an error's text."""
+    """What the proxies on the way to the product page logged about their last failures, for an error's text."""
     names = ("start_time", "response_flags", "response_code_details", "upstream_host")
     found = []
     with contextlib.suppress(
         StackbookError, ValueError
-    ):  # what cannot be read must not hide that the page does not open
+    ):  # a log that cannot be read must not hide that the page does not open
         for workload, namespace in (("istio-ingressgateway", istio.NAMESPACE), ("productpage-v1", "default")):
             log = lab.kube.kubectl("logs", "-n", namespace, f"deploy/{workload}", "-c", "istio-proxy", "--since=30s")
             entries = [json.loads(line) for line in log.lines if line.startswith("{")]
@@ -214,7 +214,7 @@ def _rules(lab: Lab) -> str:
 def _scraped(lab: Lab) -> str:
     from stackbook.observability import metrics
 
-    with (  # nobody kills it meanwhile, as chapter 10 does
+    with (  # wait for the turn: chapter 10 kills it
         lab.turn("what is scraped", of=metrics.PROMETHEUS),
         metrics.opened(lab.kube) as prometheus,
     ):
@@ -252,7 +252,7 @@ def _logs_guarded(lab: Lab) -> str:
 
     problems = access_control.unguarded(lab.kube)
     require(not problems, "; ".join(problems), fix="run chapter 12")
-    return "TLS; without a password 401; the shipper's may only add"
+    return "TLS; without a password 401; the shipper's user may only add documents"
 
 
 def _logs_current(lab: Lab) -> str:
@@ -267,7 +267,7 @@ def _logs_kept(lab: Lab) -> str:
     from stackbook.observability.logs import retention
 
     days = retention.days(lab.kube)
-    require(days > 0, "nothing ends the life of old indices", fix="run chapter 12")
+    require(days > 0, "nothing deletes old indices", fix="run chapter 12")
     return f"{days} days"
 
 
@@ -303,17 +303,17 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
         Check("bookinfo", "six bookinfo pods are 2/2", _bookinfo),
         Check("page", "the product page opens through the ingress gateway", _page),
     ),
-    "06-traffic": (Check("rules", "the traffic rules are given back", _rules),),
-    "07-faults": (Check("rules", "the traffic rules are given back", _rules),),
+    "06-traffic": (Check("rules", "the traffic rules are restored", _rules),),
+    "07-faults": (Check("rules", "the traffic rules are restored", _rules),),
     "10-metrics": (Check("scraped", "Prometheus scrapes every proxy, kubelet and istiod", _scraped),),
     "11-tracing": (
         Check("jaeger", "Jaeger answers under the names of Istio's addon", _jaeger),
-        Check("traced", "every proxy of bookinfo sends its spans there", _traced),
+        Check("traced", "every proxy of bookinfo sends its spans to Jaeger", _traced),
     ),
     "12-logs": (
         Check("guarded", "Elasticsearch asks for TLS and a password", _logs_guarded),
-        Check("current", "the newest line of every machine can be found", _logs_current),
-        Check("kept", "old lines have an end", _logs_kept),
+        Check("current", "a search finds the newest line of every machine", _logs_current),
+        Check("kept", "old lines are deleted", _logs_kept),
     ),
     "99-reset": (Check("clean", "nothing of the lab is left on this host", _host_clean),),
 }

@@ -1,7 +1,7 @@
-"""The command line: its words, sudo where it is needed, and exit statuses. What the commands do is in `commands`.
+"""The command line: its arguments, sudo if it is needed, and exit statuses. `commands` does the commands' work.
 
-Exit status: 0 passed, 1 a step failed, 2 bad input or a host that cannot carry the lab, 130 interrupted: by Ctrl-C, by
-SIGTERM, or by SIGHUP, which a closed terminal sends (not under nohup, which has it ignored).
+Exit status: 0 passed; 1 a step failed; 2 bad input, or a host that cannot run the lab; 130 interrupted by Ctrl-C,
+SIGTERM, or SIGHUP, which a closed terminal sends (nohup ignores it).
 """
 
 from __future__ import annotations
@@ -17,17 +17,27 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from stackbook import __version__
-from stackbook.app import challenging, commands, diagnosing, elevation, life_commands, own_folders, progressing, streams
+from stackbook.app import (
+    challenging,
+    class_command,
+    commands,
+    diagnosing,
+    elevation,
+    life_commands,
+    own_folders,
+    progressing,
+    streams,
+)
 from stackbook.core import paths
 from stackbook.core.errors import EXIT_INPUT, HostUnfit, InputError, StackbookError
 from stackbook.core.names import did_you_mean, profile_path
 from stackbook.core.redact import redact
+from stackbook.core.version import __version__
 
 if TYPE_CHECKING:
     pass
 
-# What of the user's environment holds under sudo as well: names, or how they begin.
+# The variables of the user's environment that also apply under sudo: names, or their beginnings.
 _KEPT = (
     "STACKBOOK_",
     "XDG_",
@@ -47,7 +57,7 @@ _KEPT = (
     "TZ",
     "KUBECONFIG",
 )
-NEEDS_ROOT = ("run", "reset", "shell", "status", "plan", "notebooks", "images", "diagnose", *challenging.NAMES,
+NEEDS_ROOT = ("run", "reset", "shell", "status", "plan", "notebooks", "images", "diagnose", "class", *challenging.NAMES,
               *life_commands.NAMES)  # fmt: skip
 
 
@@ -66,7 +76,7 @@ def _main(words: Sequence[str]) -> int:
     except StackbookError as error:
         return _refused(error)
     except KeyboardInterrupt:
-        print("stackbook: interrupted; what was done is kept, and the next run goes on from there", file=sys.stderr)
+        print("stackbook: interrupted; finished work is kept, and the next run continues from there", file=sys.stderr)
         return 130
     except OSError as error:
         if (refusal := own_folders.unusable(error)) is None:
@@ -93,10 +103,10 @@ def _refused(error: StackbookError) -> int:
 
 
 def _refuse_early(options: argparse.Namespace) -> None:
-    """Refuse a profile or a chapter that does not exist, before sudo asks for a password and all is imported.
+    """Refuse a profile or a chapter that does not exist, before sudo asks for a password and everything is imported.
 
     Raises:
-        InputError: with the near miss.
+        InputError: with the most similar name.
     """
     if options.command in ("run", "plan"):
         from stackbook.config import chapters
@@ -107,8 +117,8 @@ def _refuse_early(options: argparse.Namespace) -> None:
 
 
 def _interruptible() -> None:
-    """Have SIGTERM and SIGHUP end a command as SIGINT does: with its record, its report and no child left."""
-    signal.signal(signal.SIGINT, _interrupted)  # a shell starts what runs in the background with SIGINT ignored
+    """Let SIGTERM and SIGHUP end a command like SIGINT: it writes its record and report, and stops its child processes."""
+    signal.signal(signal.SIGINT, _interrupted)  # a shell starts background jobs with SIGINT ignored
     signal.signal(signal.SIGTERM, _interrupted)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup(1)
         signal.signal(signal.SIGHUP, _interrupted)
@@ -116,7 +126,7 @@ def _interruptible() -> None:
 
 
 def _unless_interrupted(lost: sys.UnraisableHookArgs) -> None:
-    """A signal that came while Python tidied up an object raised its KeyboardInterrupt where nobody can catch it: once more."""
+    """Raise a KeyboardInterrupt again that was lost because the signal arrived while Python finalised an object."""
     if lost.exc_type is not KeyboardInterrupt:
         sys.__unraisablehook__(lost)
         return
@@ -125,19 +135,19 @@ def _unless_interrupted(lost: sys.UnraisableHookArgs) -> None:
 
 
 def _interrupted(_number: int, _frame: FrameType | None) -> NoReturn:
-    # A closed terminal sends SIGHUP twice, by the shell and by the kernel, and what tidies up must come to its end. Ctrl-C
-    # still ends that.
+    # A closed terminal sends SIGHUP twice, from the shell and from the kernel; the second must not stop the cleanup. Ctrl-C
+    # still does.
     signal.signal(signal.SIGHUP, _passed_over)
     signal.signal(signal.SIGTERM, _passed_over)
     raise KeyboardInterrupt
 
 
 def _passed_over(_number: int, _frame: FrameType | None) -> None:
-    """What SIG_IGN does, but children do not inherit it."""
+    """Ignore a signal like SIG_IGN, but so that child processes do not inherit it."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with one-line errors and near misses."""
+    """argparse with one-line errors that suggest the most similar name."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(message, fix=f"see `{self.prog} --help`")
@@ -150,7 +160,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> _Parser:
-    parser = _Parser(prog="stackbook", description="A microservice-stack guide as a lab that really runs.")
+    parser = _Parser(prog="stackbook", description="A microservice-stack guide as a runnable lab.")
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(dest="command", required=True, parser_class=_Parser, metavar="COMMAND")
 
@@ -158,82 +168,93 @@ def _parser() -> _Parser:
         sub = subparsers.add_parser(name, help=text, description=text)
         sub.set_defaults(function=function)
         if profile:
-            sub.add_argument("--profile", default="embedded", metavar="P", help="name or file; default: embedded")
+            sub.add_argument(
+                "--profile", default="embedded", metavar="P", help="the profile's name or file; default: embedded"
+            )
         return sub
 
     for name, text, function in (
         ("run", "run chapters in order", commands.run_chapters),
-        ("plan", "say what a run would do, changing nothing", commands.plan_run),
+        ("plan", "print what a run would do, without changing anything", commands.plan_run),
     ):
         sub = add(name, text, function)
         sub.add_argument("--from", dest="first", default="", metavar="C", help="first chapter, by number or name")
         sub.add_argument("--to", dest="last", default="", metavar="C", help="last chapter")
-        sub.add_argument("--only", action="append", default=[], metavar="C", help="just this chapter; may be repeated")
+        sub.add_argument("--only", action="append", default=[], metavar="C", help="only this chapter; can be repeated")
         sub.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")
         if name == "run":
-            sub.add_argument("--again", action="store_true", help="execute chapters that are proved as well")
+            sub.add_argument("--again", action="store_true", help="also execute chapters that are already proved")
             life_commands.run_arguments(sub)
     add("list", "list the chapters", commands.list_chapters, profile=False)
     listed = add(
         "commands",
-        "print the commands of a chapter, as its newest run has recorded them",
+        "print the commands of a chapter, as recorded by its newest run",
         commands.print_commands,
         profile=False,
     )
-    listed.add_argument("chapter", metavar="C", help="by number or name")
+    listed.add_argument("chapter", metavar="C", help="number or name of the chapter")
     listed.add_argument(
-        "--all", action="store_true", help="also repeated ones, and those that only look whether something is to do"
+        "--all",
+        action="store_true",
+        help="also print repeated commands, and those that only check whether something has to be done",
     )
     add("parameters", "list the parameters of the lab and of each chapter", commands.list_parameters, profile=False)
-    add("status", "what of the lab is there", commands.show_status).add_argument("--json", action="store_true")
+    add("status", "print which parts of the lab exist and run", commands.show_status).add_argument(
+        "--json", action="store_true"
+    )
     diagnosing.arguments(
-        add("diagnose", "what is probably wrong with the lab, and why; changes nothing", diagnosing.command)
+        add("diagnose", "say what is probably wrong with the lab, and why; changes nothing", diagnosing.command)
     )
     life_commands.arguments(add)
+    text = "a lab for each learner of a class, on this host: up, list, serve, reset, down"
+    class_command.arguments(add("class", text, class_command.command, profile=False))
     challenging.arguments(add)
     progressing.arguments(add)
     add("kubeconfig", "print the path of the lab's kubeconfig", commands.print_kubeconfig)
     for name, function in (("kubectl", commands.run_kubectl), ("istioctl", commands.run_istioctl)):
-        sub = add(name, f"the lab's {name}, pointed at the lab", function)
+        sub = add(name, f"run {name} on the lab's cluster", function)
         sub.add_argument("args", nargs=argparse.REMAINDER, metavar="ARGS")
-    add("shell", "a shell on a machine of the lab", commands.open_shell).add_argument("machine")
-    fetch = add("fetch", "obtain components ahead of a run", commands.fetch_components)
+    add("shell", "open a shell on a machine of the lab", commands.open_shell).add_argument("machine")
+    fetch = add("fetch", "fetch and build components ahead of a run", commands.fetch_components)
     fetch.add_argument("--source", choices=["auto", "release", "registry"], default="auto")
-    fetch.add_argument("names", nargs="*", metavar="NAME", help="components; all when none is named")
+    fetch.add_argument("names", nargs="*", metavar="NAME", help="the components; default: all")
     bundle = add(
-        "bundle", "everything that a profile needs in one file, for a host that reaches nothing", commands.use_bundle
+        "bundle",
+        "save or load everything that a profile needs as one file, for a host without a network",
+        commands.use_bundle,
     )
     bundle.add_argument("action", choices=["save", "load"])
     bundle.add_argument("file", metavar="FILE")
     bundle.add_argument(
-        "--to", dest="last", default="", metavar="C", help="save: the last chapter that it has to serve"
+        "--to", dest="last", default="", metavar="C", help="save: the last chapter that the bundle must support"
     )
-    add("images", "each image of the lab: who uses it, where it comes from", commands.list_images)
-    reset = add("reset", "take the lab away and compare this host with how it was", commands.reset_lab)
-    reset.add_argument("--cache", action="store_true", help="remove the cache as well")
-    reset.add_argument("--snapshots", action="store_true", help="remove the lab's snapshots as well")
+    add("images", "list each image of the lab: which chapters use it, and where it comes from", commands.list_images)
+    reset = add("reset", "remove the lab, and compare this host with its state before", commands.reset_lab)
+    reset.add_argument("--cache", action="store_true", help="also remove the cache")
+    reset.add_argument("--snapshots", action="store_true", help="also remove the lab's snapshots")
     coverage = add(
         "coverage",
-        "each id of the guide's ledger and where it is shown or proved",
+        "list each id of the guide's ledger, and where it is shown or proved",
         commands.show_coverage,
         profile=False,
     )
     coverage.add_argument("--json", action="store_true")
     coverage.add_argument("--errata", action="store_true", help="print docs/errata.md instead")
     add(
-        "sbom", "what the lab is made of: a CycloneDX bill of materials", commands.write_sbom, profile=False
-    ).add_argument("--output", default="", metavar="FILE", help="write it there, not to the terminal")
+        "sbom", "print the lab's parts as a CycloneDX bill of materials", commands.write_sbom, profile=False
+    ).add_argument("--output", default="", metavar="FILE", help="write to this file instead of the terminal")
     books = add("notebooks", "serve JupyterLab on loopback with a token", commands.serve_notebooks)
     books.add_argument("--port", type=int, default=8888)
-    books.add_argument("--root", default="", metavar="DIR", help="serve a copy: a folder with notebooks/ in it")
+    books.add_argument("--language", choices=["en", "zh"], default="en", help="which edition opens first; default: en")
+    books.add_argument("--root", default="", metavar="DIR", help="serve a copy: a folder that contains notebooks/")
     return parser
 
 
 def become_root(options: argparse.Namespace, words: Sequence[str]) -> None:
-    """Machines belong to root: start again under sudo when this user is not root and the target is embedded.
+    """Start again under sudo if the target is embedded and this user is not root, because the machines belong to root.
 
     Raises:
-        HostUnfit: not root, and no sudo.
+        HostUnfit: the user is not root, and there is no sudo.
     """
     if os.geteuid() == 0:
         return

@@ -1,10 +1,10 @@
-"""`make bench-cold`: `make lab`, whole, from a fresh clone with an empty cache, measured and published in the README.
+"""`make bench-cold`: measure a whole `make lab` from a fresh clone with an empty cache, and publish it in the README.
 
-Everything that a run leaves on this host lies in one folder, which is removed afterwards: the clone with its `.venv`, the cache of
-stackbook, the caches of pip and uv, the lab's state. The lab has a name and a subnet of its own, so another may stand; for
-figures to be published the host should do nothing else.
+All files of the run are in one folder, which is removed afterwards: the clone with its `.venv`, stackbook's cache, the caches
+of pip and uv, and the lab's state. The lab has its own name and subnet, so another lab can exist; but to publish figures,
+nothing else should run on the host.
 
-The floor is the processor time that the work itself took, spread over all processors: no order of the work could be faster.
+The floor is the processor time of the work, spread over all processors: no order of the work can be faster.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def measure(say: Callable[[str], None]) -> dict[str, Any]:
     """Run `make lab` from nothing.
 
     Raises:
-        CheckFailed: it failed; its output is kept, and named.
+        CheckFailed: it failed; the error names the file with its output.
     """
     folder = Path(tempfile.mkdtemp(prefix="stackbook-cold-", dir="/var/tmp"))
     log = Path(tempfile.gettempdir()) / f"{folder.name}.log"
@@ -91,7 +91,7 @@ def measure(say: Callable[[str], None]) -> dict[str, Any]:
                         "kernel": platform.release().split("-")[0]},
         }  # fmt: skip
     finally:
-        say("the lab is taken away")
+        say("the lab is removed")
         reset = [str(clone / ".venv/bin/stackbook"), "reset", "--profile", str(profile)]
         with suppress(OSError, subprocess.SubprocessError):
             subprocess.run(reset, cwd=clone, env=env, timeout=300, check=False, stdout=subprocess.DEVNULL)
@@ -102,7 +102,7 @@ def measure(say: Callable[[str], None]) -> dict[str, Any]:
 def marks(
     record: Mapping[str, Any], events: Sequence[Mapping[str, Any]], began: float, wall: float
 ) -> dict[str, float]:  # fmt: skip
-    """Seconds from the command's beginning to each mark.
+    """Seconds from the command's start to each mark.
 
     Raises:
         CheckFailed: a chapter did not pass.
@@ -122,7 +122,7 @@ def marks(
 
 
 def waits(record: Mapping[str, Any]) -> dict[str, float]:
-    """Seconds that chapters waited for components, by chapter and component."""
+    """How many seconds chapters waited for components, by chapter and component."""
     found: dict[str, float] = {}
     for chapter in record["chapters"]:
         for step in chapter["steps"]:
@@ -154,7 +154,7 @@ def _date(stamp: str) -> str:
 
 
 def _writable(folder: Path) -> None:
-    """Go makes the folders of its modules read-only."""
+    """Make Go's read-only module folders writable, and remove the folder."""
     for top, _, _ in os.walk(folder):
         with suppress(OSError):
             Path(top).chmod(0o755)

@@ -1,4 +1,4 @@
-"""What each command of the command line does: thin over one function, which is imported only when it is called."""
+"""What each command does: a thin layer over one function, which is imported only when the command runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _given(pairs: Sequence[Sequence[str]]) -> dict[str, Any]:
 
 
 def run_chapters(options: argparse.Namespace) -> int:
-    """Run chapters, and say what came of it."""
+    """Run chapters, and print the outcome."""
     from stackbook.app import runner
 
     given = _given(options.p)
@@ -77,7 +77,7 @@ def _pointers(profile: Profile, report: Path) -> list[str]:
         try:
             lines.append(f"ingress:     {lab.ingress}/productpage")
         except StackbookError:
-            lines.append("ingress:     not there yet (chapter 05)")
+            lines.append("ingress:     not installed yet (chapter 05)")
         lines.append(f"kubeconfig:  {lab.kubeconfig}")
     return [*lines, f"report:      {report}"]
 
@@ -87,7 +87,7 @@ def _profile_word(profile: Profile, run: Path) -> str:
 
 
 def plan_run(options: argparse.Namespace) -> int:
-    """Say what a run would do."""
+    """Print what a run would do."""
     from stackbook.app.plan import plan
 
     for line in plan(
@@ -134,7 +134,7 @@ def _lab(options: argparse.Namespace) -> Any:
 
 
 def show_status(options: argparse.Namespace) -> int:
-    """Say what of the lab is there."""
+    """Print which parts of the lab exist and run."""
     from stackbook.app.status import lines, status
 
     found = status(_lab(options))
@@ -161,17 +161,17 @@ def _tool(options: argparse.Namespace, name: str) -> int:
 
 
 def run_kubectl(options: argparse.Namespace) -> int:
-    """Become the lab's kubectl."""
+    """Replace this process with the lab's kubectl."""
     return _tool(options, "kubectl")
 
 
 def run_istioctl(options: argparse.Namespace) -> int:
-    """Become the lab's istioctl."""
+    """Replace this process with the lab's istioctl."""
     return _tool(options, "istioctl")
 
 
 def open_shell(options: argparse.Namespace) -> int:
-    """Become a shell on a machine of the lab."""
+    """Replace this process with a shell on a machine of the lab."""
     from stackbook.machines.ssh_host import SSHHost
     from stackbook.machines.transports import ContainerHost
 
@@ -183,7 +183,7 @@ def open_shell(options: argparse.Namespace) -> int:
         )
     host = lab.provider.machines().get(options.machine)
     if host is None:
-        raise InputError(f"{options.machine} does not run", fix="stackbook start")
+        raise InputError(f"{options.machine} is not running", fix="stackbook start")
     terminal = sys.stdin.isatty()
     if isinstance(host, ContainerHost):
         argv = [*host.podman, "exec", "-it" if terminal else "-i", host.container, "bash", "-l"]
@@ -195,7 +195,7 @@ def open_shell(options: argparse.Namespace) -> int:
 
 
 def fetch_components(options: argparse.Namespace) -> int:
-    """Obtain components ahead of a run."""
+    """Fetch and build components ahead of a run."""
     from stackbook.artifacts.resolver import fetch
 
     lab = _lab(options)
@@ -238,7 +238,7 @@ def list_images(options: argparse.Namespace) -> int:
 
 
 def reset_lab(options: argparse.Namespace) -> int:
-    """Take the lab away, and compare this host with how it was."""
+    """Remove the lab, and compare this host with its state before."""
     from stackbook.app import cache_use
     from stackbook.app.reset import before, reset
     from stackbook.config.profile import Profile
@@ -255,12 +255,12 @@ def reset_lab(options: argparse.Namespace) -> int:
     if not differences:
         compared = "this host is as it was before the lab"
         print(
-            f"✓ {compared if known else 'the lab is away; there is no record of this host before it to compare with'}"
+            f"✓ {compared if known else 'the lab is removed; there is no record of this host before the lab to compare with'}"
         )
     for line in life_commands.snapshots_after_reset(profile, remove=options.snapshots):
         print(line)
     if options.cache:
-        cache_use.demand_removable(profile.lab)  # another lab may have come meanwhile
+        cache_use.demand_removable(profile.lab)  # another lab may have been created meanwhile
         for line in cache_use.remove():
             print(line)
     return 1 if differences else 0
@@ -297,10 +297,14 @@ def write_sbom(options: argparse.Namespace) -> int:
 def serve_notebooks(options: argparse.Namespace) -> int:
     """Serve JupyterLab."""
     if not 1 <= options.port <= 65535:
-        raise InputError(f"{options.port} is no port", fix="choose one from 1024 to 65535")
+        raise InputError(f"{options.port} is not a valid port", fix="choose one from 1024 to 65535")
     root = Path(options.root or paths.checkout()).resolve()
     if not (root / "notebooks").is_dir():
-        raise InputError(f"{root} has no folder notebooks", fix="copy notebooks/ of the checkout there")
-    from stackbook.app.serving import serve
+        raise InputError(f"{root} has no folder notebooks", fix="copy the checkout's notebooks/ into it")
+    from stackbook.app.serving import EDITIONS, serve
 
-    return serve(root, options.port, options.profile)
+    if not (root / EDITIONS[options.language]).is_dir():
+        raise InputError(
+            f"{root} has no folder {EDITIONS[options.language]}", fix="leave --language out, or copy the edition"
+        )
+    return serve(root, options.port, options.profile, language=options.language)

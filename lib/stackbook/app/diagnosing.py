@@ -16,17 +16,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(options: argparse.Namespace) -> int:
-    """Diagnose, print, and write the bundle where one is asked for; 0 when nothing wrong was found, else 1."""
+    """Diagnose, print, and write the bundle if requested; returns 0 if no problem was found, else 1."""
     from stackbook.app.diagnose import diagnose, support_bundle
     from stackbook.config.profile import Profile
     from stackbook.core.errors import InputError
 
     if options.bundle and Path(options.bundle).exists():
-        raise InputError(f"{options.bundle} is there already", fix="name another file")
+        raise InputError(f"{options.bundle} exists already", fix="name another file")
     found = diagnose(Profile.load(options.profile), options.profile)
     print(json.dumps(found.plain(), indent=1, ensure_ascii=False) if options.json else "\n".join(found.lines()))
     if options.bundle:
         count = support_bundle.write(found, Path(options.bundle))
         if not options.json:
-            print(f"\n{count} files, for their owner alone: {options.bundle}")
+            print(f"\n{count} files, readable only for you: {options.bundle}")
     return EXIT_FAILED if found.causes else 0

@@ -1,7 +1,7 @@
-"""Whose a change of this host is: the lab's, or somebody else's who worked on it meanwhile.
+"""Who made a change on this host: the lab, or somebody else meanwhile.
 
-Told by the label on what podman has, by the lab's subnet and bridge, and by its folders. What could be the lab's counts as the
-lab's: only what cannot be is set apart.
+It decides by podman's labels, by the lab's subnet and bridge, and by its folders. A change that could be the lab's counts as
+the lab's.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _OF_PODMAN = ("/var/lib/containers/", "/run/containers/")
 
 @dataclass(frozen=True)
 class Marks:
-    """By what the lab's own is known.
+    """How to recognise what belongs to the lab.
 
     Args:
-        subnet: of the lab's network.
-        bridges: of its networks that were there when this was read.
-        names: of containers, volumes and networks that are the lab's if they are there, by kind.
-        present: those that were there when this was read.
-        folders: where the lab writes.
+        subnet: the subnet of the lab's network.
+        bridges: the bridges of its networks at the time of reading.
+        names: by kind, the names that the lab's containers, volumes and networks have if they exist.
+        present: those that existed at the time of reading.
+        folders: the folders to which the lab writes.
     """
 
     subnet: ipaddress.IPv4Network
@@ -48,7 +48,7 @@ class Marks:
 
     @classmethod
     def of(cls, profile: Profile, host: Host) -> Marks:
-        """Read what has the lab's label, before it is taken away."""
+        """Read what has the lab's label, before the lab is removed."""
         listed = {
             kind: [entry for entry in _listed(host, *words) or [] if is_of(entry, profile.lab, _state(profile.lab))]
             for kind, words in _LISTS.items()
@@ -56,14 +56,14 @@ class Marks:
         bridges = {str(entry.get("network_interface", "")) for entry in listed["networks"]} - {""}
         present = {kind: frozenset(name_of(entry) for entry in entries) for kind, entries in listed.items()}
         provider = Embedded(profile, host)
-        # Of a lab from before volumes had labels, whose containers are gone, the names are all there is.
+        # If a lab is older than the labels of volumes and its containers are gone, only the names identify its volumes.
         volumes = frozenset(volumes_of(provider.container(node.name) for node in profile.nodes))
         names = {**present, "volumes": present["volumes"] | volumes}
         folders = (paths.cache(), paths.states() / profile.lab, paths.runs())
         return cls(ipaddress.IPv4Network(profile.subnet), frozenset(bridges), names, present, folders)
 
     def address(self, text: str) -> bool:
-        """Whether an address or a subnet of the lab's network is in the text."""
+        """Whether the text contains an address or a subnet of the lab's network."""
         return any(self._inside(found) for found in re.findall(r"\d+(?:\.\d+){3}(?:/\d+)?", text))
 
     def _inside(self, text: str) -> bool:
@@ -73,21 +73,21 @@ class Marks:
             return False
 
     def bridge(self, text: str) -> bool:
-        """Whether the lab's bridge is named in the text."""
+        """Whether the text names the lab's bridge."""
         return any(re.search(rf"(?<![\w-]){re.escape(bridge)}(?![\w-])", text) for bridge in self.bridges)
 
 
 @dataclass(frozen=True)
 class Others:
-    """What of podman's is somebody else's, and the links of this host, once the lab is away.
+    """Podman's objects that are not the lab's, and this host's links, after the lab is removed.
 
     Args:
-        known: whether podman says so at all.
-        running: whether a container of somebody else's runs.
-        lab: whether one of those is of another lab.
+        known: whether podman could list them.
+        running: whether a container runs that is not the lab's.
+        lab: whether one of those belongs to another lab.
         places: their mount points and namespaces, and their ids.
         networks: the names of their networks.
-        bridges: of podman's networks.
+        bridges: the bridges of podman's networks.
         namespaces: the names of this host's network namespaces.
         links: this host's links by name, as `ip -j -d address` has them.
     """
@@ -108,7 +108,7 @@ class Others:
         others = [entry for entry in containers or [] if not is_of(entry, lab, _state(lab))]
         running = [entry for entry in others if entry.get("State") in ("running", "paused", "stopping")]
         links, spaces = "", []
-        with suppress(StackbookError):  # the snapshot says that it could not be read
+        with suppress(StackbookError):  # the snapshot reports that it could not be read
             links = host.run(["ip", "-j", "-d", "address"]).stdout
             spaces = plain_names(host.run(["ip", "netns", "list"]).lines)
         return cls(
@@ -123,7 +123,7 @@ class Others:
         )
 
     def use(self, key: str, old: Mapping[str, Lines]) -> bool:
-        """Whether somebody else needs a kernel parameter as it is now."""
+        """Whether something else needs the current value of a kernel parameter."""
         if not self.known or self.lab:
             return True
         if key != _FORWARD:
@@ -132,20 +132,20 @@ class Others:
         return self.running or any(name not in old.get("networks", []) for name in self.networks) or bool(new_bridges)
 
     def _bridges(self) -> list[str]:
-        """The bridges of others than podman: Docker's, libvirt's."""
+        """Bridges that are not podman's, such as Docker's and libvirt's."""
         return [
             name for name, link in self.links.items() if _kind(link) == "bridge" and not re.match(r"podman\d", name)
         ]
 
     def place(self, text: str) -> bool:
-        """Whether a mount point or namespace is one of theirs, or in one."""
+        """Whether a mount point or namespace belongs to them, or lies inside one of theirs."""
         return any(place in text for place in self.places)
 
 
 def split(
     old: Mapping[str, Lines], new: Mapping[str, Lines], marks: Marks, others: Others
 ) -> tuple[list[Difference], list[Difference]]:
-    """The differences between two snapshots that may be the lab's, and those that cannot be."""
+    """The differences between two snapshots that can be the lab's, and those that cannot."""
     mine: list[Difference] = []
     theirs: list[Difference] = []
     for found in compare(old, new):
@@ -166,7 +166,7 @@ def _may_be_ours(found: Difference, line: str, marks: Marks, others: Others, old
         return not others.use(line.partition(" = ")[0], old)
     if marks.address(line) or marks.bridge(line):
         return True
-    if line in found.gone:  # nothing else of what was there before the lab is taken away by it
+    if line in found.gone:  # the lab removes nothing else that existed before it
         return False
     judges: dict[str, Callable[[], bool]] = {
         "interfaces": lambda: _interface(line, marks, others),
@@ -184,7 +184,7 @@ def _interface(name: str, marks: Marks, others: Others) -> bool:
     addresses = " ".join(str(a.get("local", "")) for a in link.get("addr_info", []))
     if marks.address(addresses) or link.get("master") in marks.bridges:
         return True
-    if _kind(link) == "bridge":  # podman's, of a network that is away
+    if _kind(link) == "bridge":  # podman's, for a network that is gone
         return bool(re.fullmatch(r"podman\d+", name)) and name not in others.bridges
     return _kind(link) == "veth" and "master" not in link
 
@@ -194,7 +194,7 @@ def _kind(link: Mapping[str, Any]) -> str:
 
 
 def _namespace(name: str, others: Others) -> bool:
-    """Podman names them so; whoever else makes one names it otherwise."""
+    """Whether a link has the name that podman gives; other programs use other names."""
     return bool(re.match(r"(netns|cni)-[0-9a-f]{8}-", name)) and not others.place(name)
 
 
@@ -203,7 +203,7 @@ def _mount(path: str, marks: Marks, others: Others) -> bool:
         return True
     if path.startswith("/run/netns/"):
         return _namespace(path.rpartition("/")[2], others)
-    if path == "/run/netns":  # it is there for as long as a namespace has a name
+    if path == "/run/netns":  # it exists as long as a namespace has a name
         return not others.namespaces
     if not re.search(r"[0-9a-f]{64}", path):  # podman's own, for all containers
         return path.startswith(_OF_PODMAN) and not others.running
@@ -211,7 +211,7 @@ def _mount(path: str, marks: Marks, others: Others) -> bool:
 
 
 def _rule(rule: str, added: Iterable[str], marks: Marks, others: Others) -> bool:
-    """A rule without an address: podman's chain of a network is the lab's if a rule of the lab's subnet leads there."""
+    """For a rule without an address: a network's chain is the lab's if a rule for the lab's subnet jumps to it."""
     chains = {chain for line in added if marks.address(line) for chain in _chains(line)}
     if _chains(rule) & chains or "STACKBOOK" in rule:
         return True
@@ -223,7 +223,7 @@ def _chains(rule: str) -> set[str]:
 
 
 def _listed(host: Host, *words: str) -> list[dict[str, Any]] | None:
-    """What podman lists; None where it does not say."""
+    """What podman lists; None if it fails."""
     try:
         answer = host.run(["podman", *words, "--format", "json"], timeout=60)
     except StackbookError:

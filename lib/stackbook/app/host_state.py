@@ -1,4 +1,4 @@
-"""What of this host a lab could change, as it is at one moment, and what differs between two moments."""
+"""What a lab can change on this host: a snapshot of it, and the differences between two snapshots."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from stackbook.machines import facts
 from stackbook.machines.transports import Host, LocalHost
 
 Lines = list[str] | str
-"""Of one kind; a text instead of a list says why it could not be read."""
+"""The state of one kind; a text instead of a list says why it could not be read."""
 Snapshot = dict[str, Lines]
 
-# Kernel parameters of the whole host that podman, the kubelet or kube-proxy set from inside a privileged machine.
+# Host-wide kernel parameters that podman, the kubelet or kube-proxy set from inside a privileged machine.
 SYSCTLS = (
     "net.ipv4.ip_forward",
     "vm.overcommit_memory",
@@ -29,7 +29,7 @@ TABLES = ("filter", "nat", "mangle", "raw")
 
 @dataclass(frozen=True)
 class Difference:
-    """What is there now and was not, or the other way round; `unread` says why that is not known."""
+    """What was added and what is gone; `unread` says why that is not known."""
 
     kind: str
     added: tuple[str, ...]
@@ -45,7 +45,7 @@ class Difference:
 
 
 def snapshot(host: Host | None = None) -> Snapshot:
-    """What of this host a lab could change, by kind, each a sorted list of lines without anything volatile."""
+    """What a lab can change on this host, by kind, each as a sorted list of lines without volatile parts."""
     here = host or LocalHost()
     return {
         "containers": _read(lambda: _podman(here, "ps", "-a", "--format", "{{.Names}}")),
@@ -64,7 +64,7 @@ def snapshot(host: Host | None = None) -> Snapshot:
 
 
 def _read(lines: Callable[[], Iterable[str]]) -> Lines:
-    """Sorted; where a program is missing or fails, the reason: an empty list would look like a host with nothing on it."""
+    """A sorted list, or the reason if a program is missing or fails: an empty list would look like an empty host."""
     try:
         return sorted(lines())
     except StackbookError as error:
@@ -81,7 +81,7 @@ def plain_names(lines: Iterable[str]) -> list[str]:
 
 
 def control_groups(host: Host) -> list[str]:
-    """Those that podman's are below, in each hierarchy."""
+    """The control groups that contain podman's, in each hierarchy."""
     where = ["find", "/sys/fs/cgroup", "-maxdepth", "3", "-type", "d", "-name", "*libpod*"]
     return sorted(host.run(where, check=False).lines)
 
@@ -91,7 +91,7 @@ def _podman(host: Host, *args: str) -> list[str]:
 
 
 def parse_mounts(text: str) -> list[str]:
-    """Mount point and type of each mount, without those that come and go with every program (overlay of builds, nsfs).
+    """Mount point and type of each mount, without short-lived ones (overlays of builds, nsfs).
 
     >>> parse_mounts("tmpfs /run tmpfs rw 0 0")
     ['/run tmpfs']
@@ -101,7 +101,7 @@ def parse_mounts(text: str) -> list[str]:
 
 
 def rules(host: Host, table: str) -> list[str]:
-    """The chains and rules of a table; none where the kernel does not have the table."""
+    """The chains and rules of a table; none if the kernel lacks the table."""
     answer = host.run(["iptables-save", "-t", table], check=False)
     if not answer.ok and "does not exist" not in answer.stderr:
         raise CommandFailed(answer)
@@ -126,7 +126,7 @@ def parse_rules(text: str, table: str) -> list[str]:
 
 
 def compare(before: Mapping[str, Lines], after: Mapping[str, Lines]) -> list[Difference]:
-    """The differences between two snapshots, by kind; the same lines in another number count too."""
+    """The differences between two snapshots, by kind; a different number of equal lines counts, too."""
     found = []
     for kind, old in before.items():
         new = after.get(kind, "it was not looked at")

@@ -1,4 +1,4 @@
-"""`stackbook images`: each image of a lab, who uses it, where it comes from, and what the machines have of it."""
+"""`stackbook images`: each image of a lab, which chapters use it, where it comes from, and what the machines have."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _HEADS = ("image", "chapters", "source", "reference", "digest", "size", "why")
 
 @dataclass(frozen=True)
 class Row:
-    """One image.
+    """One image of the lab.
 
     Attributes:
-        name: in the catalogue.
-        chapters: the numbers of those that use it.
+        name: its name in the catalogue.
+        chapters: the numbers of the chapters that use it.
         source: `build`, `pull` or `none`.
-        reference: under which the machines have it.
-        digest: of what the machines have, else of what is pinned; empty where neither is known.
-        size: as containerd counts it on a machine; empty where no machine has it.
-        why: why it comes from there.
+        reference: the reference that it has on the machines.
+        digest: the digest on the machines, else the pinned one; empty if neither is known.
+        size: its size according to containerd on a machine; empty if no machine has it.
+        why: why it has this source.
     """
 
     name: str
@@ -53,7 +53,7 @@ def rows(lab: Lab) -> list[Row]:
             for host in lab.provider.machines().values():
                 there.update(image_import.listed(host))
         except StackbookError:
-            pass  # no machine, or containerd does not run there yet: the table says where images will come from
+            pass  # no machine, or containerd is not running there yet: the table says where images will come from
     found = []
     for source in lab.images.sources.all():
         pinned = lab.artifacts.catalogue.image(source.name).digest if source.kind == "pull" else ""

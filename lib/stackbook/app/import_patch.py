@@ -1,4 +1,4 @@
-"""What a program need not do before it begins."""
+"""Shortening the start of a program."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import sys
 
 
 def spare_grammar() -> None:
-    """Keep jsonschema from building a grammar of IRIs when it is imported, which takes a second of a processor.
+    """Prevent jsonschema from building a grammar of IRIs at import, which takes a second of processor time.
 
-    To be called before nbformat, papermill or nbconvert is imported. jsonschema does without the grammar where the module is
-    not installed, and nothing in a notebook's schema is an IRI (jsonschema/_format.py, 4.x).
+    Call it before importing nbformat, papermill or nbconvert. jsonschema works without the grammar if that module is not
+    installed, and nothing in a notebook's schema is an IRI (jsonschema/_format.py, 4.x).
     """
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
-"""The way into JupyterLab: a token that stands on no command line, in no log and in no environment of a notebook.
+"""Access to JupyterLab: a token that is on no command line, in no log, and in no notebook's environment.
 
 JupyterLab reads it from a file (JUPYTER_TOKEN_FILE,
-https://jupyter-server.readthedocs.io/en/latest/operators/security.html), and then writes `...` in its place wherever it names its
-address. So the address is told here: on a terminal, which keeps nothing; elsewhere by the name of a file that only its owner reads.
+https://jupyter-server.readthedocs.io/en/latest/operators/security.html), and prints `...` in its place in its address. So
+stackbook prints the address: on a terminal in full, elsewhere as the name of a file that only its owner can read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stackbook.core.errors import InputError
 from stackbook.core.redact import Secret
 
 NAME = "jupyter"
-"""The scratch folder of the token: it goes with the process, or with the next one's sweep."""
+"""The scratch folder of the token: it is removed with the process, or by the next process."""
 _PORTS = 50
 
 
@@ -29,7 +29,7 @@ class Access:
 
     Attributes:
         port: a free port of loopback.
-        environment: what JupyterLab is to have in its environment.
+        environment: variables for JupyterLab's environment.
         address: its address with the token.
         file: a file that holds the address.
     """
@@ -41,14 +41,14 @@ class Access:
 
     @property
     def arguments(self) -> list[str]:
-        """The arguments of JupyterLab: on loopback, on this port and no other, as the address names it."""
+        """JupyterLab's arguments: it listens on loopback, and only on this port, because the address names it."""
         return ["--ip=127.0.0.1", f"--port={self.port}", "--ServerApp.port_retries=0"]
 
     def line(self, *, terminal: bool) -> str:
-        """What to print before it is started.
+        """What to print before the start.
 
         Args:
-            terminal: it is printed on a terminal; elsewhere it may be kept, so the token is not in it.
+            terminal: whether it is printed on a terminal; other output may be stored, so it must not contain the token.
         """
         if terminal:
             return f"JupyterLab: {self.address.reveal()}"
@@ -56,13 +56,13 @@ class Access:
 
 
 def prepare(port: int) -> Access:
-    """A new token in files of this process's own.
+    """Create a new token, in this process's own files.
 
     Args:
         port: the first port to try.
 
     Raises:
-        InputError: neither it nor one of the next is free.
+        InputError: neither this port nor one of the next is free.
     """
     found = _free(port)
     token = Secret(secrets.token_hex(24))
@@ -70,20 +70,22 @@ def prepare(port: int) -> Access:
     folder = temp_dirs.of_this_process(NAME)
     held = private.write(folder / "token", token)
     file = private.write(folder / "address", address)
-    env = {name: value for name, value in os.environ.items() if name != "JUPYTER_TOKEN"}  # it would go before the file
+    env = {
+        name: value for name, value in os.environ.items() if name != "JUPYTER_TOKEN"
+    }  # it would take precedence over the file
     return Access(found, {**env, "JUPYTER_TOKEN_FILE": str(held)}, address, file)
 
 
 def _free(first: int) -> int:
-    """The first free port of loopback from `first` on."""
+    """The first free loopback port, starting with `first`."""
     for port in range(first, min(first + _PORTS, 65536)):
         with socket.socket() as probe:
             probe.setsockopt(
                 socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-            )  # as Tornado does: one that was just closed is free
+            )  # like Tornado: a port that was just closed counts as free
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
             return port
-    raise InputError(f"no port from {first} on is free", fix="choose another with --port")
+    raise InputError(f"port {first} and the next ports are in use", fix="choose another with --port")

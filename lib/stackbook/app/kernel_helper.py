@@ -1,8 +1,8 @@
-"""Kernels of root for a JupyterLab that is not root's.
+"""Kernels that run as root, for a JupyterLab that does not.
 
-The lab's machines belong to root, and so does a kernel that enters them. JupyterLab itself, its terminals and all files that it writes are
-the user's who asked for it by sudo. It starts this module as its kernel; that asks a small helper of root's for a real one, by a socket
-which only that user can open, and lives as long as the kernel does. The helper starts kernels and nothing else.
+The lab's machines belong to root, so a kernel that enters them must run as root. JupyterLab itself, its terminals and its files
+belong to the user who called sudo. JupyterLab starts this module as its kernel. The module asks a small root helper for a real
+kernel, over a socket that only that user can open, and exits when the kernel does. The helper only starts kernels.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
 
 
 class Helper:
-    """Starts a kernel for each connection of one user's, and ends it when the connection ends.
+    """Starts a kernel for each connection of one user, and stops it when the connection closes.
 
     Args:
-        path: of the socket, in a folder that the user can enter and cannot change.
-        uid: the user's.
+        path: the socket's path, in a folder that the user can enter but not change.
+        uid: the user's id.
     """
 
     def __init__(self, path: Path, uid: int) -> None:
@@ -44,7 +44,7 @@ class Helper:
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
-        """Kernels can be started while the block runs; those that still run at its end are ended."""
+        """Start kernels on request while the block runs; afterwards, stop those that still run."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             before = os.umask(0o177)
             try:
@@ -80,26 +80,26 @@ class Helper:
                 with contextlib.suppress(OSError):
                     connection.sendall(f"no kernel: {error}".encode())
                 return
-            with self._files[file]:  # a kernel that is started anew has the ports of the one before
+            with self._files[file]:  # a restarted kernel uses the ports of the one before
                 status = self._run(connection, file, folder)
             with contextlib.suppress(OSError):
                 connection.sendall(str(status).encode())
 
     def _asked(self, connection: socket.socket) -> tuple[str, str]:
-        """The connection file and the working folder of the wanted kernel.
+        """The connection file and the working folder of the requested kernel.
 
         Raises:
-            ValueError: somebody else asks, or not for a kernel.
+            ValueError: the request comes from another user, or is not for a kernel.
         """
         _, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
         if uid != self.uid:
-            raise ValueError(f"user id {uid} may not ask")
+            raise ValueError(f"user id {uid} is not allowed to start kernels")
         connection.settimeout(10)
         text = b""
         while not text.endswith(b"\n"):
             part = connection.recv(4096)
             if not part or len(text) > _LONGEST:
-                raise ValueError("the question is not whole")
+                raise ValueError("the request is incomplete")
             text += part
         wish = json.loads(text)
         file, folder = str(wish["file"]), str(wish["folder"])
@@ -117,7 +117,7 @@ class Helper:
         try:
             while kernel.poll() is None and not self._ended.is_set():
                 if select.select([connection], [], [], 0.1)[0] and not connection.recv(4096):
-                    break  # JupyterLab has ended the process that stands for the kernel
+                    break  # JupyterLab has stopped the process that represents the kernel
         except OSError:
             pass
         finally:
@@ -126,7 +126,7 @@ class Helper:
 
 
 def _end(process: subprocess.Popen[Any]) -> None:
-    """End a kernel and all that it started."""
+    """Stop a kernel and all its child processes."""
     for number, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
         if process.poll() is not None:
             break
@@ -139,7 +139,7 @@ def _end(process: subprocess.Popen[Any]) -> None:
 
 
 def specification(folder: Path) -> Path:
-    """Write the kernel that JupyterLab is to start, under the name that every notebook has; returns what is to stand in JUPYTER_PATH."""
+    """Write the kernel spec for JupyterLab, under the name that every notebook uses; returns the value for JUPYTER_PATH."""
     place = folder / "kernels" / "python3"
     place.mkdir(parents=True)
     spec = {
@@ -156,7 +156,7 @@ def specification(folder: Path) -> Path:
 
 
 def main(argv: list[str]) -> int:
-    """Stand for a kernel of root's: ask for it, and live as long as it does; returns its exit status."""
+    """Represent a root kernel: request it, and wait until it exits; returns its exit status."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as helper:
         helper.connect(os.environ[SOCKET])
         helper.sendall(json.dumps({"file": argv[1], "folder": str(Path.cwd())}).encode() + b"\n")
@@ -166,7 +166,7 @@ def main(argv: list[str]) -> int:
     try:
         return abs(int(answer))
     except ValueError:
-        print(answer.decode(errors="replace") or "no kernel: the helper has ended", file=sys.stderr)
+        print(answer.decode(errors="replace") or "no kernel: the helper is not running", file=sys.stderr)
         return 1
 
 

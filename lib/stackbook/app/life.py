@@ -1,4 +1,4 @@
-"""A lab that is stopped and started again: its machines keep their addresses and all that is on their disks."""
+"""Stopping and starting a lab: its machines keep their addresses and everything on their disks."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def word(profile: Profile, *command: str) -> str:
 
 
 def demand_own(profile: Profile, what: str) -> Embedded:
-    """The provider of a lab whose machines stackbook has made.
+    """The provider of a lab whose machines stackbook created.
 
     Raises:
-        InputError: the machines are somebody else's, or there are none.
+        InputError: stackbook did not create the machines, or there are none.
     """
     if profile.target != "embedded":
         raise InputError(
-            f"{what} is for machines that stackbook makes, and those of target {profile.target!r} are not",
-            fix="use a profile of target embedded",
+            f"{what} works only on machines that stackbook created, and those of target {profile.target!r} are not",
+            fix="use a profile with target embedded",
         )
     provider = Embedded(profile)
     there = provider.containers()
@@ -50,17 +50,17 @@ def demand_own(profile: Profile, what: str) -> Embedded:
 
 
 def is_stopped(provider: Embedded) -> bool:
-    """Whether all machines of the profile are there, and none of them runs."""
+    """Whether all machines of the profile exist, and none of them runs."""
     there = provider.containers()
     names = [provider.container(node.name) for node in provider.profile.nodes]
     return all(name in there for name in names) and not power.running(provider)
 
 
 def stop(profile: Profile, *, say: Say = print) -> None:
-    """Stop the lab's machines; nothing on them is lost.
+    """Stop the lab's machines; everything on their disks stays.
 
     Raises:
-        InputError: there is no such lab, it is stopped already, or a run works on it; nothing was changed.
+        InputError: there is no such lab, it is stopped already, or a run uses it; nothing was changed.
     """
     began = time.monotonic()
     Store(profile.lab).demand_whole()
@@ -69,7 +69,7 @@ def stop(profile: Profile, *, say: Say = print) -> None:
         provider = demand_own(profile, "stop")
         count = power.stop(provider, say=say)
     if not count:
-        raise InputError(f"the lab {profile.lab!r} does not run", fix=word(profile, "start"))
+        raise InputError(f"the lab {profile.lab!r} is not running", fix=word(profile, "start"))
     say(
         f"✓ the lab {profile.lab!r} is stopped ({time.monotonic() - began:.0f} s); {word(profile, 'start')} continues it"
     )
@@ -79,7 +79,7 @@ def start(profile: Profile, *, say: Say = print) -> None:
     """Start the lab's machines, and wait until its nodes and pods are Ready.
 
     Raises:
-        InputError: there is no such lab, or a run works on it; nothing was changed.
+        InputError: there is no such lab, or a run uses it; nothing was changed.
         WaitTimeout: something is not Ready.
     """
     Store(profile.lab).demand_whole()
@@ -91,14 +91,14 @@ def start(profile: Profile, *, say: Say = print) -> None:
         there = provider.containers()
         names = [node.name for node in profile.nodes]
         if missing := [name for name in names if provider.container(name) not in there]:
-            raise InputError(f"the machine {missing[0]} was never made", fix=word(profile, "run"))
+            raise InputError(f"the machine {missing[0]} was never created", fix=word(profile, "run"))
         wake(profile, say=say)
 
 
 def wake_if_stopped(profile: Profile, *, say: Say) -> None:
-    """Start a lab that is stopped, as a run does before its chapters; what is not Ready then is theirs to put right."""
+    """Start a stopped lab before a run's chapters; the chapters handle what is not Ready."""
     if profile.target == "embedded" and is_stopped(Embedded(profile)):
-        say("the lab is stopped: it is started again")
+        say("the lab is stopped: starting it")
         try:
             wake(profile, say=lambda text: say(f"  {text}"))
         except StackbookError as error:
@@ -106,9 +106,9 @@ def wake_if_stopped(profile: Profile, *, say: Say) -> None:
 
 
 def wake(profile: Profile, *, say: Say) -> None:
-    """What `start` does, for whoever has the run's lock.
+    """Do the work of `start`; the caller holds the run's lock.
 
-    What a start of this host takes away is made again: the network, the rule for the machines' packets, kernel modules and parameters.
+    It restores what a reboot of this host removes: the network, the rule for the machines' packets, kernel modules and parameters.
 
     Raises:
         WaitTimeout: something is not Ready.
@@ -132,12 +132,12 @@ def wake(profile: Profile, *, say: Say) -> None:
 
 
 def ready_again(lab: Lab, asleep: list[str], began: float, *, timeout: float = READY_SECONDS) -> int:
-    """Wait until all of a cluster is Ready again; before flannel is installed, until its API server answers.
+    """Wait until everything in the cluster is Ready again; if flannel is not installed yet, until its API server answers.
 
     Args:
         lab: the lab.
-        asleep: the machines that were started again.
-        began: when that began, in seconds since the epoch.
+        asleep: the machines that were started.
+        began: when their start began, in seconds since the epoch.
         timeout: deadline in seconds.
 
     Returns:
@@ -156,7 +156,7 @@ def ready_again(lab: Lab, asleep: list[str], began: float, *, timeout: float = R
 
 
 def _settle(lab: Lab, name: str, host: Host) -> None:
-    """What a machine of this lab needs at each start, and what it does not do by itself."""
+    """Do what a machine of this lab needs at each start and does not do itself."""
     operations.apply(
         host,
         operations.together(

@@ -1,6 +1,6 @@
-"""How long a lab with bookinfo takes to stop, to start, to be saved and to be restored. `make bench` measures it in each round.
+"""How long it takes to stop, start, save and restore a lab with bookinfo. `make bench` measures it in each round.
 
-`python -m stackbook.app.life_benchmark [ROUNDS]` measures it alone, on a lab of its own name and subnet, and puts it into the README.
+`python -m stackbook.app.life_benchmark [ROUNDS]` measures only this, on a lab with its own name and subnet, and updates the README.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ _PROFILE = {
 
 
 def measure(word: str) -> dict[str, float]:
-    """Seconds of each command on a lab that runs, and the bytes of a snapshot; the lab is then what it was.
+    """Seconds of each command on a running lab, and the size of a snapshot in bytes; afterwards, the lab is as before.
 
     Args:
-        word: how the profile is named.
+        word: the profile's name or path.
 
     Raises:
-        InputError: there is a snapshot of the name that it uses.
+        InputError: a snapshot with the name that it uses exists.
         StackbookError: a command failed; with its output.
     """
     profile = Profile.load(word)
     store = Store(profile.lab)
     if _NAME in store.names():
-        raise InputError(f"there is a snapshot {_NAME!r}", fix=f"stackbook snapshot remove {_NAME}")
+        raise InputError(f"there is already a snapshot {_NAME!r}", fix=f"stackbook snapshot remove {_NAME}")
     commands = (("stop",), ("start",), ("snapshot", "save", _NAME), ("snapshot", "restore", _NAME))
     try:
         found = {name: _seconds(word, *command) for name, command in zip(PROMISED, commands, strict=True)}
@@ -105,7 +105,7 @@ def publish(rounds: Sequence[Mapping[str, float]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Build a lab, measure it, take it away, and put the figures into the README; returns the exit status."""
+    """Build a lab, measure it, remove it, and put the figures into the README; returns the exit status."""
     words: list[Any] = list(sys.argv[1:] if argv is None else argv)
     rounds = int(words[0]) if words and str(words[0]).isdigit() else 3
     with tempfile.TemporaryDirectory(prefix="stackbook-life-") as folder:
@@ -113,7 +113,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         Path(word).write_text(yaml.safe_dump(_PROFILE), encoding="utf-8")
         profile = Profile.load(word)
         if Embedded(profile).containers():
-            raise InputError(f"the lab {profile.lab!r} is there: a benchmark begins without one", fix="remove it first")
+            raise InputError(
+                f"the lab {profile.lab!r} exists, but a benchmark starts without a lab", fix="remove it first"
+            )
         try:
             print(f"a lab with bookinfo: {_seconds(word, 'run', '--to', '05'):.0f} s", flush=True)
             found = []

@@ -1,4 +1,4 @@
-"""The commands of a lab's life: stop, start, snapshot. Thin over one function each, imported only when it is called."""
+"""The commands stop, start and snapshot: each a thin layer over one function, which is imported only when the command runs."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ ACTIONS = ("save", "list", "restore", "remove")
 
 
 def arguments(add: Callable[..., Any]) -> None:
-    """The commands' own arguments.
+    """Add these commands and their arguments.
 
     Args:
-        add: makes a command: its name, what it does, its function.
+        add: adds a command: its name, its help text, its function.
     """
-    add("stop", "stop the lab's machines; nothing on them is lost", stop)
-    add("start", "start a stopped lab, also after this host was started anew, and wait until it is Ready", start)
-    snapshot = add("snapshot", "save the whole lab, and make it again what it was then", use_snapshots)
+    add("stop", "stop the lab's machines; everything on their disks stays", stop)
+    add("start", "start a stopped lab, also after a reboot of this host, and wait until it is Ready", start)
+    snapshot = add("snapshot", "save the whole lab, and restore it later", use_snapshots)
     snapshot.add_argument("action", choices=ACTIONS)
     snapshot.add_argument("name", nargs="?", default="", metavar="NAME")
 
 
 def run_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `run` has of snapshots."""
+    """Add `run`'s option about snapshots."""
     parser.add_argument(
         "--from-snapshot", nargs="?", const="", default=None, metavar="NAME",
-        help="restore this snapshot first; without a name, the one that leaves the least to do",
+        help="restore this snapshot first; without a name, the one that leaves the fewest chapters to run",
     )  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def use_snapshots(options: argparse.Namespace) -> int:
     if action != "list" and not name:
         raise InputError(f"snapshot {action} needs the snapshot's name", fix=f"stackbook snapshot {action} NAME")
     if action == "list" and name:
-        raise InputError(f"snapshot list takes no name, and {name!r} is given", fix="leave it out")
+        raise InputError(f"snapshot list takes no name, but got {name!r}", fix="leave it out")
     if action == "save":
         from stackbook.app.snapshots.save import save
 
@@ -76,7 +76,7 @@ def use_snapshots(options: argparse.Namespace) -> int:
 
 
 def restore_first(options: argparse.Namespace, given: dict[str, Any]) -> None:
-    """What `run --from-snapshot` does before its chapters."""
+    """Restore the snapshot that `run --from-snapshot` names, before the chapters."""
     if options.from_snapshot is None:
         return
     from stackbook.app.snapshots import nearest
@@ -91,7 +91,7 @@ def restore_first(options: argparse.Namespace, given: dict[str, Any]) -> None:
 
 
 def snapshots_after_reset(profile: Profile, *, remove: bool) -> Sequence[str]:
-    """What becomes of a lab's snapshots when it is reset, in lines: they stay where they are not to be removed."""
+    """Lines about a lab's snapshots at its reset: they are removed only on request."""
     from stackbook.app.snapshots import listing
 
     return listing.remove_all(profile) if remove else listing.kept(profile)

@@ -1,4 +1,4 @@
-"""Stackbook's three folders as a whole: given back at the end of a command under sudo, and named when they cannot be used."""
+"""stackbook's three folders: handing them to the user after a command under sudo, and errors if they cannot be used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stackbook.core.errors import InputError, StackbookError
 
 
 def give_back() -> None:
-    """What a command under sudo wrote belongs to the user who asked for it."""
+    """Give the files that a command under sudo wrote to the user who called it."""
     owner = ownership.user()
     if owner is None:
         return
@@ -26,26 +26,26 @@ def give_back() -> None:
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NEARLY_NOTHING = 1 << 20
-"""Bytes: with less room than this, a folder is full for whoever writes a record there."""
+"""Bytes; with less free space than this, a folder counts as full."""
 
 
 def unusable(error: OSError) -> StackbookError | None:
-    """What to say of an error about one of the folders; None for any other error."""
+    """The error to show if an OSError concerns one of the folders; None for other errors."""
     if error.errno in _FULL:
         where = error.filename if isinstance(error.filename, str) else _full()
-        return StackbookError(f"{os.strerror(error.errno)}: {where}", fix="make room there; the next run goes on")
+        return StackbookError(f"{os.strerror(error.errno)}: {where}", fix="free space there; the next run continues")
     if not isinstance(error.filename, str):
         return None
     path = Path(error.filename)
     for variable, folder in (("CACHE", paths.cache()), ("STATE", paths.states()), ("RUNS", paths.runs())):
         if path in (folder, *folder.parents) or folder in path.parents:
-            fix = f"let this user read and write it, or set STACKBOOK_{variable} to another folder"
+            fix = f"allow this user to read and write it, or set STACKBOOK_{variable} to another folder"
             return InputError(f"{path} cannot be used: {os.strerror(error.errno or 0)}", fix=fix)
     return None
 
 
 def _full() -> str:
-    """The folders that stackbook writes to and that have no room; a system call names no file."""
+    """The folders to which stackbook writes and that are full; the system call's error names no file."""
     found = []
     for folder in (paths.cache(), paths.states(), paths.runs(), Path(tempfile.gettempdir())):
         with suppress(OSError):

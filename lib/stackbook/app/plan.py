@@ -1,4 +1,4 @@
-"""What a run would do: nothing here changes anything."""
+"""What a run would do; nothing in this module changes anything."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def plan(
     only: tuple[str, ...] = (),
     parameters: Mapping[str, Any] | None = None,
 ) -> Iterator[str]:
-    """One line for each chapter, and below it what is proved, what would be done, and what would be fetched.
+    """One line for each chapter; below it, what is proved, what would run, and what would be fetched.
 
     Raises:
-        InputError: as a run would.
+        InputError: for the same reasons as a run.
     """
     chosen = chapters.choose(first=first, last=last, only=only)
     overrides, given = runner.split_parameters(parameters or {}, chosen)
@@ -45,7 +45,7 @@ def plan(
 
 
 def steps(chapter: chapters.Chapter) -> list[str]:
-    """The ids of a chapter's steps, as its notebook has them."""
+    """The ids of the steps in a chapter's notebook."""
     import re
 
     book = json.loads(chapter.notebook.read_text(encoding="utf-8"))

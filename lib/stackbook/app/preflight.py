@@ -1,4 +1,4 @@
-"""Can this host carry the lab? Each requirement says what was found and the exact fix."""
+"""Can this host run the lab? Each requirement says what was found, and the exact fix."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from stackbook.machines import facts
 from stackbook.machines.transports import LocalHost
 
 GIB = 1 << 30
-# Measured on the default lab: 2.3 GiB with everything; one more node takes about 0.35 GiB before its pods.
+# Measured on the default lab: 2.3 GiB with everything; each further node takes about 0.35 GiB, without its pods.
 MEMORY_BASE, MEMORY_PER_NODE = 2.2 * GIB, 0.4 * GIB
 DISK_NEEDED = 12 * GIB
-# Each machine's systemd, containerd and kubelet hold some 60 inotify instances; the kernel's default is 128 a user.
+# Each machine's systemd, containerd and kubelet use about 60 inotify instances; the kernel's default limit is 128 per user.
 INOTIFY_PER_NODE = 64
 PODMAN = 4
-"""The oldest major version: earlier ones describe networks and containers in another way."""
+"""The minimum major version of podman: earlier ones describe networks and containers differently."""
 NFTABLES = 5
-"""The major version from which podman's network stack uses nftables."""
-_PROBE = "stackbook-probe-"  # network namespaces, by the process that tries things in them
+"""From this major version on, podman's network stack uses nftables."""
+_PROBE = "stackbook-probe-"  # network namespaces of the probes, named after their process
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """One requirement: `level` is must, should or may; `fix` is empty where it is met."""
+    """One requirement: `level` is must, should or may; `fix` is empty if the requirement is met."""
 
     name: str
     level: str
@@ -44,7 +44,7 @@ class Requirement:
 
 
 def examine(profile: Profile) -> list[Requirement]:
-    """Every requirement of the profile's target on this host; nothing is changed, every probe is undone."""
+    """Check every requirement of the profile's target on this host; every probe is undone."""
     if profile.target != "embedded":
         return [_tool("ssh", "openssh-client")] if profile.target == "ssh" else [_kubeconfig(profile)]
     host = LocalHost()
@@ -55,12 +55,12 @@ def examine(profile: Profile) -> list[Requirement]:
 
 
 def unmet(profile: Profile) -> list[Requirement]:
-    """The requirements that must be met and are not."""
+    """The `must` requirements that are not met."""
     return [r for r in examine(profile) if r.level == "must" and not r.met]
 
 
 def demand(profile: Profile) -> None:
-    """Refuse a host that cannot carry the lab.
+    """Refuse a host that cannot run the lab.
 
     Raises:
         HostUnfit: the first requirement that is not met, with its fix.
@@ -78,7 +78,7 @@ def _root() -> Requirement:
         "must",
         uid == 0,
         "root" if uid == 0 else f"user id {uid}",
-        "" if uid == 0 else "run as root, or install sudo and let this user use it",
+        "" if uid == 0 else "run as root, or install sudo and allow this user to use it",
         "machines, bridges and mounts belong to root",
     )
 
@@ -107,7 +107,7 @@ def _memory(host: LocalHost, profile: Profile) -> Requirement:
 
 
 def _lab_uses(profile: Profile) -> float:
-    """What a lab that runs already takes of the memory: it counts as available to it."""
+    """The memory that a running lab uses already: it counts as available."""
     marker = paths.state(profile.lab) / "instance"
     return MEMORY_BASE + MEMORY_PER_NODE * len(profile.nodes) if marker.exists() else 0
 
@@ -174,15 +174,15 @@ def _podman(host: LocalHost) -> Requirement:
     fix = "" if answer.ok else "run `podman info` and correct what it reports"
     version = re.match(r"\d+", found)
     if answer.ok and version and int(version[0]) < PODMAN:
-        found = f"podman {found}, which has another JSON and no netavark"
+        found = f"podman {found}, which prints other JSON and has no netavark"
         fix = f"use Debian 12 or Ubuntu 24.04, or install podman {PODMAN} or newer"
     elif answer.ok and version and int(version[0]) >= NFTABLES and not shutil.which("nft"):
-        found, fix = f"podman {found}, whose netavark runs nft, and there is none", "apt-get install nftables"
+        found, fix = f"podman {found}, whose netavark needs nft, which is not installed", "apt-get install nftables"
     return Requirement("podman works", "must", not fix, found, fix, "it runs the machines")
 
 
 def _kernel(host: LocalHost) -> Iterator[Requirement]:
-    """What the kernel offers, tried out in a network namespace that is deleted again, and on a scratch mount."""
+    """What the kernel offers, tested in a temporary network namespace and on a temporary mount."""
     space = f"{_PROBE}{os.getpid()}"
     try:
         _sweep_probes(host)
@@ -213,7 +213,7 @@ def _kernel(host: LocalHost) -> Iterator[Requirement]:
 
 
 def _sweep_probes(host: LocalHost) -> None:
-    """Delete the namespaces of probes that were killed."""
+    """Delete the namespaces that killed probes have left."""
     for line in host.run(["ip", "netns", "list"], check=False).lines:
         name = line.split()[0]
         process = name.removeprefix(_PROBE)
@@ -306,7 +306,7 @@ def _subnet(host: LocalHost, profile: Profile) -> Requirement:
                 "subnet",
                 "must",
                 False,
-                f"a route to {route['dst']} by {route.get('dev')} is in the way",
+                f"the route to {route['dst']} by {route.get('dev')} overlaps",
                 "choose another subnet, gateway and node addresses in the profile",
             )
     return Requirement("subnet", "must", True, f"{wanted} is free", "", "the machines' own network")

@@ -1,4 +1,4 @@
-"""Whether a cluster whose machines were started again is Ready anew: what its API server remembers from before does not count."""
+"""Whether a cluster is Ready after its machines were restarted: states from before the restart do not count."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Object = Mapping[str, Any]
 
 
 def stamp(seconds: float) -> str:
-    """A moment as Kubernetes writes it, to the second.
+    """A time in Kubernetes' format, to the second.
 
     >>> stamp(0)
     '1970-01-01T00:00:00Z'
@@ -24,16 +24,16 @@ def stamp(seconds: float) -> str:
 
 
 def waiting(nodes: Iterable[Object], pods: Iterable[Object], names: Collection[str], since: str) -> list[str]:
-    """What is not Ready anew, in words, nodes first.
+    """What is not Ready yet after the restart, in words, nodes first.
 
-    A node's kubelet must have reported since then, and a pod's containers must have been started since then. Pods that have
-    ended, and will not be started again, are left out.
+    A node's kubelet must have reported, and a pod's containers must have started, after the restart. Pods that have completed
+    are left out.
 
     Args:
-        nodes: as the API has them.
-        pods: as the API has them.
-        names: of the nodes whose machines were started again; pods elsewhere only have to be Ready.
-        since: when that began, as `stamp` has it.
+        nodes: the nodes from the API.
+        pods: the pods from the API.
+        names: the nodes whose machines were restarted; pods on other nodes only have to be Ready.
+        since: when the restart began, in the format of `stamp`.
     """
     known = {str(node["metadata"]["name"]): dict(node) for node in nodes}
     everyone = sorted({*known, *names})
@@ -66,7 +66,7 @@ def _of_pod(pod: dict[str, Any], since: str) -> str:
     ]
     if problem := pod_problem(pod):
         return problem
-    return "not started again yet" if any(at < since for at in started) else ""
+    return "not restarted yet" if any(at < since for at in started) else ""
 
 
 def answers(kube: Kube, *, timeout: float) -> None:
@@ -82,12 +82,12 @@ def answers(kube: Kube, *, timeout: float) -> None:
 
 
 def wait(kube: Kube, names: Collection[str], began: float, *, timeout: float) -> int:
-    """Wait until these nodes and all pods are Ready anew; returns the number of pods.
+    """Wait until these nodes and all pods are Ready after a restart; returns the number of pods.
 
     Args:
         kube: the cluster.
-        names: of the nodes whose machines were started again.
-        began: when that began, in seconds since the epoch.
+        names: the nodes whose machines were restarted.
+        began: when the restart began, in seconds since the epoch.
         timeout: deadline in seconds.
 
     Raises:

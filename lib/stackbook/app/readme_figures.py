@@ -1,4 +1,4 @@
-"""Figures in the README: each benchmark has a block of its own there, between two marks."""
+"""Figures in the README: each benchmark has its own block there, between two marks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from stackbook.core.errors import InputError
 
 
 def put(name: str, text: str) -> None:
-    """Put a text in place of what is between the marks of that name.
+    """Replace the text between the marks of this name.
 
     Raises:
         InputError: the README has no such marks; nothing was changed.

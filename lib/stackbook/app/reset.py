@@ -1,4 +1,4 @@
-"""Taking the lab away, and proving that this host is as it was before: compared, not assumed."""
+"""Removing the lab, and proving by comparison that this host is as before."""
 
 from __future__ import annotations
 
@@ -43,32 +43,32 @@ def _memory(lab: str) -> Path:
 
 
 def remember(profile: Profile) -> None:
-    """Keep what this host looks like, before the lab changes it; a second call keeps the first snapshot."""
+    """Save this host's state before the lab changes it; a second call keeps the first snapshot."""
     path = _memory(profile.lab)
     if profile.target == "embedded" and not path.exists():
         path.write_text(json.dumps({"time": now(), "host": snapshot()}, indent=1), encoding="utf-8")
 
 
 def before(profile: Profile) -> Snapshot | None:
-    """The snapshot of before the lab, if there is one."""
+    """The snapshot from before the lab, if there is one."""
     path = _memory(profile.lab)
     if not path.exists():
         return None
     data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     host: Snapshot = dict(data["host"])
-    if isinstance(host.get("namespaces"), list):  # an older release kept the numbers that `ip netns list` prints
+    if isinstance(host.get("namespaces"), list):  # an older release stored the numbers that `ip netns list` prints
         host["namespaces"] = plain_names(host["namespaces"])
     return host
 
 
 def reset(profile: Profile, *, say: Say = print, machines: bool = True) -> list[Difference]:
-    """Take the lab away and compare this host with how it was; returns the differences that may be the lab's.
+    """Remove the lab and compare this host with its state before; returns the differences that can be the lab's.
 
-    What somebody else changed meanwhile is said, and left alone. On machines that are not the lab's own, `kubeadm reset` undoes
-    what kubeadm did, and nothing else is touched.
+    It reports what somebody else changed meanwhile, and leaves it alone. On machines that are not the lab's own, it only runs
+    `kubeadm reset`, which undoes what kubeadm did.
 
     Raises:
-        InputError: a run works on the lab; nothing was changed.
+        InputError: a run uses the lab; nothing was changed.
     """
     with only_run(profile.lab, who="stackbook reset"):
         if profile.target == "ssh" and machines:
@@ -103,9 +103,9 @@ def _reset_machines(profile: Profile, say: Say) -> None:
 
 
 def restore(old: Mapping[str, Lines], host: Host, others: Others) -> None:
-    """Put back kernel parameters that changed; take away podman's own chains and control groups where there were none before.
+    """Restore kernel parameters that changed; remove podman's chains and control groups if there were none before.
 
-    What somebody else's containers or networks use by now stays as it is.
+    It leaves alone what other containers or networks use now.
     """
     for line in old["sysctls"] if isinstance(old["sysctls"], list) else []:
         key, _, value = line.partition(" = ")
@@ -114,26 +114,26 @@ def restore(old: Mapping[str, Lines], host: Host, others: Others) -> None:
     if others.running or not others.known:
         return
     if old["cgroups"] == []:
-        for group in control_groups(host):  # without processes in it the kernel lets one go, and no other
+        for group in control_groups(host):  # the kernel removes a control group only if it has no processes
             host.run(["find", group, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"], check=False)
     if isinstance(old["rules"], str) or any("NETAVARK" in rule for rule in old["rules"]):
         return
     for table in TABLES:
-        with contextlib.suppress(StackbookError):  # the comparison says that it could not be read
+        with contextlib.suppress(StackbookError):  # the comparison reports that it could not be read
             _remove_chains(host, table)
 
 
 def _remove_chains(host: Host, table: str) -> None:
-    """Remove podman's own chains of a table, and the rules that lead there."""
+    """Remove podman's own chains of a table, and the rules that jump to them."""
     found = [r.partition(" ")[2] for r in rules(host, table) if "NETAVARK" in r]
     for rule in (r for r in found if r.startswith("-A")):
-        host.run(["iptables", "-t", table, "-D", *shlex.split(rule)[1:]], check=False)  # a comment has quotes
+        host.run(["iptables", "-t", table, "-D", *shlex.split(rule)[1:]], check=False)  # comments have quotes
     for rule in (r for r in found if r.startswith(":")):
         host.run(["iptables", "-t", table, "-X", rule[1:].split()[0]], check=False)
 
 
 def leftovers(profile: Profile) -> list[str]:
-    """What of the lab is still on this host, in words; empty after a complete reset."""
+    """What is left of the lab on this host, in words; empty after a complete reset."""
     host, old = LocalHost(), before(profile)
     marks, others = Marks.of(profile, host), Others.look(profile.lab, host)
     if old is not None:
@@ -141,7 +141,7 @@ def leftovers(profile: Profile) -> list[str]:
     return [f"{kind}: {name}" for kind, names in marks.present.items() for name in sorted(names)]
 
 
-# What chapter 99 says of the comparison; the keys are those of `snapshot`.
+# What chapter 99 says about the comparison; the keys are those of `snapshot`.
 SCOPE: list[dict[str, str]] = [
     {"kind": "containers, volumes, networks", "as seen by": "podman"},
     {"kind": "interfaces, routes", "as seen by": "ip address, ip route"},

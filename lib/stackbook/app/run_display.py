@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: one line that moves on a terminal; elsewhere a line at most every 30 s of a wait."""
+"""What a run shows while it runs: on a terminal one line that changes; elsewhere, during a wait, at most one line every 30 s."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Any, Protocol, TextIO
 from stackbook.artifacts.forecast import duration
 
 EVERY = 30.0
-"""Seconds between two lines about one step where there is no terminal."""
+"""Seconds between two lines about one step if there is no terminal."""
 
 
 class Display(Protocol):
-    """Shows lines that stay, and what goes on meanwhile."""
+    """Shows lines that stay, and the current progress."""
 
     def say(self, text: str) -> None:
         """Show a line that stays."""
 
     def progress(self, event: Mapping[str, Any]) -> None:
-        """Show what a step is doing."""
+        """Show a step's progress."""
 
     def settled(self) -> None:
-        """The step has ended: what was shown of it is over."""
+        """The step has ended: remove its progress."""
 
 
 class Lines:
-    """Lines for a log: the first word of a wait at once, the next after `every` seconds."""
+    """Lines for a log: the first message of a wait at once, the next after `every` seconds."""
 
     def __init__(
         self, say: Callable[[str], None], *, every: float = EVERY, left: Callable[[], float | None] = lambda: None
@@ -52,7 +52,7 @@ class Lines:
 
 
 class Moving:
-    """A terminal: lines stay above one line that moves."""
+    """A terminal: lines stay above one line that changes."""
 
     def __init__(self, stream: TextIO, *, left: Callable[[], float | None] = lambda: None) -> None:
         from rich.console import Console
@@ -77,7 +77,7 @@ class Moving:
 
 
 def remaining(seconds: float | None) -> str:
-    """What is left of the whole run, in words to put behind a line; empty where it cannot be told."""
+    """The remaining time of the whole run, as the end of a line; empty if unknown."""
     return "" if seconds is None else f" · {duration(seconds)} left of the run"
 
 
@@ -88,9 +88,9 @@ def display(
     """The display for a run.
 
     Args:
-        say: takes the lines; standard output, moving where it is a terminal, when None.
-        left: how many seconds of the whole run are probably left; None where that cannot be told.
-        stream: in place of standard output.
+        say: takes the lines; if None, they go to standard output, with a changing line on a terminal.
+        left: how many seconds of the whole run are probably left; None if unknown.
+        stream: the stream to use instead of standard output.
     """
     out = stream or sys.stdout
     if say is None and out.isatty():

@@ -1,4 +1,4 @@
-"""The record of a run: what became of each chapter, kept as run.json and told as a table."""
+"""The record of a run: the outcome of each chapter, saved as run.json and printed as a table."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stackbook import __version__
 from stackbook.config import chapters
 from stackbook.config.profile import ChapterParameters, Profile
 from stackbook.core.errors import EXIT_FAILED, StackbookError
 from stackbook.core.redact import redact, scrub
+from stackbook.core.version import __version__
 from stackbook.lab.lab import Lab
 from stackbook.lab.step import now
 
@@ -23,7 +23,7 @@ PASSED = ("passed", "unchanged")
 
 @dataclass
 class Outcome:
-    """How one chapter went. `seconds` is wall time; `changed` counts what was changed on the lab."""
+    """How one chapter went. `seconds` is wall time; `changed` counts the changes on the lab."""
 
     chapter: str
     outcome: str = "failed"
@@ -37,7 +37,7 @@ class Outcome:
 
 @dataclass
 class Run:
-    """One run: what was asked, and what came of it."""
+    """One run: what was requested, and its outcome."""
 
     profile: Profile
     chosen: list[chapters.Chapter]
@@ -53,7 +53,7 @@ class Run:
 
 
 def save(current: Run) -> None:
-    """Write run.json: what a reader needs to believe, compare or repeat this run."""
+    """Write run.json: what a reader needs to verify, compare or repeat this run."""
     artifacts = Lab(current.chosen[0], current.profile, ChapterParameters()).artifacts
     data = {
         "schema": 1,
@@ -79,7 +79,7 @@ def save(current: Run) -> None:
 
 
 def keep_evidence(current: Run, say: Callable[[str], None]) -> None:
-    """Logs of the machines and of the cluster, beside the run's record."""
+    """Collect the logs of the machines and of the cluster beside the run's record."""
     folder = current.folder / "logs"
     try:
         lab = Lab(chapters.find("00"), current.profile, ChapterParameters())
@@ -98,7 +98,7 @@ def keep_evidence(current: Run, say: Callable[[str], None]) -> None:
 
 
 def summary(current: Run) -> str:
-    """The table at the end of a run: chapter, outcome, seconds, what it left."""
+    """The table at the end of a run: chapter, outcome, seconds, what it left behind."""
     rows = [("chapter", "outcome", "seconds", "changed", "left behind")]
     rows += [
         (
@@ -134,5 +134,5 @@ def summary(current: Run) -> str:
 
 
 def exit_status(current: Run) -> int:
-    """0 when everything passed, else 1."""
+    """0 if everything passed, else 1."""
     return 0 if current.passed else EXIT_FAILED

@@ -1,6 +1,6 @@
 """Running chapters in order, with a record on disk.
 
-Papermill executes each notebook; this module decides what has to run, shows the steps while they run, and keeps the
+Papermill executes each notebook; this module decides what has to run, shows the steps while they run, and saves the
 evidence. Outcomes: passed, unchanged (proved, not run again), failed, blocked (a chapter that it needs failed), interrupted.
 """
 
@@ -19,7 +19,7 @@ from stackbook.app import challenging, checks, import_patch, life, preflight, re
 from stackbook.app.run_display import display
 from stackbook.app.run_record import PASSED, Outcome, Run, exit_status, keep_evidence, save, summary
 from stackbook.app.snapshots.store import Store
-from stackbook.app.supervision import end_group, following, only_run, prefetching
+from stackbook.app.supervision import following, only_run, prefetching
 from stackbook.app.time_left import TimeLeft
 from stackbook.artifacts import cache_folder
 from stackbook.config import chapters
@@ -35,7 +35,7 @@ from stackbook.lab.lab import Lab
 from stackbook.lab.step import Record, now
 from stackbook.machines.providers.podman import Embedded
 
-# A cell that runs for longer than this is broken: every wait inside has a shorter deadline of its own.
+# A cell that runs longer than this is broken: every wait inside has its own shorter deadline.
 CELL_TIMEOUT = 2400
 
 
@@ -45,7 +45,7 @@ def split_parameters(
     """Overrides for the profile, and parameters of the chosen chapters.
 
     Raises:
-        InputError: a name that is neither.
+        InputError: a name is neither.
     """
     lab_names = set(Profile.model_fields) - {"chapters", "name"}
     chapter_names = {n for c in chapters.ALL for n in CHAPTER_PARAMETERS.get(c.id, ChapterParameters).model_fields}
@@ -59,7 +59,7 @@ def split_parameters(
                 c.id for c in chapters.ALL if name in CHAPTER_PARAMETERS.get(c.id, ChapterParameters).model_fields
             )
             raise InputError(
-                f"parameter {name!r} belongs to {owner}, which is not chosen", fix=f"add {owner} to the run"
+                f"parameter {name!r} belongs to {owner}, which is not part of this run", fix=f"add {owner} to the run"
             )
     return (
         {k: v for k, v in given.items() if k in lab_names},
@@ -82,9 +82,9 @@ def run(
     Args:
         profile: name or path.
         first, last, only: the choice of chapters; see `chapters.choose`.
-        parameters: overrides of the profile's and of the chapters' parameters.
-        again: execute chapters that are proved as well.
-        say: takes a line of progress; the terminal when None.
+        parameters: overrides for the parameters of the profile and the chapters.
+        again: also execute chapters that are already proved.
+        say: takes a line of progress; if None, it goes to the terminal.
 
     Raises:
         InputError: bad input or an unfit host; nothing was changed.
@@ -137,7 +137,7 @@ def run(
 
 
 def _known_versions(profile: Profile) -> None:
-    """Refuse a version that no source has, before anything is changed."""
+    """Refuse a version that no source has, before anything changes."""
     from stackbook.artifacts.catalogue_loader import load
     from stackbook.artifacts.resolver import Resolver
 
@@ -147,7 +147,7 @@ def _known_versions(profile: Profile) -> None:
 
 
 def chapter_values(chapter: chapters.Chapter, profile: Profile, given: Mapping[str, Any]) -> dict[str, Any]:
-    """A chapter's parameters: the profile's, and the given ones over them.
+    """A chapter's parameters: the profile's, overridden by the given ones.
 
     Raises:
         InputError: one of them is unknown or wrong.
@@ -212,9 +212,9 @@ def _all_needs(chapter: chapters.Chapter) -> set[str]:
 
 
 def proved(profile: Profile, chapter: chapters.Chapter, values: Mapping[str, Any]) -> str | None:
-    """Why this chapter need not run: it passed on this very lab with these parameters, and what it left still holds.
+    """Why this chapter need not run: it passed on this lab with these parameters, and its postconditions still hold.
 
-    None when it has to run. A chapter of which nothing stays is proved by having passed on this very lab.
+    None if it has to run. A chapter that leaves nothing behind is proved if it has passed on this lab.
     """
     if not chapter.batch:
         return None
@@ -225,7 +225,7 @@ def proved(profile: Profile, chapter: chapters.Chapter, values: Mapping[str, Any
     try:
         if known is None or known != proofs.key(lab):
             return None
-    except (OSError, ValueError, LookupError, TypeError):  # no notebook any more; executing it says so
+    except (OSError, ValueError, LookupError, TypeError):  # the notebook is gone; executing it reports that
         return None
     found = []
     try:
@@ -238,7 +238,7 @@ def proved(profile: Profile, chapter: chapters.Chapter, values: Mapping[str, Any
 
 
 def proved_before(profile: Profile) -> dict[str, str]:
-    """The chapters that have passed on the lab, with the keys of their proofs."""
+    """The chapters that passed on the lab, with the keys of their proofs."""
     path = paths.state(profile.lab) / "proved.json"
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
@@ -255,7 +255,7 @@ def _remember_proof(profile: Profile, chapter: chapters.Chapter, key: str) -> No
 
 
 def _execute(current: Run, chapter: chapters.Chapter, values: Mapping[str, Any], outcome: Outcome) -> None:
-    """Execute one notebook by papermill; the exception and our own record decide, never the cells' marks."""
+    """Execute one notebook by papermill; its outcome follows from the exception and the record, not from the cells' marks."""
     import_patch.spare_grammar()
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -287,7 +287,7 @@ def _execute(current: Run, chapter: chapters.Chapter, values: Mapping[str, Any],
         outcome.outcome = "interrupted"
         current.outcomes.append(outcome)
         raise
-    except Exception as error:  # a file that is no notebook, a full disk: the record of the run is kept all the same
+    except Exception as error:  # not a notebook, a full disk: the run's record is written anyway
         outcome.reason = redact(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
     finally:
         os.environ.pop("STACKBOOK_RUN", None)
@@ -295,7 +295,7 @@ def _execute(current: Run, chapter: chapters.Chapter, values: Mapping[str, Any],
         outcome.steps = [e for e in events if e["event"] == "step-end"]
         outcome.changed = sum(int(s.get("changed", 0)) for s in outcome.steps)
     if outcome.outcome == "passed" and any(s["outcome"] != "passed" for s in outcome.steps):
-        outcome.outcome, outcome.reason = "failed", "a step failed although the notebook ended"
+        outcome.outcome, outcome.reason = "failed", "a step failed, although the notebook ran to its end"
     if outcome.outcome == "passed" and chapter.batch:
         lab = Lab(
             chapter,
@@ -306,13 +306,13 @@ def _execute(current: Run, chapter: chapters.Chapter, values: Mapping[str, Any],
 
 
 def _last_words(folder: Path) -> str:
-    """Where a kernel's own output is, and its last line; a kernel that was killed said nothing."""
+    """The file with a kernel's own output, and its last line; a killed kernel wrote nothing."""
     path = folder / "kernels.log"
     try:
         lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     except OSError:
         return ""
-    return f"; its last words, in {path.name}: {lines[-1][:300]}" if lines else f"; it wrote nothing to {path.name}"
+    return f"; its last line in {path.name}: {lines[-1][:300]}" if lines else f"; it wrote nothing to {path.name}"
 
 
-__all__ = ["CELL_TIMEOUT", "Outcome", "Run", "end_group", "exit_status", "pause", "proved", "run", "save", "summary"]
+__all__ = ["CELL_TIMEOUT", "Outcome", "Run", "exit_status", "pause", "proved", "run", "save", "summary"]

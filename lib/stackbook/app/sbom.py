@@ -1,7 +1,7 @@
-"""What the lab is made of, as a CycloneDX bill of materials: `stackbook sbom`.
+"""`stackbook sbom`: the lab's parts as a CycloneDX bill of materials.
 
-It is read from what pins each part: the lock of the Python packages, the go.sum files, and the catalogue of components. The
-same parts give the same text, byte for byte: the serial number is made of the content, and there is no time in it.
+It is read from the files that pin each part: the lock of the Python packages, the go.sum files, and the catalogue of
+components. The same parts give the same text, byte for byte: the serial number depends on the content, and it has no time.
 https://cyclonedx.org/docs/1.6/json/, names by https://github.com/package-url/purl-spec
 """
 
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackbook import __version__
 from stackbook.artifacts.catalogue import Artifact, Debian, Maven, Release, Wheel
 from stackbook.artifacts.catalogue_loader import load
 from stackbook.core import paths
+from stackbook.core.version import __version__
 
 if TYPE_CHECKING:
     from cyclonedx.model.component import Component
@@ -36,9 +36,9 @@ class Part:
 
     Attributes:
         purl: its package URL.
-        sha256: of its files, in hexadecimal; of a Go module, the h1 of go.sum.
-        pinned_in: the files that pin it, as they lie in the checkout.
-        notes: more about it, by name.
+        sha256: its files' checksums in hexadecimal; for a Go module, the h1 of go.sum.
+        pinned_in: the files that pin it, as paths in the checkout.
+        notes: further information, by name.
     """
 
     purl: PackageURL
@@ -51,7 +51,7 @@ def parts(root: Path | None = None) -> list[Part]:
     """Every part once, in the order of their package URLs.
 
     Args:
-        root: the checkout; this one when None.
+        root: the checkout; if None, this one.
     """
     folder = root or paths.checkout()
     found: dict[str, Part] = {}
@@ -75,7 +75,7 @@ def _python(root: Path) -> Iterator[Part]:
 
 
 def _go(root: Path) -> Iterator[Part]:
-    """The modules whose content a go.sum pins. As cyclonedx-gomod has it, h1 is given as SHA-256, and as it stands there."""
+    """The modules whose content a go.sum pins. Like cyclonedx-gomod, it gives h1 as SHA-256, and in its original form."""
     from packageurl import PackageURL
 
     for path in sorted((root / "lib").rglob("go.sum")):
@@ -90,7 +90,7 @@ def _go(root: Path) -> Iterator[Part]:
 
 
 def _catalogue() -> Iterator[Part]:
-    """What the catalogue names beside Go modules: wheels, files of Maven, releases with a checksum, Debian's packages."""
+    """The catalogue's parts other than Go modules: wheels, Maven files, releases with a checksum, Debian packages."""
     catalogue = load()
     for artifact in catalogue.artifacts.values():
         for source in artifact.sources:
@@ -106,7 +106,7 @@ def _catalogue() -> Iterator[Part]:
 
 
 def _image(reference: str) -> Part:
-    """An image that is pulled where its registry can be reached."""
+    """An image that is pulled if its registry can be reached."""
     from packageurl import PackageURL
 
     folder, _, last = reference.rpartition("/")
@@ -135,7 +135,7 @@ def _source(artifact: Artifact, source: object) -> Iterator[Part]:
 
 
 def _debian(package: str, suite: str = "") -> Part:
-    """A package of Debian: its version is what the suite has, and its proof the archive's signature."""
+    """A Debian package: its version is the suite's, and its proof is the archive's signature."""
     from packageurl import PackageURL
 
     qualifiers = {"distro": suite} if suite else {}
@@ -161,7 +161,7 @@ def text(root: Path | None = None) -> str:
         name="stackbook", version=__version__, type=ComponentType.APPLICATION, bom_ref="stackbook"
     )
     bom.components.update(_component(part) for part in all_parts)
-    # Not by `register_dependency`, which looks through all that there are for each.
+    # Not by `register_dependency`, which searches all dependencies for each one.
     each = [Dependency(component.bom_ref) for component in bom.components]
     bom.dependencies.update([Dependency(bom.metadata.component.bom_ref, each), *each])
     made: dict[str, Any] = json.loads(JsonV1Dot6(bom).output_as_string())
@@ -170,7 +170,7 @@ def text(root: Path | None = None) -> str:
 
 
 def _serial(all_parts: list[Part]) -> uuid.UUID:
-    """A serial number that is another one as soon as a part is."""
+    """A serial number that changes whenever a part changes."""
     content = json.dumps([[str(p.purl), p.sha256, p.pinned_in, p.notes] for p in all_parts])
     return uuid.uuid5(uuid.NAMESPACE_URL, f"stackbook {__version__} {hashlib.sha256(content.encode()).hexdigest()}")
 

@@ -1,4 +1,4 @@
-"""JupyterLab on loopback with its token: as the user who asked for it, never as root for somebody who came by sudo."""
+"""JupyterLab on loopback with its token: it runs as the user who called sudo, not as root."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ from stackbook.app.jupyter_access import Access
 from stackbook.app.kernel_helper import SOCKET, Helper, specification
 from stackbook.config.profile import Profile
 from stackbook.core import ownership, paths, temp_dirs
+from stackbook.core.child_processes import end
 from stackbook.core.names import profile_path
 from stackbook.core.ownership import User
 
+EDITIONS = {"en": "notebooks", "zh": "notebooks/zh"}
 
-def serve(root: Path, port: int, profile: str = "embedded") -> int:
+
+def serve(root: Path, port: int, profile: str = "embedded", *, language: str = "en") -> int:
     """Serve the notebooks until JupyterLab ends; returns its exit status.
 
     Args:
-        root: the folder with notebooks/ in it.
-        port: of loopback, the first to try.
-        profile: name or path, of the lab whose programs its terminals and kernels find.
+        root: the folder that contains notebooks/.
+        port: the first loopback port to try.
+        profile: name or path of the profile; terminals and kernels find the programs of its lab.
+        language: the edition that opens first: en, or zh, which is in notebooks/zh.
 
     Raises:
         InputError: no port is free.
@@ -33,7 +37,7 @@ def serve(root: Path, port: int, profile: str = "embedded") -> int:
     loaded, file = Profile.load(profile), profile_path(profile).resolve()
     access = jupyter_access.prepare(port)
     argv = [sys.executable, "-m", "jupyterlab", *access.arguments, "--no-browser"]
-    argv += [f"--ServerApp.root_dir={root}", "--LabApp.default_url=/lab/tree/notebooks"]
+    argv += [f"--ServerApp.root_dir={root}", f"--LabApp.default_url=/lab/tree/{EDITIONS[language]}"]
     print(access.line(terminal=sys.stdout.isatty()), flush=True)
     user = ownership.user()
     if user is None:
@@ -44,7 +48,7 @@ def serve(root: Path, port: int, profile: str = "embedded") -> int:
     with temp_dirs.folder("notebooks") as folder:
         folder.chmod(0o755)
         tools = terminals.prepare(loaded, file, folder, terminals.cached(loaded))
-        os.environ.update(tools.environment(os.environ))  # the kernels of root's
+        os.environ.update(tools.environment(os.environ))  # the root kernels
         helper = Helper(folder / "kernels.sock", user.uid)
         with helper.serving():
             variables = {**users(user, tools.environment(access.environment)), SOCKET: str(helper.path)}
@@ -54,7 +58,7 @@ def serve(root: Path, port: int, profile: str = "embedded") -> int:
 
 
 def users(user: User, environment: Mapping[str, str]) -> dict[str, str]:
-    """The user's environment, whatever sudo has made of HOME and of who somebody is."""
+    """The user's environment, even if sudo changed HOME and the user's variables."""
     entry = pwd.getpwuid(user.uid)
     of_root = {name for name, value in environment.items() if value.startswith(str(paths.programs()))}
     kept = {name: value for name, value in environment.items() if not name.startswith("SUDO_") and name not in of_root}
@@ -62,7 +66,7 @@ def users(user: User, environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _hand_over(access: Access, user: User) -> None:
-    """The files with the token and the address are for the user alone."""
+    """Give the files with the token and the address to the user, and to nobody else."""
     for path in (access.file, access.file.parent / "token", access.file.parent):
         os.chown(path, user.uid, user.gid)
 
@@ -76,10 +80,4 @@ def _as_user(argv: list[str], user: User, environment: Mapping[str, str]) -> int
         return process.wait()
     finally:
         signal.signal(signal.SIGINT, before)
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(10)
+        end(process)

@@ -1,4 +1,4 @@
-"""What a notebook binds to: a lab with its checks."""
+"""Binding a notebook to its lab and its checks."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _PLAIN = (bool, int, float, str, list, dict, tuple, type(None))
 
 
 def bind(chapter: str, profile: str = "embedded", **parameters: Any) -> Lab:
-    """Bind a notebook to its lab, validate its parameters, and say what the target is. Nothing is changed.
+    """Bind a notebook to its lab, validate its parameters, and print the target. Nothing changes.
 
     Args:
         chapter: number, name, or both.
         profile: name of a file in `parameters/`, or a path.
-        parameters: of the chapter; `stackbook parameters` lists them.
+        parameters: the chapter's parameters; `stackbook parameters` lists them.
 
     Raises:
-        InputError: something in the profile or in the parameters is wrong, or papermill was given a parameter that there is not.
+        InputError: the profile or a parameter is wrong, or papermill got an unknown parameter.
     """
     _refuse_unknown(parameters)
     lab = opened(chapter, profile, **parameters)
@@ -40,14 +40,14 @@ def bind(chapter: str, profile: str = "embedded", **parameters: Any) -> Lab:
 
 
 def opened(chapter: str, profile: str | Path = "embedded", **parameters: Any) -> Lab:
-    """A lab with its checks and challenges, for a chapter; says nothing."""
+    """A lab with its checks and challenges, for a chapter; prints nothing."""
     return Lab.open(chapter, profile, checks=checks.of, challenges=challenges.find, **parameters)
 
 
 def _refuse_unknown(known: Mapping[str, Any]) -> None:
-    """Refuse what papermill has injected and no cell reads: it warns of a mistyped name, and runs with the default.
+    """Refuse parameters that papermill injected and no cell uses: papermill only warns about a mistyped name.
 
-    In JupyterLab a learner may have variables of their own. Names in capitals are constants that a cell has imported.
+    In JupyterLab, a learner may have their own variables. Names in capitals are constants that a cell imported.
     """
     shell = get_ipython()
     if shell is None or os.environ.get("JPY_SESSION_NAME"):

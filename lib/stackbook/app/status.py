@@ -1,4 +1,4 @@
-"""What of a lab is there, read from the live system."""
+"""The state of a lab, read from the live system."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stackbook.mesh import istio
 
 
 def status(lab: Lab) -> dict[str, Any]:
-    """Machines, nodes, Istio's components and the ingress: each with its state, or with why it cannot be said."""
+    """Machines, nodes, Istio's components and the ingress: each with its state, or with the reason why it is unknown."""
     running = set(lab.provider.machines()) if lab.profile.target != "cluster" else set()
     found: dict[str, Any] = {
         "profile": lab.profile.name,
@@ -40,7 +40,7 @@ def status(lab: Lab) -> dict[str, Any]:
 
 
 def lines(found: dict[str, Any]) -> list[str]:
-    """The same for a terminal."""
+    """The state for a terminal."""
     text = [f"profile {found['profile']}, target {found['target']}"]
     text += ["the lab is stopped: stackbook start continues it"] if found["stopped"] else []
     off = "stopped" if found["stopped"] else "not running"

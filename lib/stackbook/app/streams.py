@@ -1,6 +1,6 @@
-"""Standard output and error that may go away: a closed terminal (EIO), a pipe whose reader has ended (EPIPE).
+"""Standard output and error that can disappear: a closed terminal (EIO), a pipe whose reader has exited (EPIPE).
 
-What is printed is for whoever looks. When nobody looks any more the work goes on, and its record and report are written.
+If they disappear, the work continues, and its record and report are written.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _GONE = (errno.EIO, errno.EPIPE, errno.ENXIO, errno.EBADF)
 
 
 class Lasting:
-    """A stream that drops what is written once its other end is gone; in all else it is the stream."""
+    """A stream that drops output once its other end is gone; otherwise, it behaves like the stream."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -42,7 +42,7 @@ class Lasting:
         except OSError as error:
             if error.errno not in _GONE:
                 raise
-            # What is in the buffer would be tried again at the end of the process, and change its exit status to 120.
+            # Otherwise Python would flush the buffer again at the end of the process, and change its exit status to 120.
             with contextlib.suppress(OSError, ValueError):
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self._stream.fileno())
@@ -54,10 +54,10 @@ class Lasting:
 
 @contextlib.contextmanager
 def lasting() -> Iterator[None]:
-    """Printing raises nothing while the block runs: neither where the terminal or the pipe is gone, nor where it has no such letter."""
+    """While the block runs, printing never raises: not if the terminal or pipe is gone, and not if it cannot encode a character."""
     before = sys.stdout, sys.stderr
     for stream in before:
-        if isinstance(stream, io.TextIOWrapper):  # under locale C, or one of GB2312, there is no tick
+        if isinstance(stream, io.TextIOWrapper):  # the locales C and GB2312 have no tick
             stream.reconfigure(errors="replace")
     streams = [Lasting(stream) for stream in before]
     sys.stdout, sys.stderr = streams

@@ -1,9 +1,10 @@
-"""What goes along with a run: its lock, the fetching ahead of it, and the lines that follow it in the terminal."""
+"""What accompanies a run: its lock, fetching components in advance, and its lines in the terminal."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,30 +15,48 @@ from typing import Any
 from stackbook.app.run_display import Display
 from stackbook.config.profile import Profile
 from stackbook.core import paths
+from stackbook.core.child_processes import end
 from stackbook.core.errors import InputError
 from stackbook.core.locks import Lock, words
 from stackbook.core.waiting import beside
 from stackbook.lab.step import Record, now
 
-# How much of Go's build cache is kept when everything is built: it only saves time when a component changes.
+# How much of Go's build cache is kept after everything is built: it only saves time if a component changes.
 GO_CACHE_GB = 2
 
 
 @contextlib.contextmanager
 def only_run(lab: str, who: str = "stackbook run") -> Iterator[None]:
-    """No two runs change one lab at the same time, and no reset takes it away under one."""
+    """Hold the run's lock: no other run or reset can change the lab at the same time.
+
+    A chapter of a run may do what it likes: the run that started its kernel holds the lock for it.
+    """
     lock = Lock(paths.state(lab).parent / f"{lab}.lock")
     with lock.attempt(who=who, since=now()) as held:
-        if held is None:
-            holder = words(lock.holder() or {})
-            fix = "wait for it, or end it with Ctrl-C"
-            raise InputError(f"another run works on the lab {lab!r} ({holder})", fix=fix)
+        note = lock.holder() or {}
+        if held is None and not _started_by(int(note.get("pid", 0))):
+            holder = words(note)
+            fix = "wait for it, or stop it with Ctrl-C"
+            raise InputError(f"another run uses the lab {lab!r} ({holder})", fix=fix)
         yield
+
+
+def _started_by(pid: int) -> bool:
+    """Whether this process, or one that started it, was started by that process."""
+    process = os.getpid()
+    while process > 1:
+        try:
+            process = int(Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            return False
+        if process == pid:
+            return True
+    return False
 
 
 @contextlib.contextmanager
 def prefetching(profile: Profile, names: Sequence[str], folder: Path) -> Iterator[None]:
-    """Components are fetched and built ahead of the chapters that need them, by a process of its own, in this order."""
+    """Fetch and build components in this order, in a separate process, before the chapters need them."""
     if not names:
         yield
         return
@@ -48,35 +67,23 @@ def prefetching(profile: Profile, names: Sequence[str], folder: Path) -> Iterato
         try:
             yield
         finally:
-            end_group(process)
+            end(process, steps=((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0)), group=True)
     _trim_after_builds(folder / "prefetch.log")
 
 
 def _trim_after_builds(log: Path) -> None:
-    """Bound Go's caches where something was built; after the chapters, as those of protobuf and gRPC compile with them too."""
+    """Limit Go's caches if something was built; after the chapters, because those on protobuf and gRPC also use them."""
     if " built in " in log.read_text(encoding="utf-8", errors="replace"):
         command = [sys.executable, "-m", "stackbook.artifacts.prefetch", "--trim", str(GO_CACHE_GB), "go"]
         with contextlib.suppress(subprocess.TimeoutExpired), log.open("a", encoding="utf-8") as sink:
             subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, timeout=180, check=False)
 
 
-def end_group(process: subprocess.Popen[Any]) -> None:
-    """End a process and all that it started."""
-    import signal
-
-    for number, patience in ((signal.SIGINT, 10), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
-            return
-
-
 @contextlib.contextmanager
 def following(folder: Path, screen: Display) -> Iterator[Callable[[str], None]]:
-    """Show the steps' events while notebooks run in kernels of their own.
+    """Show the steps' events while notebooks run in their kernels.
 
-    Yields a way to say something else in its place: after all events that came before it.
+    Yields a function to print something else in order: after all earlier events.
     """
     one_at_a_time = threading.RLock()
     shown = 0

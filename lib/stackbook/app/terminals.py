@@ -1,4 +1,4 @@
-"""JupyterLab's terminals and kernels with the lab's own programs at hand: kubectl, istioctl, stackbook, a shell on each machine."""
+"""The lab's programs for JupyterLab's terminals and kernels: kubectl, istioctl, stackbook, a shell on each machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stackbook.core import paths
 
 _PROGRAM = """\
 #!/bin/sh
-# {name} of the lab {lab}, pointed at its cluster unless KUBECONFIG says otherwise
+# {name} for the cluster of the lab {lab}, unless KUBECONFIG is set
 export KUBECONFIG="${{KUBECONFIG:-{kubeconfig}}}"
 if [ ! -s "${{KUBECONFIG%%:*}}" ]; then
   echo "there is no kubeconfig $KUBECONFIG: the lab has no cluster yet. Run chapters 00 to 02, or: stackbook run --to 02" >&2
@@ -38,7 +38,7 @@ if [ -s "$KUBECONFIG" ]; then
   unset port
 fi
 cat <<'END'
-The lab {lab}: kubectl and istioctl ask its cluster, with completion by TAB.
+The lab {lab}: kubectl and istioctl use its cluster; TAB completes their arguments.
 {machines}Addresses: {variables}.
 END
 [ -n "$INGRESS" ] && echo "The mesh's ingress: INGRESS=$INGRESS (curl -s $INGRESS/productpage)"
@@ -47,18 +47,18 @@ END
 
 @dataclass(frozen=True)
 class Terminals:
-    """What JupyterLab is started with.
+    """What JupyterLab gets at its start.
 
     Attributes:
-        path: the folder of the programs, to go before all others in PATH.
-        argument: the option that makes bash of a terminal read our file.
+        path: the folder of the programs, which comes first in PATH.
+        argument: the option that makes a terminal's bash read our file.
     """
 
     path: Path
     argument: str
 
     def environment(self, before: Mapping[str, str]) -> dict[str, str]:
-        """An environment in which the programs are found first."""
+        """An environment with the programs first in PATH."""
         return {**before, "PATH": os.pathsep.join([str(self.path), before.get("PATH", os.defpath)])}
 
 
@@ -66,10 +66,10 @@ def prepare(profile: Profile, file: Path, folder: Path, programs: Mapping[str, P
     """Write the programs, and the file that a terminal reads.
 
     Args:
-        profile: of the lab.
-        file: the profile's.
-        folder: where to; it lasts as long as JupyterLab.
-        programs: the paths of kubectl and istioctl where they are in the cache; what is missing is fetched when it is first called.
+        profile: the lab's profile.
+        file: the profile's file.
+        folder: the folder to write to; it exists as long as JupyterLab.
+        programs: the paths of kubectl and istioctl if they are in the cache; a missing one is fetched at its first call.
     """
     own = folder / "bin"
     own.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def prepare(profile: Profile, file: Path, folder: Path, programs: Mapping[str, P
 
 
 def cached(profile: Profile) -> dict[str, Path]:
-    """The paths of kubectl and istioctl, as far as they are in the cache; nothing is fetched."""
+    """The paths of kubectl and istioctl if they are in the cache; nothing is fetched."""
     from stackbook.artifacts.resolver import Resolver
 
     versions = {"kubernetes": profile.kubernetes_version}

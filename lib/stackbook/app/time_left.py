@@ -1,4 +1,4 @@
-"""How much of a run is left: the components that are still missing, and the chapters that are still to come."""
+"""The remaining time of a run: the missing components, and the remaining chapters."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from stackbook.artifacts.forecast import duration, forecast
 from stackbook.artifacts.resolver import Resolver
 from stackbook.config.chapters import Chapter
 
-_AGAIN = 5.0  # seconds after which the cache is looked through again
+_AGAIN = 5.0  # seconds between two looks at the cache
 _RUNS = 10
 
 
 class TimeLeft:
-    """Call it for the seconds that are probably left.
+    """Call it to get the seconds that are probably left.
 
-    Chapters take what they took in earlier runs on this machine, else what the catalogue of chapters says. Builds and chapters
-    share the processors, so their times are added.
+    It assumes the chapters' times from earlier runs on this machine, or else those in the list of chapters. Builds and
+    chapters share the processors, so it adds their times.
     """
 
     def __init__(self, artifacts: Resolver, components: Sequence[str], chosen: Sequence[Chapter], folder: Path) -> None:
@@ -33,12 +33,12 @@ class TimeLeft:
         self._since = time.monotonic()
 
     def announcement(self) -> str:
-        """What is going to be fetched and how long the run will probably take, before anything is done."""
+        """What will be fetched, and how long the run will probably take; for the start of the run."""
         whole = duration(self._first.seconds + sum(self._chapters.values()))
         return f"{len(self._chapters)} chapters, {whole}; {self._first}"
 
     def passed(self, chapter: Chapter) -> None:
-        """A chapter is over."""
+        """Note that a chapter has ended."""
         self._chapters.pop(chapter.id, None)
         self._since = time.monotonic()
 

@@ -181,20 +181,22 @@ class Reader:
         """Open a bundle and read what is in it.
 
         Raises:
-            InputError: there is no such file, or it is no bundle of this format.
+            InputError: there is no such file, or it is not a bundle of this format.
         """
         try:
             tar = tarfile.open(path, "r|", bufsize=1 << 20)  # noqa: SIM115 – closed by `close`
             first = tar.next()
         except (OSError, tarfile.TarError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no tar file"
+            reason = error.strerror if isinstance(error, OSError) else "it is not a tar file"
             raise InputError(
-                f"{path} is no bundle: {reason}", fix="name a file that `stackbook bundle save` wrote"
+                f"{path} is not a bundle: {reason}", fix="name a file that `stackbook bundle save` wrote"
             ) from None
         head = HEAD.fullmatch(first.name) if first else None
         if first is None or head is None:
             tar.close()
-            raise InputError(f"{path} is no bundle of stackbook", fix="name a file that `stackbook bundle save` wrote")
+            raise InputError(
+                f"{path} is not a bundle of stackbook", fix="name a file that `stackbook bundle save` wrote"
+            )
         if int(head[1]) != FORMAT:
             tar.close()
             raise InputError(

@@ -35,17 +35,17 @@ def marked(root: Path) -> bool:
 
 
 def demand(root: Path) -> None:
-    """Refuse a folder as the cache that is somebody else's; changes nothing.
+    """Refuse a folder as the cache if it is not stackbook's; changes nothing.
 
     Empty, marked, or with stackbook's own layout and nothing else (from before there was a marker) are ours.
 
     Raises:
-        InputError: the folder has other things in it, or is no folder.
+        InputError: the folder contains other files, or is not a folder.
     """
     if not root.exists():
         return
     if not root.is_dir():
-        raise InputError(f"{root} is no folder", fix="set STACKBOOK_CACHE to an empty folder, or to none that is there")
+        raise InputError(f"{root} is not a folder", fix="set STACKBOOK_CACHE to an empty or a new folder")
     if marked(root):
         return
     foreign = sorted(entry.name for entry in root.iterdir() if entry.name not in (*LAYOUT, _OF_THE_DISK))

@@ -159,13 +159,6 @@ class Catalogue:
     pinned: Mapping[str, str] = field(default_factory=dict)
     overridden: frozenset[str] = field(default=frozenset())
 
-    @classmethod
-    def load(cls, *, versions: Mapping[str, str] | None = None) -> Catalogue:
-        """The catalogue of this checkout; see `load.load`."""
-        from stackbook.artifacts.catalogue_loader import load
-
-        return load(versions=versions)
-
     def artifact(self, name: str) -> Artifact:
         """The artifact of that name, or the program of lib/apps; InputError with the nearest names otherwise."""
         if name not in self.artifacts and f"app-{name}" in self.artifacts:

@@ -6,6 +6,7 @@ certificate) holds here too.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from stackbook.artifacts.catalogue import Debian, Wheel
@@ -116,8 +118,16 @@ rm -rf "$root"/var/log/*.log "$root"/var/log/apt "$root"/var/cache/ldconfig/aux-
 
 # Java's packages put links where the manual pages would be, and fail without that folder.
 _BEFORE_JAVA = 'mkdir -p "$1/usr/share/man/man1"'
-# A proxy's address may hold a password: not on mmdebstrap's command line, which everybody can read, but in its environment.
-_APT_OPTIONS = 'umask 077; printf "%s\\n" "$STACKBOOK_APT" > "$1/etc/apt/apt.conf.d/98stackbook"'
+# A proxy's or a mirror's address may hold a password: not on mmdebstrap's command line, which everybody can read, but in its
+# environment, and for the mirrors in a file. In the finished root there is none of them.
+_APT_OPTIONS = (
+    'umask 077; printf "%s\\n" "$STACKBOOK_APT" > "$1/etc/apt/apt.conf.d/98stackbook"; mkdir -p "$1/etc/apt/auth.conf.d"; '
+    'printf "%s\\n" "$STACKBOOK_APT_AUTH" > "$1/etc/apt/auth.conf.d/98stackbook.conf"'
+)
+_NO_SECRETS = r"""set -eu
+rm -f "$1/etc/apt/auth.conf.d/98stackbook.conf"
+find "$1/etc/apt" -name '*.list' -exec sed -i -E 's#://[^/@ ]+@#://#' {} +
+"""
 _CLEAN = r"""set -eu
 rm -rf "$1"/usr/share/doc/* "$1"/usr/share/man/* "$1"/var/lib/apt/lists/* "$1"/var/cache/debconf/*-old "$1"/var/log/*.log
 rm -f "$1/etc/apt/apt.conf.d/99mmdebstrap" "$1/etc/apt/apt.conf.d/98stackbook" "$1/etc/hostname" "$1/etc/resolv.conf"
@@ -139,7 +149,8 @@ def debian_rootfs(
     if not _KEYRING.exists():
         raise InputError(f"{_KEYRING} is missing", fix="apt-get install debian-archive-keyring")
     hook = folder / "customize.sh"
-    hook.write_text(_CUSTOMIZE.replace("MASKED_UNITS", " ".join(MASKED)) if source.boots else _CLEAN)
+    hook.write_text(_NO_SECRETS + (_CUSTOMIZE.replace("MASKED_UNITS", " ".join(MASKED)) if source.boots else _CLEAN))
+    mirrors = _mirror_list(folder, debian_sources(source.suite))
     target = folder / "rootfs.tar"
     mode = "root" if os.geteuid() == 0 else "unshare"
     # Its mounts of /proc, /sys and /dev end with a mount namespace of their own, however the command ends.
@@ -150,7 +161,7 @@ def debian_rootfs(
         f"--setup-hook={_APT_OPTIONS}",
         *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "info", "groff")),
         *([] if source.boots else [f"--essential-hook={_BEFORE_JAVA}"]),
-        f"--customize-hook=sh {hook} \"$1\"", source.suite, str(target), *debian_sources(source.suite),
+        f"--customize-hook=sh {hook} \"$1\"", source.suite, str(target), *mirrors,
     ]  # fmt: skip
     said: list[str] = []
     start = time.monotonic()
@@ -168,6 +179,7 @@ def debian_rootfs(
     env = {
         **os.environ,
         "STACKBOOK_APT": "\n".join(_apt_network_options()),
+        "STACKBOOK_APT_AUTH": _apt_passwords(),
         "SOURCE_DATE_EPOCH": "0",
         "TMPDIR": str(folder),
         "LC_ALL": "C.UTF-8",
@@ -191,6 +203,25 @@ def debian_sources(suite: str) -> list[str]:
     if ("Debian", suite) not in found:
         return []
     return [f"deb {uri} {codename} main" for (_, codename), uri in sorted(found.items())]
+
+
+def _mirror_list(folder: Path, lines: Sequence[str]) -> list[str]:
+    """Mmdebstrap's argument for these lines of sources.list: a file that only its owner reads."""
+    if not lines:
+        return []
+    path = folder / "sources.list"
+    path.touch(0o600)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return [str(path)]
+
+
+def _apt_passwords(folder: Path = Path("/etc/apt")) -> str:
+    """What this host's apt knows of users and passwords, as apt_auth.conf(5) has it; what this user may not read is left out."""
+    found = []
+    for path in [folder / "auth.conf", *sorted((folder / "auth.conf.d").glob("*.conf"))]:
+        with contextlib.suppress(OSError):
+            found.append(path.read_text(encoding="utf-8"))
+    return "\n".join(found)
 
 
 def _host_repositories() -> list[tuple[str, str, str]]:

@@ -133,10 +133,6 @@ class Resolver:
         image = self.catalogue.image(plain if kind == "image" else self.catalogue.bundle(plain)[0])
         return image.reference.rpartition(":")[2].removeprefix("v")
 
-    def image_reference(self, name: str) -> str:
-        """The full name of our image; makes nothing."""
-        return self.catalogue.image(name).reference
-
     def image(self, name: str) -> ImageRef:
         """One image in an archive of its own."""
         image = self.catalogue.image(name)

@@ -105,7 +105,7 @@ class Store:
         """The first of `keys` that is there and sound.
 
         Size and time are compared at each use; the whole content once per boot, on any difference, and with `verify`.
-        An entry found broken is dropped and said, so that the caller gets the artifact anew.
+        A broken entry is dropped with a message, so that the caller obtains the artifact again.
         """
         for key in keys:
             entry = self._load(name, key)

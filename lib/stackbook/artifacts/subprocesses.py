@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
+
+from stackbook.core.child_processes import end
 
 
 class Cancelled(KeyboardInterrupt):
@@ -80,19 +81,10 @@ def spawn(
                 if cancel.is_set():
                     raise Cancelled
         except BaseException:
-            _end(child)
+            end(child)
             raise
         finally:
             reader.join(timeout=10)
             if child.stdout is not None and not reader.is_alive():
                 child.stdout.close()
     return child.returncode
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    child.send_signal(signal.SIGTERM)
-    try:
-        child.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()

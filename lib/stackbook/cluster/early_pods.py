@@ -1,7 +1,7 @@
 """Pods that a kubelet starts at once when its machine is started again, before flanneld is there.
 
 flanneld writes a node's subnet into /run, which is empty then. Without it no pod's network can be made, and the kubelet waits
-10 s and more before it tries again. A kubelet that is started anew tries at once. It must not be sooner: what a pod sends before
+10 s and more before it tries again. A restarted kubelet tries at once. It must not be sooner: what a pod sends before
 kube-proxy and flanneld have their rules gets no answer, and CoreDNS and istiod wait 30 s for one.
 """
 

@@ -288,7 +288,7 @@ def packet_text(packet: Packet) -> str:
 
 
 def release_early_pods(kube: Kube) -> int:
-    """Have DNS pods made anew that came before flannel was ready; returns how many.
+    """Recreate DNS pods that started before flannel was ready; returns how many.
 
     flannel's manifest writes the CNI configuration, which makes the node Ready, a second before flanneld writes
     subnet.env, which the CNI plugin reads. A pod that is started in between fails, and the kubelet waits 10 s and more

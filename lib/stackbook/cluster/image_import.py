@@ -32,7 +32,7 @@ def contents(archive: Path) -> dict[str, str]:
     """Reference → digest of the images in an OCI archive.
 
     Raises:
-        CorruptArtifact: it is no OCI archive.
+        CorruptArtifact: it is not an OCI archive.
     """
     try:
         with tarfile.open(archive) as tar:
@@ -42,7 +42,9 @@ def contents(archive: Path) -> dict[str, str]:
             index = json.load(file)
         return {m["annotations"][_NAME]: m["digest"] for m in index["manifests"]}
     except (tarfile.TarError, KeyError, ValueError, OSError) as error:
-        raise CorruptArtifact(f"{archive} is no OCI archive: {error}", fix="stackbook fetch makes it anew") from error
+        raise CorruptArtifact(
+            f"{archive} is not an OCI archive: {error}", fix="stackbook fetch creates it again"
+        ) from error
 
 
 def listed(host: Host) -> dict[str, tuple[str, str]]:
@@ -165,9 +167,7 @@ def pull_reason(said: str) -> str:
     'failed to resolve reference "docker.io/a:1": docker.io/a:1: not found'
     """
     lines = (
-        [line for line in said.splitlines() if line.startswith("ctr: ")]
-        or said.strip().splitlines()
-        or ["it says nothing"]
+        [line for line in said.splitlines() if line.startswith("ctr: ")] or said.strip().splitlines() or ["no output"]
     )
     return lines[-1].removeprefix("ctr: ").strip()[:300]
 
@@ -206,7 +206,7 @@ def _ensure(host: Host, archive: Path, wanted: Mapping[str, str]) -> int:
         if copied:
             host.run(["rm", "-f", inside])
     if missing := lacks(host, wanted):
-        raise StackbookError(f"an archive was imported on {host.name}, but these images are not there: {missing}")
+        raise StackbookError(f"an archive was imported on {host.name}, but these images are missing: {missing}")
     return 1
 
 

@@ -79,7 +79,7 @@ class Kube:
         found = self._by_api(("kubectl", *args, "-o", "json"), lambda: objects.answer(asked, timeout=timeout))
         return found
 
-    def _by_api(self, shown: tuple[str, ...], call: Callable[[], Any]) -> Any:
+    def _by_api(self, shown: tuple[str, ...], call: Callable[[], Any], *, given: str = "") -> Any:
         """What a request returns; in the record it is the kubectl command that does the same, marked as done by the API."""
         start = time.monotonic()
         try:
@@ -87,7 +87,9 @@ class Kube:
         except ApiError as refused:
             found, error = None, str(refused)
         text = "\n".join(found) if isinstance(found, list) else json.dumps(found)
-        result = Result(shown, 1 if error else 0, "" if error else text, error, time.monotonic() - start, BY_API)
+        result = Result(
+            shown, 1 if error else 0, "" if error else text, error, time.monotonic() - start, BY_API, given=given
+        )
         if "secret" in shown or "secrets" in shown:
             result = result.hide()
         for observe in self.observers:
@@ -97,7 +99,7 @@ class Kube:
         return found
 
     def _reached(self) -> Objects | None:
-        """The objects of the cluster; None where there is no kubeconfig yet: kubectl says so.
+        """The objects of the cluster; None if there is no kubeconfig yet, which kubectl then reports.
 
         Raises:
             InputError: there is one, and it cannot be used; with the reason.
@@ -127,7 +129,7 @@ class Kube:
         return sum(not line.endswith(" unchanged") for line in lines)
 
     def delete(self, manifest: str | Mapping[str, Any] | Sequence[Mapping[str, Any]], *, timeout: float = 120.0) -> int:
-        """Delete the objects of a manifest and wait until they are gone; those that do not exist are no error.
+        """Delete the objects of a manifest and wait until they are gone; missing ones are not an error.
 
         Returns:
             How many objects were deleted.
@@ -142,7 +144,8 @@ class Kube:
             text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
             return self.kubectl(verb, *flags, "-f", "-", stdin=text, timeout=timeout).lines
         write = objects.apply if verb == "apply" else objects.delete
-        lines: list[str] = self._by_api(("kubectl", verb, *flags, "-f", "-"), lambda: write(items, timeout=timeout))
+        shown = ("kubectl", verb, *flags, "-f", "-")
+        lines: list[str] = self._by_api(shown, lambda: write(items, timeout=timeout), given=manifests.text(items))
         return lines
 
     @cached_property

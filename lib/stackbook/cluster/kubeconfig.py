@@ -83,7 +83,7 @@ def existing(path: str, context: str = "") -> Existing:
     cluster, user = str(chosen.get("cluster", "")), str(chosen.get("user", ""))
     if cluster not in merged["clusters"] or not merged["clusters"][cluster].get("server"):
         raise InputError(
-            f"context {name} of {given} names the cluster {cluster!r}, which is not there", fix="mend the file"
+            f"context {name} of {given} names the cluster {cluster!r}, which is missing", fix="correct the file"
         )
     only = {
         "apiVersion": "v1",

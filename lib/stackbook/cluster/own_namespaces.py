@@ -1,6 +1,6 @@
 """Namespaces of Kubernetes that the lab made: told by a label, as anybody may have chosen the same name.
 
-A cluster may be somebody else's. A namespace without the label is never deleted, emptied or used.
+A cluster may belong to somebody else. stackbook never deletes, empties or uses a namespace without the label.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def create(kube: Cluster, *names: str) -> None:
     """Create namespaces with the lab's label; one that the lab made already stays.
 
     Raises:
-        InputError: one of them is somebody else's.
+        InputError: one of them is not the lab's.
     """
     for name in names:
         manifest = f"{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, labels: {{{LABEL}: 'true'}}}}}}"
@@ -62,7 +62,7 @@ def create(kube: Cluster, *names: str) -> None:
 
 
 def delete(kube: Cluster, *names: str, wait: bool = True, timeout: float = 120.0) -> None:
-    """Delete those of the namespaces that have the lab's label; others, and those that are not there, are left alone."""
+    """Delete the namespaces that have the lab's label; leave the others alone."""
     # By label and name in one request: a namespace that somebody makes meanwhile is not taken for ours.
     chosen = f"{MARK},kubernetes.io/metadata.name in ({','.join(names)})"
     kube.kubectl("delete", "namespace", "-l", chosen, f"--wait={str(wait).lower()}", timeout=timeout)
@@ -73,7 +73,7 @@ def temporary(kube: Cluster, *names: str, timeout: float = 120.0) -> Iterator[No
     """Empty namespaces that last as long as the block; those that a killed run has left are deleted first.
 
     Raises:
-        InputError: one of them is somebody else's; nothing is changed.
+        InputError: one of them is not the lab's; nothing is changed.
         WaitTimeout: a namespace has no default service account after 30 s.
     """
     demand(kube, *names)

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
+from stackbook.core.child_processes import end
 from stackbook.core.errors import WaitTimeout
 
 
@@ -30,13 +31,7 @@ def forwarding(command: Sequence[str], environment: Mapping[str, str], what: str
     try:
         yield _listening(process, what, timeout)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(5)
+        end(process, steps=((signal.SIGTERM, 5.0),), group=True)
         if process.stdout:
             process.stdout.close()
 

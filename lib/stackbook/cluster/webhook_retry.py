@@ -1,6 +1,6 @@
 """An apply that failed because the API server's connection to a webhook broke, and how it is tried again.
 
-The API server keeps its connection to a webhook. Where the pods' network is set up anew or istiod starts again, the next request
+The API server keeps its connection to a webhook. If the pod network is recreated or istiod restarts, the next request
 finds that the connection has gone, and is not sent on another one.
 """
 

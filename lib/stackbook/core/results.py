@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from stackbook.core.redact import MASK, Secret, redact
 
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """What a command did. `seconds` is wall time; output is text with undecodable bytes replaced.
+    """What a command did. `seconds` is wall time; output is text with undecodable bytes replaced; `given` is its input.
 
     If the output of a command holds a secret, `stdout` and `stderr` are `***` wherever the Result goes: to an observer,
     into an error, onto a page. Only `reveal` returns what the command printed.
@@ -23,6 +23,7 @@ class Result:
     seconds: float
     host: str = "local"
     hidden: Secret | None = None
+    given: str = field(default="", repr=False)
 
     @property
     def ok(self) -> bool:

@@ -116,7 +116,7 @@ class LabImages:
                 if image.name == "pause":
                     for host in wanted.values():
                         operations.apply(host, self._lab.runtime, step=step)
-        for archive in self._archives(names):
+        for archive in self.archives(names):
             changed += image_import.load(wanted, archive)
         if step:
             step.changed += changed
@@ -127,10 +127,10 @@ class LabImages:
         if self._lab.profile.target == "cluster":
             return
         wanted = {name: host for name, host in self._lab.machines.items() if on is None or name in on}
-        image_import.begin_pull(wanted, [image.official for image in self.sources.to_pull(self._members(names))])
+        image_import.begin_pull(wanted, self.references_to_pull(names))
         cached = {entry.name for entry in self._lab.artifacts.status() if entry.state == "cached"}
         if set(names) <= cached:
-            for archive in self._archives(names):
+            for archive in self.archives(names):
                 image_import.begin(wanted, archive)
 
     def components(self, names: Iterable[str]) -> list[str]:
@@ -146,12 +146,11 @@ class LabImages:
                 found.update(dict.fromkeys([f"bundle:{bundle}"] if bundle else [f"image:{m}" for m in sorted(built)]))
         return list(found)
 
-    def _members(self, names: Sequence[str]) -> list[str]:
-        """The images of these bundles and images, each once."""
-        bundles = self._lab.artifacts.catalogue.bundles
-        return list(dict.fromkeys(member for name in names for member in bundles.get(name, (name,))))
+    def references_to_pull(self, names: Sequence[str]) -> list[str]:
+        """The references of those images in these bundles and images that the machines pull."""
+        return [image.official for image in self.sources.to_pull(self._members(names))]
 
-    def _archives(self, names: Sequence[str]) -> list[Path]:
+    def archives(self, names: Sequence[str]) -> list[Path]:
         """Archives with what is built of these bundles and images: the smallest bundle that has it, or one for each image."""
         found: dict[Path, None] = {}
         for name in names:
@@ -162,6 +161,11 @@ class LabImages:
             else:
                 found.update({self._lab.artifacts.image(member).archive: None for member in built})
         return list(found)
+
+    def _members(self, names: Sequence[str]) -> list[str]:
+        """The images of these bundles and images, each once."""
+        bundles = self._lab.artifacts.catalogue.bundles
+        return list(dict.fromkeys(member for name in names for member in bundles.get(name, (name,))))
 
     def _bundle_of(self, name: str, built: set[str]) -> str:
         """The bundle of that name, or else the smallest one, that has these images and no other that is not built here."""

@@ -23,7 +23,7 @@ from stackbook.config.registries import proxy_file
 from stackbook.core import paths
 from stackbook.core.errors import CheckFailed
 from stackbook.core.results import Result
-from stackbook.lab import attempt, learner, pages, proofs, turns
+from stackbook.lab import attempt, learner, pages, proofs, turns, typed_kubectl
 from stackbook.lab import step as steps
 from stackbook.lab.images import LabImages
 from stackbook.machines import operations
@@ -140,7 +140,7 @@ class Lab:
         if gone := [name for name in wanted if name not in found]:
             raise CheckFailed(
                 f"machines not running: {', '.join(gone)}",
-                fix="stackbook start; where they were never made, stackbook run --only 01",
+                fix="stackbook start; if they were never created, stackbook run --only 01",
             )
         for host in found.values():
             if self._observe not in host.observers:  # type: ignore[attr-defined]
@@ -335,6 +335,10 @@ class Lab:
             display.table(rows)
         else:
             print("✓ everything the guide says here still holds")
+
+    def kubectl(self, text: str, *, timeout: float = 60.0) -> None:
+        """Type a kubectl command on the page, and show its real output; see `stackbook.lab.typed_kubectl`."""
+        typed_kubectl.kubectl(self.kube, text, timeout=timeout)
 
     def show(self, rows: Any, caption: str = "") -> None:
         """Show rows as a table."""

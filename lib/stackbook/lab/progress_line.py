@@ -1,6 +1,6 @@
 """A line below a running cell that says what a long step is doing, for somebody who looks at it in JupyterLab.
 
-It is a display of its own that is written anew each second, and empty when the step ends: what a cell prints never stands
+It is a separate display that is rewritten each second, and empty when the step ends: what a cell prints never stands
 behind it, and what stays on the page is the same as in a batch run, where nothing is shown (the terminal follows the
 record instead).
 """

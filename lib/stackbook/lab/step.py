@@ -1,7 +1,7 @@
 """A step of a chapter, and the record that it leaves.
 
-A step has failed unless its last line was reached. The cell shows one line that is the same on every run;
-times, commands and evidence go to the record.
+A step has failed unless its last line was reached. The cell shows one line that is the same on every run, which unfolds to the
+commands of this run; times, commands and evidence go to the record.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from typing import Any
 from stackbook.core.errors import CheckFailed, StackbookError
 from stackbook.core.redact import redact, scrub
 from stackbook.core.results import Result
+from stackbook.lab import step_line
 from stackbook.lab.progress_line import Ticker, ticking
 
 _MAX_TEXT = 4000
+_MAX_INPUT = 100_000
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Step:
                 "command": result.command[:_MAX_TEXT],
                 "rc": result.rc,
                 "seconds": round(result.seconds, 3),
+                **({"input": redact(result.given[:_MAX_INPUT])} if result.given else {}),
                 **({"stderr": result.stderr[-_MAX_TEXT:]} if result.rc else {}),
             }
         )
@@ -145,7 +148,7 @@ def step(id: str, title: str, *, chapter: str, record: Record, quiet: bool = Fal
         )
         if not quiet:
             mark = {"passed": "✓", "interrupted": "–"}.get(outcome, "✗")
-            print(f"{mark} {id}: {title}")
+            step_line.show(f"{mark} {id}: {title}", current.commands)
 
 
 def now() -> str:

@@ -1,1 +1,1 @@
-"""What each chapter shows, in a folder of its name."""
+"""The code of single chapters, each in a folder with the chapter's name."""

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from stackbook.core.errors import CommandFailed, TransportError, WaitTimeout
 from stackbook.core.locks import born
-from stackbook.core.redact import Secret
+from stackbook.core.redact import MASK, Secret
 from stackbook.core.results import Result
 
 Observer = Callable[[Result], None]
@@ -161,6 +161,7 @@ class RunningHost:
             err.decode(errors="replace"),
             time.monotonic() - start,
             self.name,
+            given=MASK if isinstance(stdin, Secret) else stdin or "",
         ), late
 
     def read(self, path: str) -> str:

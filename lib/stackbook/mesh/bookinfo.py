@@ -1,4 +1,4 @@
-"""bookinfo on the mesh: deploying it, and asking it."""
+"""bookinfo on the mesh: deploying it and sending it requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SELECTOR = "app in (productpage,details,reviews,ratings)"
 
 
 def manifest(lab: Lab) -> str:
-    """Bookinfo's manifest with the images that this lab has: its own build, or the official ones."""
+    """Bookinfo's manifest with this lab's images: the lab's own build or the official ones."""
     return render(
         "bookinfo.yaml", **{f"image_{w.replace('-', '_')}": lab.images.reference(f"bookinfo-{w}") for w in WORKLOADS}
     )
@@ -41,7 +41,7 @@ def install(lab: Lab, namespace: str = "default", *, timeout: float = 120.0) -> 
 
 
 def pods(lab: Lab, namespace: str = "default") -> list[dict[str, str]]:
-    """Bookinfo's pods: workload, READY as kubectl prints it, whether there is a sidecar."""
+    """Bookinfo's pods: workload, READY as kubectl prints it, and whether the pod has a sidecar."""
     found = lab.kube.pods(namespace, SELECTOR)
     sidecar = istio.pods_with_sidecar(found)
     rows = []
@@ -68,13 +68,13 @@ def open_gateway(lab: Lab) -> int:
 
 
 def page(lab: Lab, path: str = "/productpage", **headers: str) -> Result:
-    """A page of bookinfo through the ingress gateway; fails for an HTTP status of 400 and more."""
+    """Fetch a page of bookinfo through the ingress gateway; raises for an HTTP status of 400 or above."""
     flags = [part for name, value in headers.items() for part in ("-H", f"{name.replace('_', '-')}: {value}")]
     return lab.local.run(["curl", "-sSf", "-m", "10", *flags, f"{lab.ingress}{path}"], check=False)
 
 
 def styled_page(lab: Lab) -> str:
-    """The product page with its style sheets in it, so that it can be shown without the gateway."""
+    """The product page with its style sheets inlined, so that it can be shown without the gateway."""
     text = page(lab).stdout
 
     def inline(match: re.Match[str]) -> str:
@@ -86,7 +86,7 @@ def styled_page(lab: Lab) -> str:
 
 @contextmanager
 def unharmed(lab: Lab) -> Iterator[None]:
-    """Whatever happens in the block, the six pods are Ready again afterwards."""
+    """Wait until the six pods are Ready again, whatever happens in the block."""
     try:
         yield
     finally:
@@ -99,12 +99,12 @@ def fingerprint(text: str) -> str:
 
 
 def unhealthy(kube: Kube) -> list[str]:
-    """What of bookinfo and its mesh is not healthy, one line each; empty when all is well."""
+    """What is unhealthy in bookinfo and its mesh, one line each; empty when all is well."""
     pods = kube.pods("default", SELECTOR)
     wrong = [f"{p['metadata']['name']}: {pod_problem(p)}" for p in pods if pod_problem(p)]
     wrong += [f"{name}: no sidecar" for name, has in istio.pods_with_sidecar(pods).items() if not has]
     if len(pods) < len(WORKLOADS):
-        wrong.append(f"{len(pods)} of {len(WORKLOADS)} bookinfo pods are there")
+        wrong.append(f"{len(pods)} of {len(WORKLOADS)} bookinfo pods exist")
     known = proxies(kube)
     for pod in pods:
         proxy = known.get(f"{pod['metadata']['name']}.default")

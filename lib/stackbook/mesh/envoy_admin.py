@@ -1,4 +1,4 @@
-"""Envoy's administration interface, asked through the pod's own pilot-agent.
+"""Envoy's administration interface, reached through the pod's own pilot-agent.
 
 https://www.envoyproxy.io/docs/envoy/latest/operations/admin
 """
@@ -15,7 +15,7 @@ PROXY = "istio-proxy"
 
 
 class Cluster(Protocol):
-    """What runs a command in a pod: `stackbook.cluster.kube.Kube` does."""
+    """Runs a command in a pod, as `stackbook.cluster.kube.Kube` does."""
 
     def exec(self, namespace: str, pod: str, *argv: str, container: str = "", timeout: float = 60.0) -> Result:
         """Run it."""
@@ -25,15 +25,15 @@ class Cluster(Protocol):
 def ask(
     kube: Cluster, workload: str, path: str, *, namespace: str = "default", method: str = "GET", container: str = PROXY
 ) -> str:  # fmt: skip
-    """What the administration interface of a workload's proxy answers.
+    """Ask the administration interface of a workload's proxy, and return its answer.
 
     Args:
         kube: the cluster.
         workload: a pod, or "deploy/…".
         path: such as `config_dump?resource=dynamic_listeners`.
         namespace: its namespace.
-        method: GET, or POST for what changes the proxy.
-        container: the proxy's; empty for a pod's only one.
+        method: GET, or POST to change the proxy.
+        container: the proxy's container; empty if the pod has only one.
 
     Raises:
         CommandFailed: there is no such pod, or its proxy does not answer.
@@ -43,7 +43,7 @@ def ask(
 
 
 def clusters(kube: Cluster, workload: str, host: str) -> list[dict[str, Any]]:
-    """What a workload's proxy has for a host: subset, balancing, and whether it speaks TLS; by subset."""
+    """What a workload's proxy knows about a host: for each subset, the load balancing and whether it uses TLS."""
     dump = json.loads(ask(kube, workload, "config_dump?resource=dynamic_active_clusters"))
     rows = []
     for entry in dump["configs"]:
@@ -56,7 +56,7 @@ def clusters(kube: Cluster, workload: str, host: str) -> list[dict[str, Any]]:
 
 
 def endpoints(kube: Cluster, workload: str, cluster: str) -> set[str]:
-    """The addresses that a workload's proxy knows for one of its clusters; empty where it has no such cluster."""
+    """The addresses that a workload's proxy knows for one of its clusters; empty if it has no such cluster."""
     for entry in json.loads(ask(kube, workload, "clusters?format=json"))["cluster_statuses"]:
         if entry["name"] == cluster:
             return {host["address"]["socket_address"]["address"] for host in entry.get("host_statuses", [])}
@@ -81,6 +81,6 @@ def identity(kube: Cluster, workload: str, *, namespace: str = "default") -> str
 
 
 def knowledge(kube: Cluster, workload: str) -> dict[str, int]:
-    """How much a workload's proxy knows: size of its configuration in bytes, and its number of clusters."""
+    """The size of a proxy's configuration in bytes, and its number of clusters."""
     known = json.loads(ask(kube, workload, "clusters?format=json"))["cluster_statuses"]
     return {"bytes": len(ask(kube, workload, "config_dump").encode()), "clusters": len(known)}

@@ -1,4 +1,4 @@
-"""Installing Istio as chapter 05 does: the guide's commands tried, the profile installed, the addons where they can be."""
+"""Installing Istio as chapter 05 does: try the guide's commands, install the profile, and the addons where possible."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ADDON_COMMANDS: list[dict[str, str]] = [
 
 
 def commands(lab: Lab) -> list[dict[str, Any]]:
-    """The guide's istioctl commands, tried: which there are today."""
+    """Try the guide's istioctl commands: which of them still exist."""
     wanted = f"{lab.artifacts.version('istio')}"
     version = lab.istioctl("version", "--remote=false", check=False)
     profiles = lab.istioctl("profile", "list", check=False)
@@ -61,7 +61,7 @@ def commands(lab: Lab) -> list[dict[str, Any]]:
 
 
 def fish_path(lab: Lab) -> dict[str, bool]:
-    """Put istioctl on fish's path on the control plane's machine, and ask a new shell for it (C37 to C39, F10)."""
+    """Put istioctl on fish's path on the control plane's machine, and look it up in a new shell (C37 to C39, F10)."""
     if lab.profile.target == "cluster":
         return {"fish finds it": True}
     host = lab.control_plane
@@ -69,7 +69,7 @@ def fish_path(lab: Lab) -> dict[str, bool]:
     if not host.run(["test", "-x", f"{folder}/istioctl"], check=False).ok:
         host.put(lab.artifacts.path("istioctl"), f"{folder}/istioctl", mode=0o755)
     environment = {"HOME": "/root"}
-    host.run(["fish", "-c", f"fish_add_path {folder}"], env=environment, check=False)  # 1 when it is there already
+    host.run(["fish", "-c", f"fish_add_path {folder}"], env=environment, check=False)  # status 1 if it is there already
     found = host.run(["fish", "-c", "command -s istioctl"], env=environment, check=False)
     on_path = host.run(["fish", "-c", "contains (dirname (command -s istioctl)) $PATH"], env=environment, check=False)
     return {
@@ -79,16 +79,16 @@ def fish_path(lab: Lab) -> dict[str, bool]:
 
 
 def source(lab: Lab) -> istio.ImageSource:
-    """Where Istio's images come from in this lab."""
+    """The registry and tag that Istio's images have in this lab."""
     name, _, tag = lab.images.reference("pilot").rpartition(":")
     return istio.ImageSource(hub=name.rpartition("/")[0], tag=tag, upstream_envoy=lab.images.upstream_envoy)
 
 
 def install(lab: Lab, step: Step) -> int:
-    """`istioctl install` unless this very configuration is installed; returns the number of changes.
+    """Run `istioctl install` unless this configuration is installed already; returns the number of changes.
 
     Raises:
-        WaitTimeout: the pods did not become available; names the pod and the reason.
+        WaitTimeout: the pods did not become available; the error names the pod and the reason.
         CommandFailed: istioctl refused.
     """
     text = istio.operator(lab.profile.istio_profile, source(lab))
@@ -98,8 +98,8 @@ def install(lab: Lab, step: Step) -> int:
         istio.wait_installed(lab.kube, wanted, timeout=90)
         return 0
     path = lab.state / "istio-operator.yaml"
-    path.write_text(text, encoding="utf-8")
-    step.progress("istioctl install: usually 20 s where the images are there")
+    lab.local.write(str(path), text)
+    step.progress("istioctl install: usually 20 s if the images are there")
     answer = lab.istioctl("install", "-f", str(path), "-y", "--readiness-timeout=180s", check=False, timeout=240)
     if not answer.ok:
         cause = lab.kube.explain(istio.NAMESPACE) if "timed out" in answer.stderr else ""
@@ -112,7 +112,7 @@ def install(lab: Lab, step: Step) -> int:
 
 
 def flavour(lab: Lab) -> str:
-    """Which Envoy the proxies are, in one sentence."""
+    """Say in one sentence which build of Envoy the proxies run."""
     answer = envoy_admin.ask(
         lab.kube, "deploy/istio-ingressgateway", "server_info", namespace=istio.NAMESPACE, container=""
     )
@@ -133,9 +133,9 @@ def label(lab: Lab) -> int:
 
 
 def addons(lab: Lab, step: Step) -> list[dict[str, str]]:
-    """Install the addons where their images can be pulled; says for each what was done.
+    """Install the addons whose images can be pulled; returns for each what was done.
 
-    Prometheus and Jaeger are left to the chapters about them, which install them everywhere under the addons' names.
+    Prometheus and Jaeger have their own chapters, which install them on every lab under the addons' names.
     """
     later = {
         "prometheus": "comes with chapter 10, under the same name",
@@ -160,7 +160,7 @@ def addons(lab: Lab, step: Step) -> list[dict[str, str]]:
 
 
 def _not_pulled(lab: Lab, manifest: str) -> str:
-    """Why the images of an addon cannot be pulled; empty when they can."""
+    """Why an addon's images cannot be pulled; empty if they can."""
     if not manifest:
         return "the profile says that nothing is pulled"
     images = dict.fromkeys(re.findall(r"^\s*-?\s*image:\s*\"?([^\s\"]+)", manifest, re.MULTILINE))

@@ -1,7 +1,7 @@
-"""Istio on the lab: installing it, its gateways, and what its proxies say.
+"""Istio on the lab: its installation, its gateways, and what its proxies report.
 
-With upstream Envoy (the lab's own build, where no registry can be reached) Istio's own filters are missing; the
-settings in `UPSTREAM_ENVOY` keep istiod from naming them.
+Upstream Envoy (which the lab builds if it cannot reach a registry) lacks Istio's own filters; the settings in
+`UPSTREAM_ENVOY` keep istiod from using them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from stackbook.core.waiting import until
 NAMESPACE = "istio-system"
 COMPONENTS = ("istiod", "istio-ingressgateway", "istio-egressgateway")
 ISTIOD = "istiod"
-"""The turn of whoever takes it away, or needs it all the while: see `Lab.turn`."""
+"""The turn of a step that removes it, or that needs it without a break: see `Lab.turn`."""
 DRAIN = "2s"
-"""How long a proxy keeps connections that go by a changed listener (Envoy's --drain-time-s; Istio's default is 45 s).
+"""How long a proxy keeps connections of a listener that has changed (Envoy's --drain-time-s; Istio's default is 45 s).
 
-In that time each is closed after its next answer, and the idle ones at the end; the sender of a request that meets such an
-end gets 503 with flag UC. What changes listeners here is tracing switched on and off.
+During that time the proxy closes each connection after its next answer, and at the end those that are idle. A request that
+meets such a close gets 503 with flag UC. Here, listeners change when tracing is switched on or off.
 """
 UPSTREAM_ENVOY: dict[str, Any] = {
     "telemetry": {"enabled": False, "v2": {"enabled": False}},
@@ -34,7 +34,7 @@ UPSTREAM_ENVOY: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Where Istio's images come from: `hub` and `tag` of `pilot` and `proxyv2`. istioctl's own defaults are never relied upon."""
+    """Where Istio's images come from: `hub` and `tag` of `pilot` and `proxyv2`. stackbook never relies on istioctl's defaults."""
 
     hub: str
     tag: str
@@ -43,9 +43,9 @@ class ImageSource:
 
 
 def operator(profile: str, images: ImageSource) -> str:
-    """An IstioOperator file for `istioctl install -f`: the profile, and what this lab needs besides.
+    """An IstioOperator file for `istioctl install -f`: the profile, and what this lab needs in addition.
 
-    Requests are set to what a machine of 2 cores can give; access logs are JSON, as the chapters about logs read them.
+    Resource requests fit a machine with 2 cores. Access logs are JSON, because the chapters about logs read them.
     """
     values: dict[str, Any] = {
         "global": {"imagePullPolicy": images.pull_policy, "proxy": {"resources": _resources("10m", "40Mi")}},
@@ -63,11 +63,11 @@ def operator(profile: str, images: ImageSource) -> str:
             "accessLogEncoding": "JSON",
             "enableTracing": True,
             "defaultConfig": {
-                # How long a proxy that is being stopped goes on answering: istio.io, "Sidecar lifecycle".
+                # How long a proxy still answers while it stops: istio.io, "Sidecar lifecycle".
                 "terminationDrainDuration": "5s",
                 "drainDuration": DRAIN,
                 "proxyStatsMatcher": {"inclusionRegexps": [".*fault.*", ".*upstream_rq.*", ".*outlier.*"]},
-                # Spans are sent every second and not every five, so that a trace is there when it is looked for.
+                # Spans are sent every second instead of every five, so that a chapter finds its traces soon.
                 "runtimeValues": {"tracing.opentelemetry.flush_interval_ms": "1000"},
             },
         },
@@ -111,7 +111,7 @@ def wait_installed(kube: Kube, wanted: tuple[str, ...] = COMPONENTS, *, timeout:
 
 
 def pods_with_sidecar(pods: list[dict[str, Any]]) -> Mapping[str, bool]:
-    """Pod name → whether it has a container `istio-proxy`, as container or as native sidecar (K32)."""
+    """Pod name → whether it has `istio-proxy`, as a container or a native sidecar (K32)."""
     found = {}
     for pod in pods:
         spec = pod["spec"]
@@ -121,7 +121,7 @@ def pods_with_sidecar(pods: list[dict[str, Any]]) -> Mapping[str, bool]:
 
 
 def ready_column(pod: dict[str, Any]) -> str:
-    """READY as kubectl prints it: restartable init containers count (K33)."""
+    """READY as kubectl prints it, including restartable init containers (K33)."""
     status, spec = pod["status"], pod["spec"]
     restartable = {c["name"] for c in spec.get("initContainers", []) if c.get("restartPolicy") == "Always"}
     states = [*status.get("containerStatuses", [])]
@@ -145,12 +145,12 @@ ADDONS = ("grafana", "jaeger", "kiali", "loki", "prometheus")
 
 
 def installed(kube: Kube, fingerprint: str) -> bool:
-    """Whether Istio was installed with this very configuration, as its namespace remembers."""
+    """Whether Istio was installed with exactly this configuration, as its namespace's annotation says."""
     answer = kube.kubectl("get", "namespace", NAMESPACE, "-o", r"jsonpath={.metadata.annotations.stackbook\.lab/operator}",
                           check=False)  # fmt: skip
     return answer.ok and answer.stdout == fingerprint
 
 
 def remember(kube: Kube, fingerprint: str) -> None:
-    """Have Istio's namespace remember with which configuration it was installed."""
+    """Write into an annotation of Istio's namespace which configuration was installed."""
     kube.kubectl("annotate", "namespace", NAMESPACE, f"stackbook.lab/operator={fingerprint}", "--overwrite")

@@ -1,1 +1,1 @@
-"""Metrics, traces and logs, and how they agree."""
+"""Metrics, traces and logs, and whether they agree."""

@@ -1,7 +1,7 @@
-"""Three witnesses: what metrics, access logs and spans say of the same requests, held against each other and the client.
+"""Compare what metrics, access logs and spans (the witnesses) report about the same requests, with each other and the client.
 
-Counts are compared by service, version and status. Where they differ, logs and spans are compared request by request, by
-id: so it is known which witness has missed which request. (A metric knows no requests, only how many.)
+Counts are compared by service, version and status. If they differ, logs and spans are compared request by request, by id:
+this shows which witness missed which request. (A metric has no single requests, only their number.)
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from stackbook.traffic.testbed import Testbed
 
 NEIGHBOURS: Mapping[str, tuple[str, ...]] = {"reviews": ("ratings",)}
-"""Services that a service asks in its turn."""
+"""The services that a service calls itself."""
 
 
 def from_client(frame: pd.DataFrame, service: str) -> pd.DataFrame:
@@ -34,23 +34,23 @@ def from_client(frame: pd.DataFrame, service: str) -> pd.DataFrame:
 
 
 def from_log(entries: pd.DataFrame) -> pd.DataFrame:
-    """Access log entries (see `logs.access_log`): those of requests that came in, once each."""
+    """Access log entries (see `logs.access_log`) of incoming requests, one for each."""
     found = entries[entries["direction"] == "inbound"]
     return found.assign(request_id=found["request_id"].map(plain_id))[[*KEYS, "request_id"]]
 
 
 def from_spans(spans: pd.DataFrame) -> pd.DataFrame:
-    """Spans (see `tracing.spans`): those of the server's side, once each, by the name of the application."""
+    """Server spans (see `tracing.spans`), one for each, by the name of the application."""
     found = spans[spans["kind"] == "server"]
     return found.assign(service=found["app"], request_id=found["request_id"].map(plain_id))[[*KEYS, "request_id"]]
 
 
 def testimony(witnesses: Mapping[str, pd.DataFrame], *, services: Iterable[str]) -> pd.DataFrame:
-    """What each witness has counted, one line per service, version and status, and whether `all agree`.
+    """What each witness counted, one line per service, version and status, and whether `all agree`.
 
     Args:
-        witnesses: by name, their counts: service, version, status, count.
-        services: those that are asked about.
+        witnesses: for each name, its counts: service, version, status, count.
+        services: the services to compare.
     """
     wanted = list(services)
     table: pd.DataFrame | None = None
@@ -58,19 +58,19 @@ def testimony(witnesses: Mapping[str, pd.DataFrame], *, services: Iterable[str])
         mine = counts[counts["service"].isin(wanted)].rename(columns={"count": name})[[*KEYS, name]]
         table = mine if table is None else table.merge(mine, on=KEYS, how="outer")
     if table is None:
-        raise CheckFailed("there is no witness")
+        raise CheckFailed("there are no witnesses to compare")
     table = table.fillna(dict.fromkeys(witnesses, 0)).astype(dict.fromkeys(witnesses, int))
     table["all agree"] = table[list(witnesses)].nunique(axis=1) == 1
     return table.sort_values(KEYS, ignore_index=True)
 
 
 def missed(requests: pd.DataFrame, witnesses: Mapping[str, pd.DataFrame], *, service: str) -> dict[str, list[str]]:
-    """The ids of requests to a service that a witness knows nothing of, or more than once, by witness; empty lists when none.
+    """For each witness, the ids of requests to a service that it does not have, or has more than once; empty lists if none.
 
     Args:
-        requests: those that were sent, with request_id; see `from_client`.
-        witnesses: by name, lines with service and request_id.
-        service: the one that was asked.
+        requests: the requests that were sent, with request_id; see `from_client`.
+        witnesses: for each name, lines with service and request_id.
+        service: the service that received them.
     """
     sent = set(requests["request_id"].map(plain_id))
     found = {}
@@ -82,10 +82,10 @@ def missed(requests: pd.DataFrame, witnesses: Mapping[str, pd.DataFrame], *, ser
 
 
 def prove(table: pd.DataFrame, gone: Mapping[str, list[str]], *, least: int) -> None:
-    """All witnesses agree, about enough requests.
+    """Prove that all witnesses agree about enough requests.
 
     Raises:
-        CheckFailed: with the witness, its count and the requests that it has missed.
+        CheckFailed: with the witness, its count and the requests that it missed.
     """
     names = [column for column in table if column not in (*KEYS, "all agree")]
     if table.empty or int(table[names[0]].sum()) < least:
@@ -93,7 +93,7 @@ def prove(table: pd.DataFrame, gone: Mapping[str, list[str]], *, least: int) -> 
             f"{0 if table.empty else int(table[names[0]].sum())} requests: at least {least} are needed to compare"
         )
     wrong = table[~table["all agree"]]
-    said = [f"{name} has missed {len(ids)}: {', '.join(ids[:3])}" for name, ids in gone.items() if ids]
+    said = [f"{name} missed {len(ids)}: {', '.join(ids[:3])}" for name, ids in gone.items() if ids]
     said += [
         f"{row['service']} {row['version']} {row['status']}: " + ", ".join(f"{name} {row[name]}" for name in names)
         for row in wrong.to_dict("records")
@@ -103,7 +103,7 @@ def prove(table: pd.DataFrame, gone: Mapping[str, list[str]], *, least: int) -> 
 
 
 def story(request_id: str, entries: pd.DataFrame, spans: pd.DataFrame) -> pd.DataFrame:
-    """One request as logs and spans tell it, in order: witness, service, what, start (s since the first), seconds, status."""
+    """One request in logs and spans, in order of time: witness, service, what, start (s since the first), seconds, status."""
     plain = plain_id(request_id)
     lines = entries[entries["request_id"].map(plain_id) == plain]
     parts = spans[spans["request_id"].map(plain_id) == plain]
@@ -125,17 +125,24 @@ def story(request_id: str, entries: pd.DataFrame, spans: pd.DataFrame) -> pd.Dat
 
 
 def draw(table: pd.DataFrame, *, title: str) -> Any:
-    """The story of one request over time: a bar for each log line and each span, in ms."""
+    """The story of one request over time: a bar for each log line and each span, in ms.
+
+    An access log has whole milliseconds: the thin line beside each of its bars shows where it may really begin and end.
+    """
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots(figsize=(10, 1.5 + 0.42 * len(table)))
     colours, hatches = {"access log": PALETTE[4], "span": PALETTE[0]}, {"access log": "//", "span": ""}
+    words = {"access log": "access log, in whole ms", "span": "span"}
     named: set[str] = set()
     for place, row in enumerate(table.to_dict("records")):
         kind = str(row["witness"])
         axes.barh(place, 1000 * row["seconds"], left=1000 * row["start"], color=colours[kind], hatch=hatches[kind],
-                  edgecolor=PALETTE[6], label=None if kind in named else kind)  # fmt: skip
+                  edgecolor=PALETTE[6], label=None if kind in named else words[kind])  # fmt: skip
         named.add(kind)
+        if kind == "access log":
+            edges = [1000 * row["start"] - 1, 1000 * (row["start"] + row["seconds"]) + 1]
+            axes.plot(edges, [place, place], color=PALETTE[6], linewidth=1)
     axes.set_yticks(range(len(table)), [f"{r['service']}: {r['what']}" for r in table.to_dict("records")])
     axes.invert_yaxis()
     axes.set(title=title, xlabel="ms since its first trace")
@@ -148,11 +155,11 @@ Lines = Mapping[str, pd.DataFrame]
 
 
 def complete(fetch: Callable[[], Lines], *, wanted: Mapping[str, int], timeout: float = 30.0) -> Lines:
-    """Ask the witnesses until each has as many lines about each service as are `wanted`, or the deadline comes.
+    """Poll the witnesses until each has `wanted` lines about each service, or until the deadline.
 
-    Returns what they say then. The services that a service asks count, too: their proxies send their spans in their own time.
+    Returns their last answers. It also waits for the services that a service calls: their proxies send spans independently.
 
-    No error at the deadline: what is missing is what the comparison is to find out.
+    The deadline is not an error: the comparison finds out what is missing.
     """
     import contextlib
 
@@ -176,10 +183,10 @@ def complete(fetch: Callable[[], Lines], *, wanted: Mapping[str, int], timeout: 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was gathered about one batch of requests: the client's own table, and what each witness says.
+    """What is known about one batch of requests: the client's own table, and the answer of each witness.
 
     Attributes:
-        asked: the client's requests; see `from_client`.
+        asked: the requests that the client sent; see `from_client`.
         counted: the rise of the proxies' counters: service, version, status, count.
         lines: `logs` and `traces`, with service, version, status, request_id.
         entries: the access log's lines in full.
@@ -193,21 +200,21 @@ class Evidence:
     spans: pd.DataFrame
 
     def table(self, service: str) -> pd.DataFrame:
-        """What each witness counted about a service; the client too, where it asked that service itself."""
+        """What each witness counted about a service, and the client, if it called that service itself."""
         said = {"metrics": self.counted, **{name: count(lines) for name, lines in self.lines.items()}}
         if service in set(self.asked["service"]):
             said = {"client": count(self.asked), **said}
         return testimony(said, services=[service])
 
     def missed(self) -> dict[str, list[str]]:
-        """The requests that a witness knows nothing of, or more than once; see `missed`."""
+        """The requests that a witness does not have, or has more than once; see `missed`."""
         return missed(self.asked, self.lines, service=str(self.asked["service"].iloc[0]))
 
     def story(self, *, version: str, status: int) -> pd.DataFrame:
-        """The first request that got this answer from this version, as logs and spans tell it; see `story`.
+        """The first request that got this answer from this version, in logs and spans; see `story`.
 
         Raises:
-            CheckFailed: none did.
+            CheckFailed: no request did.
         """
         such = self.asked[(self.asked["version"] == version) & (self.asked["status"] == status)]
         if such.empty:
@@ -216,19 +223,19 @@ class Evidence:
 
 
 def gather(lab: Lab, send: Callable[[Testbed], pd.DataFrame], *, service: str, timeout: float = 90.0) -> Evidence:
-    """Send requests to one service, every one traced, and gather what Prometheus, Elasticsearch and Jaeger have of them.
+    """Send requests to one service, trace each of them, and collect what Prometheus, Elasticsearch and Jaeger have about them.
 
-    Until Prometheus has counted them, bookinfo is used by nobody else; logs and spans are waited for afterwards.
+    Nothing else may use bookinfo until Prometheus has counted them; the wait for logs and spans comes afterwards.
 
     Args:
-        lab: the lab, with the chapters 10, 11 and 12 done.
+        lab: the lab, after chapters 10, 11 and 12.
         send: sends them from the test bed, and returns the client's table (see `traffic.send`).
-        service: the one that is asked.
-        timeout: how long logs and spans are waited for, in seconds; what is not there then is missing. A shipper sends first
-            what was written before: 20,000 lines of an earlier load take half a minute.
+        service: the service that receives them.
+        timeout: deadline for logs and spans, in seconds; what has not arrived by then is missing. A shipper sends earlier
+                lines first: 20,000 lines of an earlier load take half a minute.
 
     Raises:
-        CheckFailed, WaitTimeout: a witness cannot be asked.
+        CheckFailed, WaitTimeout: a witness does not answer.
     """
     from stackbook.observability import metrics, tracing
     from stackbook.observability.logs import client as elasticsearch

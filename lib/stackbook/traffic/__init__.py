@@ -1,1 +1,1 @@
-"""Requests: load, the test bed, hypotheses about counted requests."""
+"""Requests: the load, the test bed, and hypotheses about counted requests."""

@@ -1,7 +1,7 @@
-"""How long calls take where no rule holds them back: the rate that this machine carries, and whether it can judge at all.
+"""How long calls take without a rule that delays them: the rate that this machine can carry, and whether it can judge at all.
 
-Where another program keeps a processor busy, calls wait without any rule. A check that takes each slow call for a delayed one
-would then be wrong about the rule, and right about the machine.
+If another program keeps a processor busy, calls wait even without a rule. A check that counts every slow call as delayed
+would then blame the rule for what the machine does.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from stackbook.traffic.load_client import from_mesh
 
 Hit = Callable[[pd.DataFrame], pd.Series]
 MOST_SLOW = 0.005
-"""The share of slow calls, of those that no rule held back, up to which a machine can judge: far below half of what is predicted."""
+"""A machine can judge up to this share of slow calls among those that no rule delayed: far below half of what is predicted."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Calls that no rule held back: how many took as long as `limit` seconds, at `rate` requests a second.
+    """Calls that no rule delayed: how many took `limit` seconds or longer, at `rate` requests a second.
 
     Attributes:
-        frame: the table of all calls that were sent, also of those that a rule held back.
+        frame: the table of all calls that were sent, including those that a rule delayed.
         rate: requests a second.
         limit: a call that takes so many seconds is slow.
-        slow: how many were slow, of those that no rule held back.
-        calls: how many no rule held back.
+        slow: how many of the calls that no rule delayed were slow.
+        calls: how many calls no rule delayed.
     """
 
     frame: pd.DataFrame
@@ -43,17 +43,17 @@ class Baseline:
 def measured(
     send: Callable[[float], pd.DataFrame], rate: float, *, limit: float, hit: Hit | None = None, halvings: int = 2
 ) -> Baseline:
-    """Send calls at `rate` a second, or at half of it and so on where the machine does not carry that.
+    """Send calls at `rate` a second; if that is too much for the machine, at half of it, and so on.
 
     Args:
         send: sends the calls at a rate and returns their table.
         rate: requests a second.
         limit: a call that takes so many seconds is slow.
-        hit: which calls of the table a rule held back, by the proxy's own flags; none when it is None.
+        hit: which calls of the table a rule delayed, according to the proxy's flags; None: no call.
         halvings: how often the rate may be halved.
 
     Raises:
-        CheckFailed: calls that no rule held back are slow at the lowest rate, too: the machine is too busy to judge.
+        CheckFailed: calls that no rule delayed are slow even at the lowest rate: the machine is too busy to judge.
     """
     for halved in range(halvings + 1):
         now = rate / 2**halved
@@ -62,25 +62,25 @@ def measured(
             return found
     raise CheckFailed(
         f"this machine is too busy to judge: at {now:g} requests a second, {found.slow} of {found.calls} calls that no rule "
-        f"held back took {limit:.2g} s or longer",
-        fix="end what else keeps its processors busy and run the chapter again, or give a longer delay: -p delay_seconds 5",
+        f"delayed took {limit:.2g} s or longer",
+        fix="stop other programs that keep its processors busy and run the chapter again, or set a longer delay: -p delay_seconds 5",
     )
 
 
 def of(frame: pd.DataFrame, rate: float, *, limit: float, hit: Hit | None = None) -> Baseline:
-    """The baseline of calls that were sent; those that the generator itself failed at do not count."""
+    """The baseline of calls that were sent, without those that failed in the load program itself."""
     counted = from_mesh(frame)
     own = counted if hit is None else counted[~hit(counted)]
     return Baseline(frame, rate, limit, int((own["seconds"] >= limit).sum()), len(own))
 
 
 def no_slower(slow: pd.Series, before: Baseline, *, alpha: float, needed: int = 0) -> TableTest:
-    """Whether no more of these calls are slow than were without the rule.
+    """Test whether these calls are slow no more often than calls without the rule.
 
     Args:
-        slow: whether a call is; of calls that no rule delays.
+        slow: for each call that no rule delays, whether it is slow.
         before: the calls without the rule.
         alpha: the chance of a false alarm.
-        needed: calls of each kind that a verdict takes.
+        needed: how many calls of each kind a verdict needs.
     """
     return statistics.no_more((int(slow.sum()), len(slow)), (before.slow, before.calls), alpha=alpha, needed=needed)

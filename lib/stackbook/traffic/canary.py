@@ -1,4 +1,4 @@
-"""Rules changed while traffic flows: a canary's shift, and how soon a change takes effect."""
+"""Changing rules under traffic: a canary's shift, and how soon a change takes effect."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stackbook.traffic.load_client import Plan, Source, flowing, from_mesh
 
 @dataclass(frozen=True)
 class Change:
-    """A change of rules under traffic: its Unix time, what it changed to, and the seconds until the proxies had it."""
+    """A change of rules under traffic: its Unix time, its label, and the seconds until the proxies had it."""
 
     at: float
     label: str
@@ -24,7 +24,7 @@ class Change:
 
     @property
     def settled(self) -> float:
-        """Unix time from which each proxy had it."""
+        """Unix time at which every proxy had it."""
         return self.at + self.waited
 
 
@@ -37,15 +37,15 @@ def shift(
     app: str,
     count: Mapping[str, int],
 ) -> tuple[pd.DataFrame, list[Change]]:
-    """Send traffic, and put one rule after the other in force while it flows; the rules found before come back.
+    """Send traffic and apply one rule after the other meanwhile; afterwards, restore the earlier rules.
 
     Args:
         kube: the cluster.
         source: where the traffic comes from.
-        plan: the traffic; it is ended after the last stage.
-        stages: the rules by label, in order; the first is in force before the traffic starts.
+        plan: the traffic; it is stopped after the last stage.
+        stages: the rules by label, in order; the first applies before the traffic starts.
         app: the service whose version counts.
-        count: requests that are started in each stage, at least, once the proxies have it; by the stage's label.
+        count: by the stage's label, the minimum number of requests that start in it, once the proxies have its rules.
 
     Returns:
         The table of `traffic.send`, and the changes.
@@ -58,18 +58,18 @@ def shift(
             flow.more(count[first_label])
             for label, rule in rest:
                 changes.append(change(kube, label, rule))
-                flow.more(count[label] + plan.concurrency)  # some were under way while it changed
+                flow.more(count[label] + plan.concurrency)  # some were under way during the change
         return flow.frame(), changes
 
 
 def alternate(
     kube: Cluster, source: Source, plan: Plan, pair: Mapping[str, Rule], *, app: str, times: int, hold: float = 0.15
 ) -> tuple[pd.DataFrame, list[Change]]:
-    """Like `shift`, but two rules take turns, `times` times; each label is the version that its rule sends all to."""
+    """Like `shift`, but two rules alternate, `times` times; each label is the version to which its rule sends all requests."""
     labels = list(pair)
     with applied(kube, pair[labels[0]]):
         with flowing(source, plan, app=app) as flow:
-            flow.more(1)  # so that each change is seen
+            flow.more(1)  # so that each change is visible
             changes = [Change(0.0, labels[0], 0.0)]
             for number in range(times):
                 label = labels[(number + 1) % len(labels)]
@@ -84,7 +84,7 @@ def change(kube: Cluster, label: str, rule: Rule) -> Change:
 
 
 def timed(kube: Cluster, label: str, act: Callable[[], int], rule: Rule) -> Change:
-    """Do something to a rule, and wait until the proxies know; the time is that from which it was done on."""
+    """Change a rule and wait until the proxies know; the time is that of the change's start."""
     began = 0.0
 
     def act_now() -> int:
@@ -97,7 +97,7 @@ def timed(kube: Cluster, label: str, act: Callable[[], int], rule: Rule) -> Chan
 
 
 def by_stage(frame: pd.DataFrame, changes: Sequence[Change]) -> pd.DataFrame:
-    """The table with a column `stage`: the label in force when a request was started, empty while it was changing."""
+    """The table with a column `stage`: the label that applied when a request started, empty during a change."""
     began = frame.attrs["began"]
     stage = pd.Series("", index=frame.index)
     for number, current in enumerate(changes):
@@ -110,10 +110,10 @@ def by_stage(frame: pd.DataFrame, changes: Sequence[Change]) -> pd.DataFrame:
 def effects(frame: pd.DataFrame, changes: Sequence[Change]) -> pd.DataFrame:
     """How soon each change took effect, for changes that send all requests to the version that their label names.
 
-    A change is effective once no request that is started later is served by another version. Columns: change, to,
-    effective (seconds from before it was applied on; NaN where no request was started until the next change), reported
-    (seconds until istiod reported the proxies in step).
-    The first change, before which there was no traffic, is left out.
+    A change is effective once every later request is served by the new version. Columns: change, to,
+    effective (seconds since just before it was applied; NaN if no request started before the next change), reported
+    (seconds until istiod reported that all proxies had it).
+    The first change is left out, because there was no traffic before it.
     """
     counted = from_mesh(frame)
     times = counted["started"] + frame.attrs["began"]
@@ -141,20 +141,20 @@ def recovery(
     flagged: Callable[[pd.DataFrame], pd.DataFrame],
     hold: float,
 ) -> tuple[pd.DataFrame, Change, float]:
-    """Take a fault away under traffic, and measure how long requests go on being hit, by the proxy's own flags.
+    """Remove a fault under traffic, and measure how long it still hits requests, according to the proxy's flags.
 
-    What the proxy did is told from how long a request took: on a busy machine one may take long without any rule.
+    The flags say what the proxy did; durations do not, because on a busy machine a request can take long without any rule.
 
     Args:
         kube: the cluster.
         source: where the traffic comes from.
-        plan: the traffic; it is ended `hold` seconds after the proxies have lost the rule.
+        plan: the traffic; it is stopped `hold` seconds after the proxies dropped the rule.
         rule: the rule with the fault.
         flagged: adds the flags of the proxy's access log to a table (`Testbed.flagged`).
         hold: seconds of traffic with the fault, and again without.
 
     Returns:
-        The table, the removal, and the seconds from before the removal to the start of the last request that was hit.
+        The table, the removal, and the seconds from just before the removal to the start of the last request that was hit.
     """
     with applied(kube, rule):
         with flowing(source, plan, lead=hold) as flow:

@@ -1,8 +1,8 @@
-"""Plots of counted requests: titles, units and legends that a projector can show, colours told apart by everybody."""
+"""Plots of counted requests, with titles, units and legends that a projector can show, and colours for the colour-blind."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,22 +15,37 @@ from stackbook.traffic.canary import Change
 _MARKS = ("o", "s", "^", "D", "v", "P")
 
 
-def shares(checks: Mapping[str, Judged], *, title: str) -> Any:
-    """Observed shares with their intervals, and what was predicted, one row each."""
+def shares(
+    checks: Mapping[str, Judged], *, title: str, predicted: Collection[str] | None = None, small: float | None = None
+) -> Any:
+    """Observed shares with their intervals, and the predictions, one row each.
+
+    Args:
+        checks: the tests, by name.
+        title: of the plot.
+        predicted: names of those whose claim is a prediction; None for all of them.
+        small: where shares are far apart, the smallest in % that a logarithmic axis shows.
+    """
     import matplotlib.pyplot as plt
 
     rows = [(name, check) for name, check in checks.items() if isinstance(check, ShareTest)]
     fig, axes = plt.subplots(figsize=(9, 1.2 + 0.5 * len(rows)))
-    for place, (_, test) in enumerate(reversed(rows)):
-        span = [[100 * (test.estimate - test.low)], [100 * (test.high - test.estimate)]]
-        label = ("observed, with its interval", "predicted") if place == 0 else ("", "")
+    marked: str | None = "predicted"
+    for place, (name, test) in enumerate(reversed(rows)):
+        low, middle, high = (max(100 * value, small or 0) for value in (test.low, test.estimate, test.high))
+        label = None if place else "observed, with its interval"
         axes.errorbar(
-            100 * test.estimate, place, xerr=span, fmt="o", color=PALETTE[0], capsize=5, label=label[0] or None
+            middle, place, xerr=[[middle - low], [high - middle]], fmt="o", color=PALETTE[0], capsize=5, label=label
         )
-        axes.plot(100 * test.claim, place, "|", markersize=22, mew=3, color=PALETTE[1], label=label[1] or None)
+        if predicted is None or name in predicted:
+            axes.plot(100 * test.claim, place, "|", markersize=22, mew=3, color=PALETTE[1], label=marked)
+            marked = None
     axes.set_yticks(range(len(rows)), [name for name, _ in reversed(rows)])
     axes.set(title=title, xlabel="share of requests in %", xlim=(-3, 103), ylim=(-0.6, len(rows) - 0.4))
-    axes.legend(loc="best")
+    if small:
+        axes.set(xscale="log", xlim=(0.9 * small, 115), xlabel="share of requests in % (logarithmic)")
+        axes.xaxis.set_major_formatter("{x:g}")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return fig
 
 
@@ -40,7 +55,7 @@ def timeline(staged: pd.DataFrame, changes: Sequence[Change], *, width: float = 
 
     fig, axes = plt.subplots(figsize=(10, 4.5))
     slot = (staged["started"] // width) * width
-    whole = sorted(s for s in slot.unique() if s + width <= staged["started"].max())  # the last one is cut short
+    whole = sorted(s for s in slot.unique() if s + width <= staged["started"].max())  # the last second is incomplete
     versions = sorted(v for v in staged["version"].unique() if v)
     for number, version in enumerate(versions):
         counts = staged[staged["version"] == version].groupby(slot).size().reindex(whole, fill_value=0)
@@ -64,7 +79,7 @@ def timeline(staged: pd.DataFrame, changes: Sequence[Change], *, width: float = 
 
 
 def pods(counts: Mapping[str, Mapping[str, int]], *, title: str) -> Any:
-    """Requests per pod, one group of bars for each way of balancing; pods are numbered by name."""
+    """Requests per pod, one group of bars for each load balancing mode; pods are numbered by name."""
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots()
@@ -88,7 +103,7 @@ def pods(counts: Mapping[str, Mapping[str, int]], *, title: str) -> Any:
 
 
 def latencies(groups: Mapping[str, pd.Series], *, title: str, limits: Mapping[str, float] | None = None) -> Any:
-    """Which share of requests took at least so long, on a logarithmic axis; `limits` are marked by name."""
+    """The share of requests that took at least a given time, on a logarithmic axis; `limits` are marked by name."""
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots()
@@ -118,7 +133,7 @@ def latencies(groups: Mapping[str, pd.Series], *, title: str, limits: Mapping[st
 
 
 def effect(table: pd.DataFrame, *, limit: float) -> Any:
-    """How soon each change took effect, with its median and the limit that is promised."""
+    """How soon each change took effect, with the median and the promised limit."""
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots()
@@ -132,8 +147,9 @@ def effect(table: pd.DataFrame, *, limit: float) -> Any:
     axes.set(
         title="From a change to its effect; lines are medians",
         xlabel="number of the change",
-        ylabel="time in s",
-        ylim=(0, None),
+        ylabel="time in s (logarithmic)",
+        yscale="log",
+        ylim=(None, 2 * limit),
     )
     axes.legend(loc="best")
     return fig

@@ -1,7 +1,7 @@
-"""What rules predict of counted requests, as checks: pure functions of the table that `traffic.send` returns.
+"""Checks of what rules predict about counted requests: pure functions of the table that `load_client.send` returns.
 
-Each chapter states one chance of a false alarm, alpha; `share_out` gives each of its checks an equal part, so that the
-chance that any of them alarms without reason is at most alpha (Bonferroni).
+Each chapter states alpha, its chance of a false alarm. `share_out` gives each of its checks an equal part, so that the
+chance of any false alarm is at most alpha (Bonferroni).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def share_out(alpha: float, checks: int) -> float:
 
 
 def size_for(percents: Sequence[float], *, alpha: float, power: float) -> int:
-    """Requests of one group that tell each percentage from half of it, or from half its complement above 50.
+    """How many requests of one group distinguish each percentage from half of it; above 50, from half its complement.
 
     Raises:
         InputError: a percentage, alpha or power is out of range.
@@ -44,7 +44,7 @@ def size_for(percents: Sequence[float], *, alpha: float, power: float) -> int:
 
 
 def share(frame: pd.DataFrame, holds: pd.Series, claim: float, *, alpha: float, needed: int = 0) -> ShareTest:
-    """Judge the share of requests for which `holds`; those that the generator itself failed at do not count."""
+    """Judge the share of requests for which `holds`, without those that failed in the load program itself."""
     counted = from_mesh(frame)
     return statistics.test_share(int(holds[counted.index].sum()), len(counted), claim, alpha=alpha, needed=needed)
 
@@ -52,21 +52,21 @@ def share(frame: pd.DataFrame, holds: pd.Series, claim: float, *, alpha: float, 
 def delayed(frame: pd.DataFrame, delay_seconds: float | str) -> pd.Series:
     """Which requests took as long as an injected delay.
 
-    Envoy's timers may end a few milliseconds early, as they count from the last time that its event loop looked at the
-    clock (measured: 3 ms of 5 s); so 50 ms less, or a tenth of the delay, count as the delay.
+    Envoy's timers can end a few milliseconds early, because they count from the last time that its event loop read the
+    clock (measured: 3 ms of 5 s). So a request still counts as delayed if 50 ms, or a tenth of the delay, are missing.
     """
     delay = seconds("delay_seconds", delay_seconds)
     return frame["seconds"] >= delay_limit(delay)
 
 
 def delay_limit(delay_seconds: float | str) -> float:
-    """The seconds from which on a call counts as delayed."""
+    """A call that takes at least so many seconds counts as delayed."""
     delay = seconds("delay_seconds", delay_seconds)
     return delay - min(0.05, delay / 10)
 
 
 def weight_checks(frame: pd.DataFrame, weights: Mapping[str, float], *, alpha: float, needed: int = 0) -> Checks:
-    """That each version serves its weight in percent, and that each request is answered with 200."""
+    """Check that each version serves its weight in percent, and that each request is answered with 200."""
     found: Checks = {
         f"served by {version}": share(frame, frame["version"] == version, weight / 100, alpha=alpha, needed=needed)
         for version, weight in weights.items()
@@ -83,7 +83,7 @@ def by_group(
     needed: int | Mapping[str, int] = 0,
     column: str = "group",
 ) -> Checks:
-    """`weight_checks` of each group, whose weights are `predicted` by its name; what is in no group is left out.
+    """`weight_checks` of each group; `predicted` has the weights by the group's name. Requests in no group are left out.
 
     `needed` may be given by the group's name, too.
     """
@@ -110,10 +110,10 @@ def fault_checks(
     alpha: float,
     needed: int = 0,
 ) -> Checks:
-    """What faults for one user predict: the group `user` has them, the group `control` of the same batch has none.
+    """Check what faults for one user predict: they hit the group `user`, and not the group `control` of the same batch.
 
-    Both are judged: the shares, that abort and delay are drawn independently, and the control's weights. The control is
-    delayed no more often than the calls `before`, without the rule: on a busy machine some calls take long by themselves.
+    It checks the shares, the independence of abort and delay, and the control's weights. The control may be slow as often as
+    the calls `before`, without the rule: on a busy machine some calls take long anyway.
     """
     delay = seconds("delay_seconds", delay_seconds)
     faulty, control = frame[frame["group"] == user], frame[frame["group"] == "control"]
@@ -140,11 +140,11 @@ def fault_checks(
 def page_shares(
     *, abort_percent: float, delay_percent: float, delay_seconds: float | str, limit: float = 3.0, tries: int = 2
 ) -> dict[str, float]:
-    """What a page sees whose own call has a time limit and is tried again.
+    """What a page shows if its own call has a time limit and is retried.
 
-    Envoy draws the delay first, then the abort. A try is cut off after `limit` seconds where the delay is longer, so a
-    request takes a multiple of the limit and not the delay. Keys: "error", and "k time-outs" for each k (not where the
-    delay is within the limit: then no try is cut off).
+    Envoy draws the delay first, then the abort. If the delay is longer than `limit`, a try is cut off after `limit` seconds,
+    so a request takes a multiple of the limit. Keys: "error", and "k time-outs" for each k (absent if the delay is
+    within the limit: then no try is cut off).
 
     >>> shares = page_shares(abort_percent=30, delay_percent=30, delay_seconds=5)
     >>> round(shares["error"], 4), round(shares["2 time-outs"], 4)
@@ -154,7 +154,7 @@ def page_shares(
     if seconds("delay_seconds", delay_seconds) <= limit:
         return {"error": a**tries}
     cut, failed = d, d + (1 - d) * a
-    states = {0: 1.0}  # time-outs so far → chance that another try is due
+    states = {0: 1.0}  # time-outs so far → probability of another try
     ended = dict.fromkeys(range(tries + 1), 0.0)
     for _ in range(tries):
         following: dict[int, float] = {}
@@ -171,7 +171,7 @@ def page_shares(
 def page_checks(
     frame: pd.DataFrame, shares: Mapping[str, float], *, alpha: float, needed: int = 0, limit: float = 3.0
 ) -> Checks:
-    """That a page shows an error, and takes its number of time limits, as often as `page_shares` predicts."""
+    """Check that a page shows an error, and takes each number of time limits, as often as `page_shares` predicts."""
     limits = (frame["seconds"] // limit).astype(int)
     found: Checks = {
         "an error on the page": share(frame, frame["status"] >= 500, shares["error"], alpha=alpha, needed=needed)
@@ -185,14 +185,14 @@ def page_checks(
 
 
 def prove(checks: Mapping[str, Judged]) -> None:
-    """Raise where a check did not pass.
+    """Raise an error unless every check passed.
 
     Raises:
-        CheckFailed: the claims that do not agree with what was counted, each with its numbers.
+        CheckFailed: claims that disagree with the counts, each with its numbers.
         InputError: there is nothing to prove.
     """
     if not checks:
-        raise InputError("no check was made", fix="count something first")
+        raise InputError("there are no checks to prove", fix="send requests and build the checks first")
     failed = []
     for name, check in checks.items():
         if check.verdict != statistics.AGREES:

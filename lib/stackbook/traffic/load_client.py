@@ -1,12 +1,12 @@
-"""Bounded traffic, each request with its own id, as a tidy table.
+"""Bounded traffic as a tidy table; each request has its own id.
 
-The requests are sent by the `load` program (lib/apps/cmd/load), the same one on this host and in a pod of the mesh:
+The `load` program (lib/apps/cmd/load) sends the requests. It is the same on this host and in a pod of the mesh:
 
     plan = Plan([Group("jason", url, {"end-user": "jason"}), Group("control", url)], count=1500, rate=500)
     frame = send(FromHost(lab.local, program), plan, app="reviews")
 
-Groups take turns, so each is the other's control in the same batch. What the generator itself failed at has an error
-that begins with "client:", and is left out by `from_mesh`: it says nothing about the mesh.
+Groups take turns, so each is the other's control in the same batch. If a request fails in the load program itself, its error
+begins with "client:", and `from_mesh` leaves it out: it says nothing about the mesh.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "timeout": (0.001, 60),
     "warmup": (0, 200_000),
 }
-"""The hard caps, as the program has them too."""
+"""The hard limits; the program enforces the same."""
 
 
 class Source(Protocol):
-    """Where requests come from."""
+    """A place from which requests are sent."""
 
     def run(self, *args: str, stdin: str | None = None, timeout: float = 60.0) -> Result:
-        """Run the load program there; CommandFailed when it fails."""
+        """Run the load program there; raises CommandFailed if it fails."""
 
 
 @dataclass(frozen=True)
 class FromHost:
-    """Requests from a host, such as the one of the lab; `program` is the path of the load program on it."""
+    """Requests from a host, such as this host; `program` is the path of the load program on it."""
 
     host: Host
     program: str
@@ -105,20 +105,20 @@ class Group:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to send; it ends after `count` requests or after `seconds`, whichever comes first.
+    """What to send. It ends after `count` requests or after `seconds`, whichever comes first.
 
     Args:
-        groups: the kinds of requests, sent in turns.
-        count: requests in all, the warm-up not counted.
-        rate: requests started per second; 0 for as fast as answers come.
-        seconds: how long requests are started.
-        concurrency: requests under way at once, at most.
-        timeout: seconds for one request, its body included.
-        warmup: requests sent before, at the same rate, and not reported.
+        groups: the kinds of requests, which take turns.
+        count: the number of requests, without the warm-up.
+        rate: requests started per second; 0 means as fast as answers come.
+        seconds: for how long requests are started.
+        concurrency: the maximum number of requests under way at once.
+        timeout: seconds for one request, including its body.
+        warmup: requests sent beforehand, at the same rate; they are not reported.
         fresh: a new connection for each request.
 
     Raises:
-        InputError: a number is out of its bounds (`BOUNDS`), a URL is invalid, or two groups have one name.
+        InputError: a number is out of its bounds (`BOUNDS`), a URL is invalid, or two groups have the same name.
     """
 
     groups: Sequence[Group]
@@ -148,32 +148,32 @@ class Plan:
             parts = urlsplit(group.url)
             if parts.scheme not in ("http", "https") or not parts.hostname:
                 raise InputError(
-                    f"{group.url!r} of group {group.name} is no http URL", fix="write http://host:port/path"
+                    f"{group.url!r} of group {group.name} is not an http URL", fix="write http://host:port/path"
                 )
 
     @property
     def longest(self) -> float:
-        """Seconds after which it has ended, whatever the target does, with a margin to start and stop."""
+        """Seconds after which it has certainly ended, with a margin for start and stop."""
         return (2 if self.warmup else 1) * (self.seconds + self.timeout) + 20
 
     def text(self, ids: str) -> str:
-        """The plan as the program reads it."""
+        """The plan in the form that the program reads."""
         values = {name: getattr(self, name) for name in (*BOUNDS, "fresh")}
         groups = [{"name": g.name, "url": g.url, "method": g.method, "headers": dict(g.headers)} for g in self.groups]
         return json.dumps({**values, "ids": ids, "groups": groups})
 
 
 def send(source: Source, plan: Plan, *, app: str = "") -> pd.DataFrame:
-    """Send what the plan says and return one line per request, in the order in which they were started.
+    """Send what the plan says, and return one line per request, in the order of their start.
 
     Columns: started (seconds since the start), status (0: no complete answer), version and served_by (version and pod
-    of `app`, or of the nearest service where `app` is empty), seconds (until the body was read), request_id, flags
+    of `app`, or of the nearest service if `app` is empty), seconds (until the body was read), request_id, flags
     (empty; see `with_flags`), error, group. `attrs` holds began (Unix time of the start), rate (requests per second)
-    and late (seconds that a request started behind its time, at most).
+    and late (the most seconds by which a request started late).
 
     Raises:
-        CommandFailed, TransportError, WaitTimeout: the program could not do it.
-        StackbookError: its report is not whole.
+        CommandFailed, TransportError, WaitTimeout: the program failed or could not run.
+        StackbookError: its report is incomplete.
     """
     return _send(source, plan, app, secrets.token_hex(9))
 
@@ -183,10 +183,10 @@ def _send(source: Source, plan: Plan, app: str, ids: str) -> pd.DataFrame:
 
 
 def parse(report: str, *, app: str = "") -> pd.DataFrame:
-    """The table of a report of the load program; see `send`.
+    """The table from a report of the load program; see `send`.
 
     Raises:
-        StackbookError: the report is not whole.
+        StackbookError: the report is incomplete.
     """
     try:
         lines = [json.loads(line) for line in report.splitlines() if line.strip()]
@@ -197,7 +197,9 @@ def parse(report: str, *, app: str = "") -> pd.DataFrame:
         rows = [_row(line, app) for line in lines]
         attrs = {name: float(summary[name]) for name in ("began", "late", "seconds")}
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-        raise StackbookError(f"the load program's report is not whole: {error}", fix="send again") from error
+        raise StackbookError(
+            f"the load program's report is incomplete: {error}", fix="send the requests again"
+        ) from error
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     frame.attrs.update(attrs, rate=len(rows) / attrs["seconds"] if attrs["seconds"] else 0.0)
     return frame
@@ -225,25 +227,25 @@ def _served(served: Sequence[str], podname: str, app: str) -> tuple[str, str]:
 
 
 class Flow:
-    """Traffic under way; `stop` ends it, `frame` waits for its end."""
+    """Traffic that is under way; `stop` ends it, `frame` waits for its end."""
 
     def __init__(self, source: Source, ids: str, report: Future[pd.DataFrame], longest: float) -> None:
         self._source, self._ids, self._report, self._longest = source, ids, report, longest
 
     @property
     def running(self) -> bool:
-        """Whether it still sends."""
+        """Whether it is still sending."""
         return not self._report.done()
 
     def answered(self) -> int:
-        """Requests answered so far, the warm-up not counted; 0 before it has started, and once it has ended."""
+        """Requests answered so far, without the warm-up; 0 before the start and after the end."""
         return int(self._source.run("answered", self._ids, timeout=20).stdout)
 
     def more(self, count: int) -> None:
-        """Wait until `count` more requests have been answered than now, however fast this machine sends them.
+        """Wait until `count` more requests are answered, however fast this machine sends them.
 
         Raises:
-            StackbookError: the plan came to its end before.
+            StackbookError: the plan ended too early.
             CommandFailed, TransportError: the program ended with an error.
         """
         start, now = self.answered(), 0
@@ -253,8 +255,8 @@ class Flow:
             if not self.running:
                 sent = len(self.frame())
                 raise StackbookError(
-                    f"the traffic ended after {sent} requests, and {count} more were waited for",
-                    fix="give its plan more requests, or more seconds",
+                    f"the traffic ended after {sent} requests, while {count} more were expected",
+                    fix="give its plan more requests or more seconds",
                 )
             now = self.answered()
             return now - start >= count
@@ -265,29 +267,29 @@ class Flow:
         )  # fmt: skip
 
     def stop(self) -> None:
-        """Have it start no more requests; those under way are waited for."""
+        """Stop starting requests, and wait for those under way."""
 
         def ended() -> bool:
-            if self.running:  # asked again until it ends: a run that has just been started may not be found yet
+            if self.running:  # repeated until it ends: a run that has just started may not be found yet
                 self._source.run("stop", self._ids, timeout=20)
             return not self.running
 
         until(ended, what="the traffic to end", timeout=self._longest, every=0.2)
 
     def frame(self) -> pd.DataFrame:
-        """The table of `send`, once it has ended."""
+        """Wait for the end, and return the table of `send`."""
         return self._report.result(self._longest)
 
 
 @contextmanager
 def flowing(source: Source, plan: Plan, *, app: str = "", lead: float = 0.0) -> Iterator[Flow]:
-    """Traffic while the block runs, stopped at its end, also after an error or an interrupt.
+    """Send traffic while the block runs, and stop it afterwards, even after an error or an interrupt.
 
     Args:
-        source: where it comes from.
+        source: where the traffic comes from.
         plan: what is sent; it also ends by itself.
         app: see `send`.
-        lead: seconds of traffic before the block, from its first answer on; 0 to wait for none.
+        lead: seconds of traffic before the block, counted from the first answer; 0 for none.
     """
     ids = secrets.token_hex(9)
     with ThreadPoolExecutor(1, thread_name_prefix="traffic") as pool:
@@ -302,20 +304,20 @@ def flowing(source: Source, plan: Plan, *, app: str = "", lead: float = 0.0) -> 
 
 
 def own_errors(frame: pd.DataFrame) -> pd.Series:
-    """Which requests the generator itself failed at."""
+    """Which requests failed in the load program itself."""
     return frame["error"].str.startswith("client:")
 
 
 def from_mesh(frame: pd.DataFrame) -> pd.DataFrame:
-    """The requests that say something about the mesh: all but those that the generator itself failed at."""
+    """The requests that say something about the mesh: all but those that failed in the load program itself."""
     return frame[~own_errors(frame)]
 
 
 def with_flags(frame: pd.DataFrame, access_log: Sequence[str]) -> pd.DataFrame:
-    """The table with Envoy's response flags, from access log lines in JSON of any proxies on the way.
+    """The table with Envoy's response flags, from JSON access log lines of any proxies on the way.
 
-    A request's flags of all lines, sorted and joined by a comma, "-" where a line has none. Envoy notes its sampling
-    decision in the id's version digit, so that digit is not compared.
+    A request gets the flags of all its lines, sorted and joined by commas; a line without flags counts as "-". Envoy notes its
+    sampling decision in the id's version digit, so that digit is not compared.
     """
     found: dict[str, set[str]] = {}
     for line in access_log:
@@ -323,7 +325,7 @@ def with_flags(frame: pd.DataFrame, access_log: Sequence[str]) -> pd.DataFrame:
             entry = json.loads(line)
             key, flags = plain_id(entry["request_id"]), entry["response_flags"]
         except (ValueError, LookupError, TypeError, OverflowError):
-            continue  # not an access log line: Envoy's own log is in the same stream
+            continue  # not an access log line: the stream also has Envoy's own log
         found.setdefault(key, set()).update(str(flags or "-").split(","))
     joined = {key: ",".join(sorted(flags - {"-"})) or "-" for key, flags in found.items()}
     return frame.assign(flags=[joined.get(plain_id(key), "") for key in frame["request_id"]])

@@ -1,4 +1,4 @@
-"""What goes over the wire between two pods: packets captured by tcpdump, told apart as TLS or plain text."""
+"""What goes over the wire between two pods: packets captured by tcpdump, sorted into TLS and plain text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stackbook.core.errors import CheckFailed
 from stackbook.traffic.load_client import Executes, Plan, Source, flowing
 
 APPLICATION = "tcp port 9080 or tcp port 15001"
-"""What bookinfo's services speak on: their own port, and the one that a pod's outbound connections are turned to."""
+"""The ports of bookinfo's traffic: the services' own, and the one to which a pod's outbound connections are redirected."""
 TLS, PLAIN, OTHER = "TLS record", "plain HTTP", "other"
 _TLS_TYPES = range(20, 25)  # RFC 8446 section 5.1; 24 is heartbeat, RFC 6520
 _METHODS = (b"GET ", b"POST ", b"PUT ", b"HEAD ", b"HTTP/1.", b"PRI * HTTP/2")
@@ -22,23 +22,23 @@ _METHODS = (b"GET ", b"POST ", b"PUT ", b"HEAD ", b"HTTP/1.", b"PRI * HTTP/2")
 
 @dataclass(frozen=True)
 class Capture:
-    """TCP payloads seen on one interface, in order; a packet without payload is left out."""
+    """TCP payloads seen on one interface, in order; packets without payload are left out."""
 
     interface: str
     payloads: tuple[bytes, ...]
 
     def kinds(self) -> dict[str, int]:
-        """How many begin as a TLS record, how many as plain HTTP, how many as neither (the middle of a longer one)."""
+        """How many begin with a TLS record, with plain HTTP, or with neither (the middle of a longer message)."""
         counted = Counter(kind(payload) for payload in self.payloads)
         return {name: counted[name] for name in (TLS, PLAIN, OTHER)}
 
     def contains(self, text: str) -> bool:
-        """Whether a payload has this text as it stands."""
+        """Whether a payload contains this text in plain form."""
         return any(text.encode() in payload for payload in self.payloads)
 
 
 def kind(payload: bytes) -> str:
-    """What a TCP payload begins with.
+    """The kind of data with which a TCP payload begins.
 
     >>> kind(b"GET /reviews/0 HTTP/1.1")
     'plain HTTP'
@@ -53,13 +53,13 @@ def kind(payload: bytes) -> str:
 
 
 def parse(text: str, interface: str = "") -> Capture:
-    """The TCP payloads of what `tcpdump -nn -x` prints; packets that are not IPv4 TCP are left out."""
+    """The TCP payloads in the output of `tcpdump -nn -x`; packets that are not IPv4 TCP are left out."""
     found = (_payload(packet) for packet in _packets(text.splitlines()))
     return Capture(interface, tuple(payload for payload in found if payload))
 
 
 def _packets(lines: Iterable[str]) -> Iterable[bytes]:
-    """The packets' bytes from the IP header on: each packet is a line of text and lines of hexadecimal."""
+    """The packets' bytes, starting with the IP header: each packet is a line of text and lines of hexadecimal."""
     current = ""
     for line in lines:
         digits = re.fullmatch(r"\s+0x([0-9a-f]{4}):\s+((?:[0-9a-f]{2,4}\s*)+)", line)
@@ -74,7 +74,7 @@ def _packets(lines: Iterable[str]) -> Iterable[bytes]:
 
 
 def _payload(packet: bytes) -> bytes:
-    """The TCP payload of an IPv4 packet; empty where there is none."""
+    """The TCP payload of an IPv4 packet; empty if it has none."""
     try:
         inside = dpkt.ip.IP(packet).data
     except dpkt.UnpackError:
@@ -96,15 +96,15 @@ def capture(
 
     Args:
         kube: the cluster.
-        source: the pod `load`, as the source of the traffic.
-        plan: the traffic; it flows as long as the capture takes.
-        interfaces: eth0 is the way to other pods, lo the way from the application to its sidecar.
+        source: the pod `load`, which sends the traffic.
+        plan: the traffic; it flows during the whole capture.
+        interfaces: eth0 leads to other pods, lo from the application to its sidecar.
         expression: which packets, in tcpdump's words.
-        seconds: of the capture, at most.
-        count: packets, at most.
+        seconds: the capture's maximum length.
+        count: the maximum number of packets.
 
     Raises:
-        CheckFailed: tcpdump could not capture; with what it said.
+        CheckFailed: tcpdump could not capture; the error has its message.
     """
     limits = ["timeout", f"{seconds:g}", "tcpdump", "-Z", "root", "-nn", "-x", "-s", "0", "-c", str(count)]
 

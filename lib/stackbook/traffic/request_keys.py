@@ -1,4 +1,4 @@
-"""How requests are told apart and counted, by whoever saw them: client, proxies' metrics, access logs, spans."""
+"""How requests are identified and counted by everything that saw them: client, metrics, access logs, spans."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ KEYS = ["service", "version", "status"]
 
 
 def plain_id(request_id: str) -> str:
-    """A request's id without the digit in which Envoy notes whether it is traced (the version digit of the UUID).
+    """A request's id with a fixed version digit: Envoy uses that digit of the UUID to note whether the request is traced.
 
     >>> plain_id("0f1e2d3c-0000-9000-8000-000000000001")
     '0f1e2d3c-0000-4000-8000-000000000001'
@@ -17,5 +17,5 @@ def plain_id(request_id: str) -> str:
 
 
 def count(frame: pd.DataFrame) -> pd.DataFrame:
-    """Lines counted by service, version and status."""
+    """Count lines by service, version and status."""
     return frame.groupby(KEYS)["status"].count().rename("count").reset_index()

@@ -1,4 +1,4 @@
-"""Chapters that use the test bed at the same time: its pods go with the last one, and the traffic rules found come back."""
+"""Sharing the test bed between chapters: the last one removes its pods, and the earlier traffic rules are restored."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def restored(lab: Lab) -> Iterator[None]:
-    """Afterwards the traffic rules are those that were found; the test bed's pods go with the last who has them.
+    """Use the test bed; afterwards, restore the earlier traffic rules, and let the last user remove the pods.
 
-    The pods stay where they were there before the first. What the first found is noted in the lab's state: where a chapter
-    was killed before it could give the rules back, the next one does that first. While the block runs, each step of the
-    lab's chapter waits for its turn (`Lab.turn`); between steps a chapter has no rules in force, or keeps the turn.
+    If the pods existed before the first user, they stay. The lab's state notes what the first user found: if a chapter was
+    killed before it restored the rules, the next one does that first. While the block runs, each step of the lab's
+    chapter waits for its turn (`Lab.turn`). Between steps, a chapter has no rules applied, or it keeps the turn.
     """
     note = lab.state / "rules.json"
     with contextlib.ExitStack() as stack:
@@ -50,18 +50,18 @@ def restored(lab: Lab) -> Iterator[None]:
                         flags = (
                             "--ignore-not-found",
                             "--wait=false",
-                        )  # `prepare` waits, where their names are needed again
+                        )  # `prepare` waits for their end if it needs the names again
                         lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, *mine, *flags, timeout=60)
                     note.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def _users(lab: Lab) -> Iterator[Held]:
-    """The lock that everybody shares who has the test bed, as long as its process lives.
+    """The lock that all users of the test bed share; it lasts as long as its process.
 
-    Whether somebody has it alone is asked within a turn only, so there it can always be shared.
+    An exclusive use starts only within a turn, so within a turn this lock can always be shared.
     """
-    with Lock(lab.state / "bench.users").held(
+    with Lock(lab.state / "testbed.users").held(
         what="the test bed to be free for sharing", timeout=10, shared=True
     ) as users:
         yield users
@@ -69,13 +69,13 @@ def _users(lab: Lab) -> Iterator[Held]:
 
 @contextlib.contextmanager
 def used(lab: Lab) -> Iterator[Testbed]:
-    """The test bed for a block that has bookinfo for itself all the while; before and after it, others may have it."""
+    """Use the test bed and bookinfo exclusively while the block runs; others can use them before and after."""
     with lab.turn("the test bed"), restored(lab):
         yield Testbed.prepare(lab)
 
 
 def _noted(note: Path) -> dict[str, Any] | None:
-    """What the first found who has the test bed, or had it when it was killed: rules and pods; None where nobody has it."""
+    """The rules and pods that the test bed's first user found, even if it was killed; None if there is no user."""
     try:
         data = json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -84,16 +84,16 @@ def _noted(note: Path) -> dict[str, Any] | None:
 
 
 def given_back(lab: Lab) -> str:
-    """Prove that no chapter was ended before it gave the traffic rules back; returns what there is.
+    """Prove that no chapter ended before it restored the traffic rules; returns the rules that exist.
 
     Raises:
-        CheckFailed: one was.
+        CheckFailed: a chapter did.
     """
     with lab.turn("rules given back"), _users(lab) as users:
         killed = _noted(lab.state / "rules.json") and users.alone()
     if killed:
         raise CheckFailed(
-            "a chapter ended before it gave back the traffic rules", fix="run it again: it does that first"
+            "a chapter ended before it restored the traffic rules", fix="run it again: it restores them first"
         )
     now = [f"{rule['kind']} {rule['metadata']['name']}" for rule in found(lab.kube, NAMESPACE)]
     return ", ".join(now) or "no traffic rules"

@@ -1,4 +1,4 @@
-"""The test bed of the chapters about traffic: a pod in the mesh and one outside that send requests, and this host."""
+"""The test bed of the chapters about traffic: one pod in the mesh and one outside, and this host, all of which send requests."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ PODS = ("load", "outside")
 
 @dataclass(frozen=True)
 class Testbed:
-    """Where requests come from: `inside` the mesh, `outside` of it in a pod without sidecar, and this `host`."""
+    """Where requests come from: `inside` the mesh, `outside` it in a pod without a sidecar, or this `host`."""
 
-    __test__ = False  # pytest takes a class of such a name for tests
+    __test__ = False  # pytest takes a class with such a name for tests
 
     kube: Kube
     ingress: str
@@ -43,16 +43,14 @@ class Testbed:
 
     @classmethod
     def prepare(cls, lab: Lab) -> Testbed:
-        """Start the two pods, wait until they are Ready, and return the test bed; what is there already is kept."""
+        """Start the two pods unless they run already, wait until they are Ready, and return the test bed."""
         kube = lab.kube
         lab.images.load("apps")
         images = {f"image_{name}": lab.images.reference(name) for name in ("load", "echo", "tools")}
         if missing := [name for name, reference in images.items() if not reference]:
-            raise InputError(
-                f"there is no {', '.join(missing)} in a registry", fix="set images: preload in the profile"
-            )
+            raise InputError(f"no registry has {', '.join(missing)}", fix="set images: preload in the profile")
         _wait_gone(kube)
-        kube.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=manifests.render("bench.yaml", **images))
+        kube.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=manifests.render("testbed.yaml", **images))
         kube.wait_pods(NAMESPACE, "app in (load, outside)", count=2, timeout=90)
         return cls(
             kube=kube,
@@ -64,7 +62,7 @@ class Testbed:
 
     @property
     def outside_address(self) -> str:
-        """Address of the pod outside the mesh; its server listens on port 9080."""
+        """The address of the pod outside the mesh; its server listens on port 9080."""
         return str(self.kube.json("get", "pod", "outside", "-n", NAMESPACE)["status"]["podIP"])
 
     def compare(
@@ -76,14 +74,14 @@ class Testbed:
         checked: bool = True,
         flags: bool = False,
     ) -> dict[str, pd.DataFrame]:
-        """The same traffic under one set of rules after the other, by name; afterwards the rules found before come back.
+        """Send the same traffic under several sets of rules, one after the other; afterwards, restore the earlier rules.
 
         Args:
             plan: the traffic.
-            variants: sets of rules by name; an empty one is the mesh as it is.
-            source: where the traffic comes from; from inside the mesh where none is given.
+            variants: sets of rules by name; an empty set leaves the mesh as it is.
+            source: where the traffic comes from; by default, from inside the mesh.
             checked: refuse rules that the mesh cannot carry out.
-            flags: add the response flags of the access log: of the sending proxy, or of the receiving one where only that has any.
+            flags: add the response flags of the access log: those of the sending proxy, or else of the receiving one.
         """
 
         def batch() -> pd.DataFrame:
@@ -95,14 +93,14 @@ class Testbed:
             for name, rules in variants.items():
                 use(*rules)
                 frame = batch()
-                # Where the kubelet has rotated the log meanwhile, it shows the new file only: once more.
+                # If the kubelet has rotated the log meanwhile, it shows only the new file: send once more.
                 frames[name] = batch() if flags and (frame["flags"] == "").any() else frame
         return frames
 
     def access_log(self, *pods: str, namespace: str = NAMESPACE, seconds: int = 300) -> list[str]:
-        """Lines of the log of the last seconds of a pod's proxy (`load` if none is named), its access log in JSON among them.
+        """The last seconds of a proxy's log, including its access log in JSON; of the pod `load` unless another is named.
 
-        Several pods are named as `kubectl logs` takes them: "-l", a label selector, "--tail=-1".
+        To name several pods, use the arguments of `kubectl logs`: "-l", a label selector, "--tail=-1".
         """
         flags = ["-c", "istio-proxy", f"--since={seconds}s"]
         return self.kube.kubectl("logs", "-n", namespace, *(pods or ("load",)), *flags, timeout=60).lines
@@ -112,14 +110,14 @@ class Testbed:
     ) -> pd.DataFrame:
         """The table with the response flags of a proxy's access log, which Envoy writes once a second.
 
-        A request that is not in the log after 8 s has no flags: the field stays empty.
+        If a request is not in the log after 8 s, its field stays empty.
 
         Args:
             frame: the requests.
             pod: the one that sent them.
             namespace: the namespace of all of them.
-            receivers: label selector of the pods that they reach. Where the sending proxy only passed on an error (status
-                500 and above, flags "-"), the flags are those that a receiver's proxy noted; they are waited for as long.
+            receivers: label selector of the pods that they reach. If the sending proxy only passed on an error (status 500
+                    and above, flags "-"), a receiver's proxy has the flags; the wait for them is as long.
         """
         found = frame
 
@@ -139,9 +137,9 @@ class Testbed:
         return found
 
     def passed(self, paths: Sequence[str], pod: str, *, namespace: str = NAMESPACE, wanted: int = 0) -> dict[str, int]:
-        """How many requests for each path a proxy's access log has; `wanted` for the last one are waited for, 5 s at most.
+        """How many requests for each path a proxy's access log has; waits at most 5 s for `wanted` requests for the last path.
 
-        By path and not by id: a gateway stands at the edge, and gives each request a new id.
+        It counts by path, not by id, because a gateway at the edge gives each request a new id.
         """
         counts = dict.fromkeys(paths, 0)
 
@@ -157,7 +155,7 @@ class Testbed:
 
     @contextlib.contextmanager
     def replicas(self, workload: str, count: int) -> Iterator[None]:
-        """So many pods of a Deployment of reviews while the block runs, and then as many as before."""
+        """Scale a Deployment of reviews while the block runs, and then back."""
         name = f"deployment/{workload}"
         before = self.kube.json("get", name, "-n", NAMESPACE)["spec"]["replicas"]
         try:
@@ -173,7 +171,7 @@ class Testbed:
 
     @contextlib.contextmanager
     def broken_pod(self, lab: Lab) -> Iterator[None]:
-        """A pod that the service reviews counts as its version v1, and that answers nothing, while the block runs."""
+        """Run a pod that belongs to version v1 of reviews and that never answers, while the block runs."""
         text = manifests.render("broken.yaml", image_load=lab.images.reference("load"))
         try:
             self.kube.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=text)
@@ -186,12 +184,12 @@ class Testbed:
             self.settle()
 
     def settle(self, *, timeout: float = 30.0) -> None:
-        """Wait until the sending proxy knows just the pods of reviews that there are.
+        """Wait until the sending proxy knows exactly the pods of reviews that exist.
 
-        istiod gathers changes of endpoints before it sends them, for 0.1 s and up to 10 s while more come.
+        istiod collects changes of endpoints before it sends them: for 0.1 s, or up to 10 s while more arrive.
 
         Raises:
-            WaitTimeout: with the addresses that it knows, and those that there are.
+            WaitTimeout: with the addresses that it knows, and those that exist.
         """
         known: set[str] = set()
         wanted: set[str] = set()
@@ -203,16 +201,16 @@ class Testbed:
             return known == wanted
 
         until(same, what="the sending proxy to know the pods of reviews", timeout=timeout, every=0.2,
-              last=lambda: f"it knows {sorted(known)}, there are {sorted(wanted)}")  # fmt: skip
+              last=lambda: f"it knows {sorted(known)}; the pods have {sorted(wanted)}")  # fmt: skip
 
     def ask(self, url: str, **headers: str) -> Any:
-        """The JSON that one request from inside the mesh gets; `_` in a header's name stands for `-`."""
+        """Send one request from inside the mesh, and return its JSON; `_` in a header's name stands for `-`."""
         flags = [part for name, value in headers.items() for part in ("-H", f"{name.replace('_', '-')}: {value}")]
         argv = ("curl", "-sSf", "-m", "10", *flags, url)
         return json.loads(self.kube.exec(NAMESPACE, "load", *argv, container="capture").stdout)
 
     def failures(self, frame: pd.DataFrame) -> list[str]:
-        """What was not answered with 200, for an error's text: status, error, and the flags that the sending proxy noted."""
+        """The requests without a 200, for an error's text: status, error, and the flags of the sending proxy."""
         failed = frame[frame["status"] != 200]
         if failed.empty:
             return []
@@ -221,10 +219,10 @@ class Testbed:
         return [f"{count} × {status} {error} {flags}" for (status, error, flags), count in sorted(kinds.items())]
 
     def session(self, user: str) -> dict[str, str]:
-        """The header with which productpage knows a user: the cookie of its own login form, which asks no password.
+        """The header by which productpage recognises a user: the cookie of its own login form, which asks for no password.
 
         Raises:
-            InputError: the user's name is empty, or is no plain text.
+            InputError: the user's name is empty, or is not printable ASCII.
             CheckFailed: the login was refused.
         """
         import httpx
@@ -233,12 +231,12 @@ class Testbed:
             raise InputError(f"user is {user!r}", fix="give a name in printable ASCII")
         answer = httpx.post(f"{self.ingress}/login", data={"username": user}, timeout=10, trust_env=False)
         if not answer.cookies:
-            raise CheckFailed(f"productpage let {user} not log in: status {answer.status_code}")
+            raise CheckFailed(f"productpage refused the login of {user}: status {answer.status_code}")
         return {"cookie": "; ".join(f"{name}={value}" for name, value in answer.cookies.items())}
 
 
 def _wait_gone(kube: Kube) -> None:
-    """Wait until pods of an earlier test bed that are being deleted are gone: applying them again would change nothing."""
+    """Wait until an earlier test bed's pods are deleted: until then, applying them again has no effect."""
 
     def going() -> list[str]:
         items = kube.json("get", "pods", "-n", NAMESPACE, "-l", "app in (load, outside)")["items"]
@@ -249,21 +247,21 @@ def _wait_gone(kube: Kube) -> None:
 
 
 def to_v1(*, retries: Mapping[str, Any] | None = None, **policy: Any) -> list[Rule]:
-    """Rules that send all requests for reviews to its version v1, drawn at random among the pods; TLS as each pod can.
+    """Rules that send all requests for reviews to random pods of its version v1, with TLS if the pod supports it.
 
     Args:
-        retries: of the route; Istio's own where none are given, `{"attempts": 0}` for none at all.
-        policy: more of the DestinationRule's trafficPolicy.
+        retries: the route's retries; by default Istio's own; `{"attempts": 0}` disables them.
+        policy: further fields of the DestinationRule's trafficPolicy.
     """
     subset = destination_rule("reviews", versions=["v1"], balance="RANDOM", tls="", **policy)
     return [subset, virtual_service("reviews", route(to("reviews", "v1"), retries=retries))]
 
 
 def own_paths(path: str, names: Iterable[str]) -> dict[str, str]:
-    """A path for each name that no request had before: by it, a log with earlier runs can be counted."""
+    """A new path for each name: it separates these requests from those of earlier runs in the same log."""
     return {name: f"{path}?{name}-{secrets.token_hex(6)}" for name in names}
 
 
 def statuses(frames: Mapping[str, pd.DataFrame]) -> dict[str, list[int]]:
-    """Which statuses each table has."""
+    """The statuses that occur in each table."""
     return {name: sorted(set(frame["status"])) for name, frame in frames.items()}

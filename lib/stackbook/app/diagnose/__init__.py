@@ -1,4 +1,4 @@
-"""What is wrong with a lab, and why: read once, judged by rules, ordered from the ground up. Nothing is changed."""
+"""What is wrong with a lab, and why: read it once, judge it by rules, order the causes from the ground up. Changes nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["LAYERS", "Cause", "Diagnosis", "diagnose", "judge"]
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The causes in order, and what they were found in."""
+    """The causes in order, and the snapshot in which they were found."""
 
     causes: list[Cause]
     snapshot: Snapshot
@@ -28,7 +28,7 @@ class Diagnosis:
         return [cause.name for cause in self.causes]
 
     def plain(self) -> dict[str, Any]:
-        """As JSON has it, secrets masked."""
+        """The diagnosis as JSON, with secrets masked."""
         return {
             "profile": self.snapshot.profile.name,
             "seconds": round(self.snapshot.seconds, 1),
@@ -37,19 +37,19 @@ class Diagnosis:
         }
 
     def lines(self) -> list[str]:
-        """For a terminal."""
+        """The diagnosis for a terminal."""
         if self.causes:
             return ["probable causes, the first one first:", "", *lines(self.causes)]
         found = looked_at(self.snapshot)
-        return ["nothing wrong was found; looked at:", *(f"  {row['layer']}: {row['looked at']}" for row in found)]
+        return ["no problem was found; looked at:", *(f"  {row['layer']}: {row['looked at']}" for row in found)]
 
 
 def diagnose(profile: Profile, word: str = "embedded") -> Diagnosis:
-    """Read a lab, whatever state it is in, and say what is probably wrong.
+    """Read a lab in any state, and say what is probably wrong.
 
     Args:
-        profile: of the lab.
-        word: how the reader names the profile: the fixes name it too.
+        profile: the lab's profile.
+        word: how the reader names the profile; the fixes use the same name.
     """
     snapshot = collect(profile, word)
     return Diagnosis(judge(snapshot), snapshot)

@@ -1,4 +1,4 @@
-"""One question to one machine, with a deadline. It never raises: that there is no answer is an answer."""
+"""One command on one machine, with a deadline. It never raises an error: a missing answer is information, too."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stackbook.machines.transports import Host, Text
 def ask(
     host: Host, argv: Sequence[str], timeout: float, *, stdin: str | None = None, env: Mapping[str, str] | None = None
 ) -> Answer:
-    """What a command says; a deadline that passed, or a machine that was not reached, is the answer's `problem`."""
+    """The output of a command; if the deadline passes or the machine cannot be reached, the answer's `problem` says so."""
     try:
         result = host.run(argv, check=False, timeout=timeout, stdin=stdin, env=env)
     except WaitTimeout:
@@ -31,7 +31,7 @@ def ask(
 
 @dataclass
 class Hasty:
-    """A host whose commands all end soon, whatever deadline they were given; it writes nothing."""
+    """A host on which all commands end soon, whatever their own deadline; it writes nothing."""
 
     host: Host
     longest: float = 8.0

@@ -1,4 +1,4 @@
-"""What is asked of the API server: lists, read by their paths. No Secret is among them."""
+"""What the diagnosis asks the API server: lists, read by their paths. It reads no Secrets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ PATHS: Mapping[str, str] = {
 READY = "/readyz?verbose"
 
 
-def log_path(namespace: str, pod: str, container: str, *, previous: bool, lines: int = 8) -> str:
-    """The path of the last lines of a container's log."""
+def log_path(namespace: str, pod: str, container: str, *, previous: bool, lines: int = 8, seconds: int = 0) -> str:
+    """The API path of the last lines of a container's log; with `seconds`, only of what is not older."""
+    since = f"&sinceSeconds={seconds}" if seconds else ""
     before = "&previous=true" if previous else ""
-    return f"/api/v1/namespaces/{namespace}/pods/{pod}/log?container={container}&tailLines={lines}{before}"
+    return f"/api/v1/namespaces/{namespace}/pods/{pod}/log?container={container}&tailLines={lines}{before}{since}"

@@ -1,4 +1,4 @@
-"""Asking the API server: its lists, the last words of containers that end, and what Envoy says of configuration it refused."""
+"""Asking the API server: its lists, the last log lines of containers that exit, and why Envoy refused configuration."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from stackbook.config.profile import Profile
 from stackbook.machines.transports import Host
 
 Asker = Callable[[Sequence[str], float], Answer]
-"""Runs kubectl with these words, within so many seconds."""
+"""Runs kubectl with these arguments, within so many seconds."""
 _AT_ONCE = 4
 _LOGS = 8
 _SHIPPER = "shipper"
 
 
 def by_control_plane(host: Host) -> Asker:
-    """Kubectl on the machine of the control plane, with the administrator's kubeconfig that kubeadm left there."""
+    """Kubectl on the control plane's machine, with kubeadm's administrator kubeconfig there."""
     first = ("kubectl", "--kubeconfig=/etc/kubernetes/admin.conf")
     return lambda words, timeout: ask(host, [*first, *words], timeout)
 
 
 def by_kubeconfig(host: Host, profile: Profile, kubeconfig: str) -> Asker | None:
-    """Kubectl of this host; None where there is none yet: nothing is fetched for a diagnosis."""
+    """Kubectl on this host; None if there is none yet, because a diagnosis fetches nothing."""
     program = shutil.which("kubectl") or ""
     if not program:
         resolver = Resolver.open(source=profile.source, versions={"kubernetes": profile.kubernetes_version})
@@ -41,18 +41,18 @@ def by_kubeconfig(host: Host, profile: Profile, kubeconfig: str) -> Asker | None
 
 
 def get(asker: Asker, path: str, *, timeout: float = 8.0) -> Answer:
-    """A GET of the API. By its path: kubectl then looks up no kinds, and keeps none on the disk."""
+    """A GET of the API by its path, so that kubectl looks up no kinds and stores none on the disk."""
     return asker(["get", "--raw", path, f"--request-timeout={timeout:.0f}s"], timeout + 2)
 
 
 def read_cluster(askers: Sequence[Asker], refusing: Sequence[tuple[str, str]] = ()) -> Cluster:
-    """What the first asker that reaches the API server reads; else why none does.
+    """What the first asker reads that reaches the API server; or why none does.
 
     Args:
-        askers: tried in this order.
-        refusing: namespace and pod of proxies that have refused configuration at some time.
+        askers: the ways to ask, in this order.
+        refusing: namespace and pod of proxies that have ever refused configuration.
     """
-    found = Cluster(problem="nobody could ask it: there is neither a kubeconfig nor a control plane that answers")
+    found = Cluster(problem="there is neither a kubeconfig nor a control plane that answers")
     for asker in askers:
         ready = get(asker, READY, timeout=4)
         found.answers["readyz"] = ready
@@ -67,9 +67,9 @@ def read_cluster(askers: Sequence[Asker], refusing: Sequence[tuple[str, str]] = 
                 return found
             ready = pods if ready.ok else ready
         last = (ready.problem or ready.err.strip() or ready.out.strip()).splitlines()
-        found.problem = last[-1][:300] if last else "it gives no answer"
+        found.problem = last[-1][:300] if last else "no answer"
         if unready:
-            break  # it answers, and will say the same to the next one
+            break  # it answers, and would answer the same to the next asker
     return found
 
 
@@ -82,7 +82,7 @@ def _lists(found: Cluster, asker: Asker) -> None:
 
 
 def _logs(pods: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """The logs worth reading: of containers that ended again and again, and of the shippers."""
+    """The logs worth reading: those of containers that keep exiting, and of the shippers."""
     wanted: dict[str, str] = {}
     for pod in pods:
         for state in [*dig(pod, "status", "initContainerStatuses", default=[]),
@@ -94,11 +94,13 @@ def _logs(pods: Sequence[dict[str, Any]]) -> dict[str, str]:
                 wanted[name] = log_path(space(pod), named(pod), state["name"], previous=before)
         if dig(pod, "metadata", "labels", "app") == _SHIPPER:
             container = dig(pod, "spec", "containers", 0, "name", default="")
-            path = log_path(space(pod), named(pod), container, previous=False, lines=30)
+            path = log_path(space(pod), named(pod), container, previous=False, lines=30, seconds=_RECENT)
             wanted.setdefault(log_name(space(pod), named(pod), container), path)
     return dict(list(wanted.items())[:_LOGS])
 
 
+_RECENT = 60
+"""A shipper that is refused says so every 2 s: what it said earlier is over."""
 _POD = re.compile(r"/var/log/pods/([^_]+)_([^_]+)_[^/]+/istio-proxy/")
 
 
@@ -108,7 +110,7 @@ def refusing(text: str) -> list[tuple[str, str]]:
 
 
 def _read_refused(found: Cluster, asker: Asker, pods: Sequence[tuple[str, str]]) -> None:
-    """Ask the Envoy of each of these pods for what it refuses now: its log also has what was put right long ago."""
+    """Ask the Envoy of each of these pods what it refuses now: its log also has refusals that were fixed long ago."""
     there = {(space(pod), named(pod)) for pod in found.items("pods")}
     wanted = [(namespace, pod) for namespace, pod in pods if (namespace, pod) in there][:_AT_ONCE]
 

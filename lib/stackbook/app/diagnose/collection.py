@@ -1,4 +1,4 @@
-"""Reading a lab once: every probe has a deadline, and one that cannot be answered is itself evidence. Nothing raises."""
+"""Reading a lab once: every probe has a deadline, and a missing answer is evidence, too. It never raises an error."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def collect(profile: Profile, word: str = "embedded", *, local: Host | None = No
     """Read everything.
 
     Args:
-        profile: of the lab.
+        profile: the lab's profile.
         word: how the reader names the profile.
         local: this host.
-        hosts: state and host of each machine, by name; found by the profile's provider when None.
+        hosts: state and host of each machine, by name; if None, the profile's provider finds them.
     """
     proxies.spare(profile)
     start = time.monotonic()
@@ -68,7 +68,7 @@ def _read_host(found: Snapshot, here: Host) -> None:
 
 
 def kubeconfig_of(profile: Profile) -> str:
-    """The path of the lab's kubeconfig, whether it is there or not; makes no folder."""
+    """The path of the lab's kubeconfig, whether it exists or not; creates no folder."""
     if profile.target == "cluster":
         try:
             found = existing(profile.kubeconfig, profile.context)
@@ -80,7 +80,7 @@ def kubeconfig_of(profile: Profile) -> str:
 
 
 def _read_kubeconfig(found: Snapshot, here: Host) -> None:
-    """Where the kubeconfig leads, until when its certificate is valid, and whether anybody answers there; never its key."""
+    """The kubeconfig's server, its certificate's dates, and whether the server answers; never its key."""
     path = kubeconfig_of(found.profile)
     answer = ask(here, ("cat", path), 4)
     if not answer.ok:
@@ -146,7 +146,7 @@ def _read_between(found: Snapshot, hosts: Mapping[str, Host], pool: ThreadPoolEx
 
 
 def _askers(found: Snapshot, here: Host, known: Mapping[str, tuple[str, Host]]) -> list[Asker]:
-    """Who asks the API server: kubectl on the control plane's own machine, which needs no file of this host; else here."""
+    """The ways to ask the API server: kubectl on the control plane's machine, which needs no file of this host; then kubectl here."""
     askers = []
     if found.control_plane:
         askers.append(by_control_plane(known[found.control_plane.name][1]))

@@ -1,4 +1,4 @@
-"""What a diagnosis says: causes, in the order in which to look at them."""
+"""The findings of a diagnosis: causes, in the order in which to look at them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LAYERS = (
     "workloads",
     "observability",
 )
-"""From the ground up: what is broken further down makes what stands on it fail."""
+"""The layers from the ground up: a fault in one makes the layers above it fail."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Cause:
         name: short and stable, for scripts: `kubelet-stopped`.
         layer: one of LAYERS.
         claim: what is wrong, in one line.
-        evidence: what was read that says so, a line each.
+        evidence: the observations that show it, one line each.
         fix: a command.
-        follows: it may be a mere consequence of another cause: it comes after those that stand for themselves.
-        weight: the order within a layer, the lowest first.
+        follows: it may only be a consequence of another cause, and is listed after independent ones.
+        weight: the order within a layer, lowest first.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Cause:
     weight: int = 0
 
     def plain(self) -> dict[str, Any]:
-        """As JSON has it, secrets masked."""
+        """The cause as JSON, with secrets masked."""
         return {
             "name": self.name,
             "layer": self.layer,
@@ -60,7 +60,7 @@ class Cause:
 
 
 def ordered(causes: Iterable[Cause]) -> list[Cause]:
-    """The causes that stand for themselves first, and within each kind from the ground up; each once."""
+    """Independent causes first, then possible consequences, each group from the ground up and each cause once."""
     once = {(cause.name, cause.claim): cause for cause in causes}
     return sorted(once.values(), key=lambda c: (c.follows, LAYERS.index(c.layer), c.weight))
 

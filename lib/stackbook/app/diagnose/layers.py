@@ -1,4 +1,4 @@
-"""What is looked at in each layer, and by which commands one would look by hand."""
+"""What the diagnosis looks at in each layer, and the commands to do the same by hand."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ BY_HAND: tuple[dict[str, str], ...] = (
      "by hand": "kubectl -n kube-system get pods -l k8s-app=kube-dns; nslookup kubernetes.default.svc.cluster.local ADDRESS"},
     {"layer": "storage", "looked at": "claims without a volume",
      "by hand": "kubectl get pvc,storageclass -A"},
-    {"layer": "mesh", "looked at": "istiod, webhooks, injection, refused configuration, routes that lead nowhere",
+    {"layer": "mesh", "looked at": "istiod, webhooks, injection, refused configuration, routes without a destination",
      "by hand": "istioctl proxy-status; istioctl analyze -A; kubectl get mutatingwebhookconfigurations"},
-    {"layer": "workloads", "looked at": "images, restarts, memory, probes, quotas, selectors, nodes closed for pods",
+    {"layer": "workloads", "looked at": "images, restarts, memory, probes, quotas, selectors, cordoned nodes",
      "by hand": "kubectl get pods -A; kubectl describe pod POD; kubectl logs POD --previous"},
     {"layer": "observability", "looked at": "shippers, Elasticsearch, Prometheus, Jaeger",
      "by hand": "kubectl -n logging get pods; kubectl -n logging logs daemonset/shipper"},
@@ -36,7 +36,7 @@ assert tuple(row["layer"] for row in BY_HAND) == LAYERS
 
 
 def looked_at(snapshot: Snapshot) -> list[dict[str, str]]:
-    """What this diagnosis could look at, layer by layer."""
+    """Which layers this diagnosis could look at."""
     skipped = []
     if not snapshot.up:
         skipped += ["machines", "container runtime", "kubelet", "control plane", "certificates"]

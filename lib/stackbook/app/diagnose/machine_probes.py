@@ -1,4 +1,4 @@
-"""What is asked of each machine: commands that read, each with a deadline. None of them changes anything."""
+"""What the diagnosis asks each machine: read-only commands, each with a deadline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stackbook.machines import facts
 
 @dataclass(frozen=True)
 class Probe:
-    """A command and how many seconds it may take."""
+    """A command, and how many seconds it may take."""
 
     argv: tuple[str, ...]
     timeout: float = 5.0
@@ -34,9 +34,9 @@ _CERTIFICATES = (
 _DISKS = ("/", "/var/lib/containerd", "/var/lib/kubelet", "/run", "/tmp")
 
 CLOCK = Probe(("date", "+%s.%N"), 4.0)
-"""The quickest one: a machine that does not answer it is asked nothing else."""
+"""The quickest probe: a machine that does not answer it gets no other."""
 
-# -m: the lab gives machines an id of their own once they run, and journald goes on writing under the one from before.
+# -m: the lab gives a running machine its own machine-id, but journald still writes under the earlier id.
 EVERYWHERE: Mapping[str, Probe] = {
     "units": Probe(
         (
@@ -105,11 +105,11 @@ def of_machine(profile: Profile, *, control_plane: bool) -> dict[str, Probe]:
 
 
 def between(address: str, pods: str) -> dict[str, Probe]:
-    """What a machine is asked about another one.
+    """What the diagnosis asks a machine about another one.
 
     Args:
-        address: the other's.
-        pods: an address of its pod network, of flannel's device or of the bridge; empty where it has none.
+        address: the other machine's address.
+        pods: an address in its pod network, of flannel's device or of the bridge; empty if it has none.
     """
     found = {"kubelet of": _curl(f"https://{address}:10250/healthz", "-o", "/dev/null", "-w", "%{http_code}")}
     if pods:

@@ -1,4 +1,4 @@
-"""What was read of a lab, as plain data: the rules judge this and ask nobody, so a snapshot may as well be written by hand."""
+"""What was read from a lab, as plain data: the rules use only this, so tests can write a snapshot by hand."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ ABSENT = "absent"
 
 @dataclass(frozen=True)
 class Answer:
-    """What one probe got.
+    """The answer of one probe.
 
     Args:
-        out, err, rc: of the command.
-        problem: why it could not be asked at all: a deadline that passed, a machine that was not reached.
-        at: this host's clock when it came, in seconds.
+        out, err, rc: the command's output, errors and exit status.
+        problem: why there is no answer: the deadline passed, or the machine could not be reached.
+        at: this host's clock when the answer arrived, in seconds.
     """
 
     out: str = ""
@@ -36,19 +36,19 @@ class Answer:
         return not self.problem and self.rc == 0
 
     def json(self) -> Any:
-        """The JSON in its output; None where there is none."""
+        """The JSON in its output; None if there is none."""
         try:
             return json.loads(self.out)
         except ValueError:
             return None
 
 
-NOTHING = Answer(problem="it was not asked")
+NOTHING = Answer(problem="there was no such probe")
 
 
 @dataclass
 class Machine:
-    """One machine: the state that its provider gives it, and what it answered."""
+    """One machine: its state according to its provider, and its answers."""
 
     name: str
     address: str
@@ -58,14 +58,14 @@ class Machine:
 
     @property
     def answered(self) -> bool:
-        """Whether it runs, and its quickest probe came back."""
+        """Whether it runs, and answered its quickest probe."""
         return self.state == RUNNING and not self["clock"].problem
 
     def __getitem__(self, probe: str) -> Answer:
         return self.answers.get(probe, NOTHING)
 
     def text(self, probe: str) -> str:
-        """The output of a probe; empty where it failed."""
+        """The output of a probe; empty if it failed."""
         answer = self[probe]
         return answer.out if answer.ok else ""
 
@@ -79,28 +79,28 @@ class Cluster:
 
     @property
     def reached(self) -> bool:
-        """Whether the API server answers questions."""
+        """Whether the API server answers requests."""
         return bool(self.answers) and not self.problem
 
     def items(self, name: str) -> list[dict[str, Any]]:
-        """The objects of a list; empty where it was not answered."""
+        """The objects of a list; empty if there was no answer."""
         found = self.answers.get(name, NOTHING)
         data = found.json() if found.ok else None
         return list(data.get("items") or []) if isinstance(data, dict) else []
 
     def listed(self, name: str) -> bool:
-        """Whether the list was answered, so that what is not in it is not there."""
+        """Whether the list was answered, so that an object that is not in it does not exist."""
         return self.reached and self.answers.get(name, NOTHING).ok
 
 
 @dataclass
 class Snapshot:
-    """All that was read.
+    """Everything that was read.
 
     Args:
-        profile: the lab's.
-        word: how the profile was named.
-        host: answers of this host.
+        profile: the lab's profile.
+        word: how the reader named the profile.
+        host: the answers of this host.
         time: when it was read, in seconds since the epoch.
     """
 
@@ -139,7 +139,7 @@ class Snapshot:
 
 
 def dig(data: Any, *keys: str | int, default: Any = None) -> Any:
-    """A value deep inside of data; the default where one of the keys is not there."""
+    """A value deep inside data; the default if one of the keys is missing."""
     for key in keys:
         inside = isinstance(data, Mapping) and key in data
         if not inside and not (isinstance(data, list) and isinstance(key, int) and -len(data) <= key < len(data)):
@@ -159,7 +159,7 @@ def space(item: Mapping[str, Any]) -> str:
 
 
 def pod_address(machine: Machine) -> str:
-    """An address of a machine's pod network: of flannel's device, else of the bridge; empty where it has neither."""
+    """An address in a machine's pod network: flannel's device's, else the bridge's; empty if it has neither."""
     links = {link.get("ifname"): link for link in machine["links"].json() or [] if link}
     for name in ("flannel.1", "cni0"):
         for entry in links.get(name, {}).get("addr_info", []):
@@ -169,5 +169,5 @@ def pod_address(machine: Machine) -> str:
 
 
 def log_name(namespace: str, pod: str, container: str) -> str:
-    """Under which name a log is kept in the snapshot."""
+    """The name of a log in the snapshot."""
     return f"log {namespace}/{pod}/{container}"

@@ -1,4 +1,4 @@
-"""The support bundle: what a diagnosis has read, for somebody else to read. No Secret of the cluster is in it, and no key."""
+"""The support bundle: what a diagnosis read, for somebody else to look at. It contains no Secret of the cluster and no key."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackbook import __version__
 from stackbook.app.diagnose.snapshot import Answer
 from stackbook.core.errors import InputError
 from stackbook.core.redact import redact, scrub
+from stackbook.core.version import __version__
 
 if TYPE_CHECKING:
     from stackbook.app.diagnose import Diagnosis
 
 _LONGEST = 2_000_000
-"""Characters of one file."""
+"""The maximum number of characters of one file."""
 _UNWANTED = ("managedFields", "kubectl.kubernetes.io/last-applied-configuration")
 
 
 def write(found: Diagnosis, path: Path) -> int:
-    """Write the bundle, for its owner alone; returns how many files are in it.
+    """Write the bundle, readable only for its owner; returns how many files are in it.
 
     Raises:
-        InputError: it cannot be written there, or something is there already.
+        InputError: it cannot be written there, or the file exists already.
     """
     members = dict(files(found))
     try:
         handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise InputError(f"{path} is there already", fix="name another file") from None
+        raise InputError(f"{path} exists already", fix="name another file") from None
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}", fix="name another file") from None
     with os.fdopen(handle, "wb") as raw, tarfile.open(fileobj=raw, mode="w:gz") as archive:
@@ -47,7 +47,7 @@ def write(found: Diagnosis, path: Path) -> int:
 
 
 def files(found: Diagnosis) -> Iterator[tuple[str, str]]:
-    """Name and text of each file, secrets masked."""
+    """Name and text of each file, with secrets masked."""
     shot = found.snapshot
     yield "diagnosis.txt", redact("\n".join(found.lines())) + "\n"
     yield "diagnosis.json", json.dumps(scrub(found.plain()), indent=1) + "\n"
@@ -84,7 +84,7 @@ def _answers(folder: str, answers: Mapping[str, Answer]) -> Iterator[tuple[str, 
 
 
 def _lean(value: Any) -> Any:
-    """The data without what nobody reads, and without what an environment variable or a Secret may hold."""
+    """The data without managed fields, and without the values of environment variables and Secrets."""
     if isinstance(value, list):
         return [_lean(item) for item in value]
     if not isinstance(value, dict):

@@ -1,6 +1,6 @@
 """The report of a run: report.html, one page that loads nothing, and the executed notebooks as pages beside it.
 
-A report never changes the outcome of its run: what could not be made is named on the page and on stderr.
+A report never changes the outcome of its run: if a part fails, the page and stderr say so.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from stackbook.app.report.pages import render
 from stackbook.app.report.records import RunRecord
 from stackbook.core.redact import redact
 
-# Light enough to mail. Pictures that do not fit stay in the chapter's own page.
+# Small enough for e-mail. Pictures that do not fit are only on the chapter's own page.
 MOST_BYTES = 5_000_000
 _MOST_OF_PICTURES = 3_500_000
-_TOO_MANY = Markup("<p>The steps are too many for this page: they are in run.json.</p>")
+_TOO_MANY = Markup("<p>There are too many steps for this page: run.json has them.</p>")
 _ORDER = ("Chapters", "Timings", "Steps", "Plots", "Errata", "Versions and checksums", "Host, machines, parameters")
 
 
 def write(folder: Path) -> Path:
-    """Write report.html and the chapters' pages from what a run left in its folder; returns the report's path."""
+    """Write report.html and the chapters' pages from a run's folder; returns the report's path."""
     path = folder / "report.html"
     trouble: list[str] = []
     try:
         path.write_text(_report(folder, trouble), encoding="utf-8")
-    except Exception as error:  # whatever it is, the run that is over has passed or failed without it
-        trouble.append(f"the report could not be made: {_said(error)}")
+    except Exception as error:  # whatever the error, it must not change the finished run's outcome
+        trouble.append(f"the report could not be created: {_said(error)}")
         try:
             path.write_text(render("no_report", title="No report", trouble=trouble), encoding="utf-8")
         except OSError as second:
-            trouble.append(f"nothing can be written: {_said(second)}")
+            trouble.append(f"the report's folder cannot be written: {_said(second)}")
     for line in trouble:
         print(f"stackbook: report: {redact(line)}", file=sys.stderr)
     return path
 
 
 def page(data: Any, *, name: str = "") -> str:
-    """The page of one run's record alone, without earlier runs and pictures.
+    """The page of only one run's record, without earlier runs and pictures.
 
     Raises:
-        ValueError: `data` is no record of a run.
+        ValueError: `data` is not the record of a run.
     """
     return _assemble(records.parse(data, name=name), [], 0, {}, [], [])
 
@@ -58,7 +58,7 @@ def _report(folder: Path, trouble: list[str]) -> str:
 
 
 def _books(folder: Path, run: RunRecord, trouble: list[str]) -> tuple[dict[str, str], list[notebooks.Picture]]:
-    """Links to the executed notebooks by chapter, and their pictures; one that cannot be exported is linked itself."""
+    """Links to the executed notebooks by chapter, and their pictures; a notebook that cannot be exported is linked directly."""
     pages: dict[str, str] = {}
     pictures: list[notebooks.Picture] = []
     executed = [c for c in run.chapters if c.notebook and (folder / c.notebook).is_file()]
@@ -81,7 +81,7 @@ def _assemble(
     run: RunRecord, earlier: Sequence[RunRecord], broken: int, pages: Mapping[str, str],
     pictures: Sequence[notebooks.Picture], trouble: list[str],
 ) -> str:  # fmt: skip
-    """The page within its size: pictures give way first, then evidence, then the steps."""
+    """The page within its size limit: it drops pictures first, then evidence, then the steps."""
     common = _parts(run, earlier, broken, pages, trouble)
     text = ""
     for budget, detail in ((_MOST_OF_PICTURES, 2), (0, 2), (0, 1), (0, 0)):
@@ -93,13 +93,13 @@ def _assemble(
         text = render("report", title=title, head=sections.head(run, links), trouble=trouble, sections=shown)
         if len(text.encode()) < MOST_BYTES:
             return text
-    raise ValueError(f"the page has {len(text.encode())} bytes even without its steps and pictures")
+    raise ValueError(f"the page has {len(text.encode())} bytes even without steps and pictures")
 
 
 def _parts(
     run: RunRecord, earlier: Sequence[RunRecord], broken: int, pages: Mapping[str, str], trouble: list[str]
 ) -> dict[str, str]:
-    """The sections that have one form only; one that breaks is left out, and that is said."""
+    """The sections with a single form; if one fails, it is left out and the page says so."""
     made: dict[str, Callable[[], str]] = {
         "Chapters": lambda: sections.chapters(run, pages, earlier),
         "Timings": lambda: timings.section(run, earlier, broken),
@@ -111,14 +111,14 @@ def _parts(
     for name, make in made.items():
         try:
             found[name] = make()
-        except Exception as error:  # a broken cache or notebook must not take the rest of the page along
+        except Exception as error:  # a broken cache or notebook must not break the rest of the page
             found[name] = ""
-            trouble.append(f"the section {name!r} could not be made: {_said(error)}")
+            trouble.append(f"the section {name!r} could not be created: {_said(error)}")
     return found
 
 
 def _plots(pictures: Sequence[notebooks.Picture], pages: Mapping[str, str], budget: int) -> Markup:
-    """The pictures that fit, first come, first served; links for the others."""
+    """The pictures that fit, in order; links for the others."""
     plots, left = [], budget
     for picture in pictures:
         fits = len(picture.data) <= left
@@ -129,7 +129,7 @@ def _plots(pictures: Sequence[notebooks.Picture], pages: Mapping[str, str], budg
                 "page": pages.get(picture.chapter, ""),
                 "alt": picture.alt,
                 "least": picture.least,
-                "data": Markup(picture.data) if fits else "",  # base64, in which nothing is to be masked
+                "data": Markup(picture.data) if fits else "",  # base64, which contains nothing to mask
             }
         )
     return render("plots", plots=plots)

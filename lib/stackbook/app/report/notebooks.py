@@ -1,4 +1,4 @@
-"""The executed notebooks: exported as pages beside the report, and their pictures for the report itself."""
+"""Exporting the executed notebooks as pages beside the report, and their pictures for the report itself."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Picture:
 
     @property
     def least(self) -> str:
-        """CSS for the least width at which its text, 12 points at 100 dots per inch, is 12 px high: 0.72 of its own."""
+        """CSS for the minimum width at which its text (12 points at 100 dots per inch) is 12 px high: 0.72 of its own width."""
         try:
             head = base64.b64decode(self.data[:32], validate=True)
             width = int.from_bytes(head[16:20], "big") if head.startswith(b"\x89PNG") else 0
@@ -38,23 +38,23 @@ class Picture:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A notebook, its texts without secrets.
+    """Read a notebook, with secrets masked in its texts.
 
     Raises:
-        ValueError: it cannot be read, or is no notebook.
+        ValueError: it cannot be read, or is not a notebook.
     """
     try:
         book = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} cannot be read: {type(error).__name__}") from error
     if not isinstance(book, dict) or not isinstance(book.get("cells"), list):
-        raise ValueError(f"{path.name} is no notebook")
+        raise ValueError(f"{path.name} is not a notebook")
     cleaned: dict[str, Any] = _clean(book)
     return cleaned
 
 
 def _clean(value: Any, key: str = "") -> Any:
-    """Texts redacted, pictures left as they are; lists of lines joined, as a secret may span two."""
+    """Redact texts, and leave pictures as they are; lists of lines are joined, because a secret can span two lines."""
     if key.startswith("image/") and (isinstance(value, str) or _lines(value)):
         return "".join(value)
     if _lines(value) and key in ("source", "text", "text/plain", "text/html", "traceback"):

@@ -1,4 +1,4 @@
-"""How the report's data become HTML: the templates beside this file, filled in by Jinja2."""
+"""Turning the report's data into HTML: Jinja2 fills in the templates beside this file."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from markupsafe import Markup
 
 from stackbook.core.redact import redact
 
-if TYPE_CHECKING:  # the times of earlier runs are read at the start of every run, and need no template
+if TYPE_CHECKING:  # every run's start reads the times of earlier runs, which needs no template
     from jinja2 import Environment
 
 
 def render(template: str, /, **data: Any) -> Markup:
-    """A template filled in: markup in `data` is escaped and secrets are masked, unless a value is `Markup` already.
+    """Fill in a template: markup in `data` is escaped and secrets are masked, unless a value is already `Markup`.
 
     Raises:
         jinja2.UndefinedError: the template needs a value that `data` lacks.

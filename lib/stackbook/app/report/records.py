@@ -1,4 +1,4 @@
-"""Reading run.json: whatever it holds, a record with the right types, or a refusal."""
+"""Reading run.json: the result is a record with the right types, or an error."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stackbook.app.command_script import typed
+from stackbook.lab.typed_commands import typed
 
-# More than any run has; a record that holds more was not written by one.
+# More than any run has; a run did not write a record with more.
 _MOST = 500
 _MOST_EARLIER = 100
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """How one step went; `seconds` is wall time, `commands` those that failed, with what they said, `typed` the lines of all."""
+    """How one step went; `seconds` is wall time, `commands` the failed ones with their output, `typed` the lines of all."""
 
     id: str
     title: str
@@ -34,7 +34,7 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class ChapterRecord:
-    """How one chapter went; `notebook` is a file name beside run.json, or empty."""
+    """How one chapter went; `notebook` is the name of a file beside run.json, or empty."""
 
     id: str
     outcome: str
@@ -47,7 +47,7 @@ class ChapterRecord:
 
     @property
     def passed(self) -> bool:
-        """Whether it passed, or was proved unchanged."""
+        """Whether the chapter passed, or was proved unchanged."""
         return self.outcome in ("passed", "unchanged")
 
 
@@ -77,7 +77,7 @@ def read(folder: Path) -> RunRecord:
     """The record of the run in a folder.
 
     Raises:
-        ValueError: there is none that can be read.
+        ValueError: there is no readable record.
     """
     path = folder / "run.json"
     try:
@@ -88,13 +88,13 @@ def read(folder: Path) -> RunRecord:
 
 
 def parse(data: Any, *, name: str = "") -> RunRecord:
-    """The record that `data` holds; what is missing is empty, what has another type is left out.
+    """The record in `data`; missing fields are empty, fields of a wrong type are left out.
 
     Raises:
-        ValueError: it is not the record of a run at all.
+        ValueError: it is not the record of a run.
     """
     if not isinstance(data, dict) or not isinstance(data.get("chapters"), list):
-        raise ValueError(f"run.json of {name or 'a run'} is no record of a run")
+        raise ValueError(f"run.json of {name or 'a run'} is not the record of a run")
     return RunRecord(
         name=name,
         started=_text(data.get("started")),
@@ -156,7 +156,7 @@ def _text(value: Any) -> str:
 
 
 def _number(value: Any) -> float:
-    """A finite number, 0 when it is none."""
+    """A finite number; 0 if it is not one."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0.0
     try:

@@ -17,7 +17,7 @@ _LONGEST_COMMANDS = 20_000
 
 
 def head(run: RunRecord, chosen: Mapping[str, str]) -> Markup:
-    """Title, verdict and what went wrong, the first cause on top; `chosen` are links to other places by their text."""
+    """Title, verdict and what went wrong, with the first cause on top; `chosen` are links, by their text."""
     outcomes = [c.outcome for c in run.chapters]
     return render(
         "head",
@@ -77,7 +77,7 @@ def chapters(run: RunRecord, pages: Mapping[str, str], earlier: Sequence[RunReco
 
 
 def _last_page(chapter: ChapterRecord, earlier: Sequence[RunRecord]) -> dict[str, str] | None:
-    """Where a chapter that was not executed now was executed last."""
+    """The last run that executed a chapter, if this run did not."""
     for run in earlier:
         if any(c.id == chapter.id and c.outcome == "passed" and c.notebook for c in run.chapters):
             return {"page": f"../{run.name}/{chapter.id}.html", "when": run.when}
@@ -89,7 +89,7 @@ def _first_line(text: str) -> str:
 
 
 def steps(run: RunRecord, usual: Mapping[tuple[str, str], float], *, evidence: bool) -> Markup:
-    """Every chapter with its steps, each against what it usually takes; what proved those that were not run again."""
+    """Every chapter with its steps, each compared with its usual duration; for chapters not run again, their proof."""
     shown = [
         {
             "id": chapter.id,
@@ -126,7 +126,7 @@ def _step(step: StepRecord, usual: float | None, evidence: bool) -> dict[str, An
 
 
 def _evidence(step: StepRecord) -> list[tuple[str, str, bool]]:
-    """Names and texts, and whether a text was cut."""
+    """Names and texts, and whether a text was shortened."""
     texts = ((name, _text(value)) for name, value in list(step.evidence.items())[:20])
     return [(name, text[:_LONGEST_EVIDENCE], len(text) > _LONGEST_EVIDENCE) for name, text in texts]
 
@@ -163,7 +163,7 @@ _SOURCES = {
 
 
 def components(run: RunRecord) -> Markup:
-    """Versions of the run, and what of it lies in the cache with its checksum; nothing is fetched or built."""
+    """The run's versions, with their checksums if they are in the cache; nothing is fetched or built."""
     rows = [
         {
             "name": found.get("name", ""),
@@ -177,7 +177,7 @@ def components(run: RunRecord) -> Markup:
 
 
 def errata(run: RunRecord) -> Markup:
-    """What the guide says wrongly or no longer rightly, of what the chapters of this run show or prove."""
+    """Statements of the guide that are wrong or outdated, and that the chapters of this run show or prove."""
     from stackbook.config import ledger
     from stackbook.core import paths
 

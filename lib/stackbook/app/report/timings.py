@@ -1,4 +1,4 @@
-"""How long it took, against the runs before."""
+"""How long the run took, compared with earlier runs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from markupsafe import Markup
 from stackbook.app.report.pages import render, seconds
 from stackbook.app.report.records import ChapterRecord, RunRecord
 
-# Runs in the table; bars and medians take all that were read.
+# Runs in the table; bars and medians use all runs that were read.
 _SHOWN = 5
 
 
 def usual(runs: Sequence[RunRecord]) -> dict[str, list[float]]:
-    """Seconds of each chapter, in the runs in which it was executed and passed; newest first."""
+    """Seconds of each chapter, in the runs that executed it and in which it passed; newest first."""
     found: dict[str, list[float]] = {}
     for run in runs:
         for chapter in run.chapters:
@@ -26,7 +26,7 @@ def usual(runs: Sequence[RunRecord]) -> dict[str, list[float]]:
 
 
 def usual_steps(runs: Sequence[RunRecord]) -> dict[tuple[str, str], float]:
-    """The median of the seconds of each step, by chapter and step, where it passed."""
+    """The median seconds of each step, by chapter and step, over the runs in which it passed."""
     found: dict[tuple[str, str], list[float]] = {}
     for run in runs:
         for chapter in run.chapters:
@@ -56,7 +56,7 @@ def section(current: RunRecord, runs: Sequence[RunRecord], broken: int) -> Marku
 
 
 def _bar(chapter: ChapterRecord, before: Sequence[float], longest: float) -> dict[str, Any]:
-    """One row of the chart: name, bar, seconds. The places are thousandths of the width."""
+    """One row of the chart: name, bar, seconds. Positions are in thousandths of the width."""
 
     def at(value: float) -> float:
         return round(1000 * min(max(value, 0.0), longest) / longest, 1)
@@ -78,7 +78,7 @@ def _bar(chapter: ChapterRecord, before: Sequence[float], longest: float) -> dic
 
 
 def _label(current: RunRecord, known: Mapping[str, Sequence[float]]) -> str:
-    """The chart, for who hears it."""
+    """The chart's text for screen readers."""
     spoken = []
     for chapter in current.chapters:
         before = known.get(chapter.id)

@@ -1,1 +1,1 @@
-"""Snapshots of a lab: its machines' disks and what this host knows of it, as they were at one moment."""
+"""Snapshots of a lab: its machines' disks and its state on this host, at one moment."""

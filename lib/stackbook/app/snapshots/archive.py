@@ -1,4 +1,4 @@
-"""A tree of files as one compressed file with its checksum, and back: owners, modes, times, extended attributes, hard links, holes."""
+"""Packing a tree of files into one compressed file with a checksum, and back, with owners, modes, times, attributes, links, holes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 
 from stackbook.core.errors import HostUnfit, StackbookError, WaitTimeout
 
-# What overlay file systems keep in `trusted.*` (a folder that hides another) and file capabilities are extended attributes.
+# Overlay file systems' marks in `trusted.*` (a folder that hides another) and file capabilities are extended attributes.
 _TAR = ("tar", "--xattrs", "--xattrs-include=*", "--acls", "--numeric-owner", "--format=posix")
 _BLOCK = 1 << 20
 
@@ -26,7 +26,7 @@ def demand_tools() -> None:
     """Refuse a host that lacks tar or zstd.
 
     Raises:
-        HostUnfit: names it.
+        HostUnfit: the error names it.
     """
     for name in ("tar", "zstd"):
         if not shutil.which(name):
@@ -42,14 +42,14 @@ class Packed:
 
 
 def collect(folder: Path, file: Path, *, names: Sequence[str] = (".",), timeout: float) -> int:
-    """Write a folder into a new file that only its owner may read, as fast as that goes; returns the file's size.
+    """Write a folder into a new file that only its owner can read, as fast as possible; returns the file's size.
 
-    Nobody may change the folder meanwhile: a file that changes is an error. Sockets are left out, as whoever listens makes them anew.
+    The folder must not change meanwhile: a changing file is an error. Sockets are left out, because their servers recreate them.
 
     Args:
-        folder: what is read.
-        file: is made.
-        names: what of the folder.
+        folder: the folder to read.
+        file: the file to create.
+        names: the entries of the folder to include.
         timeout: deadline in seconds.
 
     Raises:
@@ -63,7 +63,7 @@ def collect(folder: Path, file: Path, *, names: Sequence[str] = (".",), timeout:
 
 
 def compress(file: Path, target: Path, *, timeout: float) -> Packed:
-    """Compress a file into a new one that only its owner may read, and remove it.
+    """Compress a file into a new one that only its owner can read, and remove the original.
 
     Raises:
         StackbookError: zstd failed.
@@ -82,7 +82,7 @@ def compress(file: Path, target: Path, *, timeout: float) -> Packed:
 
 
 def unpack(file: Path, folder: Path, *, timeout: float) -> None:
-    """Put what was collected and compressed into a folder that is there.
+    """Unpack a compressed archive into an existing folder.
 
     Raises:
         StackbookError: tar or zstd failed.
@@ -99,9 +99,9 @@ def _new(file: Path) -> IO[bytes]:
 
 @contextlib.contextmanager
 def _pipe(commands: Sequence[Sequence[str]], timeout: float, *, into: IO[bytes] | None = None) -> Iterator[IO[bytes]]:
-    """Commands, each reading from the one before, while the block runs; at its end all have ended well, or it is an error.
+    """Run a pipeline of commands while the block runs; afterwards, it is an error if one of them failed.
 
-    Yields what the last one writes; with `into` it writes there.
+    Yields the last one's output; with `into`, the output goes there.
     """
     names = " and ".join(argv[0] for argv in commands)
     late = threading.Event()
@@ -120,7 +120,7 @@ def _pipe(commands: Sequence[Sequence[str]], timeout: float, *, into: IO[bytes] 
                 last = into is not None and argv is commands[-1]
                 started.append(_started(argv, source, into if last else subprocess.PIPE, errors))
                 if isinstance(source, IOBase):
-                    source.close()  # of this process: the next one has it
+                    source.close()  # this process's copy: the next command has its own
             watch.start()
             yield started[-1].stdout or cast("IO[bytes]", into)
             codes = [process.wait(timeout) for process in started]
@@ -138,7 +138,7 @@ def _pipe(commands: Sequence[Sequence[str]], timeout: float, *, into: IO[bytes] 
         raise WaitTimeout(f"{names} to end", timeout, last=said)
     if any(codes):
         name = next(argv[0] for argv, code in zip(commands, codes, strict=True) if code)
-        raise StackbookError(f"{name} failed: {said or 'it says nothing'}")
+        raise StackbookError(f"{name} failed: {said or 'no output'}")
 
 
 def _started(argv: Sequence[str], source: Any, target: Any, errors: IO[bytes]) -> subprocess.Popen[bytes]:

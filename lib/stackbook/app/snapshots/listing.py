@@ -1,4 +1,4 @@
-"""What snapshots there are, and taking them away."""
+"""Listing and removing snapshots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stackbook.core.errors import InputError
 
 
 def lines(profile: Profile) -> list[str]:
-    """A line for each snapshot: its name, when it was made, its size, the last chapter that had passed; and what is wrong with it."""
+    """A line for each snapshot: its name, time, size, the chapters that had passed; or what is wrong with it."""
     store = Store(profile.lab)
     found = [f"{'name':20} {'made':16} {'size':>8}  chapters", *(_line(store, name, profile) for name in store.names())]
     if store.restoring:
@@ -20,7 +20,7 @@ def lines(profile: Profile) -> list[str]:
     return (
         found
         if store.names()
-        else [f"the lab {profile.lab!r} has no snapshots: stackbook snapshot save NAME makes one"]
+        else [f"the lab {profile.lab!r} has no snapshots: stackbook snapshot save NAME creates one"]
     )
 
 
@@ -36,7 +36,7 @@ def _line(store: Store, name: str, profile: Profile) -> str:
 
 
 def _when(stamp: str) -> str:
-    """A record's time for people.
+    """A record's time in readable form.
 
     >>> _when("20261127T201500Z")
     '2026-11-27 20:15'
@@ -45,7 +45,7 @@ def _when(stamp: str) -> str:
 
 
 def remove(profile: Profile, name: str) -> str:
-    """Remove a snapshot; says so in a line.
+    """Remove a snapshot; returns a line about it.
 
     Raises:
         InputError: there is no such snapshot, or it is being saved or restored.
@@ -56,12 +56,14 @@ def remove(profile: Profile, name: str) -> str:
         size = store.remove(name)
         if store.restoring == name:
             store.forget_restoring()
-            return f"✓ snapshot {name!r} is removed; the lab is half of it: stackbook reset takes that away"
+            return (
+                f"✓ snapshot {name!r} is removed; the lab is only partly restored from it: stackbook reset removes it"
+            )
     return f"✓ snapshot {name!r} is removed: {size / 1e9:.2f} GB are free again"
 
 
 def kept(profile: Profile) -> list[str]:
-    """That the snapshots of a lab that is away stay, and where; nothing where there are none."""
+    """Say that the snapshots of a removed lab stay, and where; nothing if there are none."""
     store = Store(profile.lab)
     if not (names := store.names()):
         return []

@@ -1,4 +1,4 @@
-"""What a snapshot says of itself: of which lab it is, what its parts are, and their checksums."""
+"""The manifest of a snapshot: its lab, its parts, and their checksums."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stackbook import __version__
 from stackbook.config.profile import Profile
 from stackbook.core import private
 from stackbook.core.errors import InputError
+from stackbook.core.version import __version__
 
 FORMAT = 1
 FILE = "manifest.json"
 STATE = "state"
-"""The part with what this host knows of the lab."""
+"""The part with the lab's state on this host."""
 _SAME = ("target", "lab", "nodes", "subnet", "gateway", "pod_cidr", "service_cidr", "kubernetes_version")
-"""What of a profile a lab cannot change once it is built."""
+"""The fields of a profile that a lab cannot change after it is built."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Part:
     """One file of a snapshot.
 
     Args:
-        machine: whose disk it is; empty for the lab's state.
-        what: which disk.
+        machine: the machine whose disk it is; empty for the lab's state.
+        what: the disk.
         file: its name.
-        size: its bytes.
+        size: its size in bytes.
         sha256: its checksum.
-        content: the bytes of what is in it.
+        content: the size of its content in bytes.
     """
 
     machine: str
@@ -48,14 +48,14 @@ class Manifest:
     """One snapshot.
 
     Args:
-        name: of the snapshot: its folder's, whatever it was called when it was saved.
-        time: when it was made.
-        lab: whose it is, and what of its profile cannot change.
-        image: the machine image's name in podman.
-        instance: which lab of that name.
+        name: the snapshot's name: that of its folder, even if it was renamed.
+        time: when it was saved.
+        lab: the lab's name, and the fields of its profile that cannot change.
+        image: the name of the machine image in podman.
+        instance: identifies the lab among earlier ones with the same name.
         proved: the chapters that had passed, with the keys of their proofs.
         parts: its files.
-        stackbook: the version that made it.
+        stackbook: the version that saved it.
     """
 
     name: str
@@ -69,37 +69,37 @@ class Manifest:
 
     @property
     def size(self) -> int:
-        """The bytes that it takes."""
+        """Its size in bytes."""
         return sum(part.size for part in self.parts)
 
     @property
     def content(self) -> int:
-        """The bytes that it takes once it is restored."""
+        """Its size in bytes after it is restored."""
         return sum(part.content for part in self.parts)
 
     def write(self, folder: Path) -> None:
-        """Keep it in a snapshot's folder."""
+        """Write it into a snapshot's folder."""
         data = {"format": FORMAT, **asdict(self)}
         private.write(folder / FILE, json.dumps({**data, "sha256": _digest(data)}, indent=1) + "\n")
 
     def demand_fitting(self, profile: Profile) -> None:
-        """Refuse it for a lab that is another one.
+        """Refuse it for a different lab.
 
         Raises:
-            InputError: says what differs.
+            InputError: the error says what differs.
         """
         wanted = of_profile(profile)
         for name in _SAME:
             if self.lab.get(name) != wanted[name]:
                 raise InputError(
-                    f"the snapshot {self.name!r} was made with another {name}: {_short(self.lab.get(name))}, and the profile "
+                    f"the snapshot {self.name!r} was saved with another {name}: {_short(self.lab.get(name))}, but the profile "
                     f"has {_short(wanted[name])}",
-                    fix="choose the profile that it was made with",
+                    fix="use the profile with which it was saved",
                 )
 
 
 def of_profile(profile: Profile) -> dict[str, Any]:
-    """What of a profile a lab cannot change once it is built."""
+    """The fields of a profile that a lab cannot change after it is built."""
     data = profile.model_dump(mode="json")
     return {name: data[name] for name in _SAME}
 
@@ -108,7 +108,7 @@ def read(folder: Path) -> Manifest:
     """The manifest of a snapshot.
 
     Raises:
-        InputError: it is of another version, or damaged.
+        InputError: it has another version, or is damaged.
     """
     name = folder.name
     try:
@@ -116,11 +116,11 @@ def read(folder: Path) -> Manifest:
         version = data["format"]
         if version != FORMAT:
             raise InputError(
-                f"the snapshot {name!r} has format {version}, and this stackbook {__version__} reads format {FORMAT}",
-                fix=f"use the stackbook that made it ({data.get('stackbook', 'it does not say which')}), or remove it",
+                f"the snapshot {name!r} has format {version}, but this stackbook {__version__} reads format {FORMAT}",
+                fix=f"use the stackbook that saved it ({data.get('stackbook', 'unknown version')}), or remove it",
             )
         if data.pop("sha256") != _digest(data):
-            raise ValueError("its checksum is another one")
+            raise ValueError("its checksum is wrong")
         del data["format"]
         return Manifest(**{**data, "name": name, "parts": tuple(Part(**part) for part in data["parts"])})
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -129,7 +129,7 @@ def read(folder: Path) -> Manifest:
 
 
 def damaged(name: str, how: str) -> InputError:
-    """The error of a snapshot that cannot be used."""
+    """The error for a damaged snapshot."""
     return InputError(f"the snapshot {name!r} is damaged: {how}", fix=f"stackbook snapshot remove {name}")
 
 

@@ -1,4 +1,4 @@
-"""Which snapshot leaves a run the least to do: the one with the most of its chapters proved, by the same keys as a run's proofs."""
+"""Finding the snapshot that leaves a run the least to do: the one with the most chapters proved, by the keys of a run's proofs."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from stackbook.machines.providers.podman import Embedded
 def choose(
     profile: Profile, *, first: str, last: str, only: Sequence[str], parameters: Mapping[str, Any], say: Say
 ) -> str:  # fmt: skip
-    """The name of the nearest snapshot; empty where the lab itself is as near, or none has any of the chapters.
+    """The name of the nearest snapshot; empty if the lab itself is as near, or if no snapshot has any of the chapters.
 
     Args:
-        profile: of the lab.
+        profile: the lab's profile.
         first, last, only: the choice of chapters; see `chapters.choose`.
-        parameters: overrides, as a run's.
+        parameters: overrides, like a run's.
         say: takes one line.
     """
     chosen = chapters.choose(first=first, last=last, only=tuple(only))
@@ -38,7 +38,7 @@ def choose(
     wanted = [chapter for chapter in chapters.ALL[:upto] if chapter.batch]
 
     def proved(known: Mapping[str, str], instance: str) -> int:
-        """How many of the wanted chapters these proofs hold for."""
+        """For how many of the wanted chapters these proofs hold."""
         count = 0
         for chapter in wanted:
             schema = CHAPTER_PARAMETERS.get(chapter.id, ChapterParameters)
@@ -53,9 +53,9 @@ def choose(
     found = [(proved(each.proved, each.instance), -len(each.proved), each.time, each.name) for each in _usable(profile)]
     best = max(found, default=(0, 0, "", ""))
     if best[0] <= here:
-        say("no snapshot is nearer than the lab itself: it is left as it is")
+        say("no snapshot has more proved chapters than the lab itself: nothing is restored")
         return ""
-    say(f"the nearest snapshot is {best[3]!r}: {best[0]} of {len(wanted)} chapters are proved in it")
+    say(f"the nearest snapshot is {best[3]!r}: it has {best[0]} of {len(wanted)} chapters proved")
     return best[3]
 
 

@@ -1,4 +1,4 @@
-"""Restoring a snapshot: everything is compared with its checksum first, then the lab's machines are made anew from it."""
+"""Restoring a snapshot: first, all checksums are verified, then the lab's machines are recreated from it."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ UNPACK_SECONDS = 900.0
 
 
 def restore(profile: Profile, name: str, *, say: Say = print) -> None:
-    """Make the lab what it was when the snapshot was saved, and wait until it is Ready.
+    """Restore the lab to its state when the snapshot was saved, and wait until it is Ready.
 
-    What the lab is now is lost. A restore that is interrupted leaves a note: until it is made again, or the lab is reset, no
-    other command works on what is half a lab.
+    The lab's current state is lost. An interrupted restore leaves a note: until the restore is repeated or the lab is reset, no
+    other command uses the incomplete lab.
 
     Args:
-        profile: of the lab.
-        name: of the snapshot.
+        profile: the lab's profile.
+        name: the snapshot's name.
         say: takes one line of progress.
 
     Raises:
-        InputError: there is no such snapshot, it is damaged or of another lab or version, or a run works on the lab; nothing
-            was changed.
-        HostUnfit: there is too little room, or the machine image is not there any more; nothing was changed.
-        WaitTimeout: the lab is restored, and something of it is not Ready.
+        InputError: there is no such snapshot, it is damaged or from another lab or version, or a run uses the lab; nothing
+                was changed.
+        HostUnfit: there is too little space, or the machine image no longer exists; nothing was changed.
+        WaitTimeout: the lab is restored, but something in it is not Ready.
     """
     if profile.target != "embedded":
         life.demand_own(profile, "a snapshot")
@@ -49,7 +49,7 @@ def restore(profile: Profile, name: str, *, say: Say = print) -> None:
 
 
 def restore_locked(profile: Profile, name: str, *, say: Say) -> None:
-    """What `restore` does, for whoever has the run's lock."""
+    """Do the work of `restore`; the caller holds the run's lock."""
     start = time.monotonic()
     store, provider = Store(profile.lab), Embedded(profile)
     archive.demand_tools()
@@ -61,11 +61,11 @@ def restore_locked(profile: Profile, name: str, *, say: Say) -> None:
     provider.demand_names()
     _demand_image(provider, found, say)
     _demand_room(provider, found)
-    say(f"{len(found.parts)} files of {name!r} are what was saved, by their checksums")
+    say(f"the checksums of the {len(found.parts)} files of {name!r} are right")
     reset.remember(profile)
 
     store.note_restoring(name)
-    say("the machines are made anew")
+    say("recreating the machines")
     provider.remove(say=lambda text: None)
     provider.create(found.image, say=say)
     _fill(provider, folder, found)
@@ -78,13 +78,13 @@ def restore_locked(profile: Profile, name: str, *, say: Say) -> None:
 
 
 def _demand_image(provider: Embedded, found: Manifest, say: Say) -> None:
-    """The image that the machines stand on is in podman, or is imported from the cache."""
+    """Make sure that podman has the machines' image: import it from the cache if necessary."""
     if provider.has_image(found.image):
         return
     if (made := provider.ensure_image(say)) != found.image:
         raise InputError(
-            f"the snapshot {found.name!r} stands on the machine image {found.image}, which is not there any more "
-            f"(this stackbook makes {made})",
+            f"the snapshot {found.name!r} needs the machine image {found.image}, which no longer exists "
+            f"(this stackbook builds {made})",
             fix=f"stackbook snapshot remove {found.name}",
         )
 
@@ -97,7 +97,7 @@ def _demand_room(provider: Embedded, found: Manifest) -> None:
 
 
 def _fill(provider: Embedded, folder: Path, found: Manifest) -> None:
-    """Put every disk back, two at a time."""
+    """Restore every disk, two at a time."""
     places = {(disk.machine, disk.what): disk.folder for disk in disks.disks(provider)}
     with ThreadPoolExecutor(max_workers=2) as pool:
         jobs = [
@@ -110,7 +110,7 @@ def _fill(provider: Embedded, folder: Path, found: Manifest) -> None:
 
 
 def _put_state(profile: Profile, folder: Path, found: Manifest) -> None:
-    """What this host knows of the lab is what it knew then; what it knows of itself stays."""
+    """Restore the lab's state on this host; what is known about the host itself stays."""
     state = paths.state(profile.lab)
     for path in state.iterdir():
         if is_the_labs(path.name):

@@ -1,4 +1,4 @@
-"""Saving a snapshot: the machines stand still while their disks are copied, and go on."""
+"""Saving a snapshot: the machines are paused while their disks are copied."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from stackbook.machines.providers.podman import Embedded
 
 PACK_SECONDS = 600.0
 ROOM = 1.4
-"""What a save needs, at the most, for each byte on the lab's disks: a copy, and what zstd makes of it (measured: 0.35)."""
-_OF_ONE_PROCESS = ("interactive", "turn.next", "bench.users")
+"""How much space a save needs at most for each byte on the lab's disks: a copy, and zstd's output (measured: 0.35)."""
+_OF_ONE_PROCESS = ("interactive", "turn.next", "testbed.users")
 _OF_THE_HOST = ("before.json",)
 
 
 def save(profile: Profile, name: str, *, say: Say = print) -> Manifest:
-    """Save the lab as it is now: its machines' disks with etcd on them, all of one moment, and its state on this host.
+    """Save the lab as it is now: its machines' disks, including etcd's, all of the same moment, and its state on this host.
 
-    Machines that run stand still meanwhile. Afterwards they go on, and it is waited until the cluster is Ready.
+    Running machines are paused meanwhile. Afterwards they continue, and the save waits until the cluster is Ready.
 
     Args:
-        profile: of the lab.
-        name: of the snapshot.
+        profile: the lab's profile.
+        name: the snapshot's name.
         say: takes one line of progress.
 
     Raises:
-        InputError: the name cannot be used, there is no such lab, or a run works on it; nothing was changed.
-        HostUnfit: there is too little room; nothing was changed.
+        InputError: the name cannot be used, there is no such lab, or a run uses it; nothing was changed.
+        HostUnfit: there is too little space; nothing was changed.
     """
     start = time.monotonic()
     store = Store(profile.lab)
@@ -61,10 +61,10 @@ def save(profile: Profile, name: str, *, say: Say = print) -> Manifest:
         began = time.time()
         try:
             with power.paused(provider) as stood:
-                still = f"{len(stood)} machines stand still while their disks are copied"
+                still = f"{len(stood)} machines are paused while their disks are copied"
                 say(still if stood else "the lab is stopped: its disks are copied as they are")
                 copies = _copied(folder, found, paths.state(profile.lab))
-            say(f"copied in {time.time() - began:.0f} s{', the machines go on' if stood else ''}; compressing")
+            say(f"copied in {time.time() - began:.0f} s{', the machines continue' if stood else ''}; compressing")
             saved = _compressed(profile, provider, copies, folder, name)
             saved.write(folder)
             store.finish(name)
@@ -79,7 +79,7 @@ def save(profile: Profile, name: str, *, say: Say = print) -> Manifest:
 
 @dataclass(frozen=True)
 class _Copy:
-    """What was read of one disk, or of the state: an archive, and its size."""
+    """The copy of one disk or of the state: an archive, and its size."""
 
     machine: str
     what: str
@@ -88,7 +88,7 @@ class _Copy:
 
 
 def _copied(folder: Path, found: Sequence[disks.Disk], state: Path) -> list[_Copy]:
-    """Read everything, two disks at a time. It is compressed later: the machines stand still meanwhile."""
+    """Copy everything, two disks at a time. Compression comes later, because the machines are paused meanwhile."""
 
     def copy(machine: str, what: str, source: Path, names: Sequence[str]) -> _Copy:
         file = folder / (f"{machine}-{what}.tar" if machine else f"{what}.tar")
@@ -103,7 +103,7 @@ def _copied(folder: Path, found: Sequence[disks.Disk], state: Path) -> list[_Cop
 def _compressed(
     profile: Profile, provider: Embedded, copies: Sequence[_Copy], folder: Path, name: str
 ) -> Manifest:  # fmt: skip
-    """What a snapshot says of these copies, each compressed; two at a time."""
+    """Compress these copies, two at a time; returns their manifest entries."""
 
     def part(copy: _Copy) -> Part:
         target = copy.file.with_suffix(".tar.zst")
@@ -124,12 +124,12 @@ def _compressed(
 
 
 def kept_state(state: Path) -> list[str]:
-    """What of a lab's state belongs to the lab: not what processes have there, nor what is known of this host."""
+    """The files of a lab's state that belong to the lab: not those of processes, nor those about this host."""
     return sorted(path.name for path in state.iterdir() if is_the_labs(path.name))
 
 
 def is_the_labs(name: str) -> bool:
-    """Whether a file of a lab's state goes with the lab.
+    """Whether a file of a lab's state belongs to the lab.
 
     >>> [is_the_labs(name) for name in ("kubeconfig", "proved.json", "before.json", "turn.lock", "interactive")]
     [True, True, False, False, False]
@@ -138,7 +138,7 @@ def is_the_labs(name: str) -> bool:
 
 
 def _largest_first(found: Sequence[disks.Disk]) -> list[disks.Disk]:
-    """Images take most of the room: what is copied at the same time ends sooner."""
+    """Order the disks by size: images take most of the space, and starting with the largest ends sooner."""
     return sorted(found, key=lambda disk: ("containerd", disks.ROOT, "kubelet").index(disk.what))
 
 
@@ -150,11 +150,11 @@ def _proved(state: Path) -> dict[str, str]:
 
 
 def _go_on(profile: Profile, say: Callable[[str], None]) -> None:
-    """Wait until the cluster is itself again; that it is not does not make the snapshot a bad one."""
+    """Wait until the cluster is Ready again; if it is not, the snapshot is good nevertheless."""
     lab = Lab(chapters.ALL[0], profile, ChapterParameters())
     if not lab.kubeconfig.exists():
         return
     try:
         life.ready_again(lab, [], time.time())
     except StackbookError as error:
-        say(f"– the snapshot is saved; the lab is not Ready yet: {error}")
+        say(f"– the snapshot is saved, but the lab is not Ready yet: {error}")

@@ -1,4 +1,4 @@
-"""Where a lab's snapshots are: a folder beside its state, for their owner alone, as they hold the lab's keys. A reset leaves it there."""
+"""A lab's snapshots: a folder beside its state, only for its owner, because it contains the lab's keys. A reset leaves it alone."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ class Store:
 
     @property
     def folder(self) -> Path:
-        """Where they are, whether there are any or not."""
+        """Their folder, whether there are any or not."""
         return paths.snapshots(self.lab)
 
     def names(self) -> list[str]:
-        """The snapshots there are, sorted."""
+        """The names of all snapshots, sorted."""
         if not self.folder.is_dir():
             return []
         return sorted(path.name for path in self.folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir())
 
     def path(self, name: str) -> Path:
-        """The folder of a snapshot that is there.
+        """The folder of an existing snapshot.
 
         Raises:
-            InputError: it is not; with the near miss.
+            InputError: it does not exist; with the most similar name.
         """
         if name not in self.names():
             raise InputError(
@@ -54,10 +54,12 @@ class Store:
         """Refuse a name that cannot be given to a new snapshot.
 
         Raises:
-            InputError: it is no name, or there is one of that name.
+            InputError: it is not a valid name, or a snapshot has it already.
         """
         if not _NAME.fullmatch(name):
-            raise InputError(f"{name!r} is no name for a snapshot", fix="use up to 40 of a-z, 0-9, dot, - and _")
+            raise InputError(
+                f"{name!r} is not a valid name for a snapshot", fix="use up to 40 of a-z, 0-9, dot, - and _"
+            )
         if name in self.names():
             raise InputError(
                 f"there is a snapshot {name!r} already",
@@ -65,7 +67,7 @@ class Store:
             )
 
     def begin(self, name: str) -> Path:
-        """An empty folder for a new snapshot, under a name that no reader takes for one; `finish` gives it its own."""
+        """Create an empty folder for a new snapshot, under a name that is not a snapshot's; `finish` renames it."""
         self.sweep()
         ownership.make(paths.states(), mode=0o700)
         private.folder(self.folder)
@@ -74,22 +76,22 @@ class Store:
         return folder
 
     def finish(self, name: str) -> Path:
-        """Let the snapshot that was begun be one."""
+        """Turn the started snapshot into a complete one."""
         return (self.folder / f"{_HALF}{name}").rename(self.folder / name)
 
     def sweep(self) -> None:
-        """Remove what an interrupted save has left."""
+        """Remove what an interrupted save left behind."""
         for half in self.folder.glob(f"{_HALF}*"):
             shutil.rmtree(half, ignore_errors=True)
         self._tidy()
 
     def remove(self, name: str) -> int:
-        """Remove a snapshot; returns the bytes that it took."""
+        """Remove a snapshot; returns its size in bytes."""
         folder = self.path(name)
         size = sum(file.stat().st_size for file in folder.iterdir())
         half = self.folder / f"{_HALF}{name}"
         shutil.rmtree(half, ignore_errors=True)
-        shutil.rmtree(folder.rename(half))  # from here on nobody takes it for a whole one
+        shutil.rmtree(folder.rename(half))  # from here on, it no longer counts as a complete snapshot
         self._tidy()
         return size
 
@@ -101,39 +103,39 @@ class Store:
 
     @property
     def restoring(self) -> str:
-        """The snapshot whose restore was begun and has not come to its end; empty where there is none."""
+        """The snapshot whose restore has started but not finished; empty if there is none."""
         try:
             return (self.folder / _RESTORING).read_text(encoding="utf-8").strip()
         except OSError:
             return ""
 
     def note_restoring(self, name: str) -> None:
-        """Note that a restore begins."""
+        """Note that a restore starts."""
         private.write(self.folder / _RESTORING, f"{name}\n")
 
     def forget_restoring(self) -> None:
-        """The restore has come to its end, or the lab is taken away."""
+        """Note that the restore has finished, or that the lab is removed."""
         (self.folder / _RESTORING).unlink(missing_ok=True)
         self._tidy()
 
     def demand_whole(self) -> None:
-        """Refuse to work on a lab of which an interrupted restore has made a half.
+        """Refuse to use a lab that an interrupted restore left incomplete.
 
         Raises:
-            InputError: says how to go on.
+            InputError: the error says how to continue.
         """
         if name := self.restoring:
             raise InputError(
-                f"the restore of the snapshot {name!r} was interrupted, and the lab is half of it",
+                f"the restore of the snapshot {name!r} was interrupted, so the lab is incomplete",
                 fix=f"stackbook snapshot restore {name}, or stackbook reset",
             )
 
 
 def verify(folder: Path, found: Manifest) -> None:
-    """Compare every part of a snapshot with its checksum.
+    """Verify the checksum of every part of a snapshot.
 
     Raises:
-        InputError: one of them is missing, cut short or changed.
+        InputError: a part is missing, truncated or changed.
     """
     for part in found.parts:
         file = folder / part.file
@@ -145,24 +147,26 @@ def verify(folder: Path, found: Manifest) -> None:
         sums = pool.map(lambda part: sha256_of(folder / part.file), found.parts)
         for part, got in zip(found.parts, sums, strict=True):
             if got != part.sha256:
-                raise manifest.damaged(found.name, f"{part.file} is not what was saved (its checksum is another one)")
+                raise manifest.damaged(
+                    found.name, f"{part.file} has changed since it was saved (its checksum is wrong)"
+                )
 
 
 def demand_space(folder: Path, needed: int, what: str) -> None:
-    """Refuse where a disk has too little room.
+    """Refuse if a disk has too little space.
 
     Raises:
-        HostUnfit: says how much is needed.
+        HostUnfit: the error says how much is needed.
     """
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free
     if free < needed:
         raise HostUnfit(
-            f"{what} needs {needed / 1e9:.1f} GB at {folder}, and {free / 1e9:.1f} GB are free",
-            fix="make room there, for example: stackbook snapshot remove NAME",
+            f"{what} needs {needed / 1e9:.1f} GB at {folder}, but only {free / 1e9:.1f} GB are free",
+            fix="free space there, for example: stackbook snapshot remove NAME",
         )
 
 
 def sorted_by_size(parts: Iterable[Part]) -> list[Part]:
-    """The largest first: what works on several at once ends sooner."""
+    """Sort by size, largest first: several workers finish sooner that way."""
     return sorted(parts, key=lambda part: -part.size)

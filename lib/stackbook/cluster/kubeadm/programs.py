@@ -64,7 +64,7 @@ def kubelet_service() -> Operation:
 
 
 def version_of(host: Host, program: str) -> str:
-    """The version of kubeadm, kubelet or kubectl on a machine, without the v; empty when it is not there."""
+    """The version of kubeadm, kubelet or kubectl on a machine, without the v; empty if it is not installed."""
     argv = {
         "kubeadm": ["kubeadm", "version", "-o", "short"],
         "kubelet": ["kubelet", "--version"],
@@ -76,7 +76,7 @@ def version_of(host: Host, program: str) -> str:
 
 
 def install(host: Host, binaries: Mapping[str, Path], version: str) -> list[str]:
-    """Put the programs on a machine where they are missing or of another version; returns those that were put.
+    """Install the programs on a machine that lacks them or has another version; returns those that were installed.
 
     Raises:
         CommandFailed: a program does not say the expected version after it was put there.

@@ -22,7 +22,7 @@ fi
 sha256sum < "$config" > "$mark"
 """
 )
-"""A shell script: puts kubeadm's kubeconfig there, and prints "changed" where it was another. It takes HOME."""
+"""A shell script: installs kubeadm's kubeconfig, and prints "changed" if it differed. It uses HOME."""
 RESTORE_KUBECONFIG = (
     _OURS
     + """if ours; then

@@ -60,7 +60,7 @@ def runtime(
         changed = facts.text_file("/etc/containerd/config.toml").read(host) != text
         if changed:
             yield Command(path="/etc/containerd/config.toml", text=text)
-        for path, wanted in files.items():  # hosts.toml is read anew at each pull
+        for path, wanted in files.items():  # containerd reads hosts.toml at each pull
             yield from operations.file(path, wanted)(host)
         if facts.text_file(PROXY_FILE).read(host) != proxies:
             yield Command(path=PROXY_FILE, text=proxies, mode=0o600)

@@ -4,6 +4,7 @@
 because the official sample has one image per service and version, and the lab's own bookinfo one for all of them.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -12,6 +13,7 @@ from typing import Any
 import yaml
 
 from stackbook.core.errors import InputError
+from stackbook.core.redact import MASK
 
 
 def render(name: str, **values: str) -> str:
@@ -67,3 +69,40 @@ def objects(manifest: str | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> 
             raise InputError(f"an object of the manifest has no name: {item['kind']}", fix="write metadata.name")
         items.append(item)
     return items
+
+
+class _Dumper(yaml.CSafeDumper):
+    """YAML as people write it: text of several lines as a block."""
+
+
+def _scalar(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _scalar)
+
+
+def text(items: Sequence[Mapping[str, Any]]) -> str:
+    """Objects as YAML documents that `kubectl apply -f` takes; the values of a Secret are `***`.
+
+    >>> print(text([{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "data": {"key": "c2VjcmV0"}}]), end="")
+    apiVersion: v1
+    kind: Secret
+    metadata:
+      name: a
+    data:
+      key: '***'
+    """
+    return yaml.dump_all(
+        [_shown(item) for item in items], Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True
+    )
+
+
+def _shown(item: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy without aliases, and without the values of a Secret."""
+    found: dict[str, Any] = json.loads(json.dumps(item))
+    if found["kind"] == "Secret":
+        for part in ("data", "stringData"):
+            if isinstance(found.get(part), dict):
+                found[part] = dict.fromkeys(found[part], MASK)
+    return found

@@ -242,7 +242,7 @@ CHALLENGES = (
         chapter=_CHAPTER,
         title="Packets that leave and never arrive",
         situation="Routes, neighbours and forwarding entries are all in order. Still no packet gets from pod to pod across the "
-        "machines, and DNS answers only some.",
+        "machines, and DNS answers only some pods.",
         goal="Packets between the pods of both machines arrive, and DNS answers everywhere.",
         hints=(
             "Capture on both machines: `tcpdump -ni any udp port 8472`. On which side do the packets end?",

@@ -200,7 +200,7 @@ CHALLENGES = (
     Challenge(
         id="05-b",
         chapter=_CHAPTER,
-        title="A door in no wall",
+        title="A Gateway that no proxy serves",
         situation="A Gateway in the namespace challenge-05-b is to let requests for shop.challenge.example in. From outside they "
         "get 404.",
         goal="A request with that host name gets 200 through the ingress gateway, and no other host name does.",

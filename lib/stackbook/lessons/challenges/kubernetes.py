@@ -22,7 +22,8 @@ def _answers(attempt: Attempt) -> str:
     host = lab.local if lab.profile.target == "cluster" else lab.control_plane
     done = host.run(["curl", "-sS", "-m", "3", f"http://{address}/"], check=False, timeout=15)
     require(
-        "Hello MyApp" in done.stdout, done.stderr.strip() or done.stdout.strip()[:100] or f"curl ends with {done.rc}"
+        "Hello MyApp" in done.stdout,
+        done.stderr.strip() or done.stdout.strip()[:100] or f"an empty answer, curl ended with {done.rc}",
     )
     return "Hello MyApp"
 

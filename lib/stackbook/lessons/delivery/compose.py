@@ -1,4 +1,4 @@
-"""Compose files, read by the library that Docker Compose reads them with (compose-go); no Docker is needed."""
+"""Compose files, read by Docker Compose's own library (compose-go), without Docker."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from stackbook.core import private, temp_dirs
 
 @dataclass(frozen=True)
 class Config:
-    """What `docker compose config` makes of a file.
+    """The result of `docker compose config` for a file.
 
     Attributes:
-        model: the file with its variables filled in; empty when it is refused.
-        warnings: what it warns of, in alphabetical order, without times.
-        error: why it refuses the file; empty when it does not.
+        model: the file with its variables filled in; empty if it is refused.
+        warnings: its warnings in alphabetical order, without times.
+        error: why it refuses the file; empty if it accepts it.
     """
 
     model: Mapping[str, Any]
@@ -34,7 +34,7 @@ class Config:
         return found
 
     def variable(self, service: str, name: str) -> str | None:
-        """The value of an environment variable of a service; None where it has none."""
+        """The value of a service's environment variable; None if it has none."""
         value = self.service(service)["environment"].get(name)
         return None if value is None else str(value)
 
@@ -44,8 +44,8 @@ def config(program: Path, text: str, env: Mapping[str, str] | None = None) -> Co
 
     Args:
         program: the artifact `compose-config`.
-        text: the file.
-        env: its variables: what stands in .env beside it.
+        text: the file's content.
+        env: its variables: the content of .env beside it.
 
     Raises:
         subprocess.TimeoutExpired: no answer within a minute.

@@ -1,4 +1,4 @@
-"""A real Gitea as a process of its own, on a free port of loopback, with everything it writes in a temporary folder."""
+"""A real Gitea in its own process, on a free loopback port, with all its files in a temporary folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import shutil
-import socket
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +18,7 @@ import httpx
 
 from stackbook.artifacts import go_toolchain
 from stackbook.core import private, temp_dirs
+from stackbook.core.child_processes import end, free_port
 from stackbook.core.errors import CheckFailed
 from stackbook.core.redact import Secret
 from stackbook.core.waiting import until
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 USER = "trainer"
 
-# What Gitea needs to know before its first start. It asks nobody but itself: no mail, no update check, no avatars from outside.
+# Gitea's settings before its first start. It makes no outside requests: no mail, no update check, no external avatars.
 _INI = """\
 RUN_MODE = prod
 WORK_PATH = {folder}
@@ -67,7 +68,7 @@ LEVEL = Warn
 
 @dataclass(frozen=True)
 class Parts:
-    """The program and the folders of files that its release would have embedded."""
+    """The program, and the folders of files that are embedded in an official release."""
 
     program: Path
     templates: Path
@@ -75,7 +76,7 @@ class Parts:
 
     @classmethod
     def of(cls, artifacts: Resolver) -> Parts:
-        """The parts out of the lab's catalogue, built if need be.
+        """Get the parts from the lab's catalogue, and build them if needed.
 
         Raises:
             ArtifactError: they cannot be obtained.
@@ -92,7 +93,7 @@ class Gitea:
         folder: everything that it writes.
         process: the process.
         ready: seconds from its start to its first good answer.
-        password: of its only user, `trainer`, an administrator.
+        password: the password of its only user, the administrator `trainer`.
     """
 
     url: str
@@ -108,7 +109,7 @@ class Gitea:
         return self.url.removeprefix("http://")
 
     def client(self, *, signed_in: bool = False) -> httpx.Client:
-        """A client of this server; `signed_in` has the cookies of a browser in which the user has signed in.
+        """A client of this server; with `signed_in`, it has the cookies of a browser after the user signed in.
 
         Raises:
             CheckFailed: the server refused the password.
@@ -126,20 +127,20 @@ class Gitea:
         """The JSON of a GET below /api.
 
         Raises:
-            httpx.HTTPStatusError: another status than 2xx.
+            httpx.HTTPStatusError: the status is not 2xx.
         """
         answer = self.client().get(f"/api{path}")
         answer.raise_for_status()
         return answer.json()
 
     def post(self, path: str, values: Mapping[str, Any]) -> Any:
-        """The JSON of a POST below /api/v1; errors as `get`."""
+        """The JSON of a POST below /api/v1; raises the errors of `get`."""
         answer = self.client().post(f"/api/v1{path}", json=dict(values))
         answer.raise_for_status()
         return answer.json()
 
     def swagger(self) -> Any:
-        """The description of its own API (Swagger 2.0), as it serves it."""
+        """The description of its API (Swagger 2.0) that it serves."""
         answer = self.client().get("/swagger.v1.json")
         answer.raise_for_status()
         return answer.json()
@@ -149,26 +150,18 @@ class Gitea:
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
         found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
         if not found:
-            raise CheckFailed("Gitea's process has no memory: it has ended")
+            raise CheckFailed("Gitea's process uses no memory: it has exited")
         return int(found[1]) * 1024
 
     def log(self) -> str:
-        """The end of what it has written to its console."""
+        """The end of its console output."""
         return (self.folder / "console.log").read_text(encoding="utf-8", errors="replace")[-2000:]
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def environment(folder: Path) -> dict[str, str]:
-    """The environment of everything that runs for Gitea: nothing of the user's, and git's configuration in `folder`."""
+    """The environment of Gitea's processes: nothing of the user's, and git's configuration in `folder`."""
     env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder), "USER": "root", "LC_ALL": "C.UTF-8"}
-    if (
-        os.geteuid() == 0
-    ):  # it serves loopback only and keeps to a temporary folder; a server of yours gets a user of its own
+    if os.geteuid() == 0:  # it serves only loopback, from a temporary folder; a real server should run as its own user
         env["GITEA_I_AM_BEING_UNSAFE_RUNNING_AS_ROOT"] = "true"
     else:
         import getpass
@@ -179,16 +172,16 @@ def environment(folder: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def running(parts: Parts, *, timeout: float = 60.0) -> Iterator[Gitea]:
-    """Gitea while the block runs; ended and its folder removed afterwards.
+    """Run Gitea while the block runs; afterwards, stop it and remove its folder.
 
     Raises:
-        WaitTimeout: it did not answer within `timeout` seconds; the cause is the end of its log.
-        CheckFailed: git is missing, or the user could not be made.
+        WaitTimeout: it did not answer within `timeout` seconds; the error has the end of its log.
+        CheckFailed: git is missing, or the user could not be created.
     """
     if shutil.which("git") is None:
-        raise CheckFailed("git is not installed, which Gitea calls for everything", fix="apt-get install git")
+        raise CheckFailed("git is not installed, but Gitea needs it", fix="apt-get install git")
     with temp_dirs.folder("gitea") as folder:
-        port = _free_port()
+        port = free_port()
         static = folder / "static"
         static.mkdir()
         (static / "templates").symlink_to(parts.templates)
@@ -211,20 +204,20 @@ def running(parts: Parts, *, timeout: float = 60.0) -> Iterator[Gitea]:
                 server.password = _make_user(parts, ini, env)
                 yield server
             finally:
-                _end(process)
+                end(process, steps=((signal.SIGTERM, 15.0),))
                 for client in server._clients:
                     client.close()
 
 
 def _healthy(server: Gitea) -> bool:
     if server.process.poll() is not None:
-        raise CheckFailed(f"Gitea ended with status {server.process.returncode}: {server.log()}")
+        raise CheckFailed(f"Gitea exited with status {server.process.returncode}: {server.log()}")
     answer = httpx.get(f"{server.url}/api/healthz", timeout=5, trust_env=False)
     return answer.status_code == 200 and answer.json()["status"] == "pass"
 
 
 def _make_user(parts: Parts, ini: Path, env: Mapping[str, str]) -> Secret:
-    """Make the administrator; Gitea itself chooses the password, so that it stands on no command line."""
+    """Create the administrator; Gitea itself chooses the password, so that it is on no command line."""
     argv = [
         str(parts.program), "admin", "user", "create", "--config", str(ini), "--admin", "--username", USER,
         "--email", f"{USER}@example.com", "--must-change-password=false", "--random-password",
@@ -232,22 +225,12 @@ def _make_user(parts: Parts, ini: Path, env: Mapping[str, str]) -> Secret:
     output = go_toolchain.call(argv, env=env, cwd=ini.parent, timeout=60, secret=True)
     found = re.search(r"generated random password is '(.+)'", output.reveal())
     if not found:
-        raise CheckFailed("Gitea made a user, but did not say the password that it chose")
+        raise CheckFailed("Gitea created a user, but did not print the password that it chose")
     return Secret(found[1])
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-    process.wait(5)
-
-
 def first_start_only(setup: str) -> list[str]:
-    """The variables that the official image's setup script uses only while there is no app.ini yet.
+    """The variables that the official image's setup script uses only if there is no app.ini yet.
 
     Args:
         setup: the script (artifact `gitea-docker-setup`).
@@ -257,7 +240,7 @@ def first_start_only(setup: str) -> list[str]:
 
 
 def edited_ini(parts: Parts, start: str, env: Mapping[str, str]) -> str:
-    """What `gitea config edit-ini --apply-env` makes of an app.ini under an environment.
+    """Apply an environment to an app.ini with `gitea config edit-ini --apply-env`.
 
     The official image does this on every start.
     """

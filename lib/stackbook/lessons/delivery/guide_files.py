@@ -1,4 +1,4 @@
-"""The guide's files of chapter 4.1, as it prints them, and what they look like today."""
+"""The guide's files of chapter 4.1, as printed, and their current versions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 Name = Literal["gitea-compose", "drone-compose", "drone-pipeline"]
 
-# The guide's .env, in its order: the values that it leaves out (***) are None.
+# The guide's .env, in its order; values that it leaves out (***) are None.
 ENV: Mapping[str, str | None] = {
     "DRONE_SERVER_HOST": None,
     "DRONE_SERVER_PROTO": "http",
@@ -23,7 +23,7 @@ ENV: Mapping[str, str | None] = {
 
 
 def guide(name: Name) -> str:
-    """A file of the guide, letter by letter; *** is where its author took something out."""
+    """A file of the guide, letter by letter; *** marks what its author removed."""
     return (files("stackbook.lessons.delivery") / "guide" / f"{name}.yaml").read_text(encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""A real npm in a home of its own: nothing of the user's configuration is read or written, and no registry is asked."""
+"""A real npm with its own home: it neither reads nor writes the user's configuration, and uses no registry."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stackbook.core import temp_dirs
 if TYPE_CHECKING:
     from stackbook.artifacts.resolver import Resolver
 
-# The program that the lessons install in place of @quasar/cli, whose hundreds of packages come from the registry only.
+# The lessons install this program instead of @quasar/cli, whose hundreds of packages only the registry has.
 TOOL = "demo-cli"
 _TOOL_JS = """\
 #!/usr/bin/env node
@@ -30,14 +30,14 @@ writeFileSync("dist/index.html", "<!doctype html><title>shop</title>\\n");
 console.log("built dist/index.html");
 """
 
-# Where the program `quasar` lies in the package @quasar/cli: the field "bin" of its package.json in the registry, as
-# `npm view @quasar/cli@VERSION bin` prints it; asked in November 2026.
+# The path of the program `quasar` in the package @quasar/cli: the field "bin" of its package.json in the registry, as
+# printed by `npm view @quasar/cli@VERSION bin` in November 2026.
 QUASAR_BIN = {"1.1.0": "./bin/quasar", "2.4.1": "./bin/quasar.js", "5.0.9": "./bin/quasar.js"}
 
 
 @dataclass(frozen=True)
 class Npm:
-    """npm with a home, a prefix and a working folder of its own.
+    """npm with its own home, prefix and working folder.
 
     Attributes:
         node: the folder of the artifact `node`.
@@ -49,12 +49,12 @@ class Npm:
 
     @property
     def home(self) -> Path:
-        """Where the user's .npmrc would be."""
+        """The place of the user's .npmrc."""
         return self.root / "home"
 
     @property
     def prefix(self) -> Path:
-        """Where the global npmrc would be, in etc/."""
+        """The place of the global npmrc, in etc/."""
         return self.root / "prefix"
 
     @property
@@ -64,7 +64,7 @@ class Npm:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The whole environment: npm and npx on the PATH, no colours, and no registry that could answer."""
+        """The whole environment: npm and npx on the PATH, no colours, and no reachable registry."""
         return {
             "PATH": f"{self.root / 'bin'}:{self.node / 'bin'}:{os.defpath}",
             "HOME": str(self.home),
@@ -78,7 +78,7 @@ class Npm:
         }
 
     def run(self, command: str, *, check: bool = True, cwd: Path | None = None) -> Output:
-        """Run a command line as the guide writes it, in the project's folder unless `cwd` says otherwise.
+        """Run a command line as in the guide, in the project's folder unless `cwd` says otherwise.
 
         Raises:
             ToolFailed: it failed and `check` is set.
@@ -91,11 +91,11 @@ class Npm:
         )  # fmt: skip
 
     def warnings(self, output: Output) -> list[str]:
-        """What npm warned of."""
+        """Npm's warnings."""
         return re.findall(r"^npm warn (.*)$", output.stderr, re.MULTILINE)
 
     def files(self) -> dict[str, str]:
-        """The npmrc files that were written, by who reads them."""
+        """The npmrc files that were written, by their readers."""
         places = {"user": self.home / ".npmrc", "global": self.prefix / "etc" / "npmrc"}
         return {name: path.read_text("utf-8").strip() for name, path in places.items() if path.exists()}
 
@@ -112,7 +112,7 @@ class Npm:
 
 @contextlib.contextmanager
 def sandbox(artifacts: Resolver) -> Iterator[Npm]:
-    """An npm with a fresh project in which `demo-cli-1.0.0.tgz` lies; its folder is removed afterwards.
+    """An npm with a new project that contains `demo-cli-1.0.0.tgz`; its folder is removed afterwards.
 
     Raises:
         ArtifactError: Node.js could not be obtained.
@@ -122,7 +122,7 @@ def sandbox(artifacts: Resolver) -> Iterator[Npm]:
         npm = Npm(node, root)
         for folder in (npm.home, npm.prefix, npm.project, npm.root / "bin", npm.root / "tool"):
             folder.mkdir()
-        for program in ("npm", "npx"):  # the wheel's own bin/npm is a link that became a file, and finds nothing
+        for program in ("npm", "npx"):  # the wheel's bin/npm was a link, is a file now, and does not find its modules
             script = npm.root / "bin" / program
             cli = node / "lib/node_modules/npm/bin" / f"{program}-cli.js"
             script.write_text(f'#!/bin/sh\nexec "{node / "bin" / "node"}" "{cli}" "$@"\n', encoding="utf-8")

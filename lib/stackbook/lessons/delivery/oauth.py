@@ -1,4 +1,4 @@
-"""OAuth2's authorisation code flow against Gitea, hop by hop: what happens when somebody opens Drone's page and signs in."""
+"""OAuth2's authorisation code flow with Gitea, hop by hop: what happens when a user opens Drone's page and signs in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stackbook.lessons.delivery.webhook_receiver import Listener
 
 @dataclass(frozen=True)
 class Application:
-    """An OAuth2 application that is registered in Gitea."""
+    """An OAuth2 application registered in Gitea."""
 
     name: str
     client_id: str
@@ -26,7 +26,7 @@ class Application:
 
 
 def register(gitea: Gitea, name: str, redirect_uri: str) -> Application:
-    """Register an application of the user, as the guide does by hand in the settings."""
+    """Register an application of the user, like the guide does by hand in the settings."""
     values = {"name": name, "redirect_uris": [redirect_uri], "confidential_client": True}
     made = gitea.post("/user/applications/oauth2", values)
     return Application(made["name"], made["client_id"], Secret(made["client_secret"]), made["redirect_uris"][0])
@@ -34,12 +34,12 @@ def register(gitea: Gitea, name: str, redirect_uri: str) -> Application:
 
 @dataclass(frozen=True)
 class Login:
-    """A login's way.
+    """The path of a login.
 
     Attributes:
-        hops: who was asked for what, and what came back.
-        landed: host:port at which the browser ended.
-        user: who Gitea says has signed in, asked with the token that the code was exchanged for.
+        hops: each request, its server, and the response.
+        landed: the host:port at which the browser arrived.
+        user: the signed-in user according to Gitea, asked with the token that replaced the code.
     """
 
     hops: tuple[dict[str, Any], ...]
@@ -48,7 +48,7 @@ class Login:
 
 
 def refused(gitea: Gitea, app: Application, redirect_uri: str) -> str:
-    """What Gitea says to a redirect URI that is not registered.
+    """Gitea's answer to a redirect URI that is not registered.
 
     Raises:
         CheckFailed: it accepted it.
@@ -60,14 +60,14 @@ def refused(gitea: Gitea, app: Application, redirect_uri: str) -> str:
     for words in ("Unregistered Redirect URI",):
         if words in answer.text:
             return words
-    raise CheckFailed("the redirect was refused, but for another reason")
+    raise CheckFailed("the redirect was refused for another reason")
 
 
 def login(gitea: Gitea, app: Application, drone: Listener) -> Login:
-    """Sign in to what listens in Drone's place by way of Gitea.
+    """Sign in through Gitea to the listener that stands in for Drone.
 
     Raises:
-        CheckFailed: a hop went elsewhere than the protocol says (RFC 6749, 4.1).
+        CheckFailed: a hop did not go where the protocol says (RFC 6749, 4.1).
     """
     browser = gitea.client(signed_in=True)
     state = secrets.token_urlsafe(12)
@@ -87,12 +87,12 @@ def login(gitea: Gitea, app: Application, drone: Listener) -> Login:
     back = hop("POST", browser.post("/login/oauth/grant", data={**form, "granted": "true"}))
     location = back.headers.get("location", "")
     if back.status_code not in (302, 303) or not location.startswith(app.redirect_uri + "?"):
-        raise CheckFailed(f"the grant gave status {back.status_code} and no way back to the application")
+        raise CheckFailed(f"the grant gave status {back.status_code}, and no redirect to the application")
     with httpx.Client(trust_env=False, timeout=10) as elsewhere:
         landed = hop("GET", elsewhere.get(location))
     code = parse_qs(urlsplit(location).query)
     if code.get("state") != [state]:
-        raise CheckFailed("the state that came back is not the one that was sent")
+        raise CheckFailed("the returned state differs from the one that was sent")
     values = {"grant_type": "authorization_code", "code": code["code"][0], "redirect_uri": app.redirect_uri}
     who = {"client_id": app.client_id, "client_secret": app.client_secret.reveal()}
     with httpx.Client(base_url=gitea.url, trust_env=False, timeout=10) as server:

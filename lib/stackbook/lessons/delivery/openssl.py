@@ -10,7 +10,7 @@ from stackbook.core.redact import Secret
 
 
 def rand_hex(count: int) -> Secret:
-    """A secret of `count` random bytes in hexadecimal, by openssl.
+    """Create a secret of `count` random bytes in hexadecimal, with openssl.
 
     Raises:
         CheckFailed: openssl is not installed.

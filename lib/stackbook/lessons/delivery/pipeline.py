@@ -1,4 +1,4 @@
-"""The guide's .drone.yml: why it is no YAML, what is in the corrected one, and a small runner for what needs no container."""
+"""The guide's .drone.yml: why it is not YAML, what the corrected file contains, and a small runner for steps without containers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CACHE_PLUGIN = "drillster/drone-volume-cache"
 
 
 def problem(text: str) -> str:
-    """Why a text is no YAML, and where: empty when it is.
+    """Why a text is not YAML, and where; empty if it is.
 
     >>> problem("repo: ***")
     "line 1: while scanning an alias: expected alphabetic or numeric character, but found '*'"
@@ -27,7 +27,7 @@ def problem(text: str) -> str:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         return f"line {line}: {error.context}: {error.problem}"
-    # Beside its own errors, a date that is none, or a list as a key.
+    # ValueError and TypeError: an invalid date, or a list as a key.
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         return " ".join(str(error).split())[:200]
     return ""
@@ -46,7 +46,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A pipeline as Drone's docker runner takes it."""
+    """A pipeline for Drone's docker runner."""
 
     kind: str
     type: str
@@ -55,27 +55,27 @@ class Pipeline:
 
     @property
     def secrets(self) -> list[str]:
-        """The names of the secrets that its steps ask for."""
+        """The names of the secrets that its steps use."""
         values = [v for step in self.steps for v in step.settings.values() if isinstance(v, Mapping)]
         return [v["from_secret"] for v in values if "from_secret" in v]
 
     @property
     def unpinned(self) -> list[str]:
-        """The images of its command steps that have no tag, so that every build may get another."""
+        """The images without a tag in its command steps: each build can get a different image."""
         return sorted({step.image for step in self.steps if step.commands and ":" not in step.image})
 
 
 def parse(text: str) -> Pipeline:
-    """A pipeline out of a .drone.yml of one document.
+    """Read a pipeline from a .drone.yml with one document.
 
     Raises:
-        InputError: it is no YAML, or no pipeline with steps.
+        InputError: it is not YAML, or not a pipeline with steps.
     """
     if wrong := problem(text):
-        raise InputError(f".drone.yml is no YAML: {wrong}", fix="put quotes round what begins with * or &")
+        raise InputError(f".drone.yml is not valid YAML: {wrong}", fix="quote values that start with * or &")
     raw = yaml.safe_load(text)
     if not isinstance(raw, dict) or raw.get("kind") != "pipeline" or not raw.get("steps"):
-        raise InputError(".drone.yml holds no pipeline with steps", fix="write kind: pipeline and a list of steps")
+        raise InputError(".drone.yml has no pipeline with steps", fix="write kind: pipeline and a list of steps")
     try:
         steps = tuple(
             Step(
@@ -89,15 +89,15 @@ def parse(text: str) -> Pipeline:
         )
         volumes = {v["name"]: v["host"]["path"] for v in raw.get("volumes", ()) if "host" in v}
     except (LookupError, TypeError, AttributeError) as error:
-        said = f"a step or a volume of .drone.yml is not of its form: {type(error).__name__}: {error}"
+        said = f"a step or a volume of .drone.yml has a wrong form: {type(error).__name__}: {error}"
         raise InputError(said, fix="give each step a name, an image and a list of commands") from error
-    # Without a type Drone takes docker (docs.drone.io/pipeline/docker); it is better said.
+    # Without a type, Drone uses docker (docs.drone.io/pipeline/docker); it is better to write it.
     return Pipeline(raw["kind"], raw.get("type", ""), steps, volumes)
 
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a step: `outcome` is success, failure or "not run"; `said` its lines."""
+    """The result of a step: `outcome` is success, failure or "not run"; `said` has its output lines."""
 
     step: str
     outcome: str
@@ -110,17 +110,17 @@ def run(
 ) -> list[Done]:  # fmt: skip
     """Run a pipeline's steps in a folder, one after the other, until one fails.
 
-    This is the lab's own runner, not Drone's: commands run on this host and not in their images. Of the plugins it knows
-    the volume cache, by the rule in the plugin's cacher.sh (github.com/Drillster/drone-volume-cache): a mount goes to
-    /cache/<owner>/<repo>/<mount>. A step with another plugin is not run.
+    This is the lab's own runner, not Drone's: commands run on this host, not in their images. The only plugin that it knows is
+    the volume cache, which works like the plugin's cacher.sh (github.com/Drillster/drone-volume-cache): a mount goes to
+    /cache/<owner>/<repo>/<mount>. It does not run steps with other plugins.
 
     Args:
         pipeline: the pipeline.
         workspace: the cloned repository.
         repository: owner/name.
-        cache: the folder that the pipeline's volume `cache` stands for.
+        cache: the folder for the pipeline's volume `cache`.
         env: the environment of the commands.
-        clean: takes out of a line what differs from run to run.
+        clean: removes from a line what differs between runs.
     """
     done: list[Done] = []
     for step in pipeline.steps:

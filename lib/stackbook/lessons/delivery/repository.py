@@ -1,4 +1,4 @@
-"""A repository in Gitea: made, pushed to, watched by a webhook, cloned again; all by git itself."""
+"""A repository in Gitea: creating, pushing, a webhook, cloning; all with git itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stackbook.lessons.delivery.gitea import USER, Gitea, environment
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository of the user of a Gitea."""
+    """A repository of Gitea's user."""
 
     gitea: Gitea
     name: str
@@ -27,17 +27,17 @@ class Repository:
 
     @property
     def url(self) -> str:
-        """Where git finds it; the password is not in it."""
+        """Its URL for git, without the password."""
         return f"{self.gitea.url}/{self.path}.git"
 
     @classmethod
     def create(cls, gitea: Gitea, name: str) -> Repository:
-        """Make an empty private repository."""
+        """Create an empty private repository."""
         gitea.post("/user/repos", {"name": name, "private": True, "default_branch": "main"})
         return cls(gitea, name)
 
     def hook(self, url: str, secret: Secret) -> None:
-        """Have every push told to a URL, signed with a secret that both know: Drone does the same when it is activated."""
+        """Add a webhook that sends every push to a URL, signed with a shared secret; Drone does the same on activation."""
         config = {"url": url, "content_type": "json", "secret": secret.reveal()}
         values = {"type": "gitea", "active": True, "events": ["push"], "config": config}
         self.gitea.post(f"/repos/{self.path}/hooks", values)
@@ -55,13 +55,13 @@ class Repository:
         return self.git(folder, "rev-parse", "HEAD").text.strip()
 
     def clone(self, folder: Path, commit: str) -> Path:
-        """Clone into a folder that is not there yet, at a commit."""
+        """Clone into a new folder, at a commit."""
         self.git(folder.parent, "clone", "--quiet", self.url, str(folder))
         self.git(folder, "checkout", "--quiet", "--detach", commit)
         return folder
 
     def git(self, folder: Path, *args: str) -> Output:
-        """Run git in a folder as the user, without anything of this host's own configuration.
+        """Run git in a folder as the user, without this host's configuration.
 
         Raises:
             ToolFailed: git failed.

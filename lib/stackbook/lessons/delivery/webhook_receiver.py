@@ -1,4 +1,4 @@
-"""What listens where Drone would: it keeps the requests that come, byte for byte, and starts nothing."""
+"""A listener that stands in for Drone: it stores the requests that arrive, byte for byte, and starts nothing."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from stackbook.core.redact import Secret
 from stackbook.core.waiting import until
 
-_MOST = 1 << 20  # bytes of a body that are read
+_MOST = 1 << 20  # maximum size of a body in bytes
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came over the line; `raw` is its head and body."""
+    """A request as it arrived; `raw` is its head and body."""
 
     method: str
     path: str
@@ -29,7 +29,7 @@ class Request:
 
 @dataclass
 class Listener:
-    """A listener on loopback and what it was sent."""
+    """A listener on loopback, and the requests that it received."""
 
     host: str
     requests: list[Request] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Listener:
         """The first request to a path.
 
         Raises:
-            WaitTimeout: none came.
+            WaitTimeout: none arrived.
         """
 
         def found() -> Request | None:
@@ -54,7 +54,7 @@ class Listener:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Keeps each request and answers 204."""
+    """Store each request and answer 204."""
 
     protocol_version = "HTTP/1.1"
 
@@ -70,7 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = _keep
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the page shows what came."""
+        """Log nothing: the page shows what arrived."""
 
 
 @contextlib.contextmanager
@@ -91,7 +91,7 @@ def listening() -> Iterator[Listener]:
 
 
 def signed(request: Request, secret: Secret, header: str = "X-Gitea-Signature") -> bool:
-    """Whether a webhook's body was signed by who knows the secret: HMAC-SHA256 of the body, in hexadecimal."""
+    """Whether a webhook's body was signed with the secret: HMAC-SHA256 of the body, in hexadecimal."""
     wanted = hmac.new(secret.reveal().encode(), request.body, hashlib.sha256).hexdigest()
     headers = {name.lower(): value for name, value in request.headers.items()}
     return hmac.compare_digest(headers.get(header.lower(), ""), wanted)

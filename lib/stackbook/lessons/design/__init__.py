@@ -1,1 +1,1 @@
-"""Architecture on the lab's own services: who calls whom, who speaks of what, what an outage reaches, what they share."""
+"""Architecture of the lab's services: who calls whom, who uses which words, what an outage affects, what they share."""

@@ -1,4 +1,4 @@
-"""Bounded contexts, as the guide's quotation finds them: collect words, see who uses them, draw the circle, say the duty."""
+"""Bounded contexts, found as in the guide's quotation: collect words, see who uses them, draw the circle, state the duty."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stackbook.analysis.display import PALETTE
 from stackbook.artifacts import go_toolchain
 from stackbook.lessons.design.shop import Edge
 
-# One sentence each: what the context is for, in words that it owns; `foreign` says where it does not.
+# One sentence each: the context's purpose, in its own words; `foreign` finds words of other contexts.
 DUTIES = {
     "productpage": "shows a product by its title",
     "details": "knows what a book is: author, year, publisher, pages",
@@ -33,7 +33,7 @@ def shared(words: Mapping[str, set[str]]) -> dict[str, list[str]]:
 
 
 def foreign(duty: str, owner: str, words: Mapping[str, set[str]]) -> list[str]:
-    """The words of a duty that other services use and this one does not: it is not clear whose duty it is.
+    """The words of a duty that other services use and this one does not: they make the duty's owner unclear.
 
     >>> foreign("keeps the stars of a text", "a", {"a": {"stars"}, "b": {"text"}})
     ['text']
@@ -51,7 +51,7 @@ def graph(edges: Iterable[Edge]) -> nx.DiGraph:
 
 
 def talks(edges: Iterable[Edge], names: Iterable[str]) -> list[dict[str, Any]]:
-    """Each pair of services, and whether one calls the other: whoever keeps the two must talk then."""
+    """Each pair of services, and whether one calls the other: then the teams behind them must talk."""
     pairs = {frozenset(edge) for edge in edges}
     return [
         {"one": a, "other": b, "a call between them": frozenset((a, b)) in pairs} for a, b in combinations(names, 2)
@@ -59,13 +59,13 @@ def talks(edges: Iterable[Edge], names: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def reached(edges: Iterable[Edge], service: str) -> set[str]:
-    """Who depends on a service, directly or by way of others."""
+    """Who depends on a service, directly or indirectly."""
     calls = graph(edges)
     return set(nx.ancestors(calls, service)) if service in calls else set()
 
 
 def shared_packages() -> dict[str, list[str]]:
-    """The packages of the lab's own Go module that programs import, each with those programs; by `go list`."""
+    """The packages of the lab's Go module that programs import, each with those programs, by `go list`."""
     form = '{{.ImportPath}} {{join .Imports " "}}'
     output = go_toolchain.toolchain().run("list", "-f", form, "./cmd/...")
     found: dict[str, list[str]] = {}
@@ -79,7 +79,7 @@ def shared_packages() -> dict[str, list[str]]:
 
 
 def figure(edges: Iterable[Edge], words: Mapping[str, set[str]]) -> Any:
-    """The calls as arrows, with the number of words that only the one service uses."""
+    """The calls as arrows, with the number of words that only one service uses."""
     import matplotlib.pyplot as plt
 
     calls = graph(edges)

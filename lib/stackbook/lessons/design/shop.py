@@ -1,11 +1,11 @@
-"""The lab's bookshop as four processes on loopback, with a relay on each way from one to another that counts the calls."""
+"""The lab's bookshop as four processes on loopback, with a relay between each two services that counts the calls."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-import socket
+import signal
 import subprocess
 import threading
 from collections import Counter
@@ -18,11 +18,12 @@ from typing import Any
 import httpx
 
 from stackbook.artifacts import go_toolchain
+from stackbook.core.child_processes import end, free_port
 from stackbook.core.errors import CheckFailed
 from stackbook.core.waiting import until
 
 SERVICES = ("productpage", "details", "reviews", "ratings")
-# Each service's own question, by which it is asked alone.
+# The request by which each service is called alone.
 PATHS = {
     "productpage": "/api/v1/products", "details": "/details/0", "reviews": "/reviews/0", "ratings": "/ratings/0",
 }  # fmt: skip
@@ -35,9 +36,9 @@ class Shop:
     """The running shop.
 
     Attributes:
-        ports: of the services on loopback.
-        processes: of the services.
-        calls: how often each way was taken.
+        ports: the services' ports on loopback.
+        processes: the services' processes.
+        calls: how often each pair of caller and callee occurred.
     """
 
     ports: dict[str, int]
@@ -45,27 +46,27 @@ class Shop:
     calls: Counter[Edge] = field(default_factory=Counter)
 
     def ask(self, service: str, path: str = "") -> httpx.Response:
-        """Ask a service directly; its own question when no path is given.
+        """Call a service directly; by default with its own request.
 
         Raises:
-            httpx.TransportError: nobody answers.
+            httpx.TransportError: the service does not answer.
         """
         url = f"http://127.0.0.1:{self.ports[service]}{path or PATHS[service]}"
         return httpx.get(url, timeout=20, trust_env=False)
 
     def during(self, service: str, path: str = "") -> set[Edge]:
-        """The ways that one question to a service takes."""
+        """The calls that one request to a service causes."""
         before = Counter(self.calls)
         self.ask(service, path).raise_for_status()
         return set(self.calls - before)
 
     def kill(self, service: str) -> None:
-        """End a service at once, as a crash would."""
+        """Kill a service, like a crash."""
         self.processes[service].kill()
         self.processes[service].wait(10)
 
     def works(self) -> dict[str, bool]:
-        """Which parts of the product page are there now."""
+        """Which parts of the product page are present now."""
         text = self.ask("productpage", "/productpage").text
         return {
             "page": "The Comedy of Errors" in text,
@@ -76,7 +77,7 @@ class Shop:
 
 
 def relays(program: str) -> list[Edge]:
-    """The ways between services that the source provides for: `upstream("RATINGS", "ratings")` in a service's file."""
+    """The calls between services that the source contains: `upstream("RATINGS", "ratings")` in a service's file."""
     folder = go_toolchain.modules() / "cmd" / program
     found = []
     for path in sorted(folder.glob("*.go")):
@@ -95,18 +96,18 @@ def relays(program: str) -> list[Edge]:
 
 @contextlib.contextmanager
 def running(program: Path) -> Iterator[Shop]:
-    """The shop while the block runs: reviews is v3, which asks for stars.
+    """Run the shop while the block runs; reviews is v3, which asks for stars.
 
     Args:
         program: the lab's bookinfo (artifact `app-bookinfo`).
 
     Raises:
         WaitTimeout: a service did not answer.
-        CheckFailed: a service ended as soon as it was started.
+        CheckFailed: a service exited immediately.
     """
     with contextlib.ExitStack() as stack:
         shop = Shop({})
-        # The relays first: each keeps its port, so that none of them can be given that of a service.
+        # The relays first: they keep their ports, so that no service can get one of them.
         relays = {
             (name, other): stack.enter_context(_relay(shop, (name, other))) for name in SERVICES for other in SERVICES
         }
@@ -118,14 +119,14 @@ def running(program: Path) -> Iterator[Shop]:
                     f"{other.upper()}_SERVICE_PORT": str(relays[name, other]),
                 }
             _start(shop, name, program, env)
-            stack.callback(_end, shop.processes[name])
+            stack.callback(end, shop.processes[name], steps=((signal.SIGTERM, 5.0),))
         yield shop
 
 
 def _start(shop: Shop, name: str, program: Path, env: dict[str, str], *, tries: int = 3) -> None:
-    """Start a service and wait until it answers; on another port where somebody else was faster to take the first."""
+    """Start a service and wait until it answers; if another program took its port first, use another port."""
     for left in reversed(range(tries)):
-        shop.ports[name] = port = _free_port()
+        shop.ports[name] = port = free_port()
         process = subprocess.Popen(
             go_toolchain.guarded([str(program), "-port", str(port), name]),
             env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -137,33 +138,17 @@ def _start(shop: Shop, name: str, program: Path, env: dict[str, str], *, tries: 
         try:
             until(settled, what=f"{name} to answer", timeout=20, every=0.05, tolerate=(httpx.TransportError,))
         except BaseException:
-            _end(process)
+            end(process, steps=((signal.SIGTERM, 5.0),))
             raise
         if process.poll() is None:
             shop.processes[name] = process
             return
         if not left:
-            raise CheckFailed(f"{name} ends at once, with status {process.returncode}, on each of {tries} ports")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(5)
+            raise CheckFailed(f"{name} exited immediately on each of {tries} ports, with status {process.returncode}")
 
 
 class _Way(ThreadingHTTPServer):
-    """A relay for one way; it belongs to the caller, as a sidecar does."""
+    """A relay for one caller and callee; it belongs to the caller, like a sidecar."""
 
     daemon_threads = True
 
@@ -174,7 +159,7 @@ class _Way(ThreadingHTTPServer):
 
 
 class _Relay(BaseHTTPRequestHandler):
-    """Hands a GET on and counts it; 503 where nobody answers, as a sidecar says."""
+    """Forwards a GET and counts it; answers 503 like a sidecar if the service does not answer."""
 
     protocol_version = "HTTP/1.1"
     server: _Way
@@ -195,7 +180,7 @@ class _Relay(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the calls are counted."""
+        """Log nothing: the calls are counted."""
 
 
 @contextlib.contextmanager
@@ -213,7 +198,7 @@ def _relay(shop: Shop, edge: Edge) -> Iterator[int]:
 
 
 def words(answer: Any) -> set[str]:
-    """The names of all fields in an answer; keys that are data (the reviewers of a rating) are left out."""
+    """The names of all fields in an answer, without keys that are data (the reviewers of a rating)."""
     if isinstance(answer, dict):
         own = {key for key in answer if key[:1].islower() or "-" in key or key.isupper()}
         return own.union(*(words(value) for value in answer.values()))

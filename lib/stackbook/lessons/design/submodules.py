@@ -1,4 +1,4 @@
-"""git submodules, shown by git itself in a temporary folder: two repositories, one of which holds a place of the other."""
+"""git submodules, shown with git itself in a temporary folder: two repositories, one of which refers to a commit of the other."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Trial:
 
         Args:
             folder: its name.
-            args: of git.
-            files: allow submodules from local paths, which git refuses by itself since CVE-2022-39253.
-            check: raise when it fails.
+            args: git's arguments.
+            files: allow submodules from local paths, which git refuses by default since CVE-2022-39253.
+            check: raise an error if it fails.
 
         Raises:
             ToolFailed: it failed and `check` is set.
@@ -44,7 +44,7 @@ class Trial:
         return go_toolchain.call(["git", *args], cwd=self.root / folder, env=env, check=check, timeout=60)
 
     def repository(self, name: str, files: dict[str, str], message: str) -> str:
-        """Make a repository, or add a commit to it; returns the commit's id."""
+        """Create a repository, or add a commit to it; returns the commit's id."""
         folder = self.root / name
         if not folder.exists():
             folder.mkdir()
@@ -56,7 +56,7 @@ class Trial:
         return self.head(name)
 
     def head(self, folder: str) -> str:
-        """The commit that a work tree stands on."""
+        """The commit that a work tree has checked out."""
         return self.git(folder, "rev-parse", "HEAD").text.strip()
 
     def pinned(self, folder: str, path: str) -> str:
@@ -65,7 +65,7 @@ class Trial:
         return commit if kind == "commit" else ""
 
     def files(self, folder: str) -> list[str]:
-        """What lies in a folder, without git's own."""
+        """A folder's entries, without git's own."""
         return sorted(path.name for path in (self.root / folder).iterdir() if path.name != ".git")
 
 

@@ -1,1 +1,1 @@
-"""The guide's chapters 2.6, 2.7 and 3.3: what is only named there, on real parts where they are available."""
+"""The guide's chapters 2.6, 2.7 and 3.3: what they only mention, with real parts where available."""

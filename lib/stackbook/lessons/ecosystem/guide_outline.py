@@ -1,4 +1,4 @@
-"""The guide's table of contents against its ledger: which of its headings have nothing below them."""
+"""The guide's table of contents compared with its ledger: which headings have no content."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def sections() -> list[Section]:
 
 
 def leaves(known: Iterable[Section]) -> list[Section]:
-    """The headings without another one below them: there the text must stand, if there is any.
+    """The headings without subheadings: their text, if any, must be directly below them.
 
     >>> [s.number for s in leaves([Section("1", ""), Section("1.1", ""), Section("2", "")])]
     ['1.1', '2']
@@ -35,11 +35,11 @@ def leaves(known: Iterable[Section]) -> list[Section]:
 
 
 def empty(entries: Mapping[str, Entry], *, but: str) -> list[Section]:
-    """The headings at the ends of the contents of which the ledger holds no command, no file and no claim.
+    """The headings without subheadings for which the ledger has no command, file or claim.
 
     Args:
         entries: the ledger.
-        but: the entry that says of a heading that it is empty; it does not count.
+        but: an entry that only says that a heading is empty; it does not count.
     """
     filled = {entry.chapter for entry in entries.values() if entry.id != but}
     return [section for section in leaves(sections()) if section.number not in filled]

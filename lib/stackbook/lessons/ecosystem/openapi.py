@@ -1,4 +1,4 @@
-"""go-swagger on a small program of its own module: the description that it makes, judges, and what the program does."""
+"""go-swagger on a small program: the description that it generates, its validation, and what the program really does."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import httpx
 
 from stackbook.artifacts import go_toolchain
 from stackbook.core import temp_dirs
+from stackbook.core.child_processes import end
 from stackbook.core.errors import CheckFailed
 
-# The least that a description of the current standard says (OpenAPI 3.1.1, section 4.8).
+# The minimal description in the current standard (OpenAPI 3.1.1, section 4.8).
 OPENAPI_3 = {
     "openapi": "3.1.1",
     "info": {"title": "Ratings", "version": "1.0.0"},
@@ -31,7 +32,7 @@ def source() -> Path:
 
 
 def generate(program: Path) -> dict[str, Any]:
-    """The description that `swagger generate spec` makes of the program's comments and types.
+    """The description that `swagger generate spec` generates from the program's comments and types.
 
     Raises:
         ToolFailed: go-swagger failed.
@@ -48,14 +49,14 @@ def generate(program: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `swagger validate` says of a description."""
+    """What `swagger validate` says about a description."""
 
     valid: bool
     problems: tuple[str, ...]
 
 
 def validate(program: Path, description: Mapping[str, Any]) -> Verdict:
-    """Have a description judged by go-swagger."""
+    """Validate a description with go-swagger."""
     with temp_dirs.folder("swagger") as folder:
         path = folder / "description.json"
         path.write_text(json.dumps(description), encoding="utf-8")
@@ -66,7 +67,7 @@ def validate(program: Path, description: Mapping[str, Any]) -> Verdict:
 
 @contextlib.contextmanager
 def serving() -> Iterator[str]:
-    """The program while the block runs, on a free port of loopback; yields its URL.
+    """Run the program on a free loopback port while the block runs; yields its URL.
 
     Raises:
         ToolFailed: it does not compile.
@@ -78,21 +79,20 @@ def serving() -> Iterator[str]:
         )
         try:
             assert process.stdout
-            address = process.stdout.readline().strip()  # comes at once, or the end of the output when it fails
+            address = process.stdout.readline().strip()  # it prints a line at once, or its output ends if it fails
             if not address:
-                raise CheckFailed(f"the program ended with status {process.wait(10)} before it listened")
+                raise CheckFailed(f"the program exited with status {process.wait(10)} before it listened")
             yield f"http://{address}"
         finally:
-            process.terminate()
-            process.wait(10)
+            end(process)
             if process.stdout:
                 process.stdout.close()
 
 
 def compare(description: Mapping[str, Any], url: str, path: str) -> list[dict[str, Any]]:
-    """Ask the program, with a good and a bad value, and hold the answers against the description.
+    """Call the program with a good and a bad value, and compare the answers with the description.
 
-    Each row: what was asked, the status, whether the description knows it, and whether the fields are as it says.
+    Each row: the request, the status, whether the description lists it, and whether the fields match.
     """
     rows = []
     operation = description["paths"][path]["get"]
@@ -108,7 +108,7 @@ def compare(description: Mapping[str, Any], url: str, path: str) -> list[dict[st
 
 
 def resolve(description: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a `$ref` of the description points at; the node itself where it is none."""
+    """The target of a `$ref` in the description; the node itself if it is not a reference."""
     found: Any = node
     while "$ref" in found:
         steps = found["$ref"].removeprefix("#/").split("/")
@@ -124,7 +124,7 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
 
 
 def fits(description: Mapping[str, Any], schema: Mapping[str, Any], value: Any) -> bool:
-    """Whether a value is of a schema's types and has what it requires and nothing that it does not name.
+    """Whether a value has a schema's types, all required fields, and no unknown ones.
 
     >>> fits({}, {"type": "object", "required": ["id"], "properties": {"id": {"type": "integer"}}}, {"id": "7"})
     False

@@ -1,1 +1,1 @@
-"""What chapter `flannel` shows."""
+"""The code of chapter `flannel`."""

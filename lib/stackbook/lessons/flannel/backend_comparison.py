@@ -1,4 +1,4 @@
-"""flannel's backends compared: switched for real, measured between pods, and the first one restored."""
+"""Comparing flannel's backends: switching them for real, measuring between pods, and restoring the first one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def usable(lab: Lab) -> list[str]:
 
 @contextmanager
 def restored(lab: Lab) -> Iterator[str]:
-    """Whatever happens in the block, the profile's backend runs again afterwards."""
+    """Restore the profile's backend after the block, whatever happens in it."""
     wanted = lab.profile.flannel_backend
     try:
         yield wanted
@@ -56,21 +56,21 @@ def restored(lab: Lab) -> Iterator[str]:
         ):
             flannel.switch(lab.kube, lab.machines, manifest(lab, wanted), wanted)
         lab.kube.wait_rollout(flannel.NAMESPACE, flannel.DAEMONSET, timeout=90)
-        # While pods could not be reached their probes failed, and a service without ready pods refuses everybody.
+        # While pods were unreachable, their probes failed, and a Service without ready pods refuses all connections.
         lab.kube.wait_pods("kube-system", "k8s-app=kube-dns", timeout=90)
 
 
 def compare(lab: Lab, step: Step, *, seconds: int, pings: int) -> pd.DataFrame:
-    """Measure every usable backend between two pods; ends with the profile's own.
+    """Measure every usable backend between two pods; the profile's own comes last.
 
     Args:
-        lab: with the walkers running.
-        step: shown what is going on.
-        seconds: length of one throughput measurement.
-        pings: packets of one latency measurement.
+        lab: the lab, with the walkers running.
+        step: the step that shows the progress.
+        seconds: the length of one throughput measurement.
+        pings: the packets of one latency measurement.
 
     Returns:
-        One row a backend: backend, device, mtu (bytes), gbit_per_s, rtt_ms_median, rtt_ms_p99.
+        One row per backend: backend, device, mtu (bytes), gbit_per_s, rtt_ms_median, rtt_ms_p99.
     """
     rows = []
     wanted = lab.profile.flannel_backend
@@ -85,7 +85,7 @@ def compare(lab: Lab, step: Step, *, seconds: int, pings: int) -> pd.DataFrame:
 
 
 def measure(lab: Lab, backend: str, *, seconds: int, pings: int) -> dict[str, Any]:
-    """Throughput and latency between the pods of the first two machines, by the backend that runs."""
+    """Throughput and latency between the pods of the first two machines, with the current backend."""
     ends = list(packet_path.renew(lab).values())
     source, target = ends[0], ends[1]
     here, there = lab.machines[source.node], lab.machines[target.node]
@@ -104,10 +104,10 @@ def measure(lab: Lab, backend: str, *, seconds: int, pings: int) -> dict[str, An
 
 
 def throughput(here: Host, source: packet_path.End, there: Host, target: packet_path.End, *, seconds: int) -> float:
-    """Gigabits a second that arrived, by iperf3; measured anew where the server ended early or was not there yet.
+    """Received gigabits per second, by iperf3; repeated if the server ended early or was not ready yet.
 
     Raises:
-        WaitTimeout: three measurements failed; with what iperf3 said last.
+        WaitTimeout: three measurements failed; with iperf3's last message.
     """
 
     def measured() -> float:
@@ -122,22 +122,22 @@ def throughput(here: Host, source: packet_path.End, there: Host, target: packet_
 
 
 def received(answer: Result) -> float:
-    """Gigabits a second that arrived, from iperf3's JSON.
+    """Received gigabits per second, from iperf3's JSON.
 
     Raises:
-        CheckFailed: it measured nothing; with its own reason.
+        CheckFailed: it measured nothing; with its reason.
     """
     try:
         data = json.loads(answer.stdout)
         return float(data["end"]["sum_received"]["bits_per_second"]) / 1e9
     except (ValueError, KeyError, TypeError):
         said = re.search(r'"error":\s*"([^"]*)"', answer.stdout)
-        reason = said[1] if said else answer.stderr.strip() or "it says nothing"
+        reason = said[1] if said else answer.stderr.strip() or "no output"
         raise CheckFailed(f"iperf3 measured nothing: {reason}") from None
 
 
 def plot(frame: pd.DataFrame) -> Any:
-    """Throughput and latency of the backends side by side, as a matplotlib figure."""
+    """A matplotlib figure: throughput and latency of the backends side by side."""
     import matplotlib.pyplot as plt
 
     fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4))

@@ -1,4 +1,4 @@
-"""A packet's walk from a pod on one machine to a pod on another: every station, read from the live system."""
+"""A packet's path from a pod on one machine to a pod on another: every station, read from the live system."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMESPACE = "walk"
 
 @dataclass(frozen=True)
 class End:
-    """A pod as one end of a walk: `pid` is a process in its network namespace, on its node."""
+    """A pod as one end of the path: `pid` is a process in its network namespace, on its node."""
 
     node: str
     pod: str
@@ -35,10 +35,10 @@ class End:
 
 
 def container_pid(host: Host, pod: Mapping[str, Any]) -> int:
-    """A process of the pod's first container, as the node numbers it.
+    """The process id of the pod's first container, on the node.
 
     Raises:
-        CheckFailed: containerd knows no running task of that container.
+        CheckFailed: containerd has no running task of that container.
     """
     wanted = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
     for line in host.run(["ctr", "-n", "k8s.io", "tasks", "ls"]).lines[1:]:
@@ -50,10 +50,10 @@ def container_pid(host: Host, pod: Mapping[str, Any]) -> int:
 
 @contextmanager
 def walkers(lab: Lab) -> Iterator[dict[str, End]]:
-    """One pod on each node while the block runs, by node; those left over by a run that was killed are deleted first.
+    """Run one pod on each node while the block runs; pods that a killed run left behind are deleted first.
 
     Raises:
-        InputError: a namespace of this name is somebody else's.
+        InputError: a namespace of this name exists and is not the lab's.
     """
     with own_namespaces.temporary(lab.kube, NAMESPACE):
         lab.kube.apply(render("walkers.yaml", image_echo=lab.images.reference("echo")))
@@ -61,7 +61,7 @@ def walkers(lab: Lab) -> Iterator[dict[str, End]]:
 
 
 def ends(lab: Lab, *, other_than: frozenset[str] = frozenset()) -> dict[str, End]:
-    """The walkers that are Ready, by node, the control plane first; none of the pods named in `other_than`."""
+    """The Ready walkers, by node, the control plane first; without the pods named in `other_than`."""
 
     def fresh() -> dict[str, Any]:
         pods = lab.kube.pods(NAMESPACE, "app=walker")
@@ -80,7 +80,7 @@ def ends(lab: Lab, *, other_than: frozenset[str] = frozenset()) -> dict[str, End
 
 
 def renew(lab: Lab) -> dict[str, End]:
-    """Make the walkers anew: a pod keeps the MTU that it was born with."""
+    """Recreate the walkers, because a pod keeps its MTU from its creation."""
     old = frozenset(p["metadata"]["name"] for p in lab.kube.pods(NAMESPACE, "app=walker"))
     lab.kube.kubectl("delete", "pods", "-n", NAMESPACE, "--all", "--grace-period=0", "--force", "--wait=false")
     return ends(lab, other_than=old)
@@ -92,7 +92,7 @@ def inside(host: Host, end: End, *argv: str, check: bool = True, timeout: float 
 
 
 def stations(lab: Lab, source: End, target: End) -> list[dict[str, str]]:
-    """The walk by VXLAN, station by station: what decides the next hop, and the command that shows it.
+    """The path by VXLAN, station by station: what decides the next hop, and the command that shows it.
 
     Raises:
         CheckFailed: a station is missing, so no packet can pass.
@@ -109,7 +109,7 @@ def stations(lab: Lab, source: End, target: End) -> list[dict[str, str]]:
     last = json.loads(there.run(["ip", "-j", "route", "get", target.address]).stdout)[0]
     for name, value in (("a gateway", gateway), ("the gateway's MAC address", vtep), ("the node of that MAC", outer)):
         if not value:
-            raise CheckFailed(f"{source.node} does not know {name} for {target.address}")
+            raise CheckFailed(f"{source.node} has no {name} for {target.address}")
     return [
         {"station": f"pod on {source.node}", "question": "where to?", "answer": f"{source.address} → {target.address}, "
          f"by {route['dev']} to {route['gateway']}", "shown by": "ip route get, in the pod"},
@@ -131,20 +131,20 @@ def capture(lab: Lab, source: End, target: End, *, packets: int = 4) -> list[fla
 
     Args:
         source, target: the two ends.
-        packets: how many to wait for; at most 10 s.
+        packets: how many packets to wait for, for at most 10 s.
 
     Raises:
-        CheckFailed: tcpdump could not capture; with what it said.
+        CheckFailed: tcpdump could not capture; with its message.
         TransportError, WaitTimeout: the machine did not answer.
     """
     here = lab.machines[source.node]
     device = next(r["dev"] for r in facts.ROUTES.read(here) if r.get("dst") == "default")
-    # Only pings: behind the headers of UDP (8 bytes), VXLAN (8) and Ethernet (14) the inner IP header names its protocol.
+    # Only pings: after the headers of UDP (8 bytes), VXLAN (8) and Ethernet (14), the inner IP header names its protocol.
     pings = "udp port 8472 and udp[39] = 1"
     command = ["timeout", "10", "tcpdump", "-l", "-nn", "-i", device, "-c", str(packets), pings]
     with ThreadPoolExecutor(1) as pool:
         watch = pool.submit(here.run, command, check=False, timeout=20)
-        pause(0.7)  # tcpdump opens its socket; a packet missed is sent again below
+        pause(0.7)  # tcpdump opens its socket; a missed packet is sent again below
         while not watch.done():
             inside(here, source, "ping", "-c", "2", "-i", "0.2", "-W", "1", target.address, check=False)
         caught = watch.result()
@@ -155,7 +155,7 @@ def capture(lab: Lab, source: End, target: End, *, packets: int = 4) -> list[fla
 
 
 def without_flanneld(lab: Lab, source: End, target: End, *, count: int = 15) -> dict[str, Any]:
-    """Ping while flanneld is stopped on both machines (SIGSTOP, then SIGCONT): the kernel carries the packets (K110)."""
+    """Ping while flanneld is stopped on both machines (SIGSTOP, then SIGCONT): the kernel forwards the packets (K110)."""
     hosts = [lab.machines[source.node], lab.machines[target.node]]
     pids = {h.name: h.run(["pgrep", "-x", "flanneld"]).stdout.split() for h in hosts}
     try:

@@ -2,8 +2,8 @@
 
 import os
 
-# gRPC's C core writes of each failed handshake to stderr by itself; the chapter makes handshakes fail on purpose.
-# It reads this when `grpc` is first imported, so take `grpc` from here.
+# gRPC's C core logs each failed handshake to stderr, and the chapter makes handshakes fail on purpose.
+# It reads this setting when `grpc` is first imported, so import `grpc` from here.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc

@@ -1,4 +1,4 @@
-"""Who answers: calls counted by server, for each way in which a client may choose, without a mesh."""
+"""Which server answers: calls counted by server, for each client policy, without a mesh."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Count:
 
     @property
     def fair(self) -> bool:
-        """Whether no server answered less than nine tenths of an equal share of three."""
+        """Whether each server answered at least nine tenths of an equal share of three."""
         return len(self.calls) == 3 and min(self.calls.values()) >= 0.9 * sum(self.calls.values()) / 3
 
     @property
@@ -36,7 +36,7 @@ class Count:
 
 
 def compare(*, calls: int = 300, servers: int = 3) -> list[Count]:
-    """pick_first (gRPC's default) and round_robin over some servers, by the clients in Go and in Python."""
+    """Count calls with pick_first (gRPC's default) and round_robin over several servers, with the clients in Go and Python."""
     with contextlib.ExitStack() as stack:
         running = [stack.enter_context(go_server("-quiet", pod=f"server {i + 1}")) for i in range(servers)]
         addresses = ",".join(server.address for server in running)
@@ -58,7 +58,9 @@ def _python(target: str, policy: str, calls: int, servers: int) -> dict[str, int
         stub = stubs.stub(opened)
         seen: set[str] = set()
         end = time.monotonic() + 10
-        while len(seen) < servers and time.monotonic() < end:  # until every connection stands; these are not counted
+        while (
+            len(seen) < servers and time.monotonic() < end
+        ):  # until every connection is established; these calls are not counted
             seen.add(stub.SayHello(stubs.request(), timeout=5, wait_for_ready=True).server.pod)
             pause(0.001)
         pods = Counter(stub.SayHello(stubs.request(), timeout=5).server.pod for _ in range(calls))
@@ -66,7 +68,7 @@ def _python(target: str, policy: str, calls: int, servers: int) -> dict[str, int
 
 
 def connections(server: Server) -> int:
-    """How many TCP connections stand straight to the server's port, by the kernel's own table; what `ss -tn` shows.
+    """How many TCP connections to the server's port exist in the kernel's table, which `ss -tn` shows.
 
     Columns of /proc/net/tcp: https://www.kernel.org/doc/html/latest/networking/proc_net_tcp.html; 01 is ESTABLISHED.
     """
@@ -79,7 +81,7 @@ def connections(server: Server) -> int:
 
 
 def figure(counts: Sequence[Count], *, title: str = "Who answers 300 calls") -> Any:
-    """A matplotlib figure: a bar for each client and policy, divided by server."""
+    """A matplotlib figure: one bar per client and policy, divided by server."""
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots(figsize=(9.5, 0.75 * len(counts) + 1.6))

@@ -1,4 +1,4 @@
-"""REST with JSON against gRPC with protobuf: the same greeting, the same server process, the same run, in turns."""
+"""REST with JSON compared with gRPC with protobuf: the same greeting and server process, in one run, alternately."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ QUANTILES = ("p50", "p90", "p99", "p99.9")
 def measure(*, seconds: float = 0.7, parallel: int = 8) -> list[dict[str, Any]]:
     """Throughput and latency quantiles (milliseconds) of both protocols under both loads.
 
-    Client and server are in Go, on this machine's loopback; gRPC has one connection, REST one per caller. Each is
-    measured three times in turns after a warm-up.
+    Client and server are in Go, on this machine's loopback; gRPC has one connection, REST one per caller. After a warm-up,
+    each is measured three times, alternately.
 
     Args:
-        seconds: of one measurement.
-        parallel: callers at once.
+        seconds: the length of one measurement.
+        parallel: the number of callers at once.
     """
     with go_server("-quiet", "-rest-address", "127.0.0.1:0") as server:
         url = f"http://{server.rest}/v1/hello"
@@ -30,7 +30,7 @@ def measure(*, seconds: float = 0.7, parallel: int = 8) -> list[dict[str, Any]]:
 
 
 def ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """GRPC in units of REST, by load: more than 1 is better for throughput, less than 1 for latency."""
+    """GRPC relative to REST, by load: more than 1 is better for throughput, less than 1 for latency."""
     out = []
     for padding, name in LOADS.items():
         by = {row["protocol"]: row for row in rows if row["padding"] == padding}

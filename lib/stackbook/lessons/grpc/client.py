@@ -1,4 +1,4 @@
-"""The Greeter's client in Python, as the guide's Go client: the name from the command line, a deadline of one second.
+"""The Greeter's client in Python, like the guide's Go client: a name from the command line, a deadline of one second.
 
 python -m stackbook.lessons.grpc.client --target 127.0.0.1:50051 world
 """
@@ -30,10 +30,10 @@ def channel(
 
     Args:
         target: host:port, or ipv4:A:P,B:P, or dns:///name:port.
-        tls: a folder with the authority's certificate; plain text when None.
-        mutual: show client.pem of that folder.
+        tls: a folder with the authority's certificate; None for plain text.
+        mutual: present client.pem from that folder.
         authority: the certificate to trust, without its .pem.
-        options: of the channel, for example (("grpc.lb_policy_name", "round_robin"),).
+        options: the channel's options, for example (("grpc.lb_policy_name", "round_robin"),).
     """
     wanted = [*_OPTIONS, *options]
     if tls is None:
@@ -49,11 +49,11 @@ def channel(
 
 
 def greet(target: str, name: str = "world", *, timeout: float | None = 1.0) -> Any:
-    """One call on a channel of its own; returns the HelloReply.
+    """Make one call on a new channel; returns the HelloReply.
 
     Args:
-        target: the server.
-        name: who is to be greeted.
+        target: the server's address.
+        name: the name to greet.
         timeout: deadline in seconds; None for none.
 
     Raises:

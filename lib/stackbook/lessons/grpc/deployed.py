@@ -1,4 +1,4 @@
-"""The Greeter in the cluster: deployed with and without sidecars, called from a pod, and read by its logs."""
+"""The Greeter in the cluster: deployed with and without sidecars, called from a pod, and observed in its logs."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ IMAGES = ("greeter-server", "greeter-client", "tools")
 
 
 def asked_for(lab: Lab, wanted: bool) -> bool:
-    """Whether the part of the chapter that needs a mesh is to run; says plainly when it is not.
+    """Whether the part of the chapter that needs a mesh runs; prints it if not.
 
     Raises:
-        CheckFailed: it is wanted, and what chapter 05 leaves is not there.
+        CheckFailed: it is requested, but what chapter 05 leaves behind is missing.
     """
     fix = "stackbook run --to 05; or leave this part out: -p mesh False"
     if not wanted:
         lab.record.append("skipped", chapter=lab.chapter.id, part="mesh", reason="the parameter mesh is false")
-        print("– the part in the mesh is NOT run, as mesh=False asks: none of its steps is proved by this run")
+        print("– the part in the mesh is NOT run, because of mesh=False: this run proves none of its steps")
         print("  it needs chapter 05: stackbook run --to 05")
         return False
     if not lab.kubeconfig.is_file():
@@ -56,15 +56,15 @@ def asked_for(lab: Lab, wanted: bool) -> bool:
 
 @contextlib.contextmanager
 def namespaces(lab: Lab) -> Iterator[None]:
-    """Two empty namespaces while the block runs; those that a killed run has left are deleted first.
+    """Create two empty namespaces for the block; those that a killed run left behind are deleted first.
 
-    Meanwhile nobody takes istiod away: it gives the pods their sidecars, and the rules to those.
+    Meanwhile, no other chapter stops istiod, which injects the sidecars and sends them the rules.
     """
     with lab.turn("gRPC in the mesh", of=istio.ISTIOD), own_namespaces.temporary(lab.kube, INSIDE, OUTSIDE):
         try:
             yield
         finally:
-            # The namespaces first, so that no ReplicaSet starts pods anew; and the pods need not drain, as nobody calls them.
+            # The namespaces first, so that no ReplicaSet recreates pods; and the pods need not drain, because nothing calls them.
             own_namespaces.delete(lab.kube, INSIDE, OUTSIDE, wait=False)
             for name in (INSIDE, OUTSIDE):
                 lab.kube.kubectl("delete", "pods", "--all", "-n", name, "--grace-period=1", "--wait=false", check=False)
@@ -74,12 +74,12 @@ def deploy(lab: Lab, *, timeout: float = 120.0) -> tuple[Greeter, Greeter]:
     """Deploy the Greeter in both namespaces and wait until it is Ready; returns the one in the mesh and the other.
 
     Raises:
-        InputError: this lab pulls images, and these are in no registry.
-        WaitTimeout: a pod does not become Ready; names it and the cause.
+        InputError: this lab pulls images, but no registry has these.
+        WaitTimeout: a pod does not become Ready; the error names it and the cause.
     """
     images = {f"image_{name.replace('-', '_')}": lab.images.reference(name) for name in IMAGES}
     if not all(images.values()):
-        raise InputError("the Greeter's images are in no registry", fix="set images: preload in the profile")
+        raise InputError("no registry has the Greeter's images", fix="set images: preload in the profile")
     lab.images.load("apps")
     found = tuple(Greeter(lab.kube, namespace) for namespace in (INSIDE, OUTSIDE))
     for greeter in found:
@@ -94,7 +94,7 @@ def deploy(lab: Lab, *, timeout: float = 120.0) -> tuple[Greeter, Greeter]:
 
 @dataclass(frozen=True)
 class Reply:
-    """One call made by hand: the response's first line, its headers and trailers together, the message."""
+    """One call by hand: the response's first line, its headers and trailers together, and the message."""
 
     status_line: str
     headers: Mapping[str, str]
@@ -107,24 +107,24 @@ class Reply:
 
     @property
     def time_left(self) -> float:
-        """Seconds that the server saw left of the deadline; 0 where it saw none."""
+        """Seconds left of the deadline when the server saw it; 0 if it saw none."""
         left = self.message.time_left
         return float(left.seconds + left.nanos / 1e9) if self.message.HasField("time_left") else 0.0
 
 
 @dataclass(frozen=True)
 class Greeter:
-    """The Greeter in one namespace: two versions with two pods each, two Services, and a client in a pod of its own."""
+    """The Greeter in one namespace: two versions with two pods each, two Services, and a client in its own pod."""
 
     kube: Kube
     namespace: str
 
     def target(self, service: str = "greeter", port: int = PORT) -> str:
-        """A service as gRPC's DNS resolver wants it."""
+        """A service in the form of gRPC's DNS resolver."""
         return f"dns:///{service}.{self.namespace}.svc.cluster.local:{port}"
 
     def client(self, *flags: str, target: str = "", check: bool = True) -> str:
-        """What the client in Go prints; with `check` off, what it says when it fails."""
+        """The output of the client in Go; with `check` off, its errors if it fails."""
         argv = ("/usr/local/bin/greeter-client", "-target", target or self.target(), *flags)
         done = self.kube.exec(
             self.namespace, "deploy/greeter-client", *argv, container="greeter-client", check=check, timeout=120
@@ -132,16 +132,16 @@ class Greeter:
         return (done.stdout + ("" if done.ok else done.stderr)).strip()
 
     def calls(self, count: int, *flags: str, target: str = "") -> dict[str, Any]:
-        """So many calls over one channel, counted by pod, version and status."""
+        """Make so many calls over one channel, counted by pod, version and status."""
         text = self.client("-json", "-calls", str(count), "-timeout", "5s", *flags, target=target)
         found: dict[str, Any] = json.loads(text)
         return found
 
     def too_late(self, *flags: str, tries: int = 5) -> dict[str, Any]:
-        """One call whose deadline passes.
+        """Make one call whose deadline passes.
 
-        A server whose timer is first resets the stream, which the proxy before it takes for a fault of the server
-        ("Unavailable") and a client may take for a cancelled call: such a call is made once more. See `failures.deadline`.
+        If the server's timer is first, it resets the stream: its proxy then reports a fault of the server ("Unavailable"), and a
+        client may report a cancelled call. Such a call is repeated. See `failures.deadline`.
         """
         found: dict[str, Any] = {}
         for _ in range(tries):
@@ -151,12 +151,12 @@ class Greeter:
         return found
 
     def tools(self, *argv: str, stdin: str | None = None) -> str:
-        """What a command prints in the container beside the client: the same network, but curl and ss are there."""
+        """A command's output in the container beside the client: it has the same network, and also curl and ss."""
         pod = "deploy/greeter-client"
         return self.kube.exec(self.namespace, pod, *argv, container="tools", stdin=stdin, timeout=60).stdout
 
     def by_hand(self, *headers: str, name: str = "Ada", work: float = 0.0, host: str = "greeter") -> Reply:
-        """One SayHello as curl makes it: HTTP/2, the message behind its five bytes, and these headers ("name: value")."""
+        """Make one SayHello with curl: HTTP/2, the message after its five bytes, and these headers ("name: value")."""
         message = stubs.request(name, work=work).SerializeToString()
         body = base64.b64encode(b"\0" + len(message).to_bytes(4, "big") + message).decode()
         wanted = ("content-type: application/grpc", "te: trailers", *headers)
@@ -168,7 +168,7 @@ class Greeter:
         return reply(answer, said)
 
     def peers(self) -> list[str]:
-        """The addresses to which a connection of the client's pod to a port 50051 stands, as ss lists them."""
+        """The addresses to which the client's pod has a connection to port 50051, according to ss."""
         listed = self.tools("ss", "-Htn", "state", "established").splitlines()
         found = {line.split()[3] for line in listed if len(line.split()) >= 4}
         return sorted(address.removeprefix("[::ffff:").replace("]", "") for address in found if _is_call(address))
@@ -182,7 +182,7 @@ class Greeter:
         return self.kube.pods(self.namespace, f"app={app}")
 
     def table(self) -> list[dict[str, Any]]:
-        """What is deployed: workload, pods, READY as kubectl prints it."""
+        """The deployed workloads: name, pods, READY as kubectl prints it."""
         rows = []
         for app in ("greeter", "greeter-client"):
             by_version: dict[str, list[str]] = {}
@@ -195,11 +195,11 @@ class Greeter:
     # logs
 
     def attempts(self, request_id: str, *, least: int = 1) -> list[dict[str, Any]]:
-        """The lines that servers wrote for a call, one for each attempt that reached one, in the order of time."""
+        """The lines that servers logged for a call, one for each attempt that reached one, in order of time."""
         return self._logged("app=greeter", "greeter", {"request_id": request_id}, least)
 
     def passed(self, app: str, request_id: str, *, least: int = 1, **values: str) -> list[dict[str, Any]]:
-        """The lines of the sidecars of an application's pods for a call; Envoy writes them once a second."""
+        """The lines of an application's sidecars for a call; Envoy writes them once a second."""
         return self._logged(f"app={app}", "istio-proxy", {"request_id": request_id, **values}, least)
 
     def _logged(self, selector: str, container: str, wanted: Mapping[str, Any], least: int) -> list[dict[str, Any]]:
@@ -219,12 +219,12 @@ class Greeter:
     # proxies
 
     def envoy(self, path: str, *, workload: str = "deploy/greeter-client") -> Any:
-        """What the administration interface of a workload's sidecar answers to GET, as JSON."""
+        """The JSON that the administration interface of a workload's sidecar returns for a GET."""
         return json.loads(envoy_admin.ask(self.kube, workload, path, namespace=self.namespace))
 
 
 def request_id() -> str:
-    """A new request id. It is no UUID: in those Envoy keeps its decision about tracing, and changes them for that."""
+    """A new request id. It is not a UUID, because Envoy changes UUIDs to note its tracing decision."""
     return f"lesson-{secrets.token_hex(8)}"
 
 

@@ -1,4 +1,4 @@
-"""Calls that must fail, each made to fail for real; what comes back is the status that the caller sees."""
+"""Calls that must fail, each with a real cause; the result is the status that the caller sees."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Failure:
     Attributes:
         what: what was done.
         code: the name of its status.
-        says: the message, shortened.
+        says: the shortened message.
     """
 
     what: str
@@ -42,12 +42,12 @@ def status_of(what: str, call: Callable[[], Any], *, says: int = 70) -> Failure:
     """Make a call that must fail.
 
     Args:
-        what: for the table.
-        call: makes it.
-        says: length to which the message is cut; 0 leaves it out, where it has addresses or times.
+        what: the description for the table.
+        call: makes the call.
+        says: the maximum length of the message; 0 leaves it out if it has addresses or times.
 
     Raises:
-        CheckFailed: it did not fail.
+        CheckFailed: the call did not fail.
     """
     error: Any = expect_failure(call, grpc.RpcError)
     text = " ".join((error.details() or "").split())
@@ -55,7 +55,7 @@ def status_of(what: str, call: Callable[[], Any], *, says: int = 70) -> Failure:
 
 
 def violations(error: grpc.RpcError) -> dict[str, str]:
-    """The fields that a BadRequest in the status details blames, with the reasons."""
+    """The fields that a BadRequest in the status details names, with the reasons."""
     status = rpc_status.from_call(error)
     found: dict[str, str] = {}
     for detail in status.details if status else ():
@@ -66,7 +66,7 @@ def violations(error: grpc.RpcError) -> dict[str, str]:
 
 
 def blamed(opened: grpc.Channel) -> dict[str, str]:
-    """What a server says against a request without a name that asks for 100 seconds of work.
+    """A server's answer to a request without a name that asks for 100 seconds of work.
 
     Raises:
         CheckFailed: the call did not fail.
@@ -77,7 +77,7 @@ def blamed(opened: grpc.Channel) -> dict[str, str]:
 
 
 def on_request(opened: grpc.Channel, *codes: str) -> list[Failure]:
-    """Let the server fail with each of these codes, by the metadata `fail-with`."""
+    """Make the server fail with each of these codes, by the metadata `fail-with`."""
     stub = stubs.stub(opened)
     return [
         status_of(code, functools.partial(stub.SayHello, stubs.request(), metadata=(("fail-with", code),)))
@@ -86,7 +86,7 @@ def on_request(opened: grpc.Channel, *codes: str) -> list[Failure]:
 
 
 def abuse(opened: grpc.Channel) -> list[Failure]:
-    """Bytes, names and sizes that no client of generated code would send."""
+    """Bytes, names and sizes that no client with generated code would send."""
     hello = f"/{stubs.SERVICE}/SayHello"
     cases = (
         ("bytes that are no protobuf", hello, b"\xff"),
@@ -100,7 +100,7 @@ def abuse(opened: grpc.Channel) -> list[Failure]:
 
 
 def raw(opened: grpc.Channel, method: str, data: bytes) -> bytes:
-    """Call `method` with bytes that are no message of its schema, past the generated code."""
+    """Call `method` with bytes that are not a message of its schema, bypassing the generated code."""
     answer: bytes = opened.unary_unary(method)(data, timeout=5)
     return answer
 
@@ -123,10 +123,10 @@ def gone(opened: grpc.Channel, server: Server) -> Failure:
 
 
 def deadline(opened: grpc.Channel, *, request_id: str = "too-late", tries: int = 6) -> Failure:
-    """Ask for ten seconds of work and wait for a tenth of one; `request_id` finds the call in the server's log.
+    """Ask for ten seconds of work, with a deadline of 0.1 s; `request_id` finds the call in the server's log.
 
-    Both ends have a timer. Since https://github.com/grpc/grpc-go/pull/8071 a Go server that is a hair faster resets the
-    stream, and a client that has not looked at its own clock yet reports CANCELLED: such a call is made once more.
+    Both ends have a timer. Since https://github.com/grpc/grpc-go/pull/8071, a Go server whose timer is slightly faster resets
+    the stream, and the client may report CANCELLED before its own timer ends: such a call is repeated.
     """
     stub, request, metadata = stubs.stub(opened), stubs.request("Ada", work=10), (("x-request-id", request_id),)
     found = Failure("", "", "")
@@ -140,7 +140,7 @@ def deadline(opened: grpc.Channel, *, request_id: str = "too-late", tries: int =
 
 
 def too_large(opened: grpc.Channel) -> tuple[Failure, Failure]:
-    """A request, then a reply, of five megabytes: the limit is four, on each side for what it receives."""
+    """Send a request, then a reply, of five megabytes: each side accepts at most four."""
     stub = stubs.stub(opened)
     up = status_of("a request of 5 MB", lambda: stub.SayHello(stubs.request("x" * 5_000_000), timeout=10))
     down = status_of(
@@ -153,7 +153,7 @@ def transport(certificates: Path) -> list[Failure]:
     """Plain text to TLS, TLS to plain text, an authority not trusted, a client without a certificate.
 
     Raises:
-        CheckFailed: one of them got through, or the right one did not.
+        CheckFailed: one of them succeeded, or the correct one failed.
     """
     pair = ("-tls-cert", str(certificates / "server.pem"), "-tls-key", str(certificates / "server.key"))
     mutual = (*pair, "-tls-client-ca", str(certificates / "ca.pem"))

@@ -1,4 +1,4 @@
-"""The guide's own Go programs, compiled as they are printed, in a scratch module that has what they import."""
+"""The guide's Go programs, compiled as printed, in a temporary module with their imports."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def sources() -> Path:
 
 
 def free_port() -> int:
-    """The guide's port, or another where that one is taken."""
+    """The guide's port, or another one if that is in use."""
     for wanted in (PORT, 0):
         with contextlib.suppress(OSError), socket.create_server(("", wanted)) as taken:
             return int(taken.getsockname()[1])
@@ -54,9 +54,9 @@ class Trial:
 
     Attributes:
         programs: by name.
-        port: that they use: the guide's, unless it was taken.
-        generated: the code that protoc made from the guide's proto, by path.
-        without_embed: what the compiler says when the server embeds no UnimplementedGreeterServer.
+        port: the port that they use: the guide's, unless it was in use.
+        generated: the code that protoc generated from the guide's proto, by path.
+        without_embed: the compiler's error if the server embeds no UnimplementedGreeterServer.
     """
 
     programs: Mapping[str, Path]
@@ -72,19 +72,19 @@ class Trial:
         return self.without_embed.rpartition(": ")[2]
 
     def run(self, name: str, *args: str) -> Output:
-        """Run a client to its end; its output without the times that log prints."""
+        """Run a client to its end; returns its output without the log's times."""
         done = go_toolchain.call([str(self.programs[name]), *args], shown=(name, *args), check=False, timeout=20)
         text = re.sub(r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d ", "", done.stderr, flags=re.MULTILINE)
         return Output(done.argv, done.rc, done.stdout, text)
 
     def greetings(self) -> list[str]:
-        """What the guide's client and today's print without a name and with one, against a server that runs."""
+        """The output of the guide's client and of today's, without a name and with one, with a running server."""
         clients = ("greeter_client", "greeter_client_today")
         return [self.run(name, *args).stderr.strip() for name in clients for args in ((), ("Ada",))]
 
     @contextlib.contextmanager
     def server(self) -> Iterator[None]:
-        """The guide's server while the block runs."""
+        """Run the guide's server while the block runs."""
         process = subprocess.Popen(
             go_toolchain.guarded([str(self.programs["greeter_server"])]), stderr=subprocess.DEVNULL
         )
@@ -102,12 +102,12 @@ class Trial:
             process.wait(5)
 
     def start(self, name: str) -> None:
-        """Start a client and go on; `outcome` tells how it went."""
+        """Start a client in the background; `outcome` returns its result."""
         process = subprocess.Popen(go_toolchain.guarded([str(self.programs[name])]), stderr=subprocess.PIPE, text=True)
         self._waiting[name] = (process, time.monotonic())
 
     def outcome(self, name: str, *, limit: float = 5.0) -> str:
-        """How a client that was started ended, within `limit` seconds of its start; or that it is still blocked."""
+        """How a started client ended within `limit` seconds of its start, or that it is still blocked."""
         process, started = self._waiting.pop(name)
         try:
             _, said = process.communicate(timeout=max(0.05, limit - (time.monotonic() - started)))
@@ -131,13 +131,13 @@ class Trial:
         return found
 
     def close(self) -> None:
-        """Remove the programs, and end the clients that still wait."""
+        """Remove the programs, and stop the clients that still wait."""
         self._keep.close()
 
 
 @contextlib.contextmanager
 def trial() -> Iterator[Trial]:
-    """Compile the guide's programs as printed; the code that they import is made from the guide's own proto.
+    """Compile the guide's programs as printed; the code that they import is generated from the guide's own proto.
 
     Raises:
         ToolFailed: one does not compile.
@@ -173,7 +173,7 @@ def trial() -> Iterator[Trial]:
 
 
 def pinned_for_guide(text: str) -> str:
-    """A go.mod without its `tool` lines, which name programs that the scratch module does not need."""
+    """A go.mod without its `tool` lines, which name programs that the temporary module does not need."""
     return re.sub(r"^tool \(.*?^\)\n", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
@@ -187,7 +187,7 @@ DEPRECATED = (
 
 
 def deprecations() -> list[dict[str, str]]:
-    """Each old form, what its own documentation says of it, and what replaces it."""
+    """Each old form, what its own documentation says about it, and its replacement."""
     go = go_toolchain.toolchain()
     rows = []
     for old, name, new in DEPRECATED:

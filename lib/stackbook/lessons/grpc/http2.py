@@ -1,6 +1,6 @@
-"""One gRPC call as it passes over the wire: recorded by a proxy, then taken apart into HTTP/2 frames and gRPC messages.
+"""One gRPC call on the wire: recorded by a proxy, then split into HTTP/2 frames and gRPC messages.
 
-hyperframe takes the frames apart, hpack their headers. A frame: 3 bytes of length, 1 of type, 1 of flags, 4 of stream (https://www.rfc-editor.org/rfc/rfc9113#section-4.1).
+hyperframe parses the frames, hpack their headers. A frame: 3 bytes of length, 1 of type, 1 of flags, 4 of stream (https://www.rfc-editor.org/rfc/rfc9113#section-4.1).
 A gRPC message in DATA frames: 1 byte that says whether it is compressed, 4 bytes of length, then protobuf
 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
 """
@@ -25,7 +25,7 @@ _HEAD = 9  # bytes before a frame's payload
 
 
 class FrameError(StackbookError):
-    """The bytes are no HTTP/2 frames."""
+    """The bytes are not HTTP/2 frames."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Frame:
 
     Attributes:
         kind: its type, as RFC 9113 spells it.
-        flags: the names of those that are set.
+        flags: the names of the flags that are set.
         stream: the number of its stream.
-        payload: what it carries, without padding and priority.
+        payload: its content, without padding and priority.
     """
 
     kind: str
@@ -46,13 +46,13 @@ class Frame:
 
     @property
     def ends_stream(self) -> bool:
-        """Whether its sender sends nothing more on the stream."""
+        """Whether this is its sender's last frame on the stream."""
         return "END_STREAM" in self.flags
 
 
 @dataclass
 class Recording:
-    """What passed, by direction."""
+    """The recorded bytes, by direction."""
 
     address: str = ""
     sent: bytearray = field(default_factory=bytearray)
@@ -60,9 +60,9 @@ class Recording:
 
     @property
     def requests(self) -> list[Frame]:
-        """The client's frames, after the preface with which every HTTP/2 connection begins."""
+        """The client's frames, after the preface that starts every HTTP/2 connection."""
         if not self.sent.startswith(PREFACE):
-            raise FrameError("the connection does not begin with the preface of HTTP/2")
+            raise FrameError("the connection does not start with the preface of HTTP/2")
         return frames(bytes(self.sent[len(PREFACE) :]))
 
     @property
@@ -77,11 +77,11 @@ class Recording:
 
     @property
     def trailers(self) -> dict[str, str]:
-        """What the server sent last for the first call: its status."""
+        """The trailers of the first call, with its status."""
         return headers(self.replies)[:2][-1]
 
     def rows(self) -> list[dict[str, str]]:
-        """The HEADERS and DATA frames as rows of a table, requests first; what differs on each run is left out."""
+        """The HEADERS and DATA frames as rows of a table, requests first, without what differs between runs."""
         found = []
         for way, taken in (("→", self.requests), ("←", self.replies)):
             blocks = iter(headers(taken))
@@ -98,10 +98,10 @@ class Recording:
 
 
 def frames(data: bytes) -> list[Frame]:
-    """The frames of one direction; a last one that is cut off is left out.
+    """The frames of one direction, without an incomplete last one.
 
     Raises:
-        FrameError: a frame is malformed, or of no type that RFC 9113 has.
+        FrameError: a frame is malformed, or its type is not in RFC 9113.
     """
     found, at = [], 0
     while at + _HEAD <= len(data):
@@ -132,14 +132,14 @@ def headers(found: list[Frame]) -> list[dict[str, str]]:
     """The headers of each HEADERS frame of one direction, in order: later ones may refer to earlier ones.
 
     Raises:
-        FrameError: a block is malformed, or goes on in a CONTINUATION frame.
+        FrameError: a block is malformed, or continues in a CONTINUATION frame.
     """
     decoder, blocks = hpack.Decoder(), []
     for frame in found:
         if frame.kind != "HEADERS":
             continue
         if "END_HEADERS" not in frame.flags:
-            raise FrameError("these headers go on in a CONTINUATION frame")
+            raise FrameError("these headers continue in a CONTINUATION frame")
         try:
             blocks.append({str(name): str(value) for name, value in decoder.decode(frame.payload)})
         except hpack.HPACKError as error:
@@ -151,13 +151,13 @@ def messages(data: bytes) -> list[bytes]:
     """The gRPC messages in the joined payloads of DATA frames, without their prefixes.
 
     Raises:
-        FrameError: one is compressed or cut off.
+        FrameError: a message is compressed or incomplete.
     """
     found, at = [], 0
     while at < len(data):
         size = int.from_bytes(data[at + 1 : at + 5], "big")
         if data[at] or at + 5 + size > len(data):
-            raise FrameError("a gRPC message is compressed or cut off")
+            raise FrameError("a gRPC message is compressed or incomplete")
         found.append(data[at + 5 : at + 5 + size])
         at += 5 + size
     return found
@@ -170,7 +170,7 @@ def data_of(found: list[Frame]) -> bytes:
 
 @contextlib.contextmanager
 def recording(target: str) -> Iterator[Recording]:
-    """A proxy to `target` for one connection; its address and all bytes that pass stand in the Recording."""
+    """Run a proxy to `target` for one connection; the Recording has its address and all bytes that pass."""
     host, _, port = target.rpartition(":")
     taken = Recording()
     with socket.create_server(("127.0.0.1", 0)) as listener:

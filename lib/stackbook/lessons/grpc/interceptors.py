@@ -1,4 +1,4 @@
-"""An interceptor: code around every call of a client, without the calls knowing."""
+"""An interceptor: code that runs around every call of a client, without changing the calls."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class _Details(NamedTuple):
 
 
 class RequestId(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
-    """Gives each call a request id where it has none, and keeps (method, id, status) of each in `seen`.
+    """Gives each call a request id if it has none, and stores (method, id, status) of each in `seen`.
 
     Args:
-        make: makes an id.
+        make: creates an id.
     """
 
     def __init__(self, make: Callable[[], str] = lambda: uuid.uuid4().hex) -> None:

@@ -1,4 +1,4 @@
-"""Protos that import each other: which layouts of Go packages compile, and what the compiler says of the others."""
+"""Protos that import each other: which layouts of Go packages compile, and the compiler's errors for the others."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ FILES = ("a/red.proto", "a/green.proto", "b/red.proto", "b/green.proto")
 
 @dataclass(frozen=True)
 class Layout:
-    """One way to spread the guide's four files over Go packages.
+    """One way to distribute the guide's four files over Go packages.
 
     Attributes:
-        name: for the table.
+        name: the name for the table.
         packages: the Go package of each file, relative to the module.
-        builds: whether it is expected to.
-        says: what the compiler must say otherwise.
+        builds: whether it is expected to compile.
+        says: the error that the compiler must print otherwise.
         source_relative: put each output beside its proto instead of into its package's folder.
     """
 
@@ -62,7 +62,7 @@ class Tried:
 
     @property
     def as_expected(self) -> bool:
-        """Whether it went as the layout says."""
+        """Whether the result is as the layout predicts."""
         return self.builds == self.layout.builds and self.layout.says in self.says
 
     @property
@@ -76,7 +76,7 @@ class Tried:
 
 
 def attempt(layout: Layout) -> Tried:
-    """Let protoc write the Go code of a layout into a scratch module, and compile it."""
+    """Generate the Go code of a layout with protoc in a temporary module, and compile it."""
     with scratch_module(MODULE) as root:
         options = [f"--go_opt=M{file}={MODULE}/{package}" for file, package in layout.packages.items()]
         where = "paths=source_relative" if layout.source_relative else f"module={MODULE}"
@@ -91,7 +91,7 @@ def attempt(layout: Layout) -> Tried:
 
 
 def _first(built: Output, root: Path) -> str:
-    """The line of an error that says what is wrong, without the scratch folder's name."""
+    """The line of an error that says what is wrong, without the temporary folder's name."""
     text = built.stderr.replace(f"{root}/", "").replace(str(root), ".")
     lines = [line.strip() for line in text.splitlines() if not line.startswith("#")]
     telling = [line for line in lines if re.search(r"cycle|found packages", line)]
@@ -99,7 +99,7 @@ def _first(built: Output, root: Path) -> str:
 
 
 def proto_cycle() -> str:
-    """What protoc says of two files that import each other, whatever the packages."""
+    """Protoc's error for two files that import each other, whatever their packages."""
     with tempfile.TemporaryDirectory() as folder:
         for name, other in (("one", "two"), ("two", "one")):
             text = f'syntax = "proto3";\nimport "{other}.proto";\n'
@@ -114,8 +114,8 @@ class Clone:
     """The guide's commands in grpc-go's tree.
 
     Attributes:
-        example: whether the example's folders are there.
-        install_error: what `go install ../../cmd/protoc-gen-go-grpc` says.
+        example: whether the example's folders exist.
+        install_error: the error of `go install ../../cmd/protoc-gen-go-grpc`.
         as_printed, today: the files that the guide's protoc command, and today's, write.
     """
 
@@ -130,10 +130,10 @@ _SERVICE_CONFIG = "Mgrpc/service_config/service_config.proto=/internal/proto/grp
 
 
 def clone() -> Clone:
-    """Work through the guide's commands in the example of grpc-go.
+    """Run the guide's commands in the example of grpc-go.
 
-    The tree is put together from the Go modules that the repository publishes, checked by go.sum: the same files as
-    a git clone has, and no GitHub needed.
+    The tree is assembled from the Go modules that the repository publishes, verified by go.sum: the same files as in
+    a git clone, without GitHub.
 
     Raises:
         ToolFailed: the modules could not be obtained.
@@ -166,7 +166,7 @@ def clone() -> Clone:
 
 
 def _module(path: str, version: str) -> Path:
-    """The folder of a module in Go's cache; downloaded and checked against the checksum database when it is missing."""
+    """The folder of a module in Go's cache; if missing, it is downloaded and verified with the checksum database."""
     cached = Path(go_toolchain.toolchain().environment["GOMODCACHE"]) / f"{path}@{version}"
     if not cached.is_dir():
         go_toolchain.toolchain().run("mod", "download", f"{path}@{version}")

@@ -1,4 +1,4 @@
-"""What the Greeter shows in the mesh: who answers, which protocol a port has, whose certificate, one call's trace."""
+"""The Greeter in the mesh: who answers, which protocol a port has, whose certificate it is, one call's trace."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS = {"greeter": "plain Service", "greeter-headless": "headless Service", "gr
 
 
 def balance(inside: Greeter, outside: Greeter, calls: int) -> list[Count]:
-    """So many calls on one channel for each Service and way of choosing, without and with sidecar; pods by letter."""
+    """Count calls on one channel for each Service and client policy, without and with a sidecar; pods have letters."""
     found = []
     for greeter, who in ((outside, "no sidecar"), (inside, "sidecar")):
         letters = _letters(greeter)
@@ -36,7 +36,7 @@ def balance(inside: Greeter, outside: Greeter, calls: int) -> list[Count]:
 
 
 def _letters(greeter: Greeter) -> dict[str, str]:
-    """The pods by a name that is the same on every run: v1 a, v1 b, v2 a."""
+    """Names for the pods that are the same on every run: v1 a, v1 b, v2 a."""
     names: dict[str, str] = {}
     for version in ("v1", "v2"):
         own = [p["metadata"]["name"] for p in greeter.pods("greeter") if p["metadata"]["labels"]["version"] == version]
@@ -45,17 +45,17 @@ def _letters(greeter: Greeter) -> dict[str, str]:
 
 
 def everybody(count: Count, greeter: Greeter) -> dict[str, int]:
-    """The calls of each pod, also of those that got none."""
+    """The calls of each pod, including pods that got none."""
     return {name: count.calls.get(name, 0) for name in sorted(_letters(greeter).values())}
 
 
 def connected(greeter: Greeter, service: str) -> list[str]:
-    """The servers' port as the client's pod is connected to it during a call (K138), by address."""
+    """The addresses on the servers' port to which the client's pod is connected during a call (K138)."""
     with ThreadPoolExecutor(1) as pool:
         flags = ("-work", "2s", "-timeout", "10s")
         calling = pool.submit(greeter.client, *flags, target=greeter.target(service))
         try:
-            return until(greeter.peers, what="a connection to stand", timeout=10, every=0.1)
+            return until(greeter.peers, what="a connection to be established", timeout=10, every=0.1)
         finally:
             calling.result()
 
@@ -64,7 +64,7 @@ def connected(greeter: Greeter, service: str) -> list[str]:
 
 
 def protocols(greeter: Greeter, ports: Mapping[int, str]) -> list[dict[str, str]]:
-    """How the client's sidecar treats ports: the filter that takes connections in, and what it speaks upstream (K140)."""
+    """How the client's sidecar treats ports: the filter that accepts connections, and its upstream protocol (K140)."""
     listeners = greeter.envoy("config_dump?resource=dynamic_listeners")["configs"]
     clusters = greeter.envoy("config_dump?resource=dynamic_active_clusters")["configs"]
     rows = []
@@ -86,7 +86,7 @@ def protocols(greeter: Greeter, ports: Mapping[int, str]) -> list[dict[str, str]
 
 
 def identity(greeter: Greeter, workload: str) -> str:
-    """The SPIFFE id in the certificate that a workload's sidecar shows.
+    """The SPIFFE id in the certificate that a workload's sidecar presents.
 
     Raises:
         CheckFailed: it has none, or several.
@@ -95,7 +95,7 @@ def identity(greeter: Greeter, workload: str) -> str:
 
 
 def failing(greeter: Greeter, code: str, *flags: str, least: int = 1) -> tuple[str, int]:
-    """One call that servers fail with a code: the client's status, and how many attempts reached a server."""
+    """Make one call that servers fail with a code; returns the client's status and how many attempts reached a server."""
     mark = request_id()
     found = greeter.calls(1, "-header", f"fail-with={code}", "-header", f"x-request-id={mark}", *flags)
     return next(iter(found["by_code"])), len(greeter.attempts(mark, least=least))
@@ -106,7 +106,7 @@ def failing(greeter: Greeter, code: str, *flags: str, least: int = 1) -> tuple[s
 
 @dataclass(frozen=True)
 class Hop:
-    """What one station wrote of the call's `traceparent`: version, trace id, span id, flags."""
+    """The call's `traceparent` at one station: version, trace id, span id, flags."""
 
     who: str
     traceparent: str
@@ -128,7 +128,7 @@ class Hop:
 
 
 def traced_id() -> str:
-    """A request id that says "sampled" to Envoy, which keeps that in its 15th letter and would change it otherwise.
+    """A request id that marks the request as sampled: Envoy stores that in the 15th character, and would change it otherwise.
 
     https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/headers#x-request-id
     """
@@ -138,7 +138,7 @@ def traced_id() -> str:
 
 
 def one_call(greeter: Greeter) -> list[Hop]:
-    """One call with a known trace id: the header as the client, both sidecars and the server had it."""
+    """Make one call with a known trace id; returns the header at the client, both sidecars and the server."""
     sent, mark = f"00-{TRACE}-{SPAN}-01", traced_id()
     greeter.client("-header", f"traceparent={sent}", "-header", f"x-request-id={mark}")
     (served,) = greeter.attempts(mark)
@@ -151,7 +151,7 @@ def one_call(greeter: Greeter) -> list[Hop]:
 
 
 def hop_rows(hops: Sequence[Hop]) -> list[dict[str, Any]]:
-    """A table of the hops that is the same on every run: new span ids as letters."""
+    """A table of the hops that is the same on every run: letters stand for new span ids."""
     letters: dict[str, str] = {}
     for hop in hops:
         letters.setdefault(hop.span, f"span {chr(65 + len(letters))}")

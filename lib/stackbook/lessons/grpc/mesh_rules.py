@@ -1,4 +1,4 @@
-"""The mesh's rules for the Greeter: versions, retries, faults with a gRPC status, who may call, and the trace's ids.
+"""The mesh's rules for the Greeter: versions, retries, faults with a gRPC status, access, and trace ids.
 
 Field names and meanings: https://istio.io/latest/docs/reference/config/networking/virtual-service/
 """
@@ -23,17 +23,17 @@ HOST = "greeter"
 VERSIONS = mesh_rules.destination_rule(HOST, versions=["v1", "v2"], namespace=INSIDE)
 """Two subsets; mutual TLS."""
 FRESH = mesh_rules.destination_rule(HOST, namespace=INSIDE, connectionPool={"http": {"maxRequestsPerConnection": 1}})
-"""Between the sidecars a connection for each call. A changed listener serves new connections only; those that stand
-keep the old one until it is drained, and with it who may call and what is traced."""
+"""One connection between the sidecars for each call. A changed listener serves only new connections; existing ones
+keep the old listener until it is drained, with its old rules about access and tracing."""
 
 
 def routes(*entries: dict[str, Any]) -> Rule:
-    """A VirtualService of the Greeter; the first entry that matches is taken."""
+    """A VirtualService of the Greeter; the first entry that matches applies."""
     return mesh_rules.virtual_service(HOST, *entries, namespace=INSIDE)
 
 
 def retries(attempts: int, on: str = "unavailable") -> dict[str, Any]:
-    """Retries by the client's sidecar: so many besides the first attempt.
+    """Retries by the client's sidecar: so many in addition to the first attempt.
 
     `on` are Envoy's names of gRPC's codes, in lower case: https://www.envoyproxy.io/docs (x-envoy-retry-grpc-on).
     """
@@ -41,26 +41,26 @@ def retries(attempts: int, on: str = "unavailable") -> dict[str, Any]:
 
 
 def abort(code: str, percent: float) -> dict[str, Any]:
-    """A share of calls ended by the client's sidecar with a gRPC status, before they leave the pod.
+    """Make the client's sidecar end a share of calls with a gRPC status, before they leave the pod.
 
     >>> abort("UNAVAILABLE", 50)
     {'abort': {'grpcStatus': 'UNAVAILABLE', 'percentage': {'value': 50.0}}}
     """
     if code not in grpc.StatusCode.__members__ or code == "OK":
-        raise InputError(f"{code!r} is no failing status of gRPC", fix="write it in capitals, like UNAVAILABLE")
+        raise InputError(f"{code!r} is not an error status of gRPC", fix="write it in capitals, like UNAVAILABLE")
     value = mesh_rules.percent("abort_percent", percent)
     return {"abort": {"grpcStatus": code, "percentage": {"value": value}}}
 
 
 def client_retries(attempts: int) -> str:
-    """A gRPC service config: the client itself makes up to `attempts` attempts of a call that ends as UNAVAILABLE."""
+    """A gRPC service config: the client itself makes up to `attempts` attempts if a call ends with UNAVAILABLE."""
     policy = {"maxAttempts": attempts, "initialBackoff": "0.005s", "maxBackoff": "0.02s", "backoffMultiplier": 2,
               "retryableStatusCodes": ["UNAVAILABLE"]}  # fmt: skip
     return json.dumps({"methodConfig": [{"name": [{"service": stubs.SERVICE}], "retryPolicy": policy}]})
 
 
 def only(account: str) -> Rule:
-    """Only calls with the identity of this service account of the namespace may reach the Greeter."""
+    """Allow only calls with the identity of this service account of the namespace."""
     principal = f"cluster.local/ns/{INSIDE}/sa/{account}"
     spec = {"selector": {"matchLabels": {"app": HOST}}, "action": "ALLOW",
             "rules": [{"from": [{"source": {"principals": [principal]}}]}]}  # fmt: skip
@@ -69,10 +69,10 @@ def only(account: str) -> Rule:
 
 
 def traced() -> Rule:
-    """Every call is a span, and each sidecar writes the `traceparent` that it sends on into a line of its own.
+    """Make every call a span, and make each sidecar log the `traceparent` that it forwards.
 
-    Spans are recorded and sent nowhere: chapter 11 has a backend for them. That is why this is an EnvoyFilter and no
-    Telemetry object, which would need a provider in the mesh's configuration.
+    Spans are recorded but not sent; chapter 11 has a backend for them. So this is an EnvoyFilter, not a Telemetry object,
+    which would need a provider in the mesh's configuration.
     """
     tracer = {"@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig", "service_name": "greeter",
               "grpc_service": {"envoy_grpc": {"cluster_name": "BlackHoleCluster"}}}  # fmt: skip
@@ -96,11 +96,11 @@ def traced() -> Rule:
 
 @contextlib.contextmanager
 def applied(kube: Kube, *rules: Rule) -> Iterator[None]:
-    """Rules of the Greeter's namespace while the block runs, from when its proxies have them until they are without.
+    """Apply rules in the Greeter's namespace while the block runs; it waits for the proxies before and after the block.
 
     Raises:
         InputError: the rules do not fit what is deployed; nothing was applied.
-        CheckFailed, WaitTimeout: see `mesh_rules.propagate`; the rules are deleted.
+        CheckFailed, WaitTimeout: see `mesh.rules.propagate`; the rules are deleted.
     """
     objects = mesh_rules.parsed(*rules)
     mesh_rules.check(objects, mesh_rules.inventory(kube, INSIDE))

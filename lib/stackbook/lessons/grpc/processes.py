@@ -1,4 +1,4 @@
-"""Servers and clients as processes of their own: two programs that share no memory, which is what RPC is about."""
+"""Servers and clients in separate processes: programs that share no memory, which is the point of RPC."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stackbook.artifacts import go_toolchain
+from stackbook.core.child_processes import end
 from stackbook.core.errors import CheckFailed, WaitTimeout
 from stackbook.core.waiting import pause
 from stackbook.lessons.grpc import grpc
@@ -28,7 +29,7 @@ GO_PROGRAMS = ("./cmd/greeter-server", "./cmd/greeter-client", "./lessons/certs"
 
 @functools.cache
 def build() -> dict[str, Path]:
-    """The Greeter's programs in Go by name, compiled by the lab's toolchain."""
+    """The Greeter's Go programs by name, compiled by the lab's toolchain."""
     paths = go_toolchain.toolchain().build(*GO_PROGRAMS)
     return {path.name: path for path in paths}
 
@@ -40,8 +41,8 @@ class Server:
     Attributes:
         process: the process.
         address: host:port of gRPC.
-        rest: host:port of its REST twin; empty without one.
-        lines: what it has written to stdout, line by line, as JSON.
+        rest: host:port of its REST counterpart; empty if it has none.
+        lines: its JSON output on stdout, line by line.
     """
 
     process: subprocess.Popen[str]
@@ -55,7 +56,7 @@ class Server:
         return int(self.address.rpartition(":")[2])
 
     def kill(self) -> None:
-        """End it at once, as a power cut would."""
+        """Kill it, like a power cut."""
         self.process.kill()
         self.process.wait(10)
 
@@ -67,7 +68,7 @@ class Server:
         """The first line with all these values.
 
         Raises:
-            WaitTimeout: none came within `deadline` seconds.
+            WaitTimeout: none arrived within `deadline` seconds.
         """
         end = time.monotonic() + deadline
         while True:
@@ -75,14 +76,14 @@ class Server:
                 if values.items() <= line.items():
                     return line
             if self.process.poll() is not None and time.monotonic() < end:
-                end = min(end, time.monotonic() + 0.2)  # it has ended: only what is in the pipe can still come
+                end = min(end, time.monotonic() + 0.2)  # it has exited: only what is in the pipe can still arrive
             if time.monotonic() > end:
                 last = json.dumps(self.lines[-1]) if self.lines else "nothing"
                 raise WaitTimeout(f"a line with {values}", deadline, last=last)
             pause(0.01)
 
     def calls(self, count: int = 1, deadline: float = 5.0) -> list[dict[str, Any]]:
-        """The lines of its calls so far: at least `count`, which are waited for.
+        """The lines of its calls so far; waits for at least `count`.
 
         Raises:
             WaitTimeout: there were fewer within `deadline` seconds.
@@ -119,13 +120,7 @@ def _running(argv: list[str], env: Mapping[str, str]) -> Iterator[Server]:
         server.address, server.rest = ready["address"], ready.get("rest", "")
         yield server
     finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(8)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        process.wait(5)
+        end(process, steps=((signal.SIGTERM, 8.0),))
         reader.join(5)
         for pipe in (process.stdout, process.stderr):
             if pipe:
@@ -136,13 +131,13 @@ def _running(argv: list[str], env: Mapping[str, str]) -> Iterator[Server]:
 def go_server(
     *flags: str, pod: str = "go", version: str = "v1", drain: float = 0.0, address: str = "127.0.0.1:0"
 ) -> Iterator[Server]:
-    """The server in Go while the block runs.
+    """Run the server in Go while the block runs.
 
     Args:
-        flags: of greeter-server.
+        flags: greeter-server's flags.
         pod: the name in its replies.
-        version: the version in them.
-        drain: seconds that it goes on serving after SIGTERM.
+        version: the version in its replies.
+        drain: how many seconds it still serves after SIGTERM.
         address: where it listens; port 0 takes a free one.
     """
     env = {"HOSTNAME": pod, "SERVICE_VERSION": version, "DRAIN_SECONDS": str(drain)}
@@ -152,7 +147,7 @@ def go_server(
 
 @contextlib.contextmanager
 def python_server(*flags: str, pod: str = "python", version: str = "v1") -> Iterator[Server]:
-    """The server in Python while the block runs, in a process of its own."""
+    """Run the server in Python in a separate process while the block runs."""
     argv = [sys.executable, "-m", "stackbook.lessons.grpc.server", "--version", version, *flags]
     path = os.pathsep.join([str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])])
     with _running(argv, {"HOSTNAME": pod, "PYTHONPATH": path}) as server:
@@ -164,7 +159,7 @@ class Pair:
     """A server in Go and one in Python, and a channel to each, until `close`.
 
     Attributes:
-        go: the server in Go, a process of its own.
+        go: the server in Go, in a separate process.
         to_go: a channel to it.
         python: host:port of the server in Python, which runs in this process.
         to_python: a channel to it.
@@ -186,7 +181,7 @@ class Pair:
         return cls(go, to_go, python, to_python, keep)
 
     def close(self) -> None:
-        """End both."""
+        """Stop both."""
         self._keep.close()
 
 
@@ -201,12 +196,12 @@ def go_client(*args: str, check: bool = True, timeout: float = 60.0) -> go_toolc
 
 
 def counted(*args: str) -> dict[str, Any]:
-    """Many calls by the client in Go: how many each pod and version served, and how they ended."""
+    """Make many calls with the client in Go; returns how many each pod and version served, and their statuses."""
     found: dict[str, Any] = json.loads(go_client("-json", *args).stdout)
     return found
 
 
 def certificates(folder: Path) -> Path:
-    """Throw-away certificates in `folder`, valid for a day: ca, server (for localhost), client, stranger."""
+    """Create temporary certificates in `folder`, valid for a day: ca, server (for localhost), client, stranger."""
     go_toolchain.call([str(build()["certs"]), str(folder)])
     return folder

@@ -1,4 +1,4 @@
-"""Two services that every server should offer: reflection, by which it describes itself, and health."""
+"""Two services that every server should offer: reflection, which describes the server, and health."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def services(channel: grpc.Channel) -> list[str]:
 
 
 def call(channel: grpc.Channel, service: str, method: str, *, timeout: float = 5.0, **fields: Any) -> Any:
-    """Make a unary call knowing nothing but names: types are learnt from the server.
+    """Make a unary call knowing only names: the types come from the server.
 
     Raises:
         KeyError: the server has no such service or method.
@@ -36,7 +36,7 @@ def call(channel: grpc.Channel, service: str, method: str, *, timeout: float = 5
 
 
 def watch_health(channel: grpc.Channel, *, timeout: float = 10.0) -> Iterator[str]:
-    """The Greeter's health now, and again whenever it changes, by name."""
+    """The Greeter's health now, and after each change, by name."""
     request = health_pb2.HealthCheckRequest(service=stubs.SERVICE)
     for answer in health_pb2_grpc.HealthStub(channel).Watch(request, timeout=timeout):
         yield health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)

@@ -25,7 +25,7 @@ def failing(attempts: int) -> tuple[tuple[str, str], ...]:
 
 
 def attempts(server: Server, fails: int) -> list[str]:
-    """Call a server that fails at first, with retries on; the code of each attempt that reached it.
+    """Call a server that fails at first, with retries on; returns the code of each attempt that reached it.
 
     Args:
         server: a fresh server in Go.

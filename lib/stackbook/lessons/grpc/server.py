@@ -2,7 +2,7 @@
 
     python -m stackbook.lessons.grpc.server --address 127.0.0.1:0
 
-prints one line of JSON with the address when it listens, and stops on SIGTERM after its running calls.
+prints one line of JSON with the address when it listens; on SIGTERM it stops after its running calls.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Greeter:
     """The four methods.
 
     Args:
-        pod: the name that replies carry.
-        version: the version that they carry.
+        pod: the pod's name in replies.
+        version: the version in replies.
     """
 
     def __init__(self, pod: str = "", version: str = "v1") -> None:
@@ -74,7 +74,7 @@ class Greeter:
         server = messages.Server(pod=self.pod, version=self.version, language="Python")
         reply = messages.HelloReply(message=text, server=server, padding=bytes(request.padding))
         left = context.time_remaining()
-        if left is not None and left < 1e9:  # without a deadline gRPC says a very long time
+        if left is not None and left < 1e9:  # without a deadline, gRPC reports a very long time
             reply.time_left.FromNanoseconds(round(left * 1e9))
         return reply
 
@@ -98,7 +98,7 @@ class Greeter:
 
 
 def _refuse(context: grpc.ServicerContext, bad: list[tuple[str, str]]) -> NoReturn:
-    """End the call with INVALID_ARGUMENT and, in the details, the fields to blame."""
+    """End the call with INVALID_ARGUMENT and, in the details, the invalid fields."""
     violation = error_details_pb2.BadRequest.FieldViolation
     details = error_details_pb2.BadRequest(
         field_violations=[violation(field=field, description=text) for field, text in bad]
@@ -110,13 +110,13 @@ def _refuse(context: grpc.ServicerContext, bad: list[tuple[str, str]]) -> NoRetu
 
 
 class NameServer(grpc.ServerInterceptor):  # type: ignore[misc]
-    """Puts x-served-by into each answer, and writes a line of JSON for each call unless it is to be quiet."""
+    """Adds x-served-by to each answer, and logs a line of JSON for each call unless `quiet`."""
 
     def __init__(self, greeter: Greeter, *, quiet: bool) -> None:
         self.greeter, self.quiet = greeter, quiet
 
     def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
-        """Called for each call before its method is; see `grpc.ServerInterceptor`."""
+        """Called for each call before its method; see `grpc.ServerInterceptor`."""
         handler = continuation(details)
         if handler is None or not details.method.startswith(f"/{stubs.SERVICE}/"):
             return handler
@@ -149,9 +149,9 @@ def serving(
 
     Args:
         address: host and port; port 0 takes a free one.
-        greeter: what answers.
-        tls: a folder with server.pem and server.key; plain text when None.
-        quiet: no line per call.
+        greeter: the service that answers.
+        tls: a folder with server.pem and server.key; None for plain text.
+        quiet: log no line per call.
     """
     answers = greeter or Greeter()
     server = grpc.server(futures.ThreadPoolExecutor(16), interceptors=[NameServer(answers, quiet=quiet)])
@@ -181,7 +181,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="stackbook.lessons.grpc.server", description="The Greeter's server in Python."
     )
     parser.add_argument("--address", default="127.0.0.1:0", help="host and port; port 0 takes a free one")
-    parser.add_argument("--version", default=os.environ.get("SERVICE_VERSION", "v1"), help="what replies carry")
+    parser.add_argument("--version", default=os.environ.get("SERVICE_VERSION", "v1"), help="the version in replies")
     parser.add_argument("--tls", type=Path, help="folder with server.pem and server.key")
     options = parser.parse_args(argv)
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""The four kinds of call, written down message by message as the client sees them."""
+"""The four kinds of call, recorded message by message as the client sees them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stackbook.lessons.grpc import grpc, stubs
 
 @dataclass(frozen=True)
 class Event:
-    """One message. `way` is "request", "reply", or "end": the client says that no more requests come."""
+    """One message. `way` is "request", "reply", or "end", with which the client ends its requests."""
 
     way: Literal["request", "reply", "end"]
     text: str
@@ -31,13 +31,13 @@ def server_stream(channel: grpc.Channel, *, count: int = 3) -> list[Event]:
 
 
 def client_stream(channel: grpc.Channel, *, names: tuple[str, ...] = ("Ada", "Bob", "Cem")) -> list[Event]:
-    """LotsOfGreetings: some requests, one reply."""
+    """LotsOfGreetings: several requests, one reply."""
     reply = stubs.stub(channel).LotsOfGreetings((stubs.request(name) for name in names), timeout=5)
     return [*(Event("request", name) for name in names), Event("end", "no more"), Event("reply", reply.message)]
 
 
 def both_stream(channel: grpc.Channel, *, names: tuple[str, ...] = ("Ada", "Bob", "Cem")) -> list[Event]:
-    """BidiHello in step: each next request is written after the reply to the one before has been read."""
+    """BidiHello in step: the client writes each request after it has read the reply to the one before."""
     waiting: SimpleQueue[Any] = SimpleQueue()
 
     def requests() -> Iterator[Any]:
@@ -63,7 +63,7 @@ KINDS = {
 
 
 def in_words(events: dict[str, list[Event]]) -> str:
-    """The figure's text for those who cannot see it."""
+    """The figure's alternative text."""
     told = []
     for title, happened in events.items():
         steps = ", ".join(f"{event.way} {event.text}" for event in happened)

@@ -1,4 +1,4 @@
-"""The generated code of helloworld.proto, made by protoc when it is first asked for."""
+"""The generated code of helloworld.proto; protoc generates it at first use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Stubs(NamedTuple):
 
 @functools.cache
 def load() -> Stubs:
-    """The two generated modules. They are imported from a folder that is gone afterwards."""
+    """The two generated modules, imported from a temporary folder."""
     with protoc.generated("helloworld/helloworld.proto", include=protoc.protos(), grpc=True):
         importlib.invalidate_caches()
         found: list[ModuleType] = [
@@ -41,9 +41,9 @@ def request(name: str = "world", *, work: float = 0.0, count: int = 0, padding: 
     """A HelloRequest.
 
     Args:
-        name: who is to be greeted; the server refuses an empty one.
-        work: seconds that the server is to work before each reply.
-        count: replies that LotsOfReplies is to send.
+        name: the name to greet; the server refuses an empty one.
+        work: how many seconds the server works before each reply.
+        count: how many replies LotsOfReplies sends.
         padding: bytes to add to each reply.
     """
     message = load().messages.HelloRequest(name=name, count=count, padding=padding)

@@ -1,1 +1,1 @@
-"""What chapter `istio` shows."""
+"""The code of chapter `istio`."""

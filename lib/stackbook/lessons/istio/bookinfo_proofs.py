@@ -1,10 +1,11 @@
-"""What chapter 05 proves of bookinfo: who answers for a page, a restart that loses no request, and what its removal leaves."""
+"""What chapter 05 proves about bookinfo: which services answer, a restart that loses no request, and what its removal leaves."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from stackbook.analysis.display import PALETTE
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def callers(lab: Lab, *, pages: int = 30) -> list[dict[str, Any]]:
-    """Which services answered for a page, by the version of reviews that was drawn (K91 to K94).
+    """Which services answered for a page, by the version of reviews (K91 to K94).
 
-    Each response names in `x-served-by` every service that had a part in it. Asked until each version was seen.
+    Each response lists in `x-served-by` every service that took part. It repeats the request until each version was seen.
     """
     seen: dict[str, set[str]] = {}
     for _ in range(pages):
@@ -33,9 +34,9 @@ def callers(lab: Lab, *, pages: int = 30) -> list[dict[str, Any]]:
 
 
 def restart_under_load(lab: Lab, workload: str, *, rate: float) -> pd.DataFrame:
-    """Restart a Deployment pod by pod while requests come in at `rate` per second; returns one line per request.
+    """Restart a Deployment pod by pod while `rate` requests per second arrive; returns one line per request.
 
-    The load begins one second before the restart, and ends one second after the old pods are gone.
+    The load starts one second before the restart, and ends one second after the old pods are gone.
     """
     program = str(lab.artifacts.path("app-load"))
     plan = Plan([Group("page", f"{lab.ingress}/productpage")], count=20_000, rate=rate, seconds=180, timeout=15)
@@ -55,26 +56,38 @@ def _running(lab: Lab) -> set[str]:
 
 
 def plot_restart(frame: pd.DataFrame) -> Any:
-    """Requests a second by the pod that answered them, and failures, as a matplotlib figure."""
+    """A matplotlib figure: requests per second by the pod that answered, and failures."""
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots(figsize=(9, 4))
     second = frame["started"].astype(int)
+    whole = range(int(second.max()))  # the last second is cut short
+    below = np.zeros(len(whole))
     for number, (_, part) in enumerate(frame[frame["status"] == 200].groupby("served_by", sort=False)):
-        counts = part.groupby(second).size()
+        counts = part.groupby(second).size().reindex(whole, fill_value=0).to_numpy()
         label = "old pod" if number == 0 else "new pod"
-        axes.plot(counts.index.to_numpy(), counts.to_numpy(), marker="o", color=PALETTE[number], label=label)
+        axes.bar(
+            whole,
+            counts,
+            0.9,
+            bottom=below,
+            color=PALETTE[number],
+            hatch=("", "//")[number % 2],
+            edgecolor="white",
+            label=label,
+        )
+        below += counts
     failed = frame[frame["status"] != 200]
     axes.plot(failed["started"].astype(int), [0] * len(failed), "x", color=PALETTE[6], markersize=10,
               label=f"failed: {len(failed)}")  # fmt: skip
     axes.set(title="A rolling restart under load", xlabel="seconds", ylabel="requests a second")
     axes.set_ylim(bottom=-1)
-    axes.legend()
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return fig
 
 
 def deletion(lab: Lab, namespace: str) -> dict[str, bool]:
-    """Apply bookinfo and a routing rule to a namespace of their own, delete bookinfo, and see what stays (C53, K40)."""
+    """Apply bookinfo and a routing rule in their own namespace, delete bookinfo, and see what stays (C53, K40)."""
     lab.kube.kubectl("apply", "-n", namespace, "-f", "-", stdin=manifest(lab), timeout=120)
     lab.kube.kubectl("apply", "-n", namespace, "-f", "-", stdin=render("destination-rule-all.yaml"))
     lab.kube.wait_pods(namespace, SELECTOR, count=len(WORKLOADS), timeout=90)

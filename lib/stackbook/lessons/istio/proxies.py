@@ -1,4 +1,4 @@
-"""What the mesh's proxies say of themselves: chapter 05's proofs."""
+"""Chapter 05's proofs about the mesh's proxies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FQDN = "reviews.default.svc.cluster.local"
 
 
 def without_injection(lab: Lab) -> list[dict[str, Any]]:
-    """Each workload's application image as its Deployment asks for it, and as its injected pod runs it (K73)."""
+    """Each workload's application image in its Deployment and in its injected pod (K73)."""
     deployments = lab.kube.json("get", "deployments", "-n", "default")["items"]
     asked = {d["metadata"]["name"]: d["spec"]["template"]["spec"]["containers"] for d in deployments}
     rows = []
@@ -36,7 +36,7 @@ def without_injection(lab: Lab) -> list[dict[str, Any]]:
 
 
 def redirections(lab: Lab, app: str = "productpage") -> list[dict[str, str]]:
-    """The rules in a pod's own network namespace that send its traffic to Envoy (K83), read from its node."""
+    """The rules in a pod's network namespace that redirect its traffic to Envoy (K83), read from its node."""
     from stackbook.lessons.flannel.packet_path import container_pid
 
     pod = lab.kube.pods("default", f"app={app}")[0]
@@ -55,7 +55,7 @@ def redirections(lab: Lab, app: str = "productpage") -> list[dict[str, str]]:
 
 
 def proxy_status(lab: Lab) -> list[dict[str, Any]]:
-    """Each proxy's configuration as istiod sees it: synced or not, by kind (K78)."""
+    """Each proxy's configuration according to istiod: synced or not, by kind (K78)."""
     data = json.loads(lab.istioctl("proxy-status", "-o", "json", timeout=60).stdout)
     rows = []
     for proxy in data["resources"] if isinstance(data, dict) else data:
@@ -83,7 +83,7 @@ def _sync_states(proxy: dict[str, Any]) -> dict[str, str]:
 
 
 def identity(lab: Lab, target: str = "deploy/productpage-v1") -> list[dict[str, Any]]:
-    """The certificates that a proxy holds: name, state, and the SPIFFE identity in it (K80)."""
+    """The certificates of a proxy: name, state, and SPIFFE identity (K80)."""
     data = json.loads(lab.istioctl("proxy-config", "secret", target, "-o", "json", timeout=60).stdout)
     rows = []
     for secret in data.get("dynamicActiveSecrets", []):
@@ -104,7 +104,7 @@ def _spiffe(lab: Lab, chain: str) -> str:
 
 
 def rejected(lab: Lab) -> str:
-    """What istiod's validating webhook says of a VirtualService without hosts (K79).
+    """The answer of istiod's validating webhook to a VirtualService without hosts (K79).
 
     Raises:
         CheckFailed: it was accepted.
@@ -121,7 +121,7 @@ def rejected(lab: Lab) -> str:
 
 @contextmanager
 def applied(lab: Lab, *objects: dict[str, Any]) -> Iterator[None]:
-    """Objects that last as long as the block."""
+    """Apply objects while the block runs."""
     try:
         lab.kube.apply(list(objects))
         yield
@@ -141,7 +141,7 @@ def _object(kind: str, name: str, **spec: Any) -> dict[str, Any]:
 
 
 def kinds_at_work(lab: Lab) -> list[dict[str, Any]]:
-    """Five kinds of objects, each applied, seen in a proxy's configuration, and taken away again (K85 to K90)."""
+    """Apply five kinds of objects, find each in a proxy's configuration, and delete it again (K85 to K90)."""
     rows = []
 
     def see(kind: str, what: str, look: Any, *objects: dict[str, Any]) -> None:
@@ -207,7 +207,7 @@ def retry_policy(lab: Lab) -> int:
 
 
 def from_another_namespace(lab: Lab, namespace: str) -> str:
-    """What productpage answers to a pod of another namespace, without a sidecar: the HTTP status (K35)."""
+    """The HTTP status that productpage returns to a pod of another namespace without a sidecar (K35)."""
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "stranger", "namespace": namespace},
            "spec": {"terminationGracePeriodSeconds": 1, "containers": [
                {"name": "tools", "image": lab.images.reference("tools"), "imagePullPolicy": "IfNotPresent",
@@ -224,14 +224,14 @@ def from_another_namespace(lab: Lab, namespace: str) -> str:
 
 
 def upstream_of_page(lab: Lab) -> tuple[str, int]:
-    """The address that the ingress gateway's Envoy went to for one page, from its access log (K67).
+    """The address to which the ingress gateway's Envoy sent the request for one page, from its access log (K67).
 
     Raises:
-        WaitTimeout: the request's line did not come.
+        WaitTimeout: the request's line did not appear.
     """
     import uuid
 
-    mark = uuid.uuid4().hex  # in the path: a gateway gives requests from outside an id of its own
+    mark = uuid.uuid4().hex  # in the path, because a gateway gives requests from outside a new id
     asked = f"{lab.ingress}/productpage?mark={mark}"
     lab.local.run(["curl", "--noproxy", "*", "-sSf", "-m", "10", "-o", "/dev/null", asked])
 
@@ -245,12 +245,12 @@ def upstream_of_page(lab: Lab) -> tuple[str, int]:
 
 
 def synced(lab: Lab) -> list[dict[str, Any]]:
-    """`proxy_status` of bookinfo's and the gateways' proxies, once none of them is missing or behind.
+    """`proxy_status` of bookinfo's and the gateways' proxies, once all are connected and up to date.
 
-    A pod that is being replaced may be connected beside its successor; each workload has one row.
+    During a replacement, a pod and its successor can both be connected; each workload has one row.
 
     Raises:
-        WaitTimeout: a proxy does not have what istiod sent, or is not connected; names it.
+        WaitTimeout: a proxy does not have what istiod sent, or is not connected; the error names it.
     """
     wanted = {f"{name}.default" for name in bookinfo.WORKLOADS}
     wanted |= {f"{name}.{istio.NAMESPACE}" for name in istio.COMPONENTS if name != "istiod"}

@@ -1,1 +1,1 @@
-"""What chapter `kubeadm` shows."""
+"""The code of chapter `kubeadm`."""

@@ -28,7 +28,7 @@ STATIC_PODS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-schedu
 
 
 def service_range(guide: str = "10.1.0.0/12") -> list[dict[str, Any]]:
-    """What a strict and a lenient parser make of the guide's service range, and which addresses come of it (K20)."""
+    """How a strict and a lenient parser read the guide's service range, and the resulting addresses (K20)."""
     try:
         strict = str(ipaddress.ip_network(guide))
     except ValueError as error:
@@ -50,7 +50,7 @@ def service_range(guide: str = "10.1.0.0/12") -> list[dict[str, Any]]:
 
 
 def options(profile: Profile, images: kubeadm.Images) -> list[dict[str, str]]:
-    """The guide's options of kubeadm init, what holds today, and where they stand in kubeadm's configuration file."""
+    """The guide's options of kubeadm init, their current form, and their place in kubeadm's configuration file."""
     return [
         {"option": "--pod-network-cidr", "guide": "10.244.0.0/16", "today": profile.pod_cidr,
          "in the file": "networking.podSubnet"},
@@ -66,7 +66,7 @@ def options(profile: Profile, images: kubeadm.Images) -> list[dict[str, str]]:
 
 
 def refused(host: Host, *argv: str) -> str:
-    """The error of a command that must fail; empty when it did not."""
+    """The error of a command that must fail; empty if it succeeded."""
     answer = host.run(list(argv), check=False, timeout=60)
     lines = [x for x in (answer.stderr + answer.stdout).splitlines() if x.strip()]
     wanted = next((x for x in lines if re.search(r"unknown|error|invalid|arg", x, re.IGNORECASE)), "")
@@ -74,11 +74,11 @@ def refused(host: Host, *argv: str) -> str:
 
 
 def fetch_kubeconfig(lab: Lab) -> int:
-    """The kubeconfig that kubeadm wrote, kept for the user (C16-C18) and for this host; returns the number of changes.
+    """Save kubeadm's kubeconfig for the user (C16-C18) and for this host; returns the number of changes.
 
-    One that root had before, on a machine that is not the lab's own, lies beside it until a reset puts it back.
+    On a machine that is not the lab's own, an earlier kubeconfig of root's is kept beside it until a reset restores it.
 
-    Its keys go from the machine to a file that only its owner may read, and nowhere else.
+    Its keys go from the machine only to a file that only its owner can read.
     """
     host = lab.control_plane
     changed = host.run(["sh", "-c", kubeadm.KEEP_KUBECONFIG], env={"HOME": "/root"}).stdout.count("changed")
@@ -87,7 +87,7 @@ def fetch_kubeconfig(lab: Lab) -> int:
 
 
 def components(lab: Lab) -> list[dict[str, Any]]:
-    """Each component of the control plane: what it is for, how it runs, whether it is healthy."""
+    """Each component of the control plane: its purpose, how it runs, whether it is healthy."""
     duties = {
         "etcd": "keeps every object",
         "kube-apiserver": "the one door to etcd: REST, authentication, admission",
@@ -113,9 +113,9 @@ def _starter(pod: dict[str, Any] | None) -> str:
 
 
 def healthy(host: Host, component: str) -> bool:
-    """What a component says of itself at its own health endpoint, asked on its machine."""
+    """The answer of a component's own health endpoint, asked on its machine."""
     url = HEALTH[component]
-    # -k: these endpoints have certificates of their own making, for 127.0.0.1 only.
+    # -k: these endpoints have self-signed certificates, only for 127.0.0.1.
     answer = host.run(["curl", "-sk", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", url], check=False)
     return answer.stdout == "200"
 
@@ -147,7 +147,7 @@ def certificates(host: Host) -> list[dict[str, Any]]:
 
 
 def advertised(lab: Lab) -> list[dict[str, str]]:
-    """Where the API server listens, and which address it tells others: two different things (K21)."""
+    """Where the API server listens, and which address it advertises: two different things (K21)."""
     host = lab.control_plane
     listening = host.run(["ss", "-Hltn", "sport", "=", ":6443"]).lines
     manifest = host.read("/etc/kubernetes/manifests/kube-apiserver.yaml")
@@ -161,7 +161,7 @@ def advertised(lab: Lab) -> list[dict[str, str]]:
 
 
 def ca_hash(host: Host) -> str:
-    """The hash of the CA's public key, as kubeadm join wants it, made by openssl (C19)."""
+    """The hash of the CA's public key for kubeadm join, computed by openssl (C19)."""
     script = (
         "openssl x509 -pubkey -noout -in /etc/kubernetes/pki/ca.crt | openssl pkey -pubin -outform der | "
         "sha256sum | cut -d' ' -f1"
@@ -170,7 +170,7 @@ def ca_hash(host: Host) -> str:
 
 
 def tokens(host: Host) -> list[dict[str, Any]]:
-    """The bootstrap tokens by what they are for and their hours left; never the tokens themselves."""
+    """The bootstrap tokens' purposes and remaining hours; never the tokens themselves."""
     text = host.run(["kubeadm", "token", "list", "-o", "json"], secret=True, timeout=60).reveal()
     decoder, found, position = json.JSONDecoder(), [], 0
     while position < len(text.rstrip()):
@@ -185,9 +185,9 @@ def tokens(host: Host) -> list[dict[str, Any]]:
 
 
 def firewall_trial(lab: Lab) -> list[dict[str, Any]]:
-    """Who reaches which port of the control plane, before and after a rule that shuts etcd off from strangers.
+    """Who reaches which port of the control plane, before and after a rule that blocks etcd for strangers.
 
-    The rule is in a chain of its own on the control plane, and is taken away again.
+    The rule is in its own chain on the control plane, and is removed again.
     """
     from stackbook.lessons.machines.addressing import open_ports
 
@@ -208,7 +208,7 @@ def firewall_trial(lab: Lab) -> list[dict[str, Any]]:
 
     look("without a firewall")
     try:
-        _remove_chain(host, chain)  # of a trial that was killed
+        _remove_chain(host, chain)  # left by a killed trial
         host.run(["iptables", "-N", chain])
         host.run(["iptables", "-A", chain, "-s", nodes, "-j", "RETURN"])
         host.run(["iptables", "-A", chain, "-j", "REJECT", "--reject-with", "tcp-reset", "-p", "tcp"])
@@ -220,14 +220,14 @@ def firewall_trial(lab: Lab) -> list[dict[str, Any]]:
 
 
 def _remove_chain(host: Host, chain: str) -> None:
-    """Remove the trial's chain and the rule that leads there, if they are there."""
+    """Remove the trial's chain and the rule that jumps to it, if they exist."""
     host.run(["iptables", "-D", "INPUT", *_ETCD_TO, chain], check=False)
     host.run(["iptables", "-F", chain], check=False)
     host.run(["iptables", "-X", chain], check=False)
 
 
 def completion(host: Host) -> list[dict[str, Any]]:
-    """Kubectl's completion in bash and fish, tried in each shell."""
+    """Kubectl's completion, tested in bash and fish."""
     bash = "source /usr/share/bash-completion/bash_completion; "
     scripts = {
         "bash: the package's file is there": ["sh", "-c", "dpkg -L bash-completion | grep -x /usr/share/bash-completion/bash_completion"],
@@ -245,10 +245,10 @@ def completion(host: Host) -> list[dict[str, Any]]:
 
 
 def settled(lab: Lab, *, timeout: float = 60.0) -> list[dict[str, Any]]:
-    """`components`, once all of them are healthy and the kubelet has told the API server of them.
+    """`components`, once all are healthy and the kubelet has reported them to the API server.
 
     Raises:
-        WaitTimeout: one is not; names it.
+        WaitTimeout: one is not; the error names it.
     """
 
     def done() -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The guide's ways of installing kubeadm and its shell's completion, and those of today."""
+"""Installing kubeadm and the shell's completion: the guide's way, and today's."""
 
 from __future__ import annotations
 

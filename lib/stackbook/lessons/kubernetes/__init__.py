@@ -1,1 +1,1 @@
-"""What chapter `kubernetes` shows."""
+"""The code of chapter `kubernetes`."""

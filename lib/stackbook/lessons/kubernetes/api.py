@@ -16,7 +16,7 @@ def refused(lab: Lab, *args: str, stdin: str | None = None) -> str:
     """The first error line of a kubectl command that must be refused.
 
     Raises:
-        CheckFailed: it was accepted.
+        CheckFailed: the command was accepted.
     """
     answer = lab.kube.kubectl(*args, check=False, stdin=stdin)
     if answer.ok:
@@ -25,7 +25,7 @@ def refused(lab: Lab, *args: str, stdin: str | None = None) -> str:
 
 
 def any_order(lab: Lab) -> dict[str, bool]:
-    """Whether a manifest is accepted with apiVersion as its last line, and without it (K48)."""
+    """Whether the API accepts a manifest with apiVersion as its last line, and without it (K48)."""
     last = "metadata: {name: order}\ndata: {}\nkind: ConfigMap\napiVersion: v1\n"
     without = last.replace("apiVersion: v1\n", "")
     ask = ("apply", "-n", NAMESPACE, "--dry-run=server", "-f", "-")
@@ -36,7 +36,7 @@ def any_order(lab: Lab) -> dict[str, bool]:
 
 
 def api_resources(lab: Lab) -> list[dict[str, str]]:
-    """The kinds that the guide's listing names, as today's `kubectl api-resources` has them."""
+    """The kinds in the guide's listing, in today's `kubectl api-resources`."""
     wanted = ["bindings", "componentstatuses", "configmaps", "endpoints", "events", "limitranges", "namespaces", "nodes",
               "persistentvolumeclaims", "persistentvolumes", "pods"]  # fmt: skip
     lines = lab.kube.kubectl("api-resources").lines
@@ -50,7 +50,7 @@ def api_resources(lab: Lab) -> list[dict[str, str]]:
 
 
 def api_versions(lab: Lab) -> list[dict[str, Any]]:
-    """The versions that the guide's listing names, and whether they are served today (F19)."""
+    """The versions in the guide's listing, and whether they are served today (F19)."""
     served = set(lab.kube.kubectl("api-versions").lines)
     listed = ["admissionregistration.k8s.io/v1", "admissionregistration.k8s.io/v1beta1", "apiextensions.k8s.io/v1",
               "apiextensions.k8s.io/v1beta1", "apiregistration.k8s.io/v1", "apiregistration.k8s.io/v1beta1", "apps/v1"]  # fmt: skip
@@ -58,7 +58,7 @@ def api_versions(lab: Lab) -> list[dict[str, Any]]:
 
 
 def rest_call(lab: Lab) -> str:
-    """The request that `kubectl get deployment` makes, as it logs it (K70)."""
+    """The request that `kubectl get deployment` makes, from its log (K70)."""
     answer = lab.kube.kubectl("get", "deployment", "myapp", "-n", NAMESPACE, "-v=8")
     found = re.search(r'verb="GET" url="[^"]*?(/apis/[^"?]+)|GET [^ ]*?(/apis/[^ ?"]+)', answer.stderr)
     if not found:
@@ -67,7 +67,7 @@ def rest_call(lab: Lab) -> str:
 
 
 def stored(lab: Lab, key: str) -> list[str]:
-    """Keys in etcd under a prefix (K71), asked with etcdctl in etcd's own pod."""
+    """Keys in etcd under a prefix (K71), read with etcdctl in etcd's own pod."""
     pki = "/etc/kubernetes/pki/etcd"
     answer = lab.kube.exec(
         "kube-system", f"etcd-{lab.profile.control_plane.name}", "etcdctl", f"--cacert={pki}/ca.crt",
@@ -79,7 +79,7 @@ def stored(lab: Lab, key: str) -> list[str]:
 
 
 def documented(lab: Lab, *fields: str) -> list[dict[str, str]]:
-    """What `kubectl explain` says of fields: kind of the field, and the first line about it."""
+    """What `kubectl explain` says about fields: each field's type, and the first line about it."""
     rows = []
     for field in fields:
         text = lab.kube.kubectl("explain", field).stdout

@@ -1,4 +1,4 @@
-"""A pod of two containers: what they share, and who starts one again."""
+"""A pod of two containers: what they share, and who restarts one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def two(lab: Lab) -> list[dict[str, Any]]:
-    """A pod of two containers: what they share, read from the kernel and by use (K56, K57, K58, K69)."""
+    """What the two containers of a pod share, read from the kernel and tested by use (K56, K57, K58, K69)."""
     lab.kube.kubectl(
         "apply", "-n", NAMESPACE, "-f", "-", stdin=render("tour.yaml", image_tools=lab.images.reference("tools"))
     )
@@ -40,14 +40,14 @@ def two(lab: Lab) -> list[dict[str, Any]]:
 
 
 def restarted(lab: Lab) -> dict[str, int]:
-    """Kill a container's process on its node: the kubelet starts it again (K53). Restarts before and after."""
+    """Kill a container's process on its node: the kubelet restarts it (K53). Returns the restarts before and after."""
     pod = lab.kube.pods(NAMESPACE, "app=two")[0]
     host = lab.machines[pod["spec"]["nodeName"]]
     before = _restarts(pod)
     host.run(["kill", "-KILL", str(container_pid(host, pod))])
     until(
         lambda: _restarts(lab.kube.pods(NAMESPACE, "app=two")[0]) > before,
-        what="the kubelet to start the container again",
+        what="the kubelet to restart the container",
         timeout=60,
         every=0.3,
     )

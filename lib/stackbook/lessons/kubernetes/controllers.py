@@ -35,7 +35,7 @@ def actors(lab: Lab) -> list[dict[str, str]]:
 
 
 def evict(lab: Lab) -> dict[str, Any]:
-    """Evict a pod by the API, and ask whether the scheduler might do that at all (K50)."""
+    """Evict a pod by the API, and ask whether the scheduler is allowed to do that (K50)."""
     from kubernetes import client
 
     name = lab.kube.pods(NAMESPACE, "app=myapp")[0]["metadata"]["name"]

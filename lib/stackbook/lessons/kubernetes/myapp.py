@@ -1,4 +1,4 @@
-"""The Deployment myapp in a namespace of its own: its pods, and what becomes of them."""
+"""The Deployment myapp in its own namespace: its pods, and what happens to them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMESPACE = "tour"
 
 
 def deploy(lab: Lab, replicas: int) -> list[str]:
-    """Apply myapp twice: what kubectl says the second time shows that applying is idempotent (K28)."""
+    """Apply myapp twice: kubectl's second answer shows that applying is idempotent (K28)."""
     text = render("myapp.yaml", image_myapp=lab.images.reference("echo")).replace(
         "replicas: 2", f"replicas: {replicas}"
     )
@@ -27,7 +27,7 @@ def deploy(lab: Lab, replicas: int) -> list[str]:
 
 
 def pods(lab: Lab) -> list[dict[str, Any]]:
-    """Myapp's pods: name, pod IP and the node's slice that it lies in, host IP."""
+    """Myapp's pods: name, pod IP with its node's subnet, host IP."""
     slices = {n["metadata"]["name"]: n["spec"].get("podCIDR", "") for n in lab.kube.nodes()}
     return [
         {"pod": p["metadata"]["name"], "node": p["spec"]["nodeName"], "pod IP": p["status"]["podIP"],
@@ -37,12 +37,12 @@ def pods(lab: Lab) -> list[dict[str, Any]]:
 
 
 def page(lab: Lab, address: str, path: str = "/") -> Result:
-    """A page of myapp, asked for from the control plane's machine."""
+    """Fetch a page of myapp from the control plane's machine."""
     return lab.control_plane.run(["curl", "-sS", "-m", "5", f"http://{address}{path}"], check=False)
 
 
 def replaced(lab: Lab) -> dict[str, Any]:
-    """Delete one pod and watch another take its place (K43, K62): addresses before and after, and the service's."""
+    """Delete one pod and watch its replacement (K43, K62): addresses before and after, and the service's."""
     before = pods(lab)
     service = addresses.cluster_ip(lab.kube, NAMESPACE, "myapp")
     victim = before[0]
@@ -68,7 +68,7 @@ def replaced(lab: Lab) -> dict[str, Any]:
 
 
 def unlabelled(lab: Lab) -> dict[str, bool]:
-    """Take a pod's label away: it leaves the service and goes on running (K69)."""
+    """Remove a pod's label: it leaves the service but keeps running (K69)."""
     name = lab.kube.pods(NAMESPACE, "app=myapp")[0]["metadata"]["name"]
     lab.kube.kubectl("label", "pod", "-n", NAMESPACE, name, "app-")
 
@@ -78,6 +78,6 @@ def unlabelled(lab: Lab) -> dict[str, bool]:
 
     until(gone, what=f"{name} to leave the EndpointSlice", timeout=30, every=0.2)
     phase = lab.kube.kubectl("get", "pod", "-n", NAMESPACE, name, "-o", "jsonpath={.status.phase}").stdout
-    left = gone()  # asked again: a pod that goes on running does not come back into the service
+    left = gone()  # asked again: the running pod does not return into the service
     lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, name, "--wait=false")
     return {"left the service": left, "still running": phase == "Running"}

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def roles(lab: Lab) -> list[dict[str, Any]]:
-    """Each node's labels of role: today's, and the guide's (K46)."""
+    """Each node's role labels: today's, and the guide's (K46)."""
     label = "node-role.kubernetes.io/"
     return [
         {"node": n["metadata"]["name"], "control-plane label": f"{label}control-plane" in n["metadata"]["labels"],
@@ -22,13 +22,13 @@ def roles(lab: Lab) -> list[dict[str, Any]]:
 
 
 def proxy_modes(lab: Lab) -> dict[str, str]:
-    """kube-proxy's mode on each node, as it says itself (K55)."""
+    """kube-proxy's mode on each node, according to itself (K55)."""
     ask = ["curl", "-sS", "-m", "5", "http://localhost:10249/proxyMode"]
     return {name: host.run(ask).stdout.strip() for name, host in lab.machines.items()}
 
 
 def views(lab: Lab) -> list[dict[str, Any]]:
-    """How many pods each node's runtime knows, against how many the cluster knows (K42): sets, not only numbers."""
+    """How many pods each node's runtime knows, compared with the cluster (K42): the sets, not only the numbers."""
     every = {(p["metadata"]["namespace"], p["metadata"]["name"]): p["spec"].get("nodeName")
              for p in lab.kube.json("get", "pods", "-A")["items"] if p["status"].get("phase") == "Running"}  # fmt: skip
     rows = []

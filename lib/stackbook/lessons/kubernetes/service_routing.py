@@ -1,4 +1,4 @@
-"""A Service followed through kube-proxy's iptables rules to its endpoints, and the balance of its requests."""
+"""Following a Service through kube-proxy's iptables rules to its endpoints, and the balance of its requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hop:
-    """One rule on a connection's way: `share` is the chance that it is taken, of those that reach the service."""
+    """One rule on a connection's path: `share` is the probability that a connection to the service takes it."""
 
     chain: str
     match: str
@@ -58,7 +58,7 @@ def chain_of(rules: str, address: str, port: int) -> list[Hop]:
         hops.append(Hop(service, match, target, share))
         goal = re.search(rf"^-A {target} .*--to-destination ([\d.:]+)", rules, re.MULTILINE)
         if not goal:
-            raise CheckFailed(f"the chain {target} leads nowhere")
+            raise CheckFailed(f"the chain {target} has no destination")
         hops.append(Hop(target, "DNAT", goal.group(1), share))
     return hops
 
@@ -79,7 +79,7 @@ def owners(lab: Lab, address: str) -> list[str]:
 
 
 def balance(lab: Lab, address: str, requests: int) -> Counter[str]:
-    """Which pod answered how many of `requests`, each over a connection of its own, asked from one machine."""
+    """How many of `requests` each pod answered; each uses its own connection from one machine."""
     script = (
         'i=0; while [ $i -lt "$1" ]; do curl -sS -m 5 "http://$2/hostname.html" || echo failed; echo; i=$((i+1)); done'
     )
@@ -88,14 +88,14 @@ def balance(lab: Lab, address: str, requests: int) -> Counter[str]:
 
 
 def resolved(lab: Lab, name: str) -> list[str]:
-    """The addresses that the cluster's DNS gives for a name, asked from a machine (K60)."""
+    """The addresses that the cluster's DNS returns for a name, asked from a machine (K60)."""
     answer = lab.control_plane.run(["busybox", "nslookup", name, lab.profile.dns_address], check=False, timeout=15)
     after = answer.stdout.partition("Name:")[2]
     return sorted(set(re.findall(r"Address(?: \d+)?: ([\d.]+)", after)))
 
 
 def plot(counted: Counter[str], low: float, high: float) -> Any:
-    """Requests by pod with the range in which an even spread lies, as a matplotlib figure."""
+    """A matplotlib figure: requests by pod, with the expected range of an even spread."""
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots(figsize=(8, 0.9 + 0.7 * len(counted)))
@@ -108,7 +108,7 @@ def plot(counted: Counter[str], low: float, high: float) -> Any:
 
 
 def follow(lab: Lab, address: str, port: int, endpoints: int, *, timeout: float = 20.0) -> list[Hop]:
-    """The way of a connection on the control plane's machine, once kube-proxy has a rule for each endpoint."""
+    """The path of a connection on the control plane's machine, once kube-proxy has a rule for each endpoint."""
     from stackbook.core.waiting import until
 
     def complete() -> list[Hop]:
@@ -120,13 +120,13 @@ def follow(lab: Lab, address: str, port: int, endpoints: int, *, timeout: float 
 
 
 def by_pod(lab: Lab, counted: Counter[str]) -> dict[str, int]:
-    """Counts for every pod behind myapp, also for one that answered nothing."""
+    """Counts for every pod behind myapp, including pods that answered nothing."""
     names = [p["metadata"]["name"] for p in lab.kube.pods(NAMESPACE, "app=myapp")]
     return {name: counted.get(name, 0) for name in names}
 
 
 def even_range(requests: int, pods: int, *, alpha: float) -> tuple[float, float]:
-    """The range of requests in which one pod of an even spread stays, but for a chance of `alpha` (binomial quantiles)."""
+    """The range of requests for one pod in an even spread, with error probability `alpha` (binomial quantiles)."""
     from scipy.stats import binom
 
     low, high = binom.ppf([alpha / 2, 1 - alpha / 2], requests, 1 / pods)
@@ -134,7 +134,7 @@ def even_range(requests: int, pods: int, *, alpha: float) -> tuple[float, float]
 
 
 def outline(hops: list[Hop]) -> list[dict[str, object]]:
-    """The way of a connection without what differs from run to run: addresses and the hashes in chain names."""
+    """The path of a connection without what differs between runs: addresses, and the hashes in chain names."""
     return [
         {
             "chain": "-".join(h.chain.split("-")[:2]),

@@ -1,4 +1,4 @@
-"""The guide's stack, and where this lab has its parts."""
+"""The guide's stack, and the chapters that have its parts in this lab."""
 
 from __future__ import annotations
 

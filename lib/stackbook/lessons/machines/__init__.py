@@ -1,1 +1,1 @@
-"""What chapter `machines` shows."""
+"""The code of chapter `machines`."""

@@ -15,7 +15,7 @@ from stackbook.machines.transports import Host, LocalHost
 if TYPE_CHECKING:
     from stackbook.lab.lab import Lab
 
-# The guide's file (F01), to the letter.
+# The guide's file (F01), letter by letter.
 GUIDE_INTERFACES = """\
 auto ens33
 iface ens33 inet static
@@ -43,7 +43,7 @@ PORTS: list[dict[str, str]] = [
 
 
 def corrected_interfaces(profile: Profile) -> str:
-    """The guide's file with its remark on a line of its own, for this profile's control plane."""
+    """The guide's file with its comment on a separate line, for this profile's control plane."""
     return (
         "# the gateway is VMware's NAT gateway\nauto ens33\niface ens33 inet static\n"
         f"address {profile.control_plane.address}\nnetmask 255.255.255.0\ngateway {profile.gateway}\n"
@@ -51,9 +51,9 @@ def corrected_interfaces(profile: Profile) -> str:
 
 
 def ifquery(host: Host, text: str) -> dict[str, str]:
-    """What ifupdown makes of an interfaces file: its settings for ens33, by name.
+    """How ifupdown reads an interfaces file: its settings for ens33, by name.
 
-    The file is a scratch one; the machine's own is not touched.
+    It uses a temporary file; the machine's own is not changed.
     """
     path = "/tmp/stackbook-interfaces"
     host.write(path, text)
@@ -66,9 +66,9 @@ def ifquery(host: Host, text: str) -> dict[str, str]:
 
 
 def names(profile: Profile) -> Operation:
-    """The machine resolves every node by its host table, and asks the gateway for everything else.
+    """Make the machine resolve every node by its host table, and everything else by the gateway.
 
-    Machines that are not made here keep the name servers that they have.
+    Machines that stackbook did not create keep their name servers.
     """
     resolved = f"# DNS= belongs under [Resolve]\n[Resolve]\nDNS={profile.gateway}\n"
 
@@ -109,9 +109,9 @@ def addressing(lab: Lab) -> list[dict[str, str]]:
 
 
 def name_servers(host: Host) -> str:
-    """The name servers that a machine asks: systemd-resolved's, else those of /etc/resolv.conf; empty where there are none.
+    """The name servers that a machine uses: systemd-resolved's, else those of /etc/resolv.conf; empty if there are none.
 
-    One on the loopback is no answer: a pod that is given it asks itself.
+    A name server on loopback does not count: a pod that gets it would ask itself.
     """
     answer = host.run(["resolvectl", "dns"], check=False)
     lists = [line.split(":", 1)[1].split() for line in answer.lines if ":" in line] if answer.ok else []
@@ -122,7 +122,7 @@ def name_servers(host: Host) -> str:
 
 
 def kernel(lab: Lab) -> list[dict[str, str]]:
-    """The kernel parameters that kubeadm and flannel ask for, of each machine."""
+    """The kernel parameters that kubeadm and flannel require, on each machine."""
     return [
         {"machine": name, **{key: facts.sysctl(key).read(host) for key in kubeadm.SYSCTLS}}
         for name, host in lab.machines.items()
@@ -130,7 +130,7 @@ def kernel(lab: Lab) -> list[dict[str, str]]:
 
 
 def reachability(lab: Lab) -> list[dict[str, Any]]:
-    """Whether each machine reaches each other one, by address and by name: one packet each."""
+    """Whether each machine reaches every other one, by address and by name, with one packet each."""
     rows = []
     for name, host in lab.machines.items():
         for other in lab.profile.nodes:

@@ -1,4 +1,4 @@
-"""The guide's snapshot copies, made on purpose: two machines that are the same, and how they are put right."""
+"""The guide's snapshot copies, made on purpose: two identical machines, and how to give them their own identity."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stackbook.lab.lab import Lab
     from stackbook.lab.step import Step
 
-_SNAPSHOT_ID = "5ac1ab0ebadc0ffee0ddf00d5eed1234"  # the machine-id that was in the snapshot
+_SNAPSHOT_ID = "5ac1ab0ebadc0ffee0ddf00d5eed1234"  # the machine-id in the snapshot
 _SNAPSHOT_MAC = "02:98:5a:5a:5a:5a"
 
 
@@ -32,19 +32,19 @@ def nodes(lab: Lab) -> list[Node]:
 
 
 def copied(lab: Lab) -> bool:
-    """Whether copies of this lab's machines can be made: of those that are made here."""
+    """Whether this lab's machines can be copied: only those that stackbook created."""
     return isinstance(lab.provider, Embedded)
 
 
 @contextlib.contextmanager
 def pair(lab: Lab) -> Iterator[dict[str, Host]]:
-    """Two copies of one snapshot, running for as long as the block does: same name, MAC, machine-id, product_uuid.
+    """Run two copies of one snapshot during the block: same name, MAC, machine-id, product_uuid.
 
     Raises:
-        CheckFailed: the target is not embedded: machines that are yours are not copied.
+        CheckFailed: the target is not embedded; other machines are not copied.
     """
     if not copied(lab):
-        raise CheckFailed("copies are made of embedded machines only", fix="use the profile embedded")
+        raise CheckFailed("only embedded machines can be copied", fix="use the profile embedded")
     copies = Embedded(lab.profile.model_copy(update={"nodes": tuple(nodes(lab))}))
     try:
         copies.provision(say=lambda text: lab.record.append("progress", chapter=lab.chapter.id, text=text))
@@ -59,7 +59,7 @@ def pair(lab: Lab) -> Iterator[dict[str, Host]]:
 
 
 def put_right(lab: Lab, found: Mapping[str, Host], step: Step) -> None:
-    """Give each copy a name, a MAC, a machine-id and a product_uuid of its own."""
+    """Give each copy its own name, MAC, machine-id and product_uuid."""
     for node in nodes(lab):
         host = found[node.name]
         operations.apply(host, operations.together(identity(lab, node.name), mac(Embedded(lab.profile).mac(node))))
@@ -67,7 +67,7 @@ def put_right(lab: Lab, found: Mapping[str, Host], step: Step) -> None:
 
 
 def identity(lab: Lab, name: str) -> Operation:
-    """Host name, machine-id and, for machines that see their host's, a product_uuid of the machine's own."""
+    """Set host name, machine-id and, on machines that see their host's, the machine's own product_uuid."""
     parts = [operations.hostname(name)]
     if lab.contained:
         parts.append(operations.machine_id(machines.own_machine_id(lab.profile.lab, name)))
@@ -76,7 +76,7 @@ def identity(lab: Lab, name: str) -> Operation:
 
 
 def mac(value: str, device: str = "eth0") -> Operation:
-    """The interface has this MAC address."""
+    """Give the interface this MAC address."""
 
     def operation(host: Host) -> Iterator[operations.Command]:
         from stackbook.machines import facts

@@ -1,4 +1,4 @@
-"""Small trials of the guide's commands on a machine: each undoes what it did."""
+"""Small trials of the guide's commands on a machine; each undoes its changes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ UUID=0a3407de-014b-458b-b5c1-848e92a327a3 /     ext4    errors=remount-ro  0    
 
 
 def newgrp(host: Host) -> dict[str, int]:
-    """Exit status of `newgrp` before and after `gpasswd -a`, for a user and a group made for this and removed again."""
-    # newgrp opens a shell; with its input at the end that shell ends at once, and a password cannot be typed.
+    """The exit status of `newgrp` before and after `gpasswd -a`, for a temporary user and group."""
+    # newgrp opens a shell; without input, that shell exits at once, and no password can be typed.
     attempt = ["setsid", "--wait", "su", "-s", "/bin/sh", _USER, "-c", f"newgrp {_GROUP}"]
     try:
-        _remove_user(host)  # of a trial that was killed
+        _remove_user(host)  # left by a killed trial
         host.run(["useradd", "-M", _USER])
         host.run(["groupadd", _GROUP])
         before = host.run(attempt, check=False, stdin="exit\n", timeout=20).rc
@@ -47,12 +47,12 @@ def _remove_user(host: Host) -> None:
 
 
 def fstab(host: Host) -> dict[str, Any]:
-    """What commenting out the swap line leaves of an fstab like the guide's; findmnt of the machine judges it."""
+    """An fstab like the guide's after its swap line is commented out, checked with the machine's findmnt."""
     path = "/tmp/stackbook-fstab"
     after = comment_swap(_FSTAB)
     try:
         host.write(path, after)
-        # Errors only: the sample's disk does not exist on this machine, which findmnt counts as a warning.
+        # Only errors: the sample's disk does not exist on this machine, which findmnt reports as a warning.
         said = host.run(["findmnt", "--verify", "--tab-file", path], check=False).stdout
     finally:
         host.run(["rm", "-f", path])
@@ -86,10 +86,10 @@ def cgroup_drivers(lab: Lab) -> list[dict[str, Any]]:
 
 
 def processes_in_a_unit(host: Host) -> int:
-    """How many processes one unit's control group holds: a unit of three is started for this, and stopped again (K06)."""
+    """How many processes one unit's control group contains: starts a unit with three, and stops it again (K06)."""
     unit = "stackbook-trial"
     try:
-        host.run(["systemctl", "stop", unit], check=False)  # of a trial that was killed
+        host.run(["systemctl", "stop", unit], check=False)  # left by a killed trial
         host.run(["systemd-run", "--quiet", "--collect", f"--unit={unit}", "sh", "-c", "sleep 20 & sleep 20 & wait"])
         return until(
             lambda: (count := _members(host, unit)) >= 3 and count,

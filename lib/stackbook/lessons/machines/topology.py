@@ -1,4 +1,4 @@
-"""Drawings of the lab, laid out by a graph library."""
+"""Drawings of the lab, with the layout of a graph library."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stackbook.config.profile import Profile
 
 
 def machines(profile: Profile) -> Any:
-    """The machines on their network, as a matplotlib figure."""
+    """A matplotlib figure: the machines on their network."""
     import matplotlib.pyplot as plt
     import networkx as nx
 
@@ -35,7 +35,7 @@ def machines(profile: Profile) -> Any:
 
 
 def machines_text(profile: Profile) -> str:
-    """The same in words."""
+    """The drawing in words."""
     names = ", ".join(f"{n.name} at {n.address}" for n in profile.nodes)
     return (
         f"Drawing: {names}, each connected to the bridge {profile.subnet}, which the gateway {profile.gateway} is on."

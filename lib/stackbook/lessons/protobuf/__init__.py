@@ -1,1 +1,1 @@
-"""Protobuf for the chapter that reads its bytes: a byte walker, protoc, evolution, and measurements."""
+"""The code of chapter `protobuf`: a wire format reader, protoc, schema evolution, and measurements."""

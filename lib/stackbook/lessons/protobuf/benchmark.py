@@ -1,4 +1,4 @@
-"""Size and speed of protobuf and JSON on an access log of a mesh, in Python and in Go, on this machine in this run."""
+"""Size and speed of protobuf and JSON for a mesh's access log, in Python and Go, measured on this machine in this run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stackbook.artifacts import protoc
 from stackbook.artifacts.go_toolchain import call
 
 SEED = 2020_09_24  # the guide's date
-_ROUNDS = 5  # the best of these counts, as Python's timeit advises
+_ROUNDS = 5  # the best round counts, as Python's timeit recommends
 _PATHS = ("/productpage", "/api/v1/products", "/api/v1/products/0/reviews", "/reviews/0", "/ratings/0", "/details/0")
 _AGENTS = (
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
@@ -28,10 +28,10 @@ _START = 1_600_905_600_000_000_000  # 2020-09-24, in nanoseconds
 
 
 def records(count: int, *, seed: int = SEED) -> list[dict[str, Any]]:
-    """Access logs as dicts: the same for the same seed.
+    """Access logs as dicts; the same seed gives the same logs.
 
-    Shaped like a mesh's: times rise, most answers are 200, latencies are log-normal around 12 ms, few requests have a
-    user or a flag, each has up to three upstream calls.
+    They resemble a mesh's: times increase, most answers are 200, latencies are log-normal around 12 ms, few requests have
+    a user or a flag, and each has up to three upstream calls.
     """
     choose = random.Random(seed)
     out, now = [], _START
@@ -63,18 +63,18 @@ def records(count: int, *, seed: int = SEED) -> list[dict[str, Any]]:
 
 
 def messages(rows: Sequence[dict[str, Any]]) -> Any:
-    """The records as one lessons.v1.AccessLogs."""
+    """Convert the records to one lessons.v1.AccessLogs."""
     module: Any = protoc.load("lessons.v1.access_log_pb2", proto="lessons/v1/access_log.proto", include=protoc.protos())
     return module.AccessLogs(logs=[module.AccessLog(**row) for row in rows])
 
 
 def as_json(row: dict[str, Any]) -> dict[str, Any]:
-    """A record as a JSON API would send it: bytes as hexadecimal text, the enum by its name."""
+    """A record in the form of a JSON API: bytes as hexadecimal text, the enum by name."""
     return {**row, "trace_id": row["trace_id"].hex()}
 
 
 def sizes(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Bytes of all records, each encoded on its own and joined, plain and by gzip's fastest level."""
+    """The size of all records in bytes, each encoded separately and joined, plain and with gzip's fastest level."""
     kinds: dict[str, list[bytes]] = {
         "JSON": [json.dumps(as_json(row), separators=(",", ":")).encode() for row in rows],
         "protobuf": [log.SerializeToString(deterministic=True) for log in messages(rows).logs],
@@ -88,10 +88,10 @@ def sizes(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def python_speed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Seconds of processor time to encode and to decode all records one by one, the best of some rounds.
+    """Seconds of processor time to encode and to decode all records one by one; the best of several rounds.
 
-    Processor time, and the formats by turns: a program beside this one costs time, but not processor time, and a slow
-    moment is not one format's alone.
+    It measures processor time and alternates the formats: other programs then do not count, and a slow moment affects
+    both formats.
     """
     logs = messages(rows).logs
     kind = type(logs[0])
@@ -99,7 +99,7 @@ def python_speed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     def parse(data: bytes) -> Any:
         log = kind.FromString(data)
-        return log.path, log.status, log.duration_us  # a reader that reads: fields become Python objects only then
+        return log.path, log.status, log.duration_us  # read every field: only then do fields become Python objects
 
     def loads(data: bytes) -> Any:
         log = json.loads(data)
@@ -122,14 +122,14 @@ def python_speed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _processor_time(work: Callable[[Any], Any], items: Iterable[Any]) -> tuple[list[Any], float]:
-    """What `work` makes of each item, and the seconds of this thread's processor time that it took."""
+    """The results of `work` for each item, and the seconds of this thread's processor time that it took."""
     started = time.thread_time()
     found = [work(item) for item in items]
     return found, time.thread_time() - started
 
 
 def go_speed(rows: Sequence[dict[str, Any]], program: Path) -> list[dict[str, Any]]:
-    """The same in Go, by the program lessons/wire, which gets the records in a file."""
+    """The same in Go, with the program lessons/wire, which reads the records from a file."""
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "access_logs.pb"
         file.write_bytes(messages(rows).SerializeToString())

@@ -1,4 +1,4 @@
-"""Schema evolution: an old and a new program that share a message, each reading what the other wrote."""
+"""Schema evolution: an old and a new program share a message, and each reads what the other wrote."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from google.protobuf.message import DecodeError
 from stackbook.artifacts.protoc import schema
 
 Outcome = Literal["same", "default", "kept as unknown", "not seen", "other value", "DecodeError"]
-# "same" and "kept as unknown" lose nothing; "default" is what a field that was never written reads as; "not seen" is
-# a field that was written and reads as its default; "other value" is the dangerous one: no error, and a wrong value.
+# "same" and "kept as unknown" lose nothing; "default" means a field that was never written; "not seen" means a written
+# field that reads as its default; "other value" is dangerous: a wrong value without an error.
 
 
 @dataclass(frozen=True)
 class Change:
-    """One change of a schema.
+    """A change of a schema.
 
     Attributes:
         name: what was changed.
         old, new: the fields of the message before and after.
         writes_old, writes_new: what each program writes, as keyword arguments.
-        forward: what the old program's data becomes in the new one, field by field of the new one.
+        forward: how the new program reads the old one's data, for each field of the new one.
         backward: the same for the new program's data in the old one.
     """
 
@@ -73,10 +73,10 @@ CHANGES = (
 
 
 def meet(change: Change) -> tuple[dict[str, tuple[Outcome, Any]], dict[str, tuple[Outcome, Any]]]:
-    """What really happens: (old data in the new program, new data in the old program), field by field.
+    """What really happens, field by field: (old data in the new program, new data in the old program).
 
-    Unknown fields are named by "#" and their number. Every reader is also made to write again: what it did not know
-    must still be there, or this says "default" for it.
+    Unknown fields have the name "#" and their number. Every reader also writes the message again: unknown fields must
+    survive that, otherwise they count as "default".
     """
     old, new = (schema(f"message M {{ {fields} }}")["M"] for fields in (change.old, change.new))
     return _read(old(**change.writes_old), new, change), _read(new(**change.writes_new), old, change)
@@ -121,7 +121,7 @@ def _alike(sent: Any, got: Any) -> bool:
 
 
 def rows() -> list[dict[str, Any]]:
-    """Every change with what really happened in both directions, in words."""
+    """Every change, with what really happened in both directions, in words."""
     out = []
     for change in CHANGES:
         forward, backward = meet(change)
@@ -139,7 +139,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def verdict(*directions: Mapping[str, tuple[Outcome, Any]]) -> str:
-    """Call it "breaks" when a reader fails or reads a wrong value, "loses" when a value is not seen, else "safe"."""
+    """Return "breaks" if a reader fails or reads a wrong value, "loses" if a value is not seen, else "safe"."""
     seen = {outcome for direction in directions for outcome, _ in direction.values()}
     if "DecodeError" in seen:
         return "breaks: an error"

@@ -8,7 +8,7 @@ from typing import Any
 
 from stackbook.lessons.protobuf.wire_format import Field, WireType, decode_varint, signed, unpack, unzigzag, walk
 
-# (wire type, how the raw number becomes the value); strings, bytes and messages are read from the payload.
+# (wire type, how to convert the raw number to the value); strings, bytes and messages are read from the payload.
 _KINDS = {
     "int32": WireType.VARINT, "int64": WireType.VARINT, "uint32": WireType.VARINT, "uint64": WireType.VARINT,
     "sint32": WireType.VARINT, "sint64": WireType.VARINT, "bool": WireType.VARINT, "enum": WireType.VARINT,
@@ -34,15 +34,15 @@ def type_name(field: Any) -> str:
 
 @dataclass(frozen=True)
 class Part:
-    """One field with its place and meaning.
+    """One field with its position and meaning.
 
     Attributes:
         depth: 0 for the message itself, 1 for a message in it, …
-        offset: of its first byte in the whole message.
-        name: of the field; empty when the schema does not know it.
+        offset: the offset of its first byte in the whole message.
+        name: the field's name; empty if it is not in the schema.
         kind: the schema's type, or "unknown".
-        value: what it means.
-        nested: whether its payload is explained by the parts that follow.
+        value: its meaning.
+        nested: whether the following parts explain its payload.
     """
 
     field: Field
@@ -85,7 +85,7 @@ def _fits(field: Field, kind: str, repeated: bool) -> bool:
 
 
 def meaning(field: Field, descriptor: Any) -> str:
-    """The value that the schema gives to a field; a number or bytes without one."""
+    """A field's value according to the schema; without one, a number or bytes."""
     if descriptor is None:
         return str(field.value) if isinstance(field.value, int) else _short(field.payload)
     kind = type_name(descriptor)
@@ -129,7 +129,7 @@ def rows(data: bytes, message: Any) -> list[dict[str, Any]]:
 
     Args:
         data: the bytes.
-        message: a message class or message of the schema, or None for none.
+        message: the schema's message class or a message, or None.
     """
     return [
         {
@@ -155,13 +155,13 @@ _COLOURS = {"tag": "#0072B2", "length": "#E69F00", "payload": "#009E73", "end ta
 
 
 def picture(data: bytes, message: Any, *, title: str, per_row: int = 24) -> Any:
-    """A matplotlib figure: each byte a box, coloured and lettered by what it is, each field named above its first byte.
+    """A matplotlib figure: each byte is a box with a colour and letter for its role; a field's name is above its first byte.
 
     Args:
-        data: at most some hundred bytes.
-        message: a message class or message of the schema, or None.
-        title: of the figure.
-        per_row: boxes in a row.
+        data: the bytes, at most some hundred.
+        message: the schema's message class or a message, or None.
+        title: the figure's title.
+        per_row: the number of boxes in a row.
     """
     import matplotlib.pyplot as plt
     from matplotlib.patches import Patch, Rectangle
@@ -187,7 +187,7 @@ def picture(data: bytes, message: Any, *, title: str, per_row: int = 24) -> Any:
 
 
 def _roles(data: bytes, descriptor: Any, per_row: int) -> tuple[list[str], dict[int, str]]:
-    """What each byte is, and for the first byte of each field a label that ends before the next one begins."""
+    """The role of each byte, and for each field's first byte a label that ends before the next label."""
     roles, texts = ["payload"] * len(data), {}
     for part in explain(data, descriptor):
         at, field = part.offset, part.field
@@ -199,19 +199,19 @@ def _roles(data: bytes, descriptor: Any, per_row: int) -> tuple[list[str], dict[
     labels = {}
     starts = sorted(texts)
     for start, following in zip(starts, [*starts[1:], start_of_next_row(len(data), per_row)], strict=True):
-        room = int(3.7 * (min(following, start_of_next_row(start, per_row)) - start))  # characters above a box
+        room = int(3.7 * (min(following, start_of_next_row(start, per_row)) - start))  # width of a box in characters
         text = texts[start]
         labels[start] = text if len(text) <= room else text[: max(room - 1, 1)] + "…"
     return roles, labels
 
 
 def start_of_next_row(index: int, per_row: int) -> int:
-    """The first index of the row after the one that `index` is in."""
+    """The first index of the row after the one with `index`."""
     return (index // per_row + 1) * per_row
 
 
 def varint_steps(data: bytes) -> list[dict[str, Any]]:
-    """A varint taken apart: the continuation bit and the seven bits of each byte, the lowest first."""
+    """A varint in parts: the continuation bit and the seven bits of each byte, the lowest first."""
     value, end = decode_varint(data)
     steps = [
         {

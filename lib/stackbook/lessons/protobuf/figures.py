@@ -1,4 +1,4 @@
-"""The plots of the chapter on protobuf. Sizes are in bytes, times in microseconds; each has a legend and units."""
+"""The plots of the chapter about protobuf. Sizes are in bytes, times in microseconds; each has a legend and units."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PROTOBUF: dict[str, Any] = {"color": "#0072B2", "hatch": ""}
 
 
 def integer_sizes() -> Any:
-    """Bytes of an integer's payload over its value: 32 bits left, 64 bits right."""
+    """The size of an integer's payload by its value: 32 bits on the left, 64 bits on the right."""
     import matplotlib.pyplot as plt
 
     fig, panels = plt.subplots(1, 2, figsize=(13, 4.6), sharey=True)
@@ -43,12 +43,12 @@ def integer_sizes() -> Any:
 
 
 def _place(value: int) -> float:
-    """Where a value stands on an axis on which each step doubles it, on both sides of 0."""
+    """The position of a value on an axis where each step doubles it, on both sides of 0."""
     return value.bit_length() if value >= 0 else -((-value).bit_length())
 
 
 def record_sizes(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Megabytes of all records, plain and after gzip; `rows` as of `benchmark.sizes`."""
+    """Megabytes of all records, plain and after gzip; `rows` comes from `benchmark.sizes`."""
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots(figsize=(9, 3.6))
@@ -66,7 +66,7 @@ def record_sizes(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def speeds(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
-    """Microseconds of processor time per record to encode and decode, by language; `measured` as for `benchmark.ratios`."""
+    """Microseconds of processor time per record to encode and decode, by language; for `measured`, see `benchmark.ratios`."""
     import matplotlib.pyplot as plt
 
     fig, panels = plt.subplots(1, len(measured), figsize=(11, 4), sharey=False)

@@ -1,4 +1,4 @@
-"""Installing protobuf: the guide's ways tried out in scratch folders, and what is installed here."""
+"""Installing protobuf: the guide's ways, tried in temporary folders, and what is installed here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from stackbook.artifacts.go_toolchain import Output, call
 
-# What the guide does on Windows and what differs from Linux; none of it can be tried on this host.
+# The guide's steps on Windows, and how they differ from Linux; none can be tried on this host.
 WINDOWS = (
     {"step": "archive", "Windows": "protoc-<version>-win64.zip", "Linux": "protoc-<version>-linux-x86_64.zip"},
     {"step": "program", "Windows": r"bin\protoc.exe", "Linux": "bin/protoc"},
@@ -39,7 +39,7 @@ BUILD_STEPS = (
 
 
 def profile_trial() -> Output:
-    """The guide's two lines of /etc/profile, under a scratch root: a shell that reads them finds protoc there."""
+    """The guide's two lines of /etc/profile, under a temporary root: a shell that reads them finds protoc."""
     with tempfile.TemporaryDirectory() as folder:
         prefix = Path(folder) / "usr/local/protobuf"
         (prefix / "bin").mkdir(parents=True)
@@ -68,7 +68,7 @@ def wheel(name: str) -> dict[str, Any]:
 
 
 def setup_py(command: Literal["build", "test"]) -> Output:
-    """`python setup.py COMMAND` of a project of one line, in a scratch folder; `install` would change this Python."""
+    """Run `python setup.py COMMAND` for a minimal project in a temporary folder; `install` would change this Python."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "setup.py").write_text("from setuptools import setup\nsetup(name='trial', version='1')\n")
         argv = [sys.executable, "-W", "ignore", "setup.py", command]

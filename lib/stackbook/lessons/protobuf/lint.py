@@ -13,13 +13,13 @@ from stackbook.artifacts import go_toolchain
 from stackbook.artifacts.go_toolchain import ToolFailed
 from stackbook.core import temp_dirs
 
-_FOUND = 100  # buf's exit status when the files break rules, or do not compile
+_FOUND = 100  # buf's exit status if the files break rules or do not compile
 _BROKEN = "COMPILE"
 
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """One breach of a rule."""
+    """One violation of a rule."""
 
     file: str
     line: int
@@ -28,18 +28,18 @@ class Finding:
 
 
 def lint(buf: Path, folder: Path, path: str) -> list[Finding]:
-    """What `buf lint --path PATH` finds in a folder of protos, sorted.
+    """The sorted findings of `buf lint --path PATH` in a folder of protos.
 
     Args:
         buf: the program.
-        folder: where imports and package names begin.
+        folder: the root of imports and package names.
         path: a file or a folder below it; only these files are linted.
 
     Raises:
         ToolFailed: a file does not compile, or there is none.
     """
     argv = [str(buf), "lint", "--path", path, "--error-format", "json"]
-    with temp_dirs.folder("buf") as own:  # buf writes a cache, and would read the user's settings
+    with temp_dirs.folder("buf") as own:  # buf writes a cache, and would otherwise read the user's settings
         env = {"HOME": str(own), "BUF_CACHE_DIR": str(own)}
         output = go_toolchain.call(argv, shown=("buf", *argv[1:]), cwd=folder, env=env, check=False, timeout=60)
     rows = [json.loads(line) for line in output.text.splitlines()] if output.rc in (0, _FOUND) else []

@@ -1,4 +1,4 @@
-"""Bytes that are no message: three judges look at each, our walker, Python's library and Go's."""
+"""Bytes that are not a message, each read by three parsers: our own reader, Python's library and Go's."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Case:
     """Some bytes read as lessons.v1.Scalars.
 
     Attributes:
-        name: what is wrong with them.
+        name: what is wrong with the bytes.
         data: the bytes.
-        walker, python, go: whether each accepts them.
-        why: what the reader should know.
+        walker, python, go: whether each parser accepts them.
+        why: an explanation for the reader.
     """
 
     name: str
@@ -57,7 +57,7 @@ CASES = (
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the three said; an empty error means accepted."""
+    """The errors of the three parsers; an empty error means accepted."""
 
     case: Case
     walker: str
@@ -66,7 +66,7 @@ class Judgement:
 
     @property
     def as_expected(self) -> bool:
-        """Whether each judged as the case says."""
+        """Whether each parser decided as the case predicts."""
         accepted = (not self.walker, not self.python, not self.go)
         return accepted == (self.case.walker, self.case.python, self.case.go)
 
@@ -79,11 +79,11 @@ class Judgement:
 
 
 def judge(case: Case, go_program: Path) -> Judgement:
-    """Let all three read the bytes.
+    """Read the bytes with all three parsers.
 
     Args:
-        case: the bytes.
-        go_program: lessons/wire, compiled.
+        case: the case with the bytes.
+        go_program: the compiled program lessons/wire.
     """
     return Judgement(case, _walker(case.data), _python(case.data), _go(case.data, go_program))
 
@@ -98,16 +98,16 @@ def parses(kind: Any, data: bytes) -> bool:
 
 
 def json_error(kind: Any, text: str) -> str:
-    """What Python's library says against `text` as the JSON of a message of the class `kind`.
+    """The error of Python's library for `text` as the JSON of a message of the class `kind`.
 
     Raises:
-        CheckFailed: it reads it.
+        CheckFailed: the library accepts it.
     """
     return str(expect_failure(lambda: json_format.Parse(text, kind()), json_format.ParseError))
 
 
 def nested(levels: int) -> bytes:
-    """A message of one field, number 1, that holds a message of one field, and so on.
+    """A message with one field, number 1, that contains such a message, and so on.
 
     >>> nested(3).hex(" ")
     '0a 04 0a 02 0a 00'
@@ -141,5 +141,5 @@ def _go(data: bytes, program: Path) -> str:
         raise AssertionError(f"Go's parser hangs on {data.hex()}") from error
     if done.rc == 0:
         return ""
-    # Go's library varies the space after "proto:" from build to build, so that nobody compares its messages.
+    # Go's library varies the space after "proto:" between builds, so that programs do not depend on its messages.
     return " ".join(done.stderr.replace("\u00a0", " ").split()).removeprefix("wire: ").removeprefix("proto: ")

@@ -1,4 +1,4 @@
-"""The guide's table of types (its F27), each row checked by bytes, by Python and by the Go code generated from it."""
+"""The guide's table of types (its F27): each row is checked by its bytes, in Python, and in the generated Go code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Row:
     """One row of the guide's table, with a value to try.
 
     Attributes:
-        proto, note, go, python: the guide's words; `int/log` is its own slip.
+        proto, note, go, python: the guide's words; `int/log` is its typo.
         field: the field of lessons.v1.Scalars.
         sample: a value.
     """
@@ -58,7 +58,7 @@ def types() -> Any:
 
 
 def one(row: Row, value: Any = None) -> Any:
-    """A lessons.v1.Scalars with just this row's field set."""
+    """A lessons.v1.Scalars with only this row's field set."""
     given = row.sample if value is None else value
     if isinstance(given, dict):
         given = types().Point(**given)
@@ -74,7 +74,7 @@ def go_types() -> dict[str, str]:
 
 
 def table() -> list[dict[str, Any]]:
-    """Each type: a value, its bytes taken apart, and the real types in Python and Go."""
+    """Each type: a value, its parsed bytes, and the real types in Python and Go."""
     go = go_types()
     out = []
     for row in GUIDE:
@@ -98,9 +98,9 @@ def table() -> list[dict[str, Any]]:
 
 
 def payload_sizes(kind: str, values: Sequence[int]) -> list[int]:
-    """Bytes that each value's payload takes in a field of type `kind`, as the official library writes it.
+    """The payload size in bytes of each value in a field of type `kind`, as the official library writes it.
 
-    Packed fields are measured: there a 0 is written too, which gives a curve without a hole.
+    It measures packed fields, because they also contain zeros, so the curve has no gap.
     """
     message = protoc.schema(f"message One {{ repeated {kind} v = 1; }}")["One"]
     sizes = []
@@ -112,12 +112,12 @@ def payload_sizes(kind: str, values: Sequence[int]) -> list[int]:
 
 
 def payload_size(kind: str, value: int) -> int:
-    """Bytes of one value's payload; see `payload_sizes`."""
+    """The payload size in bytes of one value; see `payload_sizes`."""
     return payload_sizes(kind, [value])[0]
 
 
 def extremes() -> list[Any]:
-    """Messages with every field at its smallest, at its largest, and in between."""
+    """Messages with every field at its minimum, at its maximum, and in between."""
     limits: dict[str, tuple[Any, Any]] = {
         "double": (-sys.float_info.max, sys.float_info.max),
         "float": (-(2.0**127), 2.0**127),
@@ -138,7 +138,7 @@ def extremes() -> list[Any]:
 
 
 def magnitudes(bits: int, *, negative: bool, most: int) -> list[int]:
-    """Values at which sizes change, and their neighbours: powers of two up to 2^bits, of both signs when asked."""
+    """Values at which sizes change, and their neighbours: powers of two up to 2^bits, optionally of both signs."""
     found = {0}
     for power in range(bits + 1):
         found |= {2**power - 1, 2**power}

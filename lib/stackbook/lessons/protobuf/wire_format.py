@@ -1,4 +1,4 @@
-"""The wire format of protobuf, walked byte by byte.
+"""The wire format of protobuf, read byte by byte.
 
     message  := (tag payload)*
     tag      := varint of (field number << 3 | wire type)
@@ -8,7 +8,7 @@
               | field* end-tag    wire type 3   group, ended by wire type 4 with the same number
               | 4 bytes           wire type 5   fixed32 sfixed32 float
 
-https://protobuf.dev/programming-guides/encoding/. Nothing here uses the official library: the tests compare with it.
+https://protobuf.dev/programming-guides/encoding/. This module does not use the official library; the tests compare the two.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MASK = 2**64 - 1
 
 
 class WireType(IntEnum):
-    """How the payload's length is found."""
+    """How to determine the payload's length."""
 
     VARINT = 0
     I64 = 1
@@ -38,7 +38,7 @@ class WireType(IntEnum):
 
 
 class WireError(StackbookError):
-    """The bytes are no protobuf message; `offset` is where that shows, in bytes."""
+    """The bytes are not a protobuf message; `offset` is the position of the error, in bytes."""
 
     def __init__(self, reason: str, offset: int) -> None:
         super().__init__(f"{reason} at byte {offset}")
@@ -47,13 +47,13 @@ class WireError(StackbookError):
 
 @dataclass(frozen=True)
 class Field:
-    """One field as it lies in the message.
+    """One field as encoded in the message.
 
     Attributes:
-        offset: of the tag's first byte, counted from the start of the message walked.
+        offset: the offset of the tag's first byte in the message.
         tag: the bytes of the tag.
         length: the bytes of the length of a LEN field; empty otherwise.
-        payload: the bytes of the value; a group's without its end tag.
+        payload: the bytes of the value; for a group, without its end tag.
         end: the bytes of a group's end tag; empty otherwise.
     """
 
@@ -72,7 +72,7 @@ class Field:
 
     @property
     def value(self) -> int | bytes | tuple[Field, ...]:
-        """An unsigned number, bytes, or a group's fields: all that can be known without a schema."""
+        """An unsigned number, bytes, or a group's fields: more is not known without a schema."""
         if self.wire_type is WireType.VARINT:
             return decode_varint(self.payload)[0]
         if self.wire_type is WireType.SGROUP:
@@ -83,7 +83,7 @@ class Field:
 
 
 def encode_varint(value: int) -> bytes:
-    """Seven bits a byte, lowest first, the eighth says that more follow; negatives as two's complement of 64 bits.
+    """Seven bits per byte, lowest first; the eighth bit means that more bytes follow. Negatives are 64-bit two's complement.
 
     >>> encode_varint(300).hex(), len(encode_varint(-1))
     ('ac02', 10)
@@ -99,7 +99,7 @@ def encode_varint(value: int) -> bytes:
 
 
 def decode_varint(data: bytes, offset: int = 0) -> tuple[int, int]:
-    """The unsigned value at `offset` and the offset after it; bits above the 64th are dropped, as elsewhere.
+    """The unsigned value at `offset`, and the offset after it; bits above the 64th are dropped, as in other parsers.
 
     Raises:
         WireError: the bytes end within the varint, or it has more than ten.
@@ -130,7 +130,7 @@ def unzigzag(value: int) -> int:
 
 
 def signed(value: int, bits: int = 64) -> int:
-    """The two's complement reading of the lowest `bits` bits."""
+    """The lowest `bits` bits as a two's complement number."""
     value &= 2**bits - 1
     return value - 2**bits if value >> (bits - 1) else value
 
@@ -145,7 +145,7 @@ def tag(number: int, wire_type: int) -> bytes:
 
 
 def walk(data: bytes) -> tuple[Field, ...]:
-    """The fields of a message, in the order of their bytes. Payloads of LEN fields are not entered.
+    """The fields of a message, in the order of their bytes. It does not parse the payloads of LEN fields.
 
     Raises:
         WireError: the bytes are malformed.
@@ -156,7 +156,7 @@ def walk(data: bytes) -> tuple[Field, ...]:
 
 
 def _walk(data: bytes, offset: int, group: int | None, depth: int) -> tuple[list[Field], int]:
-    """Fields from `offset` to the end, or to the end tag of `group`; and the offset of what follows."""
+    """Fields from `offset` to the end, or to the end tag of `group`, and the offset after them."""
     if depth < 0:
         raise WireError(f"more than {MAX_DEPTH} levels of groups", offset)
     fields: list[Field] = []
@@ -214,7 +214,7 @@ def unpack(payload: bytes, wire_type: WireType) -> Iterator[int]:
     """The unsigned numbers of a packed repeated field.
 
     Raises:
-        WireError: the payload is no whole number of values.
+        WireError: the payload is not a whole number of values.
     """
     offset = 0
     while offset < len(payload):
@@ -223,12 +223,12 @@ def unpack(payload: bytes, wire_type: WireType) -> Iterator[int]:
 
 
 def encode(fields: Iterable[Field]) -> bytes:
-    """The bytes that the fields came from."""
+    """The bytes from which the fields were read."""
     return b"".join(field.raw for field in fields)
 
 
 def readings(field: Field) -> dict[str, object]:
-    r"""What the payload could mean: without the schema nobody knows which type was written.
+    r"""What the payload could mean: without the schema, the written type is unknown.
 
     >>> readings(walk(b"\x08\x03")[0])
     {'uint64': 3, 'int64': 3, 'sint64': -2, 'bool': True}

@@ -1,1 +1,1 @@
-"""What chapter `tracing` shows."""
+"""The code of chapter `tracing`."""

@@ -1,6 +1,6 @@
-"""OpenTracing, Zipkin and OTLP told apart: the first is an API that is gone, the others are formats on a wire.
+"""OpenTracing, Zipkin and OTLP: the first was an API and no longer exists, the others are wire formats.
 
-A span is written by hand in each format and posted to its port; Jaeger is asked for it afterwards. Sources:
+It writes a span by hand in each format, posts it to its port, and then looks for it in Jaeger. Sources:
 https://zipkin.io/zipkin-api/ (POST /api/v2/spans), https://opentelemetry.io/docs/specs/otlp/ (gRPC on 4317, HTTP on
 4318), github.com/open-telemetry/opentelemetry-proto (field numbers), https://github.com/opentracing (archived).
 """
@@ -39,12 +39,12 @@ message Span {
 message KeyValue { string key = 1; AnyValue value = 2; }
 message AnyValue { oneof value { string string_value = 1; } }
 """
-"""What a span needs of opentelemetry-proto's trace.proto, resource.proto, common.proto and trace_service.proto."""
+"""The parts of opentelemetry-proto's trace.proto, resource.proto, common.proto and trace_service.proto that a span needs."""
 
 
 @dataclass(frozen=True)
 class Handmade:
-    """A span that no proxy made: `began` in Unix time, `took` in seconds."""
+    """A span that no proxy created: `began` in Unix time, `took` in seconds."""
 
     service: str
     name: str = "by hand"
@@ -56,7 +56,7 @@ class Handmade:
 
 
 def _nanoseconds(seconds: float) -> int:
-    """Unix time in nanoseconds, exact to the microsecond that a float of this size can tell."""
+    """Unix time in nanoseconds, with the microsecond precision of a float of this size."""
     return round(seconds * 1e6) * 1000
 
 
@@ -76,7 +76,7 @@ def as_zipkin(span: Handmade) -> list[dict[str, Any]]:
 
 
 def as_otlp_json(span: Handmade) -> dict[str, Any]:
-    """The span in OTLP's JSON, as port 4318 takes it: the fields of the messages, ids in hex, times as text."""
+    """The span in OTLP's JSON for port 4318: the fields of the messages, ids in hex, times as text."""
     inner = {
         "traceId": span.trace_id, "spanId": span.span_id, "name": span.name, "kind": SERVER_KIND,
         "startTimeUnixNano": str(_nanoseconds(span.began)), "endTimeUnixNano": str(_nanoseconds(span.began + span.took)),
@@ -91,7 +91,7 @@ def _attribute(key: str, value: str) -> dict[str, Any]:
 
 
 def as_otlp(span: Handmade) -> Any:
-    """The span as the message that port 4317 takes, its classes made by protoc from the lines above."""
+    """The span as a message for port 4317; protoc generates the classes from the lines above."""
     classes = _classes()
     request = classes["ExportTraceServiceRequest"]()
     part = request.resource_spans.add()
@@ -130,7 +130,7 @@ def _post(kube: Forwards, target: str, number: int, path: str, body: Any) -> int
         try:
             answer = httpx.post(f"http://127.0.0.1:{port}{path}", json=body, timeout=20, trust_env=False)
         except httpx.TransportError as error:
-            raise TransportError(f"{target} could not be sent a span on port {number}: {error!r}") from error
+            raise TransportError(f"sending a span to {target} on port {number} failed: {error!r}") from error
     if answer.status_code >= 300:
         raise CheckFailed(f"{target} port {number} answers {answer.status_code}: {answer.text.strip()[:200]}")
     return answer.status_code
@@ -147,7 +147,7 @@ def by_otlp_grpc(kube: Forwards, span: Handmade) -> str:
     reply = _classes()["ExportTraceServiceResponse"]
     with (
         kube.port_forward(NAMESPACE, "svc/jaeger-collector", 4317) as port,
-        # No proxy from the environment: this is this host's loopback.
+        # No proxy from the environment: the address is this host's loopback.
         grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel,
     ):
         export = channel.unary_unary(

@@ -1,1 +1,1 @@
-"""What chapter `traffic` shows."""
+"""The code of chapter `traffic`."""

@@ -1,4 +1,4 @@
-"""The product page and the ingress gateway: what the guide's objects promise of them, and what the gateway lets in."""
+"""The product page and the ingress gateway: what the guide's objects promise, and what the gateway lets in."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMESPACE = "default"
 
 
 def claims(kube: Kube) -> dict[str, bool]:
-    """What the guide's Service, ServiceAccount and Deployment of productpage promise, and whether it is so."""
+    """What the guide's Service, ServiceAccount and Deployment of productpage promise, and whether it is true."""
     service, account = kube.json("get", "svc/productpage"), kube.json("get", "sa/bookinfo-productpage")
     deployment = kube.json("get", "deploy/productpage-v1")["spec"]
     behind = {a for endpoint in addresses.endpoints(kube, NAMESPACE, "productpage") for a in endpoint["addresses"]}
@@ -43,7 +43,7 @@ def claims(kube: Kube) -> dict[str, bool]:
 
 
 def doors(ingress: str, user: str) -> list[dict[str, Any]]:
-    """What the ingress gateway answers to the paths of the guide's VirtualService and to two others, for two hosts."""
+    """The ingress gateway's answers for the paths of the guide's VirtualService and two others, for two hosts."""
     import httpx
 
     paths = ("/productpage", "/static/", "/login", "/logout", "/api/v1/products", "/reviews/0", "/")
@@ -53,7 +53,7 @@ def doors(ingress: str, user: str) -> list[dict[str, Any]]:
         said = []
         for host in ("bookinfo.example", "any.other.name"):
             answer = httpx.request(verb, ingress + path, headers={"host": host}, data=form, timeout=10, trust_env=False)
-            # Envoy answers 404 itself; what a service answered says how long it took.
+            # Envoy answers 404 itself; only a service's answer has its duration in a header.
             said.append((answer.status_code, "x-envoy-upstream-service-time" in answer.headers))
         rows.append(
             {"path": path, "status": said[0][0], "reaches a service": said[0][1], "for any host": said[0] == said[1]}
@@ -66,9 +66,9 @@ CALLS = {("productpage", "details"), ("productpage", "reviews"), ("reviews", "ra
 
 
 def calls(kube: Kube, *, seconds: int = 60) -> set[tuple[str, str]]:
-    """Who called whom in the last seconds, by what the proxies of bookinfo logged of their outbound requests.
+    """Who called whom in the last seconds, according to bookinfo's proxies' logs of outbound requests.
 
-    The logs are asked for as long as they have not all of `CALLS`, 5 s at most: Envoy writes them once a second.
+    It polls the logs until they have all of `CALLS`, for at most 5 s: Envoy writes them once a second.
     """
     found: set[tuple[str, str]] = set()
 

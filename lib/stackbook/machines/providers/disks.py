@@ -89,5 +89,5 @@ def inspected(provider: Embedded) -> list[dict[str, Any]]:
 def used(provider: Embedded, found: Sequence[Disk]) -> int:
     """The bytes that these disks take on this host."""
     argv = ["du", "-s", "--block-size=1", *(str(disk.folder) for disk in found)]
-    # A file that goes away meanwhile is no error.
+    # A file that disappears meanwhile is not an error.
     return sum(int(line.split()[0]) for line in provider.host.run(argv, check=False, timeout=120).lines)

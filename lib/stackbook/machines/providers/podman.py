@@ -175,7 +175,7 @@ class Embedded:
         return Path(self._podman("info", "--format", "{{.Store.GraphRoot}}").stdout.strip())
 
     def ensure_image(self, say: Say) -> str:
-        """The machine image in podman, imported where it is not there; returns its name."""
+        """Import the machine image into podman unless it is there; returns its name."""
         from stackbook.artifacts.resolver import Resolver
 
         resolver = Resolver.open(source=self.profile.source, progress=lambda moment: say(str(moment)))

@@ -1,4 +1,4 @@
-"""Istio's traffic rules: built, checked against the mesh, applied for the length of a block, and taken back.
+"""Istio's traffic rules: build them, check them against the mesh, apply them while a block runs, and remove them.
 
 >>> rule = virtual_service("reviews", route(*split("reviews", {"v1": 50, "v3": 50})))
 >>> [entry["weight"] for entry in rule["spec"]["http"][0]["route"]]

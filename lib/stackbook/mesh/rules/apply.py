@@ -1,4 +1,4 @@
-"""Applying rules for the length of a block, and leaving the mesh with the rules that it had."""
+"""Applying rules while a block runs, and restoring the mesh's earlier rules afterwards."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ KINDS = {
     "Sidecar": "sidecars.networking.istio.io",
     "PeerAuthentication": "peerauthentications.security.istio.io",
 }
-"""The kinds that steer traffic, with the name under which kubectl lists them."""
+"""The kinds of traffic rules, with the name under which kubectl lists them."""
 
 
 class Cluster(Mesh, Protocol):
-    """The part of `cluster.Kube` that is needed here."""
+    """The part of `cluster.Kube` that this module needs."""
 
     def apply(self, manifest: str | Rule | Sequence[Rule]) -> int:
         """Apply objects; returns how many were changed."""
 
     def delete(self, manifest: str | Rule | Sequence[Rule]) -> int:
-        """Delete objects; returns how many were there."""
+        """Delete objects; returns how many existed."""
 
     def kubectl(self, *args: str, stdin: str | None = None) -> Result:
         """Run kubectl."""
 
 
 def key(rule: Rule) -> tuple[str, str]:
-    """What tells a rule from others of its namespace."""
+    """Kind and name: they identify a rule within its namespace."""
     return rule["kind"], rule["metadata"]["name"]
 
 
 def found(kube: Cluster, namespace: str = "default") -> list[Rule]:
-    """The traffic rules of a namespace, without what the API server adds to them."""
+    """The traffic rules of a namespace, without the fields that the API server adds."""
     items = kube.json("get", ",".join(KINDS.values()), "-n", namespace)["items"]
     return sorted((_plain(item) for item in items), key=key)
 
@@ -60,7 +60,7 @@ def _plain(item: dict[str, Any]) -> Rule:
 
 
 def restore(kube: Cluster, before: Sequence[Rule], namespace: str = "default") -> int:
-    """Bring the traffic rules of a namespace back to those of `before`; returns how many were changed."""
+    """Restore the traffic rules of a namespace to `before`; returns how many changed."""
     return _bring(kube, before, (), namespace)
 
 
@@ -72,7 +72,7 @@ def _bring(
     *,
     timeout: float = 20.0,
 ) -> int:
-    """Make the traffic rules of a namespace those of `before`, and `own` in place of those with the same names."""
+    """Set the traffic rules of a namespace to `before`, with `own` in place of those with the same names."""
     now = {key(rule): rule for rule in found(kube, namespace)}
     mine = {key(rule): rule for rule in own}
     then = {name: rule for rule in before if (name := key(rule)) not in mine}
@@ -84,7 +84,7 @@ def _bring(
         return 0
 
     def change() -> int:
-        if changed:  # replace, not apply: what a patch added goes as well
+        if changed:  # replace, not apply: this also removes what a patch added
             text = json.dumps({"apiVersion": "v1", "kind": "List", "items": changed})
             kube.kubectl("replace", "-f", "-", stdin=text)
         if missing:
@@ -101,23 +101,24 @@ def _bring(
 def in_turn(
     kube: Cluster, *, namespace: str = "default", checked: bool = True, timeout: float = 20.0
 ) -> Iterator[Callable[..., int]]:
-    """Sets of rules in force one after the other, each in place of the one before: half the changes of `applied` for each.
+    """Apply several sets of rules, each in place of the one before: each takes half as many changes as with `applied`.
 
-    The block gets a function that takes a set's rules (objects, or manifests in YAML; none at all for the rules found) and
-    returns how many rules were changed, once the proxies have them. After the block the namespace has the traffic rules
-    that it had before.
+    The block gets a function that takes a set's rules (objects, or manifests in YAML; no argument restores the earlier rules).
+    It waits until the proxies have them, and returns how many rules changed. After the block, the namespace has its earlier
+    traffic rules again.
 
     Args:
         kube: the cluster.
-        namespace: that of the rules.
-        checked: refuse rules that the mesh cannot carry out (see `check`); off only to show what they do.
+        namespace: the namespace of the rules.
+        checked: refuse rules that the mesh cannot carry out (see `check`); false only to show what such rules do.
         timeout: deadline for the proxies, in seconds, for each set.
 
     Raises:
-        InputError, CheckFailed, WaitTimeout: by the function, as `applied` raises them.
+        InputError, CheckFailed, WaitTimeout: the function raises them, for the same reasons as `applied`.
     """
     before = found(kube, namespace)
-    known = inventory(kube, namespace) if checked else None  # now: what one set brings is no help to the next
+    # Read before any set is applied: the subsets of one set must not make the next one valid.
+    known = inventory(kube, namespace) if checked else None
 
     def use(*rules: Rule | str) -> int:
         objects = _placed(rules, namespace)
@@ -140,22 +141,22 @@ def applied(
     timeout: float = 20.0,
     only: Sequence[str] = (),
 ) -> Iterator[float]:
-    """Rules in force while the block runs; afterwards the namespace has the traffic rules that it had before.
+    """Apply rules while the block runs; afterwards, restore the namespace's earlier traffic rules.
 
-    That also holds for what the block itself changes, and after an error or an interrupt. The block starts once the
-    proxies have the rules; its value is the seconds that this took.
+    This also undoes what the block itself changes, and it happens after an error or an interrupt, too. The block starts when
+    the proxies have the rules; its value is how many seconds that took.
 
     Args:
         kube: the cluster.
         rules: objects, or manifests in YAML.
-        namespace: theirs.
-        checked: refuse rules that the mesh cannot carry out (see `check`); off only to show what they do.
+        namespace: the namespace of the rules.
+        checked: refuse rules that the mesh cannot carry out (see `check`); false only to show what such rules do.
         timeout: deadline for the proxies, in seconds.
         only: see `propagate`.
 
     Raises:
         InputError: the rules do not fit; nothing was applied.
-        CheckFailed, WaitTimeout: see `propagate`; the rules are taken back.
+        CheckFailed, WaitTimeout: see `propagate`; the rules are removed again.
     """
     objects = _placed(rules, namespace)
     if checked:
@@ -175,23 +176,25 @@ def _placed(rules: Sequence[Rule | str], namespace: str) -> list[Rule]:
 
 
 def parsed(*rules: Rule | str) -> list[Rule]:
-    """Rules as objects, copied: those of a manifest in YAML one by one.
+    """Copy rules as objects; a manifest in YAML becomes one object for each document.
 
     Raises:
-        InputError: a text is no YAML, or what is in it has no kind or no name.
+        InputError: a text is not YAML, or a document in it has no kind or no name.
     """
     texts = [rule if isinstance(rule, str) else json.dumps(rule) for rule in rules]
     try:
         found = [item for text in texts for item in yaml.safe_load_all(text) if item]
-    # Beside its own errors, a date that is none, or a list as a key.
+    # ValueError and TypeError: an invalid date, or a list as a key.
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise InputError(
-            f"a rule is no YAML: {' '.join(str(error).split())[:200]}", fix="correct the YAML at that place"
+            f"a rule is not valid YAML: {' '.join(str(error).split())[:200]}", fix="correct the YAML"
         ) from error
     for item in found:
         named = isinstance(item, dict) and item.get("kind") and isinstance(item.get("metadata"), dict)
         if not named or not item["metadata"].get("name"):
-            raise InputError(f"no rule of Istio: {str(item)[:80]!r}", fix="give it kind, metadata.name and spec")
+            raise InputError(
+                f"this is not an Istio rule: {str(item)[:80]!r}", fix="give it kind, metadata.name and spec"
+            )
     return found
 
 

@@ -1,4 +1,4 @@
-"""Traffic rules as objects: each builder refuses what can be seen to be wrong without a cluster.
+"""Traffic rules as objects: each builder refuses what is wrong on any cluster.
 
 Field names and meanings: https://istio.io/latest/docs/reference/config/networking/
 """
@@ -19,10 +19,10 @@ _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
 def percent(name: str, value: float) -> float:
-    """Return `value` where it is a percentage.
+    """Return `value` if it is a percentage.
 
     Raises:
-        InputError: it is no number from 0 to 100.
+        InputError: it is not a number from 0 to 100.
 
     >>> percent("abort_percent", 30)
     30.0
@@ -36,7 +36,7 @@ def seconds(name: str, value: float | str) -> float:
     """The seconds of a number, or of a duration as Istio writes it ("5s", "1m30s", "500ms").
 
     Raises:
-        InputError: it is negative, cannot be read, or is shorter than 1 ms, the least that Istio takes.
+        InputError: it is negative, cannot be read, or is shorter than 1 ms, Istio's minimum.
 
     >>> seconds("delay", "1m30s"), seconds("delay", 0.5)
     (90.0, 0.5)
@@ -45,10 +45,10 @@ def seconds(name: str, value: float | str) -> float:
     if isinstance(value, str):
         parts = re.findall(r"(\d+(?:\.\d+)?)(h|ms|m|s)", value, re.ASCII)
         if "".join(number + unit for number, unit in parts) != value or not parts:
-            raise InputError(f"{name} is {value!r}, which is no duration", fix=fix)
+            raise InputError(f"{name} is {value!r}, which is not a duration", fix=fix)
         total = sum(float(number) * _UNITS[unit] for number, unit in parts)
     elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"{name} is {value!r}, which is no duration", fix=fix)
+        raise InputError(f"{name} is {value!r}, which is not a duration", fix=fix)
     else:
         total = float(value)
     if not 0.001 <= total <= 3600:
@@ -88,7 +88,7 @@ def split(host: str, weights: Mapping[str, int]) -> list[dict[str, Any]]:
     """Destinations by subset and weight.
 
     Raises:
-        InputError: a weight is no whole percentage, or they do not sum to 100.
+        InputError: a weight is not a whole percentage, or the weights do not sum to 100.
 
     >>> split("reviews", {"v1": 90, "v3": 10})[1]["weight"]
     10
@@ -97,14 +97,14 @@ def split(host: str, weights: Mapping[str, int]) -> list[dict[str, Any]]:
         if percent(f"weight of {subset}", weight) != int(weight):
             raise InputError(f"weight of {subset} is {weight!r}", fix="give whole percentages")
     if (total := sum(weights.values())) != 100:
-        raise InputError(f"the weights of {host} sum to {total:g}", fix="let them sum to 100")
+        raise InputError(f"the weights of {host} sum to {total:g}", fix="change them so that they sum to 100")
     return [to(host, subset, weight=int(weight)) for subset, weight in weights.items()]
 
 
 def fault(
     *, abort_percent: float = 0, abort_status: int = 500, delay_percent: float = 0, delay_seconds: float | str = 5
 ) -> dict[str, Any]:
-    """Faults for a route: a share aborted with a status, a share delayed; each is drawn on its own.
+    """Faults for a route: a share of requests is aborted with a status, a share is delayed; Envoy draws each independently.
 
     Raises:
         InputError: a percentage, the status or the delay is out of range.
@@ -132,7 +132,7 @@ def route(
     retries: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """One HTTP route: for requests with these headers (exactly), or for all that no route before it took."""
+    """One HTTP route: for requests with exactly these headers, or for all requests that no earlier route matched."""
     found: dict[str, Any] = {}
     if headers:
         found["match"] = [{"headers": {name: {"exact": value} for name, value in headers.items()}}]
@@ -153,7 +153,7 @@ def virtual_service(
     gateways: Sequence[str] = (),
     namespace: str = "default",
 ) -> Rule:
-    """Routes for a host, by default the service of the same name; the first route that matches is taken."""
+    """Routes for a host, by default the service of the same name; the first route that matches applies."""
     spec = {"hosts": list(hosts or [name]), "gateways": list(gateways), "http": list(routes)}
     return _object("VirtualService", name, namespace, spec)
 
@@ -168,16 +168,16 @@ def destination_rule(
     namespace: str = "default",
     **policy: Any,
 ) -> Rule:
-    """What holds for requests to a host once routed: subsets by the label version, TLS, load balancing.
+    """What applies to requests to a host after routing: subsets by the label version, TLS, load balancing.
 
     Args:
-        name: of the rule, and of the service where `host` is empty.
+        name: the rule's name; also the service's if `host` is empty.
         host: the service.
         versions: subsets; each is the pods with that label.
-        balance: RANDOM, ROUND_ROBIN, LEAST_REQUEST or PASSTHROUGH; Istio's own choice where empty (LEAST_REQUEST).
-        tls: mode; empty leaves it to Istio's automatic mutual TLS.
-        namespace: of the rule.
-        policy: more of trafficPolicy, such as connectionPool and outlierDetection.
+        balance: RANDOM, ROUND_ROBIN, LEAST_REQUEST or PASSTHROUGH; if empty, Istio's default (LEAST_REQUEST).
+        tls: the mode; if empty, Istio's automatic mutual TLS decides.
+        namespace: the rule's namespace.
+        policy: further fields of trafficPolicy, such as connectionPool and outlierDetection.
     """
     if balance not in ("", "RANDOM", "ROUND_ROBIN", "LEAST_REQUEST", "PASSTHROUGH"):
         raise InputError(f"load balancing {balance!r}", fix="write RANDOM, ROUND_ROBIN, LEAST_REQUEST or PASSTHROUGH")
@@ -198,7 +198,7 @@ def gateway(
     protocol: str = "HTTP",
     namespace: str = "default",
 ) -> Rule:
-    """A port opened on the gateway pods that have the label istio=`selector`."""
+    """Open a port on the gateway pods with the label istio=`selector`."""
     server = {
         "port": {"number": port, "name": f"{protocol.lower()}-{port}", "protocol": protocol},
         "hosts": list(hosts),
@@ -209,7 +209,7 @@ def gateway(
 def service_entry(
     name: str, *, host: str, port: int, address: str = "", protocol: str = "HTTP", namespace: str = "default"
 ) -> Rule:
-    """A server outside the mesh: found by DNS, or at `address` where that is given."""
+    """A server outside the mesh: found by DNS, or at `address` if that is given."""
     spec = {
         "hosts": [host],
         "location": "MESH_EXTERNAL",
@@ -221,7 +221,7 @@ def service_entry(
 
 
 def through_egress(name: str, *, host: str, port: int, namespace: str = "default") -> list[Rule]:
-    """The rules that take requests for an external host through the egress gateway: it, and both legs of the way."""
+    """The rules that route requests for an external host through the egress gateway: the gateway and both hops."""
     leg = [
         route(
             to("istio-egressgateway.istio-system.svc.cluster.local", port=80),
@@ -245,7 +245,7 @@ def sidecar(
 ) -> Rule:
     """What the proxies of a namespace (or of the pods with these labels) know: "./*" is their own namespace.
 
-    With `registered_only` they refuse what no service and no ServiceEntry names (502), instead of letting it pass.
+    With `registered_only`, they refuse (502) hosts that no service and no ServiceEntry names, instead of passing the request on.
     """
     spec = {
         "workloadSelector": {"labels": dict(labels)} if labels else None,
@@ -256,7 +256,7 @@ def sidecar(
 
 
 def peer_authentication(name: str, mode: str, *, namespace: str = "default") -> Rule:
-    """Whether the pods of a namespace take plain text: STRICT no, PERMISSIVE yes.
+    """Whether the pods of a namespace accept plain text: STRICT no, PERMISSIVE yes.
 
     Raises:
         InputError: the mode is not one of Istio's.

@@ -1,8 +1,8 @@
-"""Asking istiod's debug interface: one port-forward to each istiod, and plain HTTP over it.
+"""istiod's debug interface: one port-forward to each istiod, and plain HTTP over it.
 
-Through the port-forward a question comes from istiod's own loopback, which needs no token (istio.io/istio
-pilot/pkg/xds/debug.go, allowAuthenticatedOrLocalhost), and takes 2 ms; one by
-`kubectl exec … pilot-discovery request` takes 200.
+A request through the port-forward comes from istiod's own loopback, which needs no token (istio.io/istio
+pilot/pkg/xds/debug.go, allowAuthenticatedOrLocalhost). It takes 2 ms;
+`kubectl exec … pilot-discovery request` takes 200 ms.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Ask = Callable[[str], str]
 
 
 class HasApi(Protocol):
-    """The part of `cluster.Kube` that is needed here."""
+    """The part of `cluster.Kube` that this module needs."""
 
     @property
     def api(self) -> Any:
@@ -29,11 +29,11 @@ class HasApi(Protocol):
 
 @contextlib.contextmanager
 def connect(kube: HasApi) -> Iterator[dict[str, Ask]]:
-    """A way to ask each istiod, by the name of its pod, while the block runs.
+    """A function to query each istiod, by the name of its pod, while the block runs.
 
     Raises:
         CheckFailed: no istiod is running, or one answers with an error.
-        TransportError: a connection breaks.
+        TransportError: a connection broke.
     """
     pods = kube.api.list_namespaced_pod(NAMESPACE, label_selector="app=istiod").items
     names = sorted(pod.metadata.name for pod in pods if pod.status.phase == "Running")
@@ -52,7 +52,7 @@ def _open(api: Any, pod: str, stack: contextlib.ExitStack) -> Ask:
     socket.settimeout(20)
     connection = http.client.HTTPConnection("localhost", PORT, timeout=20)
     connection.sock = socket
-    connection.auto_open = 0  # never a new connection: that would be to this host
+    connection.auto_open = 0  # never open a new connection: it would go to this host
 
     def ask(path: str) -> str:
         try:
@@ -60,7 +60,7 @@ def _open(api: Any, pod: str, stack: contextlib.ExitStack) -> Ask:
             answer = connection.getresponse()
             body = answer.read().decode(errors="replace")
         except (OSError, http.client.HTTPException) as error:
-            raise TransportError(f"istiod {pod} could not be asked {path}: {error}") from error
+            raise TransportError(f"the request {path} to istiod {pod} failed: {error}") from error
         if answer.status != 200:
             raise CheckFailed(f"istiod {pod} answers {path} with {answer.status}: {body.strip()[:200]}")
         return body

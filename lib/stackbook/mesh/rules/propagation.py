@@ -1,13 +1,13 @@
-"""Waiting until the proxies have a changed rule, as istiod reports it.
+"""Waiting until istiod reports that the proxies have a changed rule.
 
-istiod's /debug/configz says which objects it has read; /debug/syncz says for each proxy what was sent and what was
-acknowledged, and with which error it was rejected. A nonce there is the number of the push and a UUID
-(istio.io/istio pilot/pkg/xds, `NextVersion` and `nonce`), so one push can be told from another.
-(`istioctl experimental wait` and its distribution tracking are no longer part of Istio.)
+istiod's /debug/configz lists the objects that it has read; /debug/syncz lists for each proxy what was sent, what was
+acknowledged, and the error with which the proxy rejected it. A nonce there is the number of the push and a UUID
+(istio.io/istio pilot/pkg/xds, `NextVersion` and `nonce`), which identifies a push.
+(Istio no longer has `istioctl experimental wait` and its distribution tracking.)
 
-Not every push after a change has it: one for an earlier change may still be under way. istiod gathers changes for 0.1 s
-before it makes a push (PILOT_DEBOUNCE_AFTER). So istiod is asked again and again from before the change on, and a push
-that was there within 0.1 s after istiod had still not read the change is one without it.
+Not every push after a change contains it: a push for an earlier change may still be under way. istiod collects changes for
+0.1 s before it pushes (PILOT_DEBOUNCE_AFTER). Therefore stackbook polls istiod, starting before the change. If istiod had
+not read the change yet, any push that appears within the next 0.1 s does not contain it.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from stackbook.mesh.rules.istiod_debug import Ask, HasApi, connect
 
 _UUID = 36
 _GATHERED = 0.1
-"""Seconds for which istiod gathers changes before it makes a push, at least."""
+"""The minimum time in seconds for which istiod collects changes before it pushes them."""
 _EVERY = 0.03
 Key = tuple[str, str, str]
 """Kind, namespace and name of a rule."""
 
 
 class Mesh(HasApi, Protocol):
-    """The part of `cluster.Kube` that is needed here."""
+    """The part of `cluster.Kube` that this module needs."""
 
     def json(self, *args: str, timeout: float = 60.0) -> Any:
         """The answer of a kubectl command, as JSON."""
@@ -43,7 +43,7 @@ class Mesh(HasApi, Protocol):
 
 @dataclass(frozen=True)
 class Proxy:
-    """What an istiod says of one proxy: `push` is the newest push sent to it, `pending` the types not acknowledged."""
+    """What an istiod reports about one proxy: `push` is the newest push sent to it, `pending` the types not acknowledged."""
 
     name: str
     namespace: str
@@ -55,14 +55,14 @@ class Proxy:
 
     @property
     def state(self) -> str:
-        """In words: what it still waits for."""
+        """What the proxy has not acknowledged or has rejected, in words."""
         if self.rejected:
             return f"{self.name} rejects it: {self.rejected}"
         return f"{self.name}: push {self.push}, not acknowledged: {', '.join(self.pending) or 'nothing'}"
 
 
 def push_number(nonce: str) -> int:
-    """The number of the push that a nonce belongs to; 0 where there is none.
+    """The number of the push that a nonce belongs to; 0 if it has none.
 
     >>> push_number("2026-11-23T03:45:00Z/17" + "1f0c5e3a-8d1b-4c53-9d42-6a1f0b7c9e11")
     17
@@ -72,12 +72,12 @@ def push_number(nonce: str) -> int:
 
 
 def parse_syncz(text: str) -> dict[str, Proxy]:
-    """The proxies of an answer of /debug/syncz, by id ("reviews-v1-7d5f-x.default").
+    """The proxies in an answer of /debug/syncz, by id ("reviews-v1-7d5f-x.default").
 
-    A client that has been sent nothing is no proxy: istioctl's own queries stand in that list, too.
+    A client to which nothing was sent is not a proxy: the list also contains istioctl's own queries.
 
     Raises:
-        CheckFailed: the answer has another form.
+        CheckFailed: the answer has an unexpected form.
     """
     with _of_its_form("/debug/syncz"):
         return {entry["proxy"]: proxy for entry in json.loads(text) or [] if (proxy := _proxy(entry))}
@@ -102,7 +102,7 @@ def _proxy(entry: Mapping[str, Any]) -> Proxy | None:
 
 @contextmanager
 def _of_its_form(path: str) -> Iterator[None]:
-    """Say which answer of istiod has another form than the one that is read here."""
+    """Raise an error that names the answer of istiod that has an unexpected form."""
     try:
         yield
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
@@ -126,9 +126,9 @@ def _connected(istiods: Mapping[str, Ask]) -> dict[str, Proxy]:
 def concerned(rules: Sequence[Rule], known: Mapping[str, Proxy]) -> set[str]:
     """The ids of the proxies that istiod must send these rules to.
 
-    Sidecars of the rules' namespaces, unless a rule is for gateways only; gateways where a rule names one. A `Sidecar`
-    object concerns only the pods that it selects, and narrows what others need: for it, none is demanded.
-    A `Telemetry` of Istio's own namespace is for the whole mesh.
+    Sidecars of the rules' namespaces, unless a rule is for gateways only; gateways if a rule names one. A `Sidecar`
+    object affects only the pods that it selects, and narrows what others need: it requires no proxy here.
+    A `Telemetry` in Istio's own namespace applies to the whole mesh.
     """
     wanted: set[str] = set()
     for rule in rules:
@@ -144,9 +144,9 @@ def concerned(rules: Sequence[Rule], known: Mapping[str, Proxy]) -> set[str]:
 
 
 def identities(kube: Mesh, rules: Sequence[Rule]) -> dict[Key, str]:
-    """Which of these rules exist, and in which form: uid and generation, that is a number for each change of the spec.
+    """Which of these rules exist, and in which state: uid and generation, which counts the changes of the spec.
 
-    Not the resourceVersion: istiod itself writes into an object's status, which is no reason for a push.
+    Not the resourceVersion: istiod itself writes an object's status, which causes no push.
     """
     found: dict[Key, str] = {}
     for kind, namespace in sorted({(r["kind"], r["metadata"].get("namespace", "default")) for r in rules}):
@@ -169,12 +169,12 @@ def rules_group(rules: Sequence[Rule], kind: str) -> str:
 
 @dataclass(frozen=True)
 class Look:
-    """What each istiod said when it was asked once, from `began` to `ended` (monotonic time)."""
+    """What each istiod reported in one poll, from `began` to `ended` (monotonic time)."""
 
     began: float
     ended: float
     read: Mapping[str, Mapping[Key, str]]
-    """By istiod: the rules that it has read, as `identities` has them."""
+    """For each istiod, the rules that it has read, in the form of `identities`."""
     proxies: Mapping[str, Proxy]
 
     def newest(self, istiod: str) -> int:
@@ -201,7 +201,7 @@ def _read_by(configz: str, keys: set[Key]) -> dict[Key, str]:
 
 @contextmanager
 def _looking(istiods: Mapping[str, Ask], keys: set[Key]) -> Iterator[Callable[[], list[Look]]]:
-    """Ask the istiods again and again while the block runs; the value returns the looks so far, the first one from before it."""
+    """Poll the istiods while the block runs; its value is a function that returns the looks so far, the first from before the block."""
     looks = [_look(istiods, keys)]
     errors: list[Exception] = []
 
@@ -209,7 +209,7 @@ def _looking(istiods: Mapping[str, Ask], keys: set[Key]) -> Iterator[Callable[[]
         try:
             while not ended.wait(_EVERY):
                 looks.append(_look(istiods, keys))
-        except Exception as error:  # raised where the looks are asked for
+        except Exception as error:  # raised when the caller asks for the looks
             errors.append(error)
 
     def so_far() -> list[Look]:
@@ -224,18 +224,19 @@ def _looking(istiods: Mapping[str, Ask], keys: set[Key]) -> Iterator[Callable[[]
 def propagate(
     kube: Mesh, change: Callable[[], int], rules: Sequence[Rule], *, timeout: float = 20.0, only: Sequence[str] = ()
 ) -> float:
-    """Make a change to rules and wait until the proxies have it; returns the seconds from the change until then.
+    """Change rules and wait until the proxies have the change; returns the seconds that this took.
 
     Args:
         kube: the cluster.
-        change: applies or deletes the rules; returns how many objects were changed. Nothing is waited for after 0.
+        change: applies or deletes the rules; returns how many objects changed. After 0, there is no wait.
         rules: the objects that it changes.
         timeout: deadline in seconds.
-        only: names of pods begin with one of these, where not every proxy is sent the rules.
+        only: wait only for pods whose names begin with one of these, if istiod does not send the rules to every proxy.
 
     Raises:
-        CheckFailed: a proxy rejects what it was sent; with istiod's words.
-        WaitTimeout: istiod has not read the rules, or a proxy has not been sent or not acknowledged them: which.
+        CheckFailed: a proxy rejects what it was sent; the error quotes istiod.
+        WaitTimeout: istiod has not read the rules, or did not send them to a proxy, or a proxy has not acknowledged them; the
+            error says which.
     """
     keys = {(r["kind"], r["metadata"].get("namespace", "default"), r["metadata"]["name"]) for r in rules}
     with connect(kube) as istiods, _looking(istiods, keys) as so_far:
@@ -263,36 +264,36 @@ def propagate(
 
 
 def missing(looks: Sequence[Look], rules: Mapping[Key, str], wanted: set[str]) -> list[str]:
-    """What still lacks between a change and the proxies, one line each; empty when they have it.
+    """What is still missing before the proxies have a change, one line each; empty when they have it.
 
     Args:
-        looks: at the istiods, in the order of time, the first one before the change.
-        rules: those that were changed, as they are now; see `identities`.
-        wanted: ids of the proxies that are to have them; where there are none, any one will do.
+        looks: at the istiods in order of time, the first one before the change.
+        rules: the changed rules, as they are now; see `identities`.
+        wanted: ids of the proxies that need them; if there are none, any one proxy is enough.
 
     Raises:
         CheckFailed: a proxy rejects what it was sent. istiod keeps a rejection until the proxy accepts something newer:
-            one that was there before says nothing yet.
+            one from before the change does not count.
     """
     first, now = looks[0], looks[-1]
     unread = [name for name, read in now.read.items() if read != rules]
     if unread:
         return [f"{name} has not read the rules yet" for name in unread]
     if all(look.read == now.read for look in looks):
-        return []  # nothing of it was new to istiod
+        return []  # nothing in it was new to istiod
     without = {name: _without(looks, name, rules) for name in now.read}
     for id, proxy in now.proxies.items():
         known = first.proxies[id].rejected if id in first.proxies else ""
         if proxy.rejected not in ("", known) and proxy.push > without[proxy.istiod]:
-            raise CheckFailed(f"a proxy does not take the rules: {proxy.state}", fix="see `istioctl analyze`")
+            raise CheckFailed(f"a proxy rejected the rules: {proxy.state}", fix="see `istioctl analyze`")
     late = {id: p.state for id, p in now.proxies.items() if p.push <= without[p.istiod] or p.pending}
     if not wanted:
-        return ["no proxy has been sent anything"] if len(late) == len(now.proxies) else []
+        return ["istiod has not sent anything to a proxy"] if len(late) == len(now.proxies) else []
     return [late[id] for id in sorted(wanted & set(late))]
 
 
 def _without(looks: Sequence[Look], istiod: str, rules: Mapping[Key, str]) -> int:
-    """The newest push of an istiod of which is known that it was made before the change was read."""
+    """The newest push that an istiod certainly made before it read the change."""
     unread = max((look.began for look in looks if look.read[istiod] != rules), default=looks[0].began)
     early = [look for look in looks if look.ended <= unread + _GATHERED]
     return max(look.newest(istiod) for look in early or looks[:1])

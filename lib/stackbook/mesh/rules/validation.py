@@ -1,4 +1,4 @@
-"""Whether rules fit a mesh, found out before anything is applied."""
+"""Checking whether rules fit a mesh before anything is applied."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Inventory:
     external: frozenset[str]
 
     def carries(self, host: str, labels: Mapping[str, str]) -> bool:
-        """Whether a pod of that service has these labels."""
+        """Whether a pod of this service has these labels."""
         wanted = {**self.services.get(host, {}), **labels}
         return any(wanted.items() <= pod.items() for pod in self.pods)
 
@@ -76,11 +76,11 @@ def short(host: str, namespace: str) -> str:
 
 
 def check(rules: Sequence[Rule], mesh: Inventory) -> None:
-    """Refuse rules that the mesh cannot carry out as they are meant; nothing is applied.
+    """Refuse rules that the mesh cannot carry out as intended; nothing is applied.
 
     Raises:
-        InputError: the first of: a percentage outside 0–100, weights that do not sum to 100, a duration that cannot be
-            read, a host that no service has, a subset that no rule defines or no pod carries.
+        InputError: the first of: a percentage outside 0–100, weights that do not sum to 100, an invalid duration, a host
+                that no service has, a subset that no rule defines or no pod carries.
     """
     subsets = {**mesh.subsets, **_subsets(rules, mesh.namespace)}
     external = mesh.external | _external(rules)
@@ -104,7 +104,7 @@ def _label_fix(host: str, mesh: Inventory) -> str:
 
 
 def _check_host(host: str, where: str, mesh: Inventory, external: frozenset[str]) -> None:
-    # A name with dots may be a service of another namespace, which this inventory does not hold.
+    # A name with dots can be a service of another namespace, which this inventory does not contain.
     if host in mesh.services or host in external or host.endswith(".svc.cluster.local") or "*" in host:
         return
     near = difflib.get_close_matches(host, [*mesh.services, *external], 1)

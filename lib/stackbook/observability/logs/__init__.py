@@ -1,4 +1,4 @@
-"""What is written down: Elasticsearch, a shipper on every machine, and the way of each line from one to the other."""
+"""Logs: Elasticsearch, a shipper on every machine, and the path of each line between them."""
 
 from stackbook.observability.logs.client import Store, opened
 from stackbook.observability.logs.queries import access_log, wait_access

@@ -1,4 +1,4 @@
-"""Who may do what with the logs: tried out, not read from a configuration."""
+"""Access to the logs: tested with real requests, not read from a configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def attempts(kube: Kube) -> dict[str, str]:
-    """What Elasticsearch answers to those who should not be let in, and to those who should: who → answer."""
+    """What Elasticsearch answers to clients that it must refuse, and to those that it must admit: client → answer."""
     import httpx
 
     known = credentials.access(kube)
@@ -58,8 +58,10 @@ WANTED = {
 
 
 def unguarded(kube: Kube) -> list[str]:
-    """Where Elasticsearch answers otherwise than it should, one line each; empty when all is well."""
+    """Where Elasticsearch answers other than it should, one line each; empty when all is well."""
     found = attempts(kube)
     return [
-        f"Elasticsearch {who}: {found[who]}, and not {answer}" for who, answer in WANTED.items() if found[who] != answer
+        f"Elasticsearch {who}: {found[who]}, expected {answer}"
+        for who, answer in WANTED.items()
+        if found[who] != answer
     ]

@@ -1,4 +1,4 @@
-"""Elasticsearch by its official client, over a port-forward: a handle that closes what it opened.
+"""Elasticsearch by its official client, over a port-forward, which is closed after the block.
 
     with opened(lab.kube) as store:
         store.documents({"term": {"service": "reviews"}})
@@ -26,38 +26,38 @@ if TYPE_CHECKING:
     from stackbook.cluster.kube import Kube
 
 T = TypeVar("T")
-# The pod and not the service: who looks for a fault of the service must get past it.
+# The pod, not the service: otherwise a fault of the service could not be examined.
 TARGET, PORT = "pod/elasticsearch-0", 9200
 INDICES = "logstash-*"
 NEWEST_FIRST = ({"@timestamp": "desc"},)
 _PAGE = 5000
 _MOST = 200_000
 _STARTING = 15.0
-"""Seconds that the shard of a new index may take to start."""
+"""How many seconds the shard of a new index may take to start."""
 
 
 @dataclass(frozen=True)
 class Store:
-    """The logs in an Elasticsearch; `client` is the official one, for all that is not here."""
+    """The logs in an Elasticsearch; `client` is the official client, for everything else."""
 
     client: elasticsearch.Elasticsearch
 
     def about(self) -> dict[str, str]:
-        """What the server says of itself: version, flavour, licence, and the tagline of GET /, where it has that page."""
+        """What the server reports about itself: version, flavour, licence, and the tagline of GET /, if it has that page."""
         import elasticsearch
 
         node = next(iter(self.client.nodes.info(node_id="_local", metric="_none")["nodes"].values()))
         licence = self.client.license.get()["license"]["type"]
         try:
             tagline = str(self.client.info()["tagline"])
-        except elasticsearch.ApiError as error:  # a module that the smallest distribution does not have
+        except elasticsearch.ApiError as error:  # the smallest distribution lacks this module
             if error.status_code != 405:
                 raise
             tagline = ""
         return {"version": node["version"], "flavour": node["build_flavor"], "licence": licence, "tagline": tagline}
 
     def count(self, query: Mapping[str, Any] | None = None) -> int:
-        """How many documents match a query; all when None."""
+        """How many documents match a query; None counts all."""
         found = _started(lambda: self.client.count(index=INDICES, query=dict(query or {"match_all": {}})))
         return int(found["count"])
 
@@ -67,12 +67,12 @@ class Store:
         """The documents that match, oldest first, with their id as `_id` and their index as `_index`.
 
         Args:
-            query: in Elasticsearch's query language.
-            fields: which parts of a document; all when empty.
-            most: how many, at most.
+            query: the query, in Elasticsearch's query language.
+            fields: which parts of a document; empty means all.
+            most: the maximum number of documents.
 
         Raises:
-            CheckFailed: more match, or Elasticsearch refuses the query.
+            CheckFailed: more documents match, or Elasticsearch refuses the query.
         """
         from elasticsearch import helpers
 
@@ -91,7 +91,7 @@ class Store:
         return _started(ask)
 
     def aggregate(self, query: Mapping[str, Any], **aggregations: Mapping[str, Any]) -> dict[str, Any]:
-        """The answers of aggregations over the documents that match, by name."""
+        """The results of aggregations over the documents that match, by name."""
         answer = _started(
             lambda: self.client.search(index=INDICES, query=dict(query), size=0, aggregations=dict(aggregations))
         )
@@ -106,10 +106,10 @@ class Store:
 
 
 def _started(ask: Callable[[], T]) -> T:
-    """The answer to a search, which is 503 while a shard of it starts: a day's first line makes a new index.
+    """The answer to a search. It is 503 while a shard starts, because a day's first line creates a new index.
 
     Raises:
-        CheckFailed: Elasticsearch refuses the search, or the shard has not started in time.
+        CheckFailed: Elasticsearch refuses the search, or the shard did not start in time.
     """
     import elasticsearch
 
@@ -126,32 +126,34 @@ def _started(ask: Callable[[], T]) -> T:
 
 @contextlib.contextmanager
 def _said() -> Iterator[None]:
-    """What Elasticsearch refuses, in one line of the library's own."""
+    """Turn an error of the client into one line of stackbook's own."""
     import elasticsearch
 
     try:
         yield
     except elasticsearch.NotFoundError as error:
-        raise CheckFailed(f"Elasticsearch has no such thing: {error.message}", fix="stackbook run --only 12") from error
+        raise CheckFailed(
+            f"Elasticsearch does not have this: {error.message}", fix="stackbook run --only 12"
+        ) from error
     except (elasticsearch.ApiError, elasticsearch.TransportError) as error:
-        raise CheckFailed(f"Elasticsearch does not answer as it should: {redact(str(error))[:400]}") from error
+        raise CheckFailed(f"Elasticsearch answers with an error: {redact(str(error))[:400]}") from error
 
 
 @contextlib.contextmanager
 def opened(
     kube: Kube, *, user: str = "elastic", password: Secret | None = None, timeout: float = 60.0
 ) -> Iterator[Store]:
-    """The lab's Elasticsearch over TLS, by a free port of this host's loopback while the block runs.
+    """Open the lab's Elasticsearch over TLS, on a free loopback port of this host, while the block runs.
 
     Args:
         kube: the cluster.
-        user: who asks.
-        password: instead of the one in the Secret.
-        timeout: deadline until it answers, in seconds.
+        user: the user to log in as.
+        password: use this instead of the one in the Secret.
+        timeout: deadline for its first answer, in seconds.
 
     Raises:
-        CheckFailed: there is none, or it refuses the password.
-        WaitTimeout: it does not answer; says why.
+        CheckFailed: there is no Elasticsearch, or it refuses the password.
+        WaitTimeout: it does not answer; the error says why.
     """
     import elasticsearch
 

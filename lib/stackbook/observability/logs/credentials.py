@@ -1,4 +1,4 @@
-"""The certificate and the passwords of Elasticsearch: made once, kept in a Secret of the cluster, shown nowhere."""
+"""The certificate and the passwords of Elasticsearch: created once, kept in a Secret of the cluster, shown nowhere."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _DAYS = 3650
 
 @dataclass(frozen=True)
 class Access:
-    """What a client needs: whom to trust, and a password for each user."""
+    """What a client needs: the certificate to trust, and a password for each user."""
 
     certificate: str
     passwords: dict[str, Secret]
 
 
 def ensure(kube: Kube) -> int:
-    """Make the Secret where there is none; returns 1 if it was made. The namespace must be there."""
+    """Create the Secret if there is none; returns 1 if it was created. The namespace must exist."""
     if kube.kubectl("get", "secret", NAME, "-n", NAMESPACE, check=False).ok:
         return 0
     certificate, key = _certificate()
@@ -58,7 +58,7 @@ def access(kube: Kube) -> Access:
     """Read the Secret.
 
     Raises:
-        CheckFailed: there is none.
+        CheckFailed: there is no Secret.
     """
     answer = kube.kubectl("get", "secret", NAME, "-n", NAMESPACE, "-o", "json", check=False, secret=True)
     if not answer.ok:
@@ -68,7 +68,7 @@ def access(kube: Kube) -> Access:
 
 
 def hashed(password: str, *, salt: bytes = b"", rounds: int = 10_000) -> str:
-    """A password as Elasticsearch's file `users` holds it: PBKDF2 with SHA-512, 32 bytes of salt and of hash.
+    """A password in the form of Elasticsearch's file `users`: PBKDF2 with SHA-512, 32 bytes each of salt and hash.
 
     https://www.elastic.co/guide/en/elasticsearch/reference/8.19/security-settings.html#hashing-settings
     """
@@ -78,10 +78,10 @@ def hashed(password: str, *, salt: bytes = b"", rounds: int = 10_000) -> str:
 
 
 def _certificate() -> tuple[str, Secret]:
-    """A certificate that signs itself, and its key; clients trust this one and no other."""
+    """A self-signed certificate and its key; clients trust only this one."""
     openssl = shutil.which("openssl")
     if openssl is None:
-        raise InputError("openssl is missing: it makes Elasticsearch's certificate", fix="apt install openssl")
+        raise InputError("openssl is missing: it creates Elasticsearch's certificate", fix="apt install openssl")
     names = ",".join(["IP:127.0.0.1", *(f"DNS:{name}" for name in _NAMES)])
     with tempfile.TemporaryDirectory(prefix="stackbook-tls-") as folder:
         key, certificate = Path(folder, "tls.key"), Path(folder, "tls.crt")
@@ -91,5 +91,5 @@ def _certificate() -> tuple[str, Secret]:
                 "-addext", "extendedKeyUsage=serverAuth"]  # fmt: skip
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
         if done.returncode:
-            raise CheckFailed(f"openssl could not make a certificate: {done.stderr.strip()[-300:]}")
+            raise CheckFailed(f"openssl could not create a certificate: {done.stderr.strip()[-300:]}")
         return certificate.read_text(encoding="ascii"), Secret(key.read_text(encoding="ascii"))

@@ -1,4 +1,4 @@
-"""Elasticsearch, a shipper on every machine and Kibana on the lab: deploying them, and who may do what."""
+"""Deploying Elasticsearch, a shipper on every machine, and Kibana."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMESPACE = credentials.NAMESPACE
 TEMPLATE = "logs"
 _KEYWORD: Mapping[str, Any] = {"type": "keyword", "ignore_above": 1024}
 MAPPINGS: Mapping[str, Any] = {
-    # What has no type here is kept and shown, but not searched: an application cannot blow up the index.
+    # Fields without a type here are stored and shown, but not searchable: an application cannot blow up the index.
     "dynamic": False,
     "properties": {
         "@timestamp": {"type": "date_nanos"},
@@ -51,16 +51,16 @@ MAPPINGS: Mapping[str, Any] = {
 
 
 def node(kube: Kube) -> str:
-    """The machine that keeps the data: the last worker, or the only machine there is."""
+    """The machine that stores the data: the last worker, or the lab's only machine."""
     nodes = kube.nodes()
     workers = [n for n in nodes if "node-role.kubernetes.io/control-plane" not in n["metadata"]["labels"]]
     return str((workers or nodes)[-1]["metadata"]["labels"]["kubernetes.io/hostname"])
 
 
 def start(lab: Lab, *, heap_mb: int, step: Step | None = None) -> int:
-    """Apply Elasticsearch without waiting for it; returns how many objects were changed. See `wait_started`.
+    """Apply Elasticsearch without waiting for it; returns how many objects changed. See `wait_started`.
 
-    While it starts, the machines get the shippers' images.
+    While it starts, the machines import the shippers' images.
     """
     place = node(lab.kube)
     lab.images.load("logs", on=[place] if lab.profile.target != "cluster" else None, step=step)
@@ -77,7 +77,7 @@ def wait_started(lab: Lab, *, timeout: float = 150.0) -> None:
     """Wait until Elasticsearch answers and has its shards.
 
     Raises:
-        WaitTimeout: it does not; with the likely cause.
+        WaitTimeout: it does not; the error has the likely cause.
         CheckFailed: it refuses the password.
     """
     with opened(lab.kube, timeout=timeout) as store:
@@ -85,7 +85,7 @@ def wait_started(lab: Lab, *, timeout: float = 150.0) -> None:
 
 
 def wait_healthy(lab: Lab, store: Store, *, timeout: float = 60.0) -> None:
-    """Wait until each index has its shard; says how many have not."""
+    """Wait until each index has its shard; the error says how many do not."""
 
     def seen() -> Any:
         return store.client.cluster.health()
@@ -97,7 +97,7 @@ def wait_healthy(lab: Lab, store: Store, *, timeout: float = 60.0) -> None:
 
 
 def template(store: Store) -> None:
-    """What each day's index is like: one shard, no copy (there is one node), fields with types, searchable after 1 s."""
+    """The template of each day's index: one shard, no replica (there is one node), fields with types, searchable after 1 s."""
     settings = {"number_of_shards": 1, "number_of_replicas": 0, "refresh_interval": "1s"}
     store.client.indices.put_index_template(
         name=TEMPLATE,
@@ -108,19 +108,19 @@ def template(store: Store) -> None:
 
 
 def flavour(lab: Lab) -> str:
-    """Which shipper runs here: Fluentd as in the guide where images can be pulled, else rsyslog."""
+    """Which shipper runs here: Fluentd, as in the guide, if images can be pulled, else rsyslog."""
     return "fluentd" if lab.images.sources.pulled("fluentd") else "rsyslog"
 
 
 def ship(lab: Lab, *, retention_days: int, step: Step | None = None, timeout: float = 90.0) -> int:
-    """Put a shipper and a pulse on every machine, and the end of old indices; returns how many objects were changed.
+    """Deploy a shipper and a pulse on every machine, and the job that deletes old indices; returns how many objects changed.
 
     Raises:
-        WaitTimeout: one of them is not Ready; says why.
+        WaitTimeout: one of them is not Ready; the error says why.
     """
     lab.images.load("fluentd", "apps", step=step)
     kind = flavour(lab)
-    # Its configuration first: a pod that does not find it waits a minute before it looks again.
+    # Its configuration first: a pod that does not find it waits a minute before it tries again.
     changed = lab.kube.apply(_configuration()) if kind == "rsyslog" else 0
     changed += lab.kube.apply(shipper(lab))
     values = {"image_tools": lab.images.reference("tools"), "retention_days": str(retention_days)}
@@ -131,7 +131,7 @@ def ship(lab: Lab, *, retention_days: int, step: Step | None = None, timeout: fl
 
 
 def shipper(lab: Lab) -> str:
-    """The manifest of the shipper, with a mark of its configuration so that a change of it starts new pods."""
+    """The manifest of the shipper, with a hash of its configuration, so that a change starts new pods."""
     if flavour(lab) == "rsyslog":
         values = {"image_shipper": lab.images.reference("rsyslog")}
         mark = _mark("rsyslog.yaml", {**values, **_configuration()["data"]}, known=values)
@@ -152,10 +152,10 @@ def _configuration() -> dict[str, Any]:
 
 
 def kibana(lab: Lab, *, timeout: float = 240.0) -> int:
-    """Deploy Kibana and wait for it, where images are pulled; returns how many objects were changed.
+    """Deploy Kibana and wait for it, if images can be pulled; returns how many objects changed.
 
     Raises:
-        WaitTimeout: it is not Ready; says why.
+        WaitTimeout: it is not Ready; the error says why.
     """
     with opened(lab.kube) as store:
         password = credentials.access(lab.kube).passwords["kibana"]
@@ -172,7 +172,7 @@ def _mark(name: str, values: Mapping[str, str], *, known: Mapping[str, str] | No
 
 
 def shippers(kube: Kube) -> list[dict[str, Any]]:
-    """The shipper of each machine: node, pod, whether it is Ready, and why not; a line too where there is none."""
+    """The shipper of each machine: node, pod, whether it is Ready, and why not; a machine without one has a line, too."""
     pods = {p["spec"].get("nodeName", ""): p for p in kube.pods(NAMESPACE, "app=shipper")}
     rows = []
     for name in [n["metadata"]["name"] for n in kube.nodes()]:
@@ -185,7 +185,7 @@ def shippers(kube: Kube) -> list[dict[str, Any]]:
 
 
 def restart(kube: Kube, *apps: str, timeout: float = 120.0) -> None:
-    """Delete the pods with these labels `app`, and wait until as many new ones are Ready."""
+    """Delete the pods with these `app` labels, and wait until as many new ones are Ready."""
     selector = f"app in ({','.join(apps)})"
     old = {p["metadata"]["uid"] for p in kube.pods(NAMESPACE, selector)}
     kube.kubectl("delete", "pod", "-n", NAMESPACE, "-l", selector, "--wait=false")
@@ -202,7 +202,7 @@ def restart(kube: Kube, *apps: str, timeout: float = 120.0) -> None:
 
 @contextlib.contextmanager
 def away(kube: Kube) -> Iterator[None]:
-    """Elasticsearch is stopped while the block runs, and answers again afterwards."""
+    """Stop Elasticsearch while the block runs; afterwards, start it and wait until it answers."""
     scale = ("scale", "statefulset/elasticsearch", "-n", NAMESPACE)
     try:
         kube.kubectl(*scale, "--replicas=0")

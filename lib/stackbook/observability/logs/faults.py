@@ -1,4 +1,4 @@
-"""Faults of the way of a log line, made on purpose and taken back: a full disk, a shipper that is locked out."""
+"""Faults on the path of a log line: a full disk, and shippers that Elasticsearch refuses. Each is undone after its block."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _AS_BEFORE: Mapping[str, str | None] = dict.fromkeys(_FULL)
 
 @contextlib.contextmanager
 def disk_full(store: Store, *, timeout: float = 60.0) -> Iterator[str]:
-    """Elasticsearch takes its disk for full while the block runs; yields what it says to one who wants to write.
+    """Make Elasticsearch treat its disk as full while the block runs; yields what it answers to a write.
 
-    Its watermarks are set to more free space than any disk has. Every 10 s it looks at the disk, and blocks the indices. It
-    would open them by itself when it looks again; afterwards they are opened at once, by hand.
+    Its watermarks are set to more free space than any disk has. It checks the disk every 10 s and then blocks the indices.
+    After the block they are opened at once, instead of at its next check.
 
     Raises:
-        WaitTimeout: it has not blocked them, or does not open them again.
+        WaitTimeout: it did not block them, or did not open them again.
     """
     cluster = store.client.cluster
     try:
@@ -42,7 +42,7 @@ def disk_full(store: Store, *, timeout: float = 60.0) -> Iterator[str]:
 
 
 def blocked(store: Store) -> list[str]:
-    """The indices of logs that may only be read and deleted."""
+    """The log indices that can only be read and deleted."""
     found = store.client.indices.get_settings(index=INDICES, name=_BLOCK, flat_settings=True)
     return sorted(
         name for name, entry in found.items()
@@ -51,7 +51,7 @@ def blocked(store: Store) -> list[str]:
 
 
 def refusal(store: Store) -> str:
-    """Why Elasticsearch takes no document for the newest index; empty when it takes one (which is deleted again)."""
+    """Why Elasticsearch accepts no document for the newest index; empty if it accepts one (which is deleted again)."""
     import elasticsearch
 
     newest = max(store.client.indices.get(index=INDICES).keys())
@@ -66,9 +66,9 @@ def refusal(store: Store) -> str:
 
 @contextlib.contextmanager
 def locked_out(kube: Kube) -> Iterator[None]:
-    """Elasticsearch does not know the shippers' user while the block runs: whole requests are refused, as with a wrong password.
+    """Remove the shippers' user from Elasticsearch while the block runs: it refuses whole requests, as with a wrong password.
 
-    It looks at its file of users every second.
+    Elasticsearch reads its file of users every second.
     """
     pod = ("elasticsearch-0", "sh", "-c")
     try:

@@ -1,4 +1,4 @@
-"""Plots of logs: what Kibana's Discover draws, how soon a line is found, and the way of numbered lines over time."""
+"""Plots of logs: what Kibana's Discover draws, how soon a line is found, and how numbered lines arrive over time."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ _HATCHES = ("", "//", "..", "xx", "\\\\", "++")
 
 
 def bars(counts: pd.DataFrame, *, seconds: int, title: str) -> Any:
-    """Lines in each span of time, stacked by value; `counts` as of `reading.histogram`."""
+    """Lines in each span of time, a panel with its own scale for each value; `counts` comes from `queries.histogram`."""
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots()
     table = counts.pivot_table(index="time", columns="value", values="lines", aggfunc="sum", fill_value=0)
     table = table[table.sum().sort_values(ascending=False).index]
     begin = table.index.min() if len(table) else 0.0
-    base = np.zeros(len(table))
-    for number, name in enumerate(table.columns):
-        axes.bar(table.index - begin, table[name], 0.9 * seconds, bottom=base, label=str(name), align="edge",
-                 color=PALETTE[number % len(PALETTE)], hatch=_HATCHES[number % len(_HATCHES)], edgecolor="white")  # fmt: skip
-        base = base + table[name].to_numpy()
-    axes.set(title=title, xlabel="time in s", ylabel=f"lines in {seconds} s")
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    fig, panels = plt.subplots(
+        max(1, len(table.columns)), 1, figsize=(9, 1.6 + 0.95 * len(table.columns)), sharex=True, squeeze=False
+    )
+    for number, (name, axes) in enumerate(zip(table.columns, panels[:, 0], strict=False)):
+        axes.bar(table.index - begin, table[name], 0.9 * seconds, align="edge", color=PALETTE[number % len(PALETTE)],
+                 hatch=_HATCHES[number % len(_HATCHES)], edgecolor="white")  # fmt: skip
+        axes.set_ylabel(str(name), rotation=0, ha="right", va="center")
+        axes.set(ylim=(0, 1.15 * max(1, table[name].max())), yticks=[0, int(table[name].max())])
+    panels[0, 0].set(title=title)
+    panels[-1, 0].set(xlabel=f"time in s; lines in {seconds} s")
     return fig
 
 
 def latency(found: pd.DataFrame, *, limit: float) -> Any:
-    """How soon each line was found, by machine, with the limit that is promised; `found` as of `delivery.observation`."""
+    """How soon each line was found, by machine, with the promised limit; `found` comes from `loss_accounting.observation`."""
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots()
@@ -57,11 +59,11 @@ def latency(found: pd.DataFrame, *, limit: float) -> Any:
 
 
 def delivery(written: pd.DataFrame, seen: Sequence[tuple[float, int]], events: Sequence[tuple[float, str]]) -> Any:
-    """Lines written and lines found over time, with what was done meanwhile.
+    """Lines written and lines found over time, with the events of that time.
 
     Args:
-        written: as of `delivery.arrived`.
-        seen: Unix time, and how many lines could be found then.
+        written: see `loss_accounting.arrived`.
+        seen: Unix time, and how many lines a search found then.
         events: Unix time, and what was done.
     """
     import matplotlib.pyplot as plt

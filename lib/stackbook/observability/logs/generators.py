@@ -1,4 +1,4 @@
-"""Pods that write to their log what is then looked for: numbered lines, and stack traces of three languages."""
+"""Pods that write known lines to their logs: numbered lines, and stack traces of three languages."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from stackbook.lab.lab import Lab
 
 ROTATED_AT = 10 * 2**20
-"""The kubelet's containerLogMaxSize, where its configuration names none."""
+"""The kubelet's default containerLogMaxSize."""
 ONE_ROTATION = 1.92
-"""How many times that size a log becomes: over once, to be rotated, and under twice, or the rest would fill another file."""
-_HEAD = 64  # bytes of a line besides its padding: time, stream, tag, run and number
+"""How large a log becomes, as a multiple of that size: above 1, so that it is rotated, and below 2, so that it is rotated only once."""
+_HEAD = 64  # bytes of a line without its padding: time, stream, tag, run and number
 
 _NUMBERED = """
 pad=$(head -c "$PADDING" /dev/zero | tr '\\0' x)
@@ -54,7 +54,7 @@ main.main()
 \t/app/main.go:7 +0x1d"""
 TRACES = {"Python": PYTHON, "Java": JAVA, "Go": GO}
 LONG = 40_000
-"""Characters of the long line: the container runtime cuts lines at 16 KiB."""
+"""Characters of the long line; the container runtime splits lines at 16 KiB."""
 
 _TRACES = """
 echo "before Python"
@@ -71,7 +71,7 @@ sleep 3600
 
 @dataclass(frozen=True)
 class Writers:
-    """Pods that write `lines` numbered lines in all, one pod on each machine; `share` is node → its number of lines."""
+    """Pods that write numbered lines, one pod on each machine; `share` is node → its number of lines."""
 
     kube: Kube
     run: str
@@ -79,7 +79,7 @@ class Writers:
 
     @property
     def lines(self) -> int:
-        """How many lines they write in all."""
+        """How many lines all pods write together."""
         return sum(self.share.values())
 
     def pod(self, node: str) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class Writers:
         return next(p for p in found if p["spec"]["nodeName"] == node)
 
     def files(self, node: str) -> list[str]:
-        """The files of the pod's log on a machine, as its shipper sees them: more than one when it was rotated."""
+        """The files of the pod's log on a machine, as its shipper sees them: more than one after a rotation."""
         pod = self.pod(node)["metadata"]
         shipper = next(p for p in self.kube.pods(NAMESPACE, "app=shipper") if p["spec"]["nodeName"] == node)
         folder = f"/var/log/pods/{NAMESPACE}_{pod['name']}_{pod['uid']}/lines"
@@ -98,7 +98,7 @@ class Writers:
         """Wait until the kubelet has rotated each pod's log.
 
         Raises:
-            WaitTimeout: with the files that there are.
+            WaitTimeout: with the files that exist.
         """
         until(lambda: all(len(self.files(node)) > 1 for node in self.share), what="the kubelet to rotate each log",
               timeout=timeout, every=1, last=lambda: "; ".join(f"{n}: {', '.join(self.files(n))}" for n in self.share))  # fmt: skip
@@ -106,16 +106,16 @@ class Writers:
 
 @contextlib.contextmanager
 def numbered(lab: Lab, lines: int, *, seconds: float = 22.0, filled: float = ONE_ROTATION) -> Iterator[Writers]:
-    """Have a pod on each machine write its share of `lines` numbered lines; the pods are gone after the block.
+    """Run a pod on each machine that writes its share of `lines` numbered lines; the pods are deleted after the block.
 
-    The lines are so long that each log passes the size at which the kubelet rotates it a little after half of them, and is
-    being written to when the kubelet does so; what is left then is too little for a second rotation.
+    The lines are so long that each log reaches the kubelet's rotation size a little after half of them: the pod still writes
+    while the kubelet rotates the log, and the rest is too short for a second rotation.
 
     Args:
         lab: the lab.
-        lines: in all.
-        seconds: how long they write, about.
-        filled: how large each log becomes, as a multiple of the size at which the kubelet rotates it; below 1 it never does.
+        lines: the number of lines of all pods together.
+        seconds: roughly how long they write.
+        filled: how large each log becomes, as a multiple of the kubelet's rotation size; below 1, it is never rotated.
     """
     nodes = [str(n["metadata"]["name"]) for n in lab.kube.nodes()]
     share = {name: lines // len(nodes) + (number < lines % len(nodes)) for number, name in enumerate(nodes)}
@@ -138,7 +138,7 @@ def numbered(lab: Lab, lines: int, *, seconds: float = 22.0, filled: float = ONE
 
 @contextlib.contextmanager
 def traces(lab: Lab) -> Iterator[str]:
-    """Have a pod write a stack trace of each language in `TRACES` and a line of `LONG` characters; yields the pod's name."""
+    """Run a pod that writes a stack trace of each language in `TRACES` and a line of `LONG` characters; yields the pod's name."""
     name = f"traces-{secrets.token_hex(4)}"
     values = {**{language.upper(): text for language, text in TRACES.items()}, "LONG": str(LONG)}
     try:

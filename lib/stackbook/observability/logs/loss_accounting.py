@@ -1,4 +1,4 @@
-"""Nothing lost: which lines have arrived, how often each, how soon; and what is missing since when."""
+"""Accounting for log lines: which arrived, how often and how soon, and since when lines are missing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SHOWN = 5
 
 
 def arrived(store: Store, writers: Writers) -> pd.DataFrame:
-    """The numbered lines that can be found: node, number, id (of the document), time (Unix time at which it was written)."""
+    """The numbered lines that a search finds: node, number, id (of the document), time (Unix time at which it was written)."""
     found = store.documents(lines_of(writers), fields=["message", "node", "@timestamp"])
     rows = []
     for document in found:
@@ -40,7 +40,7 @@ def arrived(store: Store, writers: Writers) -> pd.DataFrame:
 
 
 def lines_of(writers: Writers) -> dict[str, Any]:
-    """A query for the lines that these pods have written."""
+    """A query for the lines that these pods wrote."""
     pods = [f"lines-{writers.run}-{name}" for name in writers.share]
     return both([{"terms": {"kubernetes.pod": pods}}, {"match": {"message": writers.run}}])
 
@@ -50,13 +50,13 @@ def _seconds(text: str) -> float:
 
 
 def wait_arrived(store: Store, writers: Writers, *, timeout: float = 240.0, quiet: float = 30.0) -> pd.DataFrame:
-    """Wait until as many lines as were written can be found, or none came for `quiet` seconds, and return them as `arrived`.
+    """Wait until a search finds all written lines, or no new line arrives for `quiet` seconds; returns them as `arrived` does.
 
-    What is missing then is no reason to fail here: `problems` says what it is. A shipper that sends again what had arrived
-    before, as after its start, is not quiet: the numbered lines come behind that.
+    Missing lines are not an error here: `problems` reports them. A shipper that sends earlier lines again, as after its start,
+    is not quiet: the numbered lines come after those.
 
     Raises:
-        WaitTimeout: shippers were busy all the time; with how many lines there are, and what each shipper has counted.
+        WaitTimeout: the shippers were busy all the time; with the number of lines, and what each shipper has counted.
     """
     seen = [0, time.monotonic()]
     again: dict[str, int] = {}
@@ -85,7 +85,7 @@ def wait_arrived(store: Store, writers: Writers, *, timeout: float = 240.0, quie
 
 
 def problems(found: pd.DataFrame, share: Mapping[str, int]) -> list[str]:
-    """What is wrong with the lines that arrived, one line each; empty when each is there just once.
+    """What is wrong with the lines that arrived, one line each; empty when each line arrived exactly once.
 
     >>> table = pd.DataFrame({"node": ["a", "a"], "number": [1, 1], "id": ["x", "y"], "time": [0.0, 0.0]})
     >>> problems(table, {"a": 2})
@@ -111,7 +111,7 @@ def _some(numbers: Sequence[int]) -> str:
 
 
 def pulses(store: Store, start: float, end: float) -> pd.DataFrame:
-    """The lines that each machine writes once a second: node, pod, number, time (Unix time), of a span of Unix time."""
+    """The lines that each machine writes once a second, for a span of Unix time: node, pod, number, time (Unix time)."""
     found = store.documents(
         both([term("service", "pulse"), between(start, end)]),
         fields=["message", "node", "@timestamp", "kubernetes.pod"],
@@ -126,7 +126,7 @@ def pulses(store: Store, start: float, end: float) -> pd.DataFrame:
 
 
 def skipped(found: pd.DataFrame) -> list[str]:
-    """Pulses that are missing between the first and the last of each pod, one line each."""
+    """Pulses that are missing between the first and the last of each pod, one line per pod."""
     wrong = []
     for (node, _), part in found.groupby(["node", "pod"]):
         numbers = set(part["number"])
@@ -137,19 +137,19 @@ def skipped(found: pd.DataFrame) -> list[str]:
 
 
 def newest(store: Store) -> dict[str, float]:
-    """Node → Unix time at which its newest line that can be found was written."""
+    """Node → Unix time at which its newest line was written that a search finds."""
     parts = {"terms": {"field": "node", "size": 1000}, "aggs": {"newest": {"max": {"field": "@timestamp"}}}}
     answer = store.aggregate(term("service", "pulse"), parts=parts)
     return {part["key"]: part["newest"]["value"] / 1000 for part in answer["parts"]["buckets"]}
 
 
 def behind(kube: Kube, store: Store, *, limit: float = 10.0) -> list[dict[str, Any]]:
-    """What is missing since when, one line per machine.
+    """Since when lines are missing, one line per machine.
 
-    Each machine writes a line a second; where the newest is older than `limit` seconds, lines are missing since then.
+    Each machine writes a line a second. If the newest is older than `limit` seconds, lines are missing since then.
 
-    Columns: node, shipper (Ready, or why not), missing since (UTC; empty where nothing is), at (the same as Unix time; 0 where
-    no line ever came), said (the shipper's last complaint).
+    Columns: node, shipper (Ready, or why not), missing since (UTC; empty if none are), at (the same as Unix time; 0 if no line ever
+    arrived), said (the shipper's last complaint).
     """
     last, now = newest(store), time.time()
     rows = []
@@ -164,20 +164,20 @@ def behind(kube: Kube, store: Store, *, limit: float = 10.0) -> list[dict[str, A
 
 
 def all_behind(kube: Kube, store: Store, *, limit: float) -> list[dict[str, Any]]:
-    """The table of `behind` once lines of every machine are missing and every shipper says why; empty before that."""
+    """The table of `behind` once every machine's lines are missing and every shipper says why; empty before."""
     rows = behind(kube, store, limit=limit)
     return rows if all(row["missing since"] and row["said"] for row in rows) else []
 
 
 def complaint(kube: Kube, pod: str) -> str:
-    """What a shipper last said of Elasticsearch; empty when it is content."""
+    """A shipper's last complaint about Elasticsearch; empty if it has none."""
     lines = kube.kubectl("logs", "-n", NAMESPACE, pod, "--tail=200", check=False).lines
     said = [line for line in lines if "refuses" in line or "suspending ourselfs" in line or "checkConn failed" in line]
     return " ".join(said[-1].split())[:300] if said else ""
 
 
 def wait_current(kube: Kube, store: Store, *, limit: float = 5.0, after: float = 0.0, timeout: float = 90.0) -> None:
-    """Wait until the newest line of each machine is at most `limit` seconds old, and was written after the Unix time `after`.
+    """Wait until each machine's newest line is at most `limit` seconds old, and was written after the Unix time `after`.
 
     Raises:
         WaitTimeout: with the machines that are behind, since when, and what their shippers say.
@@ -199,13 +199,13 @@ def wait_current(kube: Kube, store: Store, *, limit: float = 5.0, after: float =
 
 
 def wait_whole(kube: Kube, store: Store, since: float, *, timeout: float = 90.0) -> list[str]:
-    """Wait until all pulses since a Unix time are there; returns those missing at the deadline, as `skipped`.
+    """Wait until all pulses since a Unix time have arrived; returns those missing at the deadline, as `skipped` does.
 
-    Pulses written after this call are waited for first: only between them and those from before can any be missed. Lines that
-    were refused come again later than newer ones: that these are there does not say that those are.
+    First, it waits for pulses written after this call: only a gap between earlier and later pulses can be seen. Lines that
+    were refused are sent again after newer ones, so newer lines do not prove that older ones have arrived.
 
     Raises:
-        WaitTimeout: nothing at all comes from a machine; see `wait_current`.
+        WaitTimeout: a machine sends nothing at all; see `wait_current`.
     """
     wait_current(kube, store, after=time.time(), timeout=timeout)
     gaps: list[str] = []
@@ -220,12 +220,12 @@ def wait_whole(kube: Kube, store: Store, since: float, *, timeout: float = 90.0)
 
 
 def observation(store: Store, *, seconds: float, every: float = 0.1) -> pd.DataFrame:
-    """How soon a line can be found after it was written, measured on the pulses of the next `seconds`.
+    """How soon a search finds a line after it was written, measured on the pulses of the next `seconds`.
 
-    Columns: node, pod, number, time (Unix time), latency (seconds until a search found it, looked for every `every` s).
+    Columns: node, pod, number, time (Unix time), latency (seconds until a search found it, with a search every `every` s).
 
     Raises:
-        CheckFailed: no line was found at all.
+        CheckFailed: no line was found.
     """
     start = time.time()
     seen: dict[tuple[str, int], float] = {}
@@ -240,16 +240,16 @@ def observation(store: Store, *, seconds: float, every: float = 0.1) -> pd.DataF
         pause(every)
     if frame.empty:
         raise CheckFailed(
-            f"no line of the last {seconds:.0f} s can be found", fix="look at the shippers: kubectl -n logging get pods"
+            f"a search found no line of the last {seconds:.0f} s", fix="check the shippers: kubectl -n logging get pods"
         )
     found = [seen[pod, number] for pod, number in zip(frame["pod"], frame["number"], strict=True)]
     return frame.assign(latency=[max(0.0, at - written) for at, written in zip(found, frame["time"], strict=True)])
 
 
 def statistics(kube: Kube) -> dict[str, dict[str, int]]:
-    """What each shipper has counted since its start, by node: accepted, duplicates (refused by their id), waiting (in queue).
+    """What each shipper has counted since its start, by node: accepted, duplicates (refused because of their id), waiting (queued).
 
-    Only rsyslog counts this; of Fluentd there is nothing here.
+    Only rsyslog counts this; for Fluentd the table is empty.
 
     https://www.rsyslog.com/doc/v8-stable/configuration/modules/omelasticsearch.html, "Statistic Counter"
     """

@@ -1,4 +1,4 @@
-"""Questions to the logs, answered as DataFrames: access logs, one request's lines, what Kibana's pages show."""
+"""Queries of the logs as DataFrames: access logs, one request's lines, and what Kibana's pages show."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stackbook.observability.logs.client import Store
 from stackbook.traffic.request_keys import plain_id
 
 COLUMNS = ("time", "service", "version", "pod", "direction", "status", "flags", "path", "request_id", "seconds")
-"""Of the access logs; `time` is Unix time of the request's start, `seconds` how long it took."""
+"""The access log's columns; `time` is the Unix time of the request's start, `seconds` how long it took."""
 _IDS_AT_ONCE = 5000
 
 
@@ -28,12 +28,12 @@ def access_log(
 
     Args:
         store: Elasticsearch.
-        requests: only these request ids, whatever their version digit; all when None.
-        start: Unix time from which on the line was written.
-        end: Unix time before which it was.
-        services: only lines of these services' proxies; all when empty.
+        requests: only these request ids, whatever their version digit; None means all.
+        start: only lines written at this Unix time or later.
+        end: only lines written before this Unix time.
+        services: only lines of these services' proxies; empty means all.
 
-    The ids have the version digit 4, with which a client sends them; Envoy writes another where it samples.
+    The ids have the version digit 4, with which a client sends them; Envoy writes another digit if it samples the request.
     """
     conditions: list[Mapping[str, Any]] = [{"exists": {"field": "access.status"}}]
     if start is not None or end is not None:
@@ -64,12 +64,12 @@ def _entry(document: Mapping[str, Any]) -> tuple[Any, ...]:
 def wait_access(
     store: Store, requests: Sequence[str], *, service: str, direction: str = "inbound", timeout: float = 240.0
 ) -> pd.DataFrame:
-    """Wait until a service's proxy has a line for each request, and return the requests' lines of all proxies.
+    """Wait until a service's proxy has a line for each request; returns the requests' lines from all proxies.
 
-    A shipper sends first what was written before: 20,000 lines of an earlier load take half a minute.
+    A shipper sends earlier lines first: 20,000 lines of an earlier load take half a minute.
 
     Raises:
-        WaitTimeout: with how many are missing.
+        WaitTimeout: with the number of missing requests.
     """
     wanted = {plain_id(request) for request in requests}
     found = pd.DataFrame(columns=list(COLUMNS))
@@ -89,12 +89,12 @@ def wait_access(
 
 
 def wait_pages(store: Store, requests: Sequence[str], *, timeout: float = 240.0) -> pd.DataFrame:
-    """Wait until each service that bookinfo's page asks has a line for each request; returns the lines of all proxies.
+    """Wait until each service that bookinfo's page calls has a line for each request; returns the lines of all proxies.
 
-    `ratings` is asked where v2 or v3 of `reviews` has answered.
+    v2 and v3 of `reviews` call `ratings`; v1 does not.
 
     Raises:
-        WaitTimeout: with the service, and how many are missing.
+        WaitTimeout: with the service and the number of missing requests.
     """
     for service in ("details", "productpage", "reviews"):
         log = wait_access(store, requests, service=service, timeout=timeout)
@@ -112,8 +112,8 @@ def discover(
         store: Elasticsearch.
         query: in Elasticsearch's query language.
         columns: title → field, with dots.
-        count: how many.
-        oldest_first: turn the order round.
+        count: the number of documents.
+        oldest_first: reverse the order.
     """
     found = store.newest(query, count)
     rows = [{title: _field(document, path) for title, path in columns.items()} for document in found]
@@ -131,14 +131,14 @@ def _field(document: Mapping[str, Any], path: str) -> Any:
 def histogram(
     store: Store, query: Mapping[str, Any], *, seconds: int, by: str = "service", most: int = 6
 ) -> pd.DataFrame:
-    """What Kibana draws above Discover: how many lines in each span of time, by the values of a field.
+    """What Kibana draws above Discover: the number of lines in each time span, by the values of a field.
 
     Args:
         store: Elasticsearch.
         query: in Elasticsearch's query language.
         seconds: width of a bar.
-        by: the field that the bars are divided by.
-        most: how many values; the rest is left out.
+        by: the field whose values divide the bars.
+        most: the number of values; the others are left out.
 
     Columns: time (Unix time of the bar's start), value, lines.
     """
@@ -164,10 +164,10 @@ def between(start: float | None, end: float | None) -> dict[str, Any]:
 
 
 def both(conditions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A query that all of these must match, without scores."""
+    """A query for documents that match all of these, without scores."""
     return {"bool": {"filter": list(conditions)}}
 
 
 def term(field: str, value: str) -> dict[str, Any]:
-    """A query for documents with just this value in a field."""
+    """A query for documents with exactly this value in a field."""
     return {"term": {field: value}}

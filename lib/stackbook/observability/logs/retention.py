@@ -1,7 +1,7 @@
-"""How long lines are kept: a CronJob deletes the indices of days that are over.
+"""Retention of log lines: a CronJob deletes the indices of old days.
 
-With all its parts Elasticsearch does this itself (index lifecycle management); a job with curl also runs where they are
-missing, and shows what is meant: one index a day, and a whole day is deleted at once.
+A full Elasticsearch does this itself (index lifecycle management). A job with curl works without that part, and shows the
+principle: one index per day, and a whole day is deleted at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def days(kube: Kube) -> int:
-    """How many days lines are kept; 0 when nothing ends their life."""
+    """How many days lines are kept; 0 if nothing deletes them."""
     answer = kube.kubectl("get", "cronjob", "retention", "-n", NAMESPACE, "-o",
                           "jsonpath={.spec.suspend} {.spec.jobTemplate.spec.template.spec.containers[0].env[?(@.name=='DAYS')].value}",
                           check=False)  # fmt: skip
@@ -40,7 +40,7 @@ def indices(store: Store) -> list[str]:
 
 
 def make_old(store: Store, ages: list[int]) -> list[str]:
-    """Make an index with one line for each of these ages in days, where there is none; returns their names."""
+    """Create an index with one line for each of these ages in days, unless it exists; returns their names."""
     names = [index_of(age) for age in ages]
     for name, age in zip(names, ages, strict=True):
         if name not in indices(store):
@@ -54,7 +54,7 @@ def enforce(kube: Kube, *, timeout: float = 60.0) -> list[str]:
     """Run the CronJob's job now, and return what it printed.
 
     Raises:
-        WaitTimeout: it has not succeeded; with its last line.
+        WaitTimeout: it did not succeed; with its last line.
     """
     name = f"retention-{secrets.token_hex(3)}"
     kube.kubectl("create", "job", name, "-n", NAMESPACE, "--from=cronjob/retention")

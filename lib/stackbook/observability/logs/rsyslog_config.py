@@ -2,19 +2,19 @@
 
 From a line of the container runtime ("time stream tag text", tag P for a part and F for the last or only one) to a document:
 
-1. imfile follows the files, also over the kubelet's rotation: a second input reads on where a file was renamed, as the
-   runtime still writes to it for a moment. Lines that need what follows them are held back (`complete`), 1 s at most.
-2. The ruleset `pods` puts parts together and keeps stack traces whole; mmkubernetes asks the API whose pod it is.
-   imfile of this version drops what is deleted one by one, 6 s each, and sees only then that a file behind it was rotated
-   (detect_updates): the script starts rsyslogd anew where it does not see a file (`look`).
-3. omelasticsearch creates a document under an id made of pod, container, time in ns and stream. A line sent twice has the
-   same id: Elasticsearch refuses the second (409), and so duplicates are told apart.
+1. imfile follows the files, even when the kubelet rotates them: a second input reads a renamed file to its end, because the
+      runtime still writes to it for a moment. A line that needs the next one waits for it (`complete`), for at most 1 s.
+2. The ruleset `pods` joins parts and keeps stack traces whole; mmkubernetes asks the API which pod wrote the line. This
+      version of imfile closes deleted files one by one, 6 s each, and notices only then that a later file was rotated
+      (detect_updates): if it does not see a file, the script restarts rsyslogd (`look`).
+3. omelasticsearch creates a document whose id consists of pod, container, time in ns and stream. A line sent twice has the
+      same id: Elasticsearch refuses the second (409), so there are no duplicates.
 
-The kubelet compresses a file at its second rotation. Who was away that long finds its lines in *.gz only, which imfile does
-not read: the script unpacks what was compressed since the place to go on from, for an input of its own (`packed`).
+The kubelet compresses a file at its second rotation. After a long absence, a shipper finds those lines only in *.gz, which
+imfile does not read: the script unpacks what was compressed since the saved position, and a third input (`packed`) reads it.
 
-What Elasticsearch refuses for a reason of its own (a disk that is full) comes again, slowly. Where it refuses whole
-requests (a wrong password) rsyslog gives them up: then the script starts it anew, from a place before the refusal.
+If Elasticsearch refuses single lines (a full disk), rsyslog sends them again, slowly. If it refuses whole requests (a wrong
+password), rsyslog drops them: then the script restarts it from a position before the refusal.
 
 https://www.rsyslog.com/doc/v8-stable/configuration/modules/imfile.html, …/omelasticsearch.html, …/mmkubernetes.html;
 https://github.com/kubernetes/design-proposals-archive/blob/main/node/kubelet-cri-logging.md
@@ -27,24 +27,24 @@ from collections.abc import Sequence
 FOLDER = "/var/lib/shipper"
 SEPARATOR = "\N{SYMBOL FOR RECORD SEPARATOR}"
 BATCH, MESSAGE, REQUEST = 50, 512, 32
-"""Messages that are sent in one request, the size of the largest in KiB, and that of a request in MiB.
+"""The number of messages in one request, the maximum size of a message in KiB, and of a request in MiB.
 
-A batch has to fit into one request. Where it does not, omelasticsearch sends the first part while the batch is still being
-made, and of that part nothing is sent again if nobody answers: only what comes after it is (8.2302).
+A batch has to fit into one request. Otherwise omelasticsearch sends the first part while it still builds the batch, and if
+Elasticsearch does not answer, it never sends that part again, only the rest (8.2302).
 """
 _WORD = "A-Za-z0-9_$"
 _HELD = ("Tra", "pan", "fat", "gor", "Cau", "Exc", "Dur", "The")
-"""How lines begin that may be part of a stack trace: such a line waits for the next one."""
+"""How lines begin that can be part of a stack trace: such a line waits for the next one."""
 CONTINUES = r"^([[:space:]]|$|Caused by: |goroutine [0-9]+ \[|During handling of the above|The above exception was)"
-"""A line that belongs to the one before it."""
+"""A line that continues the one before it."""
 FRAME = r"^[A-Za-z_][A-Za-z0-9_/]*\."
-"""A frame of a trace of Go: main.main()."""
+"""A frame of a Go stack trace: main.main()."""
 
 
 def unlike(beginnings: Sequence[str]) -> str:
-    """An extended regular expression for a word that begins like none of these, and is not the first of a dotted name.
+    """An extended regular expression for a word that starts with none of these, and is not the first part of a dotted name.
 
-    POSIX has no negative look-ahead: the letters of the beginnings are followed one by one, and left at any other letter.
+    POSIX has no negative look-ahead, so the expression follows the words letter by letter, and accepts at any other letter.
 
     >>> import re
     >>> [bool(re.match(unlike(["pan"]), line)) for line in ("panic: x", "pa", "picture: x", "java.io.Error: x", "e. g.")]
@@ -62,7 +62,7 @@ def unlike(beginnings: Sequence[str]) -> str:
 
 
 def _others(letters: set[str]) -> str:
-    """The characters of words, without these letters, as the inside of a bracket expression."""
+    """The characters of words without these letters, as the inside of a bracket expression."""
     found = []
     for low, high in ("az", "AZ", "09"):
         start = ord(low)
@@ -74,7 +74,7 @@ def _others(letters: set[str]) -> str:
 
 
 def complete() -> str:
-    """A line of the runtime that needs none after it: no part, and nothing that a stack trace may begin or go on with."""
+    """A line of the runtime that need not wait for the next: not a part, and not the start or middle of a stack trace."""
     return rf"^[^ ]+ (stdout|stderr) F ([^[:space:]A-Za-z_$]|{unlike(_HELD)})"
 
 
@@ -84,11 +84,11 @@ def render(
     """The configuration.
 
     Args:
-        server: name of Elasticsearch's service, as its certificate has it.
+        server: the name of Elasticsearch's service, as in its certificate.
         port: its port.
-        folder: where state, queue and refused requests are kept.
-        pods: where the runtime's log files are.
-        kubernetes: ask the API for labels; without it only what the file's path says is known.
+        folder: the folder for state, queue and refused requests.
+        pods: the folder of the runtime's log files.
+        kubernetes: ask the API for labels; without it, only the information in the file's path is known.
     """
     values = {
         "@folder@": folder,
@@ -111,14 +111,14 @@ def render(
     return text
 
 
-# It knows one form of a file's name, that of the links in /var/log/containers: so it is given a name of this form.
+# mmkubernetes reads only file names like those of the links in /var/log/containers, so it gets a name of this form.
 _LOAD_KUBERNETES = """\
 module(load="mmkubernetes" kubernetesurl="https://kubernetes.default.svc" busyretryinterval="5" cacheentryttl="600"
   tls.cacert="/var/run/secrets/kubernetes.io/serviceaccount/ca.crt" tokenfile="/var/run/secrets/kubernetes.io/serviceaccount/token"
   srcmetadatapath="$!source")"""
 
-# indextimeout: a pod that is gone does not even say so. searchType="": Elasticsearch 8 has no types.
-# create and not index: a line that is there already is refused with 409.
+# indextimeout: a deleted pod never answers. searchType="": Elasticsearch 8 has no types.
+# create, not index: Elasticsearch refuses a line that it already has with 409.
 _TARGET = """\
 server="@server@" serverport="@port@" usehttps="on" tls.cacert="/etc/shipper/tls/ca.crt" uid="shipper" pwd=`echo $SHIPPER_PASSWORD`
     searchType="" bulkmode="on" maxbytes="@request@m" indextimeout="8000" healthchecktimeout="3000" dynSearchIndex="on" dynBulkId="on"
@@ -127,7 +127,7 @@ server="@server@" serverport="@port@" usehttps="on" tls.cacert="/etc/shipper/tls
 
 _CONFIGURATION = r"""
 global(workDirectory="@folder@" maxMessageSize="@message@k" parser.escapeControlCharactersOnReceive="off" net.enableDNS="off")
-# Not inotify: its watch follows the file that is renamed, and ends with it, before the runtime writes its last lines there.
+# Not inotify: its watch follows a renamed file and ends before the runtime has written its last lines there.
 module(load="imfile" mode="polling" pollingInterval="1")
 module(load="omelasticsearch")
 module(load="impstats" interval="2" log.file="@folder@/stats.json" log.syslog="off" format="json")
@@ -142,12 +142,12 @@ template(name="again" type="subtree" subtree="$!")
 template(name="again-index" type="string" string="%$.omes!_index%")
 template(name="again-id" type="string" string="%$.omes!_id%")
 
-# What rsyslog says of itself goes to its own log, which is read like any other.
+# rsyslog's own messages go to its own log, which is read like any other.
 ruleset(name="own") { action(type="omfile" file="/dev/stdout") }
 
 ruleset(name="refused" queue.type="LinkedList" queue.filename="refused" queue.size="50000" queue.dequeueBatchSize="@batch@"
   queue.dequeueSlowdown="1000" queue.saveOnShutdown="on" queue.timeoutShutdown="2000") {
-  # Every line of a request of which one was refused comes by here, also those that were taken.
+  # If one line of a request is refused, all its lines come here, including those that were accepted.
   if $.omes!status == 200 or $.omes!status == 201 or $.omes!status == 409 then stop
   if $.omes!status == 400 then {
     action(type="omfile" file="@folder@/rejected.json" template="again")
@@ -179,7 +179,7 @@ ruleset(name="emit") {
   action(type="omelasticsearch" name="elasticsearch" template="document" searchIndex="index" bulkid="id" @target@)
 }
 
-# Lines in JSON are kept under their own names; the sidecars' access log gets fields that can be searched, and a short text.
+# Lines in JSON keep their own field names; the sidecars' access log gets searchable fields and a short text.
 ruleset(name="fields") {
   set $!doc!fields = $.json;
   if $.json!response_flags != "" then {
@@ -206,7 +206,7 @@ ruleset(name="fields") {
   }
 }
 
-# One worker: with more of them this version loses lines of requests that nobody answered.
+# One worker: with more, this version loses lines of requests that got no answer.
 ruleset(name="pods" queue.type="LinkedList" queue.filename="pods" queue.size="20000" queue.dequeueBatchSize="@batch@"
   queue.saveOnShutdown="on" queue.maxDiskSpace="1g" queue.timeoutShutdown="2000") {
   set $.path = replace(replace($!metadata!filename, "@pods@/", ""), "@folder@/packed/", "");
@@ -225,7 +225,7 @@ ruleset(name="pods" queue.type="LinkedList" queue.filename="pods" queue.size="20
     set $.t = field($.raw, 32, 1);
     set $.from = field($.raw, 32, 2);
     set $.tag = field($.raw, 32, 3);
-    # Read from a place in the middle of a line, its rest may look like a line: but for the date at its beginning.
+    # If reading starts in the middle of a line, its rest can look like a line, except for the date at the beginning.
     if ($.from == "stdout" or $.from == "stderr") and ($.tag == "P" or $.tag == "F") and re_match($.t, '^[0-9-]{10}T') then {
       set $.rest = substring($.raw, strlen($.t) + strlen($.from) + strlen($.tag) + 3, strlen($.raw));
       if $.open == 1 and $.part == 1 and $.from == $.stream then {
@@ -253,10 +253,10 @@ ruleset(name="pods" queue.type="LinkedList" queue.filename="pods" queue.size="20
 
 input(type="imfile" file="@pods@/*/*/*.log" tag="pods" ruleset="pods" addMetadata="on" endmsg.regex="@complete@" readTimeout="1"
   escapeLF="on" escapeLF.replacement="@separator@" persistStateInterval="20")
-# What was renamed: 0.log.20261123-081500, but not what the kubelet has compressed.
+# Renamed files, like 0.log.20261123-081500, but not those that the kubelet has compressed.
 input(type="imfile" file="@pods@/*/*/*.log.*[0-9]" tag="pods" ruleset="pods" addMetadata="on" endmsg.regex="@complete@" readTimeout="1"
   escapeLF="on" escapeLF.replacement="@separator@" persistStateInterval="20")
-# Copies of what the kubelet has compressed meanwhile: see the script.
+# Copies of files that the kubelet has compressed meanwhile: see the script.
 input(type="imfile" file="@folder@/packed/*/*/*.log.*[0-9]" tag="pods" ruleset="pods" addMetadata="on" endmsg.regex="@complete@"
   readTimeout="1" escapeLF="on" escapeLF.replacement="@separator@" persistStateInterval="20")
 

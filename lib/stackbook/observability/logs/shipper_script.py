@@ -1,16 +1,16 @@
-"""The script that keeps a machine's shipper running (see `rsyslog_config` for what it ships)."""
+"""The script that keeps a machine's shipper running (`rsyslog_config` says what it ships)."""
 
 from __future__ import annotations
 
 SCRIPT = r"""#!/bin/sh
-# Keeps rsyslogd running, and sees to it that each line is sent at least once; Elasticsearch takes each once, by its id.
-# Whatever ended it, rsyslogd goes on from a place of which is known that all before it has arrived: what it had in hand, be it
-# in good order or not, comes once more.
+# Keeps rsyslogd running, and ensures that each line is sent at least once; Elasticsearch accepts each only once, by its id.
+# However rsyslogd ended, it resumes from a position before which everything has arrived, and sends again what it had not
+# finished.
 cd "$SHIPPER_FOLDER" || exit 1
 umask 077
 say() { echo "$(date -u +%Y-%m-%dT%H:%M:%SZ) shipper: $*"; }
-# Where a message began that was not complete yet: nothing is held then, so what was held is read again. Of one longer than the
-# configuration allows, the part after the cut begins somewhere in a line of the runtime, which has at most 16 KiB.
+# Goes back to the start of a message that was not complete yet, so that it is read again as a whole. If a message is longer than
+# the configuration allows, the part after the cut starts within a line of the runtime, which has at most 16 KiB.
 rewind() {
   for file in imfile-state:*; do
     [ -f "$file" ] || continue
@@ -31,8 +31,8 @@ rewind() {
     if [ -s new.state ]; then mv new.state "$file"; else rm -f "$file"; fi
   done
 }
-# Places in the files, copied while both queues were empty. That they are empty again later shows that all has arrived; "later" is
-# what rsyslogd has counted since then, as one that stands still says nothing new.
+# Saves the positions in the files while both queues are empty. If they are empty again later, everything before has arrived;
+# "later" means with newer statistics of rsyslogd, because one that hangs reports nothing new.
 empty() { [ "$(tail -n 40 stats.json 2>/dev/null | grep -E '"name": "(pods|refused)"' | tail -n 2 | grep -c '"size": 0,')" = 2 ]; }
 keep() {
   [ ! -d kept ] || [ stats.json -nt kept ] || return
@@ -40,9 +40,9 @@ keep() {
   if [ -d kept ]; then rm -rf older; mv kept older; fi
   mkdir kept && cp imfile-state:* kept/ 2>/dev/null
 }
-# imfile lets go of deleted files one by one, 6 s each, and sees only then that one behind them was rotated: its new lines might wait
-# for minutes, or be deleted with their pod. So where a file is not open at two looks, though rsyslogd has nothing else to do, it is
-# started anew. `stuck` is the file then.
+# imfile closes deleted files one by one, 6 s each, and notices only then that a later file was rotated: its new lines could wait
+# for minutes, or be deleted with their pod. So if a file is not open at two checks, although rsyslogd is idle, rsyslogd is
+# restarted. `stuck` is then the file.
 look() {
   stuck=""
   if [ -e unseen ] && ! [ stats.json -nt unseen ]; then return; fi
@@ -52,8 +52,8 @@ look() {
   if [ -e unseen ] && empty; then stuck=$(grep -Fxf unseen unseen.new | head -n 1); fi
   mv unseen.new unseen
 }
-# Files that were compressed since a place before which all has arrived, or since the beginning, may hold lines that were never
-# read. What had arrived of them is refused by its id. A copy is kept for an hour.
+# Files compressed since the last position before which everything has arrived (or since the start) can hold lines that were never
+# read. Elasticsearch refuses those that it already has, by their id. A copy is kept for an hour.
 unpack() {
   mkdir -p packed
   since=older
@@ -62,7 +62,7 @@ unpack() {
     copy="packed/${file#"$SHIPPER_PODS"/}"
     copy="${copy%.gz}"
     [ ! -e "$copy" ] && mkdir -p "${copy%/*}" && gzip -dc "$file" > "$copy.new" && mv "$copy.new" "$copy"
-    say "compressed while nobody read it: $file"
+    say "the kubelet compressed a file that was not read to its end: $file"
   done
   find packed -type f -mmin +60 -exec rm -f {} +
 }
@@ -94,18 +94,18 @@ while :; do
   done
   if [ -s refused.json ]; then
     reason=$(tail -c 3000 refused.json | grep -o '"reason": *"[^"]*"' | tail -n 1)
-    say "Elasticsearch refuses what is sent: ${reason:-no reason given}; tried again in 2 s"
+    say "Elasticsearch refuses what is sent: ${reason:-no reason given}; next try in 2 s"
     kill -TERM "$child"
     wait "$child"
     sleep 2 &
     wait $!
   elif [ "$stuck" ]; then
-    say "rsyslogd is started anew, as it does not see $stuck"
+    say "rsyslogd does not see $stuck: it is restarted"
     kill -TERM "$child"
     wait "$child"
   else
     wait "$child"
-    say "rsyslogd has ended with status $?"
+    say "rsyslogd exited with status $?"
     exit 1
   fi
 done

@@ -1,4 +1,4 @@
-"""How many numbered lines can be found, followed while Elasticsearch comes and goes."""
+"""Counting the numbered lines that a search finds while Elasticsearch stops and starts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def watched(kube: Kube, writers: Writers, *, every: float = 1.0) -> Iterator[list[tuple[float, int]]]:
-    """A growing list of (Unix time, lines that can be found) while the block runs; nothing is added while nobody answers."""
+    """While the block runs, collect (Unix time, lines that a search finds); nothing is added while Elasticsearch does not answer."""
     seen: list[tuple[float, int]] = []
 
     def follow(ended: threading.Event) -> None:

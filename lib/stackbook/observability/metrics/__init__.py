@@ -1,4 +1,4 @@
-"""What is counted: Prometheus in the cluster, its answers as DataFrames, and the panels that Kiali and Grafana would show."""
+"""Metrics: Prometheus in the cluster, its answers as DataFrames, and the panels that Kiali and Grafana would show."""
 
 from stackbook.observability.metrics.client import Prometheus, opened
 from stackbook.observability.metrics.counting import advanced, agree, around, client_counts, service_counts

@@ -26,17 +26,17 @@ _AWAY = "see its pod: kubectl get pods -n istio-system -l app=prometheus"
 
 @dataclass(frozen=True)
 class Prometheus:
-    """A Prometheus server at `url`, without a slash at its end."""
+    """A Prometheus server at `url`, which has no slash at the end."""
 
     url: str
 
     def query(self, text: str, *, at: float | None = None, newer: float | None = None) -> pd.DataFrame:
-        """The answer to an instant query: a column per label, `timestamp` (Unix time) and `value`; empty where there is none.
+        """The answer to an instant query: a column per label, `timestamp` (Unix time) and `value`; empty if there is no answer.
 
         Args:
             text: PromQL.
             at: Unix time; now when None.
-            newer: samples taken before this Unix time do not count; when None, those of the last 5 min do.
+            newer: ignore samples taken before this Unix time; if None, those of the last 5 min count.
 
         Raises:
             InputError: Prometheus cannot read the query.
@@ -64,7 +64,7 @@ class Prometheus:
         return pd.DataFrame(rows, columns=None if rows else ["timestamp", "value"])
 
     def times(self, selector: str, *, window: str = "10m") -> list[float]:
-        """The Unix times of all samples of the series that a selector picks, as they were scraped, in order."""
+        """The Unix times of all samples of the series that a selector picks, in the order of the scrapes."""
         found = self._ask("custom_query", f"{selector}[{window}]")
         return sorted(float(moment) for series in found for moment, _ in series["values"])
 
@@ -85,7 +85,7 @@ class Prometheus:
         return frame.sort_values(["job", "instance"], ignore_index=True)
 
     def alerts(self) -> list[dict[str, Any]]:
-        """The alerts that are pending or firing, as Prometheus has them."""
+        """The alerts that are pending or firing, according to Prometheus."""
         return list(self._get("alerts")["alerts"])
 
     def alertmanagers(self) -> list[str]:
@@ -125,7 +125,7 @@ class Prometheus:
         from prometheus_api_client.exceptions import PrometheusApiClientException
 
         with requests.Session() as session:
-            session.trust_env = False  # the port-forward is on this host's own loopback
+            session.trust_env = False  # no proxy: the port-forward is on this host's loopback
             api = PrometheusConnect(url=self.url, session=session, timeout=_TIMEOUT)
             try:
                 return list(getattr(api, method)(text, **arguments))
@@ -146,7 +146,7 @@ def _when(seconds: float) -> Any:
 
 @contextlib.contextmanager
 def opened(kube: Kube) -> Iterator[Prometheus]:
-    """The lab's Prometheus, by a free port of this host's loopback while the block runs.
+    """Open the lab's Prometheus on a free loopback port of this host while the block runs.
 
     Raises:
         CheckFailed: there is no Prometheus.

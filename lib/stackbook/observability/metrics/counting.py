@@ -1,4 +1,4 @@
-"""Requests counted by the proxies, compared with those that a client has sent: exactly, not about."""
+"""Requests that the proxies counted, compared with those that a client sent: the numbers must be equal."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from stackbook.traffic.request_keys import KEYS, count
 def service_counts(
     prometheus: Prometheus, words: Vocabulary, *, at: float | None = None, newer: float | None = None
 ) -> pd.DataFrame:
-    """What the proxies of the services have counted since each started: pod, service, version, status, count.
+    """What the services' proxies have counted, each since its start: pod, service, version, status, count.
 
     Args:
-        prometheus, words: where, and how it is asked.
+        prometheus, words: the server, and the metrics' names.
         at: Unix time; now when None.
-        newer: what was scraped before this Unix time does not count. Started anew, Prometheus goes on with what it had of a
-            counter for 5 min, also where that is no longer there.
+        newer: ignore what was scraped before this Unix time. After a restart, Prometheus reports a counter's old value for
+                5 min, even if the counter no longer exists.
     """
     found = words.plain(prometheus.query(words.served, at=at, newer=newer))
     if found.empty:
@@ -31,9 +31,9 @@ def service_counts(
 
 
 def advanced(before: pd.DataFrame, after: pd.DataFrame, *, services: Sequence[str] = ()) -> pd.DataFrame:
-    """By how much the counters went up from one `service_counts` to another: service, version, status, count.
+    """By how much the counters rose from one `service_counts` to another: service, version, status, count.
 
-    A counter that is lower than before belongs to a proxy that was started anew, which counts from 0.
+    A counter that is lower than before belongs to a proxy that restarted and counts from 0.
     """
     key = ["pod", *KEYS]
     joined = after.merge(before, on=key, how="left", suffixes=("", "_before")).fillna({"count_before": 0})
@@ -47,17 +47,17 @@ def advanced(before: pd.DataFrame, after: pd.DataFrame, *, services: Sequence[st
 
 
 def client_counts(frame: pd.DataFrame, service: str, *, version: str = "") -> pd.DataFrame:
-    """A client's own table of requests (see `traffic.send`) counted alike; `version` where the table does not name it."""
+    """Count a client's table of requests (see `load_client.send`) in the same way; `version` is for a table without versions."""
     table = frame.assign(service=service, version=frame["version"].where(frame["version"] != "", version))
     return count(table).sort_values(KEYS, ignore_index=True)
 
 
 def agree(client: pd.DataFrame, counted: pd.DataFrame) -> list[str]:
-    """Where two counts differ, one line each; empty when they are equal."""
+    """Where two counts differ, one line each; empty if they are equal."""
     both = client.merge(counted, on=KEYS, how="outer", suffixes=("_client", "_counted")).fillna(0)
     wrong = both[both["count_client"] != both["count_counted"]]
     return [
-        f"{row['service']} {row['version']} {row['status']}: the client has {row['count_client']:.0f}, "
+        f"{row['service']} {row['version']} {row['status']}: the client counted {row['count_client']:.0f}, "
         f"the proxies {row['count_counted']:.0f}"
         for row in wrong.to_dict("records")
     ]
@@ -66,17 +66,17 @@ def agree(client: pd.DataFrame, counted: pd.DataFrame) -> list[str]:
 def around(
     prometheus: Prometheus, words: Vocabulary, send: Callable[[], pd.DataFrame], *, services: Sequence[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Send requests, and say by how much the services' counters went up meanwhile.
+    """Send requests, and return by how much the services' counters rose meanwhile.
 
-    The proxies are scraped once before and once after, however short the sending was.
+    Prometheus scrapes the proxies once before and once after, even if the sending is short.
 
     Returns:
         The rise of the counters (see `advanced`) and what `send` returned. `attrs["at"]` is the Unix time of its end, and
-        `attrs["seconds"]` the time before that in which each proxy was scraped before and after the sending, and nothing
-        else was sent by this process.
+        `attrs["seconds"]` a time before it that contains, for each proxy, a scrape before and one after the sending; in that
+        time this process sent nothing else.
 
     Raises:
-        WaitTimeout: a proxy was not scraped again.
+        WaitTimeout: Prometheus did not scrape a proxy again.
     """
     began = time.time()
     wait_scraped(prometheus, after=began)

@@ -1,4 +1,4 @@
-"""Prometheus on the lab: deploying it, and whether everything that should be scraped is."""
+"""Prometheus on the lab: deploying it, and checking that it scrapes everything that it should."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 JOBS = ("cadvisor", "coredns", "envoy", "istiod", "kubelet", "prometheus")
 PROMETHEUS = "Prometheus"
-"""The turn of whoever kills it, or needs that nobody does: see `Lab.turn`."""
+"""The turn of a step that kills it, or that needs it to keep running: see `Lab.turn`."""
 _UNKNOWN, _NOT_YET = "Prometheus does not know it", "not scraped yet"
 
 
 def install(lab: Lab, words: Vocabulary, *, scrape: int, retention_hours: int, step: Step | None = None) -> int:
-    """Apply Prometheus and wait until it answers; returns how many objects were changed.
+    """Apply Prometheus and wait until it answers; returns how many objects changed.
 
     Args:
         lab: the lab.
         words: the metrics' names, for the alert.
-        scrape: seconds between two scrapes of a target; kubelets have twice the time.
+        scrape: seconds between two scrapes of a target; kubelets are scraped half as often.
         retention_hours: how long samples are kept.
-        step: the step that the import of the image counts for.
+        step: the step that records the import of the image.
 
     Raises:
-        WaitTimeout: its pod is not Ready; says why.
+        WaitTimeout: its pod is not Ready; the error says why.
     """
     lab.images.load("metrics", step=step)
     values = {"scrape": str(scrape), "slow": str(2 * scrape), "retention": str(retention_hours), "errors": words.errors,
@@ -47,7 +47,7 @@ def install(lab: Lab, words: Vocabulary, *, scrape: int, retention_hours: int, s
 
 
 def expected(lab: Lab) -> set[tuple[str, str]]:
-    """The targets that the cluster's own objects call for: (job, pod or node)."""
+    """The targets that follow from the cluster's objects: (job, pod or node)."""
     everywhere = lab.kube.json("get", "pods", "--all-namespaces")["items"]
     alive = [p for p in everywhere if "deletionTimestamp" not in p["metadata"]]
     pods = [p for p in alive if p["status"].get("phase") == "Running" and not pod_problem(p)]
@@ -67,7 +67,7 @@ def expected(lab: Lab) -> set[tuple[str, str]]:
 
 
 def missing(lab: Lab, prometheus: Prometheus) -> list[str]:
-    """What should be scraped and is not, one line each with the reason; empty when all is well."""
+    """The targets that Prometheus should scrape and does not, one line each with the reason; empty when all is well."""
     targets = {(str(t["job"]), str(t["instance"])): t for t in prometheus.targets().to_dict("records")}
     found = []
     for job, name in sorted(expected(lab)):
@@ -80,7 +80,7 @@ def missing(lab: Lab, prometheus: Prometheus) -> list[str]:
 
 
 def missing_in_the_end(lab: Lab, prometheus: Prometheus, *, timeout: float = 20.0) -> list[str]:
-    """`missing`, once no target is so new that Prometheus has not come to it yet, or after `timeout` seconds."""
+    """`missing`, once Prometheus has tried every target, even new ones, or after `timeout` seconds."""
     found: list[str] = []
 
     def settled() -> bool:
@@ -95,13 +95,13 @@ def missing_in_the_end(lab: Lab, prometheus: Prometheus, *, timeout: float = 20.
 def wait_scraped(
     prometheus: Prometheus, *, after: float, jobs: tuple[str, ...] = ("envoy",), timeout: float = 30.0
 ) -> float:
-    """Wait until each target of the jobs was scraped after `after`; returns the Unix time of the last such scrape.
+    """Wait until each target of the jobs is scraped after `after`; returns the Unix time of the last such scrape.
 
-    A target that is down is left out; one that was not scraped yet is waited for: just started, Prometheus has of a proxy only
-    what that had told it before.
+    It leaves out targets that are down, and waits for those not scraped yet: just after its start, Prometheus has only a proxy's
+    earlier samples.
 
     Raises:
-        WaitTimeout: with the targets that were not.
+        WaitTimeout: with the targets that were not scraped.
     """
     late: list[str] = []
     newest = 0.0
@@ -119,7 +119,7 @@ def wait_scraped(
 
 
 def dashboards(lab: Lab) -> list[dict[str, str]]:
-    """Kiali and Grafana: how each is opened where it runs, and why it does not where it does not run."""
+    """Kiali and Grafana: how to open each, or why it does not run."""
     rows = []
     for name, shows in (("kiali", "the service graph"), ("grafana", "the golden signals")):
         there = lab.kube.kubectl("get", f"deployment/{name}", "-n", istio.NAMESPACE, check=False).ok
@@ -133,10 +133,10 @@ def dashboards(lab: Lab) -> list[dict[str, str]]:
 
 
 def wait_complete(lab: Lab, prometheus: Prometheus, *, timeout: float = 60.0) -> None:
-    """Wait until everything that should be scraped is, and what is gone is no longer asked.
+    """Wait until Prometheus scrapes everything that it should, and no longer asks targets that are gone.
 
     Raises:
-        WaitTimeout: with what is not, and why.
+        WaitTimeout: with the targets that are wrong, and why.
     """
 
     def wrong() -> list[str]:

@@ -1,4 +1,4 @@
-"""Which metrics say what: Istio's own proxy and upstream Envoy count the same things under different names.
+"""The names of the metrics: Istio's own proxy and upstream Envoy count the same things under different names.
 
 Istio's names: https://istio.io/latest/docs/reference/config/metrics/ ; Envoy's:
 https://www.envoyproxy.io/docs/envoy/latest/configuration/upstream/cluster_manager/cluster_stats
@@ -23,18 +23,18 @@ _HOST = re.compile(r"outbound\|\d+\|[^|]*\|([^.|]+)\.")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """PromQL for what the chapters ask; WINDOW stands for a length of time such as 30s, QUANTILE for a number from 0 to 1.
+    """PromQL for the chapters' queries; WINDOW stands for a duration such as 30s, QUANTILE for a number from 0 to 1.
 
     Attributes:
         name: `istio` or `envoy`.
-        metric: the metric that requests are counted in.
-        served: how many requests each pod was asked, by status, since its proxy started.
-        rate: requests per second that each service and version was asked, by status.
+        metric: the metric that counts requests.
+        served: how many requests each pod received, by status, since its proxy started.
+        rate: requests per second that each service and version received, by status.
         between: requests to each service of the namespace default in the window, by source and status; each try counts.
         latency: in ms, by service and version, from the histogram's buckets.
         buckets: the metric of those buckets.
         errors, requests: per service, for an alert.
-        names: label → the name that it has here: service, version, status, source, destination.
+        names: label → its name here: service, version, status, source, destination.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Vocabulary:
         return query.replace("WINDOW", span).replace("QUANTILE", f"{quantile:g}")
 
     def plain(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """An answer with the names that both vocabularies share; the destination of an Envoy cluster is read out of its name."""
+        """An answer with the names that both vocabularies share; an Envoy cluster's name contains its destination."""
         if "cluster_name" in frame:
             frame = frame.assign(destination=frame["cluster_name"].map(destination))
         found = frame.rename(columns={old: new for old, new in self.names.items() if old in frame})
@@ -64,7 +64,7 @@ class Vocabulary:
 
 
 def destination(cluster: str) -> str:
-    """The service that an outbound cluster of Envoy is for; empty for others.
+    """The service of an outbound cluster of Envoy; empty for other clusters.
 
     >>> destination("outbound|9080|v1|reviews.default.svc.cluster.local;")
     'reviews'
@@ -73,7 +73,7 @@ def destination(cluster: str) -> str:
     return found[1] if found else ""
 
 
-# Envoy counts each response twice, by its code and by its class (2xx): one of the two is asked for.
+# Envoy counts each response twice, by its code and by its class (2xx): the query selects one of them.
 ENVOY = Vocabulary(
     name="envoy",
     metric="envoy_cluster_upstream_rq",
@@ -115,7 +115,7 @@ ISTIO = Vocabulary(
         "response_code": "status",
     },
 )
-# Between two services the destination is no longer the only one: the names differ from those of the other queries.
+# Between two services there are a source and a destination, so the names differ from those of the other queries.
 _ISTIO_EDGE = {
     "source_canonical_service": "source",
     "destination_canonical_service": "destination",
@@ -129,7 +129,7 @@ def edge_names(words: Vocabulary) -> Mapping[str, str]:
 
 
 def vocabulary(lab: Lab) -> Vocabulary:
-    """The vocabulary of the proxy that runs in this lab, asked of the ingress gateway's own metrics.
+    """The vocabulary of this lab's proxies, found in the ingress gateway's own metrics.
 
     Raises:
         InputError: the proxies' metrics are neither Istio's nor Envoy's.

@@ -1,4 +1,4 @@
-"""The service graph, as Kiali draws it: who asks whom, how often, and which share of that fails."""
+"""The service graph, as Kiali draws it: who calls whom, how often, and which share of the calls fails."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ COLUMNS = ["source", "destination", "requests", "errors"]
 
 
 def edges(prometheus: Prometheus, words: Vocabulary, *, window: float, at: float | None = None) -> pd.DataFrame:
-    """Who asked whom in the last `window` seconds: source, destination, requests (per second), errors (share of 5xx).
+    """Who called whom in the last `window` seconds: source, destination, requests (per second), errors (share of 5xx).
 
-    A request that a proxy tried again counts each time: what is hidden from the user is seen here.
+    If a proxy retries a request, each try counts: the graph shows failures that the user does not see.
     """
     answers = [prometheus.query(words.fill(query, window=window), at=at) for query in words.between]
     names = edge_names(words)
@@ -49,7 +49,7 @@ def service_graph(table: pd.DataFrame) -> nx.DiGraph:
 
 
 def layout(graph: nx.DiGraph) -> dict[str, tuple[float, float]]:
-    """Places by distance from where requests come in, from left to right."""
+    """Positions from left to right, by distance from where requests enter."""
     roots = [node for node in graph if graph.in_degree(node) == 0] or list(graph)[:1]
     depth = dict.fromkeys(graph, 0)
     for root in roots:
@@ -60,7 +60,7 @@ def layout(graph: nx.DiGraph) -> dict[str, tuple[float, float]]:
 
 
 def draw(graph: nx.DiGraph, *, title: str) -> Any:
-    """The graph as a figure: requests per second on each edge, and the share of errors where there are any."""
+    """The graph as a figure: requests per second on each edge, and the share of errors if there are any."""
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots(figsize=(12, 5.5))

@@ -55,7 +55,7 @@ def golden(table: pd.DataFrame, *, services: tuple[str, ...], title: str) -> Any
         axes[2].plot(seconds, 1000 * part["p95"], **style)
     axes[0].set(title=title, ylabel="requests per s")
     axes[1].set(ylabel="answered with 5xx in %", ylim=(-2, max(10.0, 110 * float(table["errors"].max()))))
-    axes[2].set(ylabel="95 % are faster than, ms", xlabel="time in s")
+    axes[2].set(ylabel="95 % are faster than, ms\n(logarithmic)", xlabel="time in s", yscale="log")
     axes[0].legend(loc="upper left", bbox_to_anchor=(1, 1))
     return fig
 
@@ -74,7 +74,7 @@ def usage(prometheus: Prometheus, *, at: float | None = None) -> pd.DataFrame:
 
 
 def resources(table: pd.DataFrame, *, title: str) -> Any:
-    """Memory by workload, the sidecar's part told apart, largest at the top."""
+    """Memory by workload, with the sidecar's part separate, largest at the top."""
     import matplotlib.pyplot as plt
 
     named = table.assign(
@@ -89,14 +89,14 @@ def resources(table: pd.DataFrame, *, title: str) -> Any:
     fig, axes = plt.subplots(figsize=(9, 1.5 + 0.36 * len(sums)))
     axes.barh(sums.index, sums["application"], color=PALETTE[0], label="application")
     axes.barh(sums.index, sums["sidecar"], left=sums["application"], color=PALETTE[4], hatch="//", label="sidecar")
-    axes.set(title=title, xlabel="memory in use in MiB")
+    axes.set(title=title, xlabel="memory in use in MiB", xlim=(0, 1.08 * float(sums["total"].max())))
     axes.grid(axis="y", visible=False)
     axes.legend(loc="lower right")
     return fig
 
 
 def bucket_limits(prometheus: Prometheus, words: Vocabulary, value: float) -> tuple[float, float]:
-    """The limits in ms of the histogram's bucket that a latency of `value` ms falls into."""
+    """The limits in ms of the histogram bucket that contains a latency of `value` ms."""
     found = prometheus.query(f"group by (le) ({words.buckets})")
     limits = sorted(float(le) for le in found["le"] if le != "+Inf")
     above = next((limit for limit in limits if value <= limit), float("inf"))
@@ -104,7 +104,7 @@ def bucket_limits(prometheus: Prometheus, words: Vocabulary, value: float) -> tu
 
 
 def quantiles(named: Mapping[str, Mapping[str, float]], *, title: str) -> Any:
-    """Quantiles in ms by name side by side, as bars on a logarithmic axis."""
+    """Quantiles in ms by name, as bars side by side on a logarithmic axis."""
     import matplotlib.pyplot as plt
 
     frame = pd.DataFrame(named)
@@ -121,7 +121,7 @@ def quantiles(named: Mapping[str, Mapping[str, float]], *, title: str) -> Any:
 
 
 def delays(named: Mapping[str, list[float]], *, limit: float, title: str) -> Any:
-    """How long it took until something was seen, one point per try, with the promised limit."""
+    """How long it took until something was visible, one point per try, with the promised limit."""
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots(figsize=(9, 1.6 + 0.8 * len(named)))

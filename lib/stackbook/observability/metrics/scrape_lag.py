@@ -1,4 +1,4 @@
-"""The observer observed: how late a metric is, and what is lost when Prometheus dies."""
+"""Limits of Prometheus itself: how late a metric is, and what is lost when Prometheus is killed."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def latency_of_observation(
 ) -> list[float]:
     """Seconds from the end of a request to the first answer of Prometheus that counts it, once per try.
 
-    The requests are spread over time, so that they meet the scrape interval at different points.
+    The requests are spread over time, so that they hit different points of the scrape interval.
 
     Args:
         prometheus: the server.
         words: the metrics' names.
-        request: sends one request to the service; nobody else sends any meanwhile.
-        service: whose counter is watched.
-        tries: how often.
-        every: seconds from one request to the next, at least.
+        request: sends one request to the service; nothing else may send requests to it meanwhile.
+        service: the service whose counter is watched.
+        tries: the number of requests.
+        every: the minimum time from one request to the next, in seconds.
         timeout: deadline in seconds, after the last request.
 
     Raises:
-        WaitTimeout: a request is not counted; says what the counter was.
+        WaitTimeout: a request is not counted; the error has the counter's value.
     """
 
     def count() -> int:
@@ -72,19 +72,19 @@ def latency_of_observation(
 
 
 def restarts(kube: Kube, app: str) -> int:
-    """How often the containers of an app's pod in Istio's namespace were started anew."""
+    """How often the containers of an app's pod in Istio's namespace were restarted."""
     pods = kube.pods(istio.NAMESPACE, f"app={app}")
     return sum(int(s["restartCount"]) for p in pods for s in p["status"].get("containerStatuses", []))
 
 
 def killed(lab: Lab, app: str, *, timeout: float = 90.0) -> float:
-    """Kill an app of Istio's namespace, and wait until the kubelet has started it anew and it is Ready; returns seconds.
+    """Kill an app in Istio's namespace, and wait until the kubelet has restarted it and it is Ready; returns the seconds.
 
-    By SIGKILL, as a crash would; where the machines are somebody else's, by a SIGTERM from within.
+    It sends SIGKILL, like a crash; if the machines are not the lab's own, it sends SIGTERM from inside the container.
 
     Raises:
         CheckFailed: there is no such pod.
-        WaitTimeout: it did not come back; says why.
+        WaitTimeout: it did not come back; the error says why.
     """
     kube = lab.kube
     pods = kube.pods(istio.NAMESPACE, f"app={app}")
@@ -104,10 +104,10 @@ def killed(lab: Lab, app: str, *, timeout: float = 90.0) -> float:
 
 
 def firing(prometheus: Prometheus, name: str, *, timeout: float = 30.0) -> dict[str, str]:
-    """Wait until an alert fires; returns its labels, the service under `service` in either vocabulary.
+    """Wait until an alert fires; returns its labels, with the service as `service` in both vocabularies.
 
     Raises:
-        WaitTimeout: it did not; says which do.
+        WaitTimeout: it does not fire; the error says which alerts do.
     """
     found: list[dict[str, str]] = []
 
@@ -123,7 +123,7 @@ def firing(prometheus: Prometheus, name: str, *, timeout: float = 30.0) -> dict[
 
 
 def samples(prometheus: Prometheus, *, at: float | None = None) -> tuple[float, int]:
-    """A moment (now, when `at` is None), and how many samples of `up` of the 10 minutes before it there are."""
+    """A Unix time (now if `at` is None), and the number of samples of `up` in the 10 minutes before it."""
     moment = time.time() if at is None else at
     found = prometheus.query("sum (count_over_time(up[10m]))", at=moment)
     return moment, int(found["value"].sum())
@@ -135,7 +135,7 @@ def gap(prometheus: Prometheus, *, since: float) -> float:
 
 
 def longest_gap(times: list[float]) -> float:
-    """The longest time between two neighbours.
+    """The longest time between two consecutive times.
 
     >>> longest_gap([10.0, 15.0, 31.0, 35.0])
     16.0
@@ -145,14 +145,14 @@ def longest_gap(times: list[float]) -> float:
 
 
 def wait_usage(kube: Kube, prometheus: Prometheus, *, namespaces: Sequence[str], timeout: float = 60.0) -> pd.DataFrame:
-    """Wait until each sidecar in these namespaces has a figure, and return what their pods' containers use (`panels.usage`).
+    """Wait until each sidecar in these namespaces has a figure; returns what their pods' containers use (`panels.usage`).
 
-    cAdvisor looks every few seconds: the sidecar of a pod that has just started has no figure yet, or one of before its
-    programs began, of some KiB; none that runs has less than a MiB. Pods that have ended are left out: their last figures
-    can still be asked for.
+    cAdvisor measures every few seconds: a sidecar that has just started has no figure yet, or only some KiB from before its
+    programs started; a running one has more than a MiB. Pods that have ended are left out, although Prometheus still has
+    their last figures.
 
     Raises:
-        WaitTimeout: with the pods whose sidecars have none.
+        WaitTimeout: with the pods whose sidecars have no figure.
     """
     found = pd.DataFrame()
 
@@ -165,7 +165,7 @@ def wait_usage(kube: Kube, prometheus: Prometheus, *, namespaces: Sequence[str],
         seen = found[(found["container"] == "istio-proxy") & (found["memory"] > 2**20)]
         return sorted(named - set(seen["pod"])) if named else ["no pod has a sidecar"]
 
-    until(lambda: not without(), what="a figure of cAdvisor for each sidecar", timeout=timeout, every=1,
+    until(lambda: not without(), what="cAdvisor to have a figure for each sidecar", timeout=timeout, every=1,
           last=lambda: ", ".join(without()))  # fmt: skip
     return found
 
@@ -175,7 +175,7 @@ def _containers(pod: dict[str, Any]) -> set[str]:
 
 
 def memory_twice(lab: Lab, prometheus: Prometheus, *, app: str) -> tuple[float, float]:
-    """Bytes in use by an app's sidecar: as its own control group says, and as cAdvisor does, both without file cache.
+    """Bytes that an app's sidecar uses, according to its own control group and to cAdvisor, both without the file cache.
 
     Raises:
         CheckFailed: cAdvisor has no figure for it.

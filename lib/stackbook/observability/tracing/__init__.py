@@ -4,8 +4,8 @@
         frame = jaeger.traces([probe.trace_id])
         problems(frame, hop("load", "reviews", hop("reviews", "ratings")))
 
-The parts: frames (one row per span), trees (what a trace must look like), telemetry (how the mesh traces), sending
-(requests that can be found again), sampling, switches (things turned off), protocols, headers, observation, figures.
+The parts: span_table (one row per span), trace_tree (what a trace must look like), telemetry (how the mesh traces), probe
+(requests that can be found again), sampling, outages (things switched off), headers, observation, figures.
 """
 
 from stackbook.observability.tracing.deploy import install, ports, readiness

@@ -1,4 +1,4 @@
-"""Deploying Jaeger: applied, waited for, and asked."""
+"""Deploying Jaeger: applying it, waiting for it, and querying it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 SELECTOR = "app=jaeger"
 PORTS = {"tracing": {80}, "zipkin": {9411}, "jaeger-collector": {4317, 4318, 9411}}
-"""The ports of the Services that Jaeger has here; the addon's collector has some more, of formats that are gone."""
+"""The ports of Jaeger's Services; the addon's collector has some more, for formats that no longer exist."""
 
 
 def install(lab: Lab, *, retention_hours: int, step: Step | None = None, timeout: float = 120.0) -> int:
     """Apply Jaeger and wait until it answers; returns the number of changed objects.
 
     Args:
-        lab: where.
-        retention_hours: how long spans are kept; a change of it starts a new Jaeger, without the old one's spans.
-        step: the step that this counts for.
+        lab: the lab.
+        retention_hours: how long spans are kept; changing it starts a new Jaeger without the old spans.
+        step: the step that records this.
         timeout: deadline in seconds.
 
     Raises:
-        WaitTimeout: it does not become ready; with the reason.
+        WaitTimeout: it does not become Ready; with the reason.
     """
     lab.images.load("tracing", step=step)
     text = manifests.render("jaeger.yaml", image_jaeger=lab.images.reference("jaeger"), retention=f"{retention_hours}h")
@@ -45,7 +45,7 @@ def answering(kube: Kube, *, timeout: float) -> None:
     """Wait until Jaeger is Ready and its API answers.
 
     Raises:
-        WaitTimeout: with what it said last, and why its pod is not Ready.
+        WaitTimeout: with its last answer, and why its pod is not Ready.
     """
     kube.wait_pods(NAMESPACE, SELECTOR, count=1, timeout=timeout)
 
@@ -59,7 +59,7 @@ def answering(kube: Kube, *, timeout: float) -> None:
 
 
 def ports(kube: Kube) -> list[dict[str, object]]:
-    """The Services that stand for Jaeger, as rows: name, ports, and the label of the pods behind it (K167, K174)."""
+    """Jaeger's Services as rows: name, ports, and the label of the pods behind each (K167, K174)."""
     items = kube.json("get", "services", "-n", NAMESPACE)["items"]
     return [
         {
@@ -73,7 +73,7 @@ def ports(kube: Kube) -> list[dict[str, object]]:
 
 
 def readiness(kube: Kube) -> str:
-    """That Jaeger is Ready, answers, and has its Services; returns what it knows in a few words.
+    """Prove that Jaeger is Ready, answers, and has its Services; returns a short summary.
 
     Raises:
         CheckFailed: a Service lacks a port, or has no pod behind it.
@@ -86,9 +86,7 @@ def readiness(kube: Kube) -> str:
         if missing := ports - {port["port"] for port in listed[name]["ports"]}:
             raise CheckFailed(f"the service {name} has no port {sorted(missing)}", fix="stackbook run --only 11")
         if listed[name].get("selector") != {"app": "jaeger"}:
-            raise CheckFailed(
-                f"the service {name} stands for something else than Jaeger: {listed[name].get('selector')}"
-            )
+            raise CheckFailed(f"the service {name} selects pods other than Jaeger's: {listed[name].get('selector')}")
     kube.wait_pods(NAMESPACE, SELECTOR, count=1, timeout=5)
     with Jaeger(kube) as jaeger:
         return f"Jaeger answers and knows {len(jaeger.services())} services"

@@ -1,4 +1,4 @@
-"""Plots of traces: a waterfall, who calls whom, how soon a span is seen, what an outage took."""
+"""Plots of traces: a waterfall, who calls whom, how soon a span is visible, and what an outage lost."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from stackbook.analysis.display import PALETTE
 from stackbook.observability.tracing.trace_tree import Row, ordered
 
 NODE = 7200
-"""Area of a service's circle, in points squared: its name fits in."""
+"""Area of a service's circle, in points squared; the name fits in."""
 
 
 def waterfall(frame: pd.DataFrame, *, title: str) -> Any:
-    """The spans of a trace, each below its parent, over time; hatched is the caller's side, a cross marks an error."""
+    """The spans of a trace over time, each below its parent; the caller's side is hatched, and a cross marks an error.
+
+    Several traces stand one below the other, with a line between them.
+    """
     import matplotlib.pyplot as plt
 
-    rows = ordered(frame).to_dict("records")
+    rows = [row for _, trace in frame.groupby("trace_id", sort=False) for row in ordered(trace).to_dict("records")]
     zero = min(row["start"] for row in rows)
     apps = list(dict.fromkeys(row["app"] for row in rows))
     fig, axes = plt.subplots(figsize=(11, 1.4 + 0.42 * len(rows)))
@@ -31,11 +34,24 @@ def waterfall(frame: pd.DataFrame, *, title: str) -> Any:
         if row["error"]:
             axes.plot(left + width, place, "X", color=PALETTE[6], markersize=11)
         axes.annotate(f" {width:.1f} ms", (left + width, place), xytext=(7, 0), textcoords="offset points", va="center")
+    between = [place for place in range(1, len(rows)) if rows[place]["trace_id"] != rows[place - 1]["trace_id"]]
+    for number, place in enumerate([0, *between]) if between else ():
+        if place:
+            axes.axhline(len(rows) - place - 0.5, color=PALETTE[6], linewidth=1.5)
+        axes.annotate(
+            f"trace {number + 1}",
+            (1, len(rows) - place - 0.62),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="top",
+        )
     labels = ["    " * row["depth"] + _label(row) for row in rows]
     axes.set_yticks(range(len(rows)), labels[::-1], ha="left")
     axes.tick_params(axis="y", pad=_pad(labels), length=0)
     axes.grid(axis="y", visible=False)
-    axes.set(title=title, xlabel="time since the first span, in ms", xlim=(0, 1.15 * _end(rows, zero)))
+    axes.set(
+        title=title, xlabel="time since the first span, in ms", xlim=(0, (1.3 if between else 1.15) * _end(rows, zero))
+    )
     return fig
 
 
@@ -45,7 +61,7 @@ def _label(row: Row) -> str:
 
 
 def _pad(labels: list[str]) -> float:
-    """Points that labels set flush left need, so that the tree's indentation shows."""
+    """The width in points of left-aligned labels, which show the tree's indentation."""
     return 8 + 6.6 * max(len(label) for label in labels)
 
 
@@ -54,7 +70,7 @@ def _end(rows: Sequence[Row], zero: float) -> float:
 
 
 def graph(edges: pd.DataFrame, *, title: str) -> Any:
-    """Who calls whom, from left to right, with the number of calls and the callee's median time on each edge."""
+    """Who calls whom, from left to right; each edge has the number of calls and the callee's median time."""
     import matplotlib.pyplot as plt
     import networkx as nx
 
@@ -85,7 +101,7 @@ def _short(service: str) -> str:
 
 
 def _layers(net: Any) -> list[list[str]]:
-    """Each service in the layer after its farthest caller; services that call in a circle share one."""
+    """Put each service in the layer after its farthest caller; services that call in a circle share a layer."""
     import networkx as nx
 
     condensed = nx.condensation(net)
@@ -96,7 +112,7 @@ def _layers(net: Any) -> list[list[str]]:
 
 
 def seen_after(delays: Mapping[str, pd.Series], *, limit: float) -> Any:
-    """Which share of spans could be found so many seconds after their request ended, and the promised limit."""
+    """The share of spans that a search finds a given time after their request ended, and the promised limit."""
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots()
@@ -118,7 +134,7 @@ def seen_after(delays: Mapping[str, pd.Series], *, limit: float) -> Any:
 
 
 def outage(sent: pd.DataFrame, *, killed: float, back: float) -> Any:
-    """Requests per second with and without a trace, and the time in which Jaeger was away."""
+    """Requests per second with and without a trace, and the time during which Jaeger was down."""
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots()
@@ -133,7 +149,7 @@ def outage(sent: pd.DataFrame, *, killed: float, back: float) -> Any:
     )
     began = sent.attrs["began"]
     axes.axvspan(killed - began, back - began, color=PALETTE[7], alpha=0.35, zorder=0.5, label="Jaeger is away")
-    axes.set_ylim(top=1.3 * axes.get_ylim()[1])  # the span shows above the bars
+    axes.set_ylim(top=1.3 * axes.get_ylim()[1])  # the span is visible above the bars
     axes.set(title="Jaeger killed under traffic", xlabel="time in s", ylabel="requests a second")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncol=3)
     return fig

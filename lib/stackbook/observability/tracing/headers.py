@@ -1,4 +1,4 @@
-"""What travels in headers: an id that finds log lines, and a context that joins spans."""
+"""What headers carry: an id by which log lines are found, and a context that connects spans."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ GATEWAY = "istio-ingressgateway.istio-system"
 
 
 def number() -> int:
-    """The number of a book that nobody has asked for: by it a request is found in the path of each service it reaches."""
+    """An unused book number: it identifies a request in the path of each service that it reaches."""
     return 10**9 + secrets.randbelow(10**9)
 
 
 def entries(lines: Sequence[str], holds: Callable[[Mapping[str, Any]], bool]) -> list[dict[str, Any]]:
-    """The access log entries among a proxy's log lines for which something holds."""
+    """The access log entries among a proxy's log lines that meet a condition."""
     found = []
     for line in lines:
         if line.startswith("{"):
@@ -47,10 +47,10 @@ def logged(testbed: Testbed, request_id: str, wanted: Mapping[str, int]) -> dict
     Args:
         testbed: reads the logs.
         request_id: as it was sent.
-        wanted: how many entries each proxy must have; waited for, 6 s at most.
+        wanted: how many entries each proxy must have; the wait is at most 6 s.
 
     Raises:
-        WaitTimeout: with the number of entries that are there.
+        WaitTimeout: with the number of entries found.
     """
     found: dict[str, list[dict[str, Any]]] = {}
 
@@ -66,7 +66,7 @@ def logged(testbed: Testbed, request_id: str, wanted: Mapping[str, int]) -> dict
 
 
 def made_by_gateway(testbed: Testbed, path: str) -> str:
-    """The id that the ingress gateway gave the one request with this path, as its access log has it (K171).
+    """The id that the ingress gateway gave the one request with this path, from its access log (K171).
 
     Raises:
         WaitTimeout: it is not in the log after 6 s.
@@ -81,12 +81,12 @@ def made_by_gateway(testbed: Testbed, path: str) -> str:
 
 
 def from_gateway(jaeger: Jaeger, request_id: str, *, since: float, apps: Iterable[str]) -> pd.DataFrame:
-    """The trace of the request to which the gateway gave this id, once all of these have a span in it and one alone has no parent there.
+    """The trace of the request with this gateway id, once all these services have a span in it and exactly one span has no parent.
 
-    The number of spans is no sign that it is whole: reviews v1 does not ask ratings, v2 and v3 do.
+    The number of spans does not show whether the trace is complete: reviews v1 does not call ratings, v2 and v3 do.
 
     Raises:
-        WaitTimeout: with the services whose spans are there.
+        WaitTimeout: with the services whose spans have arrived.
     """
     wanted = set(apps)
     found = pd.DataFrame({"app": [], "span_id": [], "parent_id": []})
@@ -97,13 +97,13 @@ def from_gateway(jaeger: Jaeger, request_id: str, *, since: float, apps: Iterabl
         found = answer if len(answer) else found
         return wanted <= set(found["app"]) and list(found["parent_id"].isin(found["span_id"])).count(False) == 1
 
-    until(whole, what="the request's trace to be whole", timeout=15, every=0.2,
+    until(whole, what="the request's trace to be complete", timeout=15, every=0.2,
           last=lambda: f"{len(found)} spans, of {sorted(set(found['app']))}")  # fmt: skip
     return found
 
 
 def joining(kube: Executes, jaeger: Jaeger) -> list[dict[str, object]]:
-    """Which header makes a span part of the sender's trace: each is sent alone (K172).
+    """Which header makes a span part of the sender's trace; each is sent alone (K172).
 
     Raises:
         CheckFailed: a request was not answered with 200.
@@ -143,11 +143,11 @@ def _with_url(jaeger: Jaeger, url: str, *, since: float) -> pd.DataFrame:
 
 
 def followed(kube: Executes, jaeger: Jaeger) -> tuple[Probe, pd.DataFrame]:
-    """Ask reviews for a book of its own number; returns the request, and its four spans in whatever traces they are.
+    """Ask reviews for a book with a unique number; returns the request and its four spans, whatever their traces.
 
     Raises:
-        CheckFailed: it was not answered with 200.
-        WaitTimeout: there are not four spans; how many.
+        CheckFailed: the answer was not 200.
+        WaitTimeout: there are not four spans; with their number.
     """
     book = number()
     probe = Probe(f"http://reviews:9080/reviews/{book}", request_id=str(uuid.uuid4()))
@@ -163,6 +163,6 @@ def followed(kube: Executes, jaeger: Jaeger) -> tuple[Probe, pd.DataFrame]:
         frame = jaeger.traces(ids)
         return len(frame) >= 4
 
-    until(complete, what="the request and what it caused to be in Jaeger", timeout=15, every=0.2,
+    until(complete, what="the spans of the request and of the calls that it caused to be in Jaeger", timeout=15, every=0.2,
           last=lambda: f"{len(frame)} spans")  # fmt: skip
     return probe, frame

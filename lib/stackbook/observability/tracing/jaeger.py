@@ -29,7 +29,7 @@ _AWAY = "see its pod: kubectl get pods -n istio-system -l app=jaeger"
 
 
 class Forwards(Protocol):
-    """The part of `cluster.Kube` that is needed here."""
+    """The part of `cluster.Kube` that this module needs."""
 
     def port_forward(
         self, namespace: str, target: str, port: int, *, timeout: float = 20.0
@@ -38,12 +38,12 @@ class Forwards(Protocol):
 
 
 class Jaeger:
-    """An open way to Jaeger while the block runs; when its pod is restarted, the way is opened anew.
+    """A connection to Jaeger while the block runs; if its pod restarts, it reconnects.
 
     Args:
-        kube: opens the way.
-        timeout: deadline of one question, in seconds.
-        back: seconds within which a pod that was restarted has to answer again.
+        kube: opens the port-forward.
+        timeout: deadline of one request, in seconds.
+        back: seconds within which a restarted pod has to answer again.
     """
 
     def __init__(self, kube: Forwards, *, timeout: float = 60.0, back: float = 30.0) -> None:
@@ -67,7 +67,7 @@ class Jaeger:
         self._client = None
         self._open.close()
         port = self._open.enter_context(self._kube.port_forward(NAMESPACE, SERVICE, PORT))
-        # No proxy from the environment: this is this host's loopback.
+        # No proxy from the environment: the address is this host's loopback.
         client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=self._timeout, trust_env=False)
         self._client = self._open.enter_context(client)
         return client
@@ -76,10 +76,10 @@ class Jaeger:
         """The `data` of an answer.
 
         Raises:
-            TransportError: Jaeger could not be reached, however often the way was opened anew.
-            CheckFailed: it answers with an error.
+            TransportError: Jaeger could not be reached, even after reconnecting.
+            CheckFailed: Jaeger answers with an error.
         """
-        deadline, wait = time.monotonic() + self._back, 0.0  # at first, only the way may be an old one
+        deadline, wait = time.monotonic() + self._back, 0.0  # the first failure can be a stale port-forward
         while True:
             try:
                 answer = (self._client or self._connect()).get(BASE + path, params=params)
@@ -87,7 +87,7 @@ class Jaeger:
             except (httpx.TransportError, WaitTimeout) as error:
                 self._client = None
                 if time.monotonic() >= deadline:
-                    raise TransportError(f"Jaeger could not be asked {path}: {error!r}", fix=_AWAY) from error
+                    raise TransportError(f"the request {path} to Jaeger failed: {error!r}", fix=_AWAY) from error
             pause(wait)
             wait = 0.5
         if answer.status_code != 200:
@@ -99,7 +99,7 @@ class Jaeger:
         return sorted(str(name) for name in self._get("/services"))
 
     def traces(self, ids: Iterable[str]) -> pd.DataFrame:
-        """The spans of these traces; what Jaeger does not have is left out. See `frames.parse` for the columns."""
+        """The spans of these traces; traces that Jaeger does not have are left out. See `span_table.parse` for the columns."""
         wanted = list(ids)
         found: list[Any] = []
         for first in range(0, len(wanted), _IDS_AT_ONCE):
@@ -115,17 +115,17 @@ class Jaeger:
         tags: Mapping[str, str] | None = None,
         limit: int = 20_000,
     ) -> pd.DataFrame:
-        """The spans of the traces in which a service has a span, with these tags where some are given.
+        """The spans of the traces in which a service has a span, if given with these tags.
 
         Args:
             service: as Jaeger names it, such as "reviews.default".
-            since: Unix time from which on that span started.
-            until: Unix time until then; now where none is given.
-            tags: each with its value; one span must have them all.
-            limit: traces, at most.
+            since: only spans that started at this Unix time or later.
+            until: only spans that started before this Unix time; by default now.
+            tags: tags with their values; one span must have all of them.
+            limit: the maximum number of traces.
 
         Raises:
-            CheckFailed: there are more than `limit`.
+            CheckFailed: there may be more than `limit` traces.
         """
         import json
 
@@ -140,7 +140,7 @@ class Jaeger:
         return parse(found)
 
     def dependencies(self, *, since: float) -> dict[tuple[str, str], int]:
-        """Which service called which, and how often, as Jaeger itself counts it, from a Unix time until now.
+        """Which service called which, and how often, according to Jaeger itself, from a Unix time until now.
 
         Jaeger's badger storage looks at no more than 100 traces for this.
         """
@@ -151,10 +151,10 @@ class Jaeger:
     def wait(
         self, ids: Iterable[str], enough: Callable[[pd.DataFrame], bool], *, what: str, timeout: float = 15.0
     ) -> pd.DataFrame:
-        """Ask for these traces until there is enough of them.
+        """Poll for these traces until enough of them has arrived.
 
         Raises:
-            WaitTimeout: with the number of spans that are there.
+            WaitTimeout: with the number of spans that have arrived.
         """
         wanted = list(ids)
         last = parse([])

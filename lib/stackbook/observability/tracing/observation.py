@@ -1,4 +1,4 @@
-"""How soon a span can be found, and what is missing of a time in which Jaeger was away."""
+"""How soon a search finds a span, and what is missing after an outage of Jaeger."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 RATINGS, PAGE = "http://ratings:9080/ratings/0", "http://productpage:9080/productpage"
 _SENT = 3.0
-"""Seconds after which each proxy has sent its spans, also where it gathers them for one."""
+"""Seconds after which each proxy has sent its spans, even if it collects them for one second."""
 SPANS = {"v1": 6, "v2": 8, "v3": 8}
-"""Spans of a product page, by the version of reviews: v1 does not ask ratings."""
+"""Number of spans of a product page, by the version of reviews: v1 does not call ratings."""
 
 
 def delays(kube: Executes, jaeger: Jaeger, *, count: int, rate: float, timeout: float = 20.0) -> pd.DataFrame:
-    """How long after its end each of some requests can be found whole: with the caller's span and the callee's.
+    """How long after its end a search finds each request completely, with the caller's span and the callee's.
 
-    Requests are sent one by one, `rate` a second, while Jaeger is asked all the time. Columns: request, seconds (from the
-    end of the request, by the clock of the caller's proxy, until a search had both spans).
+    It sends requests one by one, `rate` a second, and polls Jaeger meanwhile. Columns: request, seconds (from the end of
+    the request, by the clock of the caller's proxy, until a search found both spans).
 
     Raises:
         CheckFailed: a request failed.
-        WaitTimeout: not all were found; how many.
+        WaitTimeout: some were not found; with the number of those that were.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -58,23 +58,23 @@ def delays(kube: Executes, jaeger: Jaeger, *, count: int, rate: float, timeout: 
         until(all_found, what="each request to be found", timeout=timeout + count / rate, every=0.05,
               last=lambda: f"{len(seen)} of {count}", tolerate=(StackbookError,))  # fmt: skip
         if set(sending.result()) != {200}:
-            raise CheckFailed("a request was not answered with 200")
+            raise CheckFailed("the answer to a request was not 200")
     rows = sorted((order[id], seen[id] - ended[id]) for id in seen)
     return pd.DataFrame(rows, columns=["request", "seconds"])
 
 
 def settled(kube: Kube, jaeger: Jaeger, *, traced: bool, timeout: float = 75.0) -> int:
-    """Wait until each proxy on the way of a product page goes by its new listeners; returns how many requests that took.
+    """Wait until each proxy on the path of a product page uses its new listeners; returns how many requests that took.
 
-    A connection that was open when a listener changed goes by the old one until it is closed: that is waited for first
-    (`telemetry.drained`), and then for a round of requests which is as it should be.
+    A connection that was open when a listener changed uses the old one until it is closed. So it waits first for these to close
+    (`telemetry.drained`), and then for a correct round of requests.
 
     Args:
-        kube: where requests are sent from.
+        kube: the cluster from which requests are sent.
         jaeger: an open handle.
-        traced: whether the new listeners trace. Where they do not, spans have to be sent at once (`telemetry.PROMPT`): a
-            proxy that gathers them for a second is not found out.
-        timeout: deadline in seconds, of each wait.
+        traced: whether the new listeners trace. If they do not, proxies have to send spans at once (`telemetry.PROMPT`):
+                otherwise a proxy that still traces could go unnoticed.
+        timeout: deadline of each wait, in seconds.
 
     Raises:
         WaitTimeout: with the number of spans of the last requests, or the proxies that still have old connections.
@@ -96,14 +96,14 @@ def settled(kube: Kube, jaeger: Jaeger, *, traced: bool, timeout: float = 75.0) 
         spans = len(frame)
         return _whole(frame, len(probes)) if traced else spans == 0
 
-    until(done, what=f"the proxies to go by the new listeners, {'with' if traced else 'without'} a tracer",
+    until(done, what=f"the proxies to use the new listeners, {'with' if traced else 'without'} a tracer",
           timeout=timeout,
-          every=0.1, last=lambda: f"twelve requests have left {spans} spans")  # fmt: skip
+          every=0.1, last=lambda: f"twelve requests left {spans} spans")  # fmt: skip
     return sent
 
 
 def _whole(frame: pd.DataFrame, count: int) -> bool:
-    """Whether so many traces of product pages are whole, each for its version of reviews."""
+    """Whether so many traces of product pages are complete, each for its version of reviews."""
     reviews = frame[(frame["app"] == "reviews") & (frame["kind"] == "server")]
     versions = dict(zip(reviews["trace_id"], reviews["version"], strict=True))
     sizes = {str(trace): len(part) for trace, part in frame.groupby("trace_id")}
@@ -113,10 +113,10 @@ def _whole(frame: pd.DataFrame, count: int) -> bool:
 
 
 def resumed(kube: Executes, jaeger: Jaeger, *, timeout: float = 45.0) -> float:
-    """Send a request now and again until one has left all its spans; returns the Unix time at which that was so.
+    """Send requests repeatedly until one has left all its spans; returns the Unix time at that moment.
 
     Raises:
-        WaitTimeout: none has.
+        WaitTimeout: no request left all its spans.
     """
     probes: list[Probe] = []
 
@@ -132,7 +132,7 @@ def resumed(kube: Executes, jaeger: Jaeger, *, timeout: float = 45.0) -> float:
 
 @dataclass(frozen=True)
 class Gap:
-    """What is missing of a batch: requests without a trace, and between which Unix times they were started."""
+    """What is missing from a batch: requests without a trace, and the Unix times between which they started."""
 
     requests: int
     missing: int
@@ -140,7 +140,7 @@ class Gap:
     until: float
 
     def row(self, began: float) -> dict[str, object]:
-        """For a table: times in seconds from `began` on."""
+        """For a table: times in seconds since `began`."""
         return {
             "requests": self.requests,
             "without a trace": self.missing,
@@ -150,7 +150,7 @@ class Gap:
 
 
 def gap(sent: pd.DataFrame, found: pd.DataFrame) -> tuple[Gap, pd.DataFrame]:
-    """Which requests of a table of `traffic.send` have no span; the table comes back with a column `traced`."""
+    """Which requests of a table of `load_client.send` have no span; returns the table with a column `traced`."""
     known = set(found["request_id"])
     traced = sent["request_id"].map(lambda id: plain_id(id) in known).astype(bool)
     times = sent["started"] + sent.attrs["began"]
@@ -160,5 +160,5 @@ def gap(sent: pd.DataFrame, found: pd.DataFrame) -> tuple[Gap, pd.DataFrame]:
 
 
 def survived(before: Sequence[str], after: pd.DataFrame) -> list[str]:
-    """The trace ids that were there before and are not any more."""
+    """The trace ids that existed before and no longer do."""
     return sorted(set(before) - set(after["trace_id"]))

@@ -1,4 +1,4 @@
-"""Things switched off and on again under a trace: header forwarding in a service, istiod, Jaeger itself."""
+"""Switching parts of tracing off and on again: header forwarding in a service, istiod, Jaeger itself."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from stackbook.traffic.testbed import Testbed
 
 SWITCH = "FORWARD_TRACE_HEADERS"
-"""The environment variable of lib/apps' bookinfo: with "false" a service keeps the trace headers to itself."""
+"""An environment variable of lib/apps' bookinfo: with "false", a service does not forward the trace headers."""
 CONTROL_PLANE = "deployment/istiod"
 
 
 def forwarding(kube: Kube, workload: str) -> bool:
-    """Whether a Deployment's program is told to hand the trace headers on; it does where it is told nothing."""
+    """Whether a Deployment's program forwards the trace headers; by default it does."""
     spec = kube.json("get", f"deployment/{workload}")["spec"]["template"]["spec"]
     values = {e["name"]: e.get("value", "") for c in spec["containers"] for e in c.get("env", [])}
     return str(values.get(SWITCH, "true")).lower() not in ("false", "0", "f")
@@ -43,10 +43,10 @@ def _forward(kube: Kube, testbed: Testbed, workload: str, on: bool, timeout: flo
 
 @contextlib.contextmanager
 def not_forwarding(kube: Kube, testbed: Testbed, workload: str, *, timeout: float = 60.0) -> Iterator[None]:
-    """A workload's program keeps the trace headers to itself while the block runs; then it hands them on again.
+    """Stop a workload's program from forwarding the trace headers while the block runs; then it forwards them again.
 
-    Its pods are replaced twice, as the program reads the switch when it starts. The proxies of the new ones send each
-    span at once, too (see `telemetry.prompt`).
+    The pods are replaced twice, because the program reads the switch at its start. The new pods' proxies also send each
+    span at once (see `telemetry.prompt`).
 
     Raises:
         WaitTimeout: the new pods are not Ready, or the sending proxy does not know them.
@@ -60,7 +60,7 @@ def not_forwarding(kube: Kube, testbed: Testbed, workload: str, *, timeout: floa
 
 @contextlib.contextmanager
 def without_istiod(kube: Kube, *, timeout: float = 60.0) -> Iterator[None]:
-    """No istiod while the block runs; then as many are started as before, which `reconnected` waits for.
+    """Stop istiod while the block runs; then start as many as before. `reconnected` waits for them.
 
     Raises:
         WaitTimeout: it does not stop.
@@ -77,7 +77,7 @@ def without_istiod(kube: Kube, *, timeout: float = 60.0) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reconnecting(kube: Kube) -> Iterator[set[str]]:
-    """When the block ends, istiod runs and each proxy that was connected to it is connected again; gives their ids."""
+    """After the block, wait until istiod runs and each proxy that was connected to it is connected again; yields their ids."""
     known = set(proxies(kube))
     try:
         yield known
@@ -86,14 +86,14 @@ def reconnecting(kube: Kube) -> Iterator[set[str]]:
 
 
 def reconnected(kube: Kube, known: set[str], *, timeout: float = 90.0) -> None:
-    """Wait until istiod runs and these proxies are connected to it; one whose pod has been deleted is not waited for.
+    """Wait until istiod runs and these proxies are connected to it, except those whose pods have been deleted.
 
-    That takes some 20 s: a proxy's first try, as istiod went away, goes to the address of a pod that is no more, and is given
-    up only then (gRPC's minimum, https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md). Who is refused instead
-    tries again after pauses that grow to 30 s.
+    That takes about 20 s: a proxy's first try goes to the address of the deleted istiod pod, and gRPC gives it up only after its
+    minimum connect timeout (https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md). A proxy whose connection is
+    refused instead retries after pauses that grow to 30 s.
 
     Raises:
-        WaitTimeout: istiod does not start, or a proxy is missing: which.
+        WaitTimeout: istiod does not start, or a proxy is missing; the error says which.
     """
     kube.wait_rollout(NAMESPACE, CONTROL_PLANE, timeout=timeout)
     missing: set[str] = set()
@@ -110,7 +110,7 @@ def reconnected(kube: Kube, known: set[str], *, timeout: float = 90.0) -> None:
 
 
 def _standing(kube: Kube) -> set[str]:
-    """The pods that are not being deleted, by the ids that their proxies have."""
+    """The pods that are not being deleted, by their proxies' ids."""
     pods = [pod["metadata"] for pod in kube.json("get", "pods", "-A")["items"]]
     return {f"{pod['name']}.{pod['namespace']}" for pod in pods if "deletionTimestamp" not in pod}
 
@@ -124,9 +124,9 @@ def _serving(kube: Kube) -> bool:
 
 
 def refused(kube: Kube, rule: Rule) -> str:
-    """What the API server says against a rule while istiod, which checks it, is away; empty when it takes the rule.
+    """Why the API server refuses a rule while istiod, which validates it, is down; empty if it accepts the rule.
 
-    It is given 2 s: the longer istiod is away, the longer the proxies wait before they look for it again (30 s at most).
+    The limit is 2 s: the longer istiod is down, the longer the proxies wait before they try it again (at most 30 s).
     """
     flags = ("--request-timeout=2s", "-f", "-")
     answer = kube.kubectl("apply", *flags, stdin=json.dumps(rule), check=False, timeout=60)
@@ -134,16 +134,16 @@ def refused(kube: Kube, rule: Rule) -> str:
 
 
 def restarts(kube: Kube) -> int:
-    """How often Jaeger's container has been started again in its pod."""
+    """How often Jaeger's container has been restarted in its pod."""
     pods = kube.pods(NAMESPACE, deploy.SELECTOR)
     return sum(s["restartCount"] for pod in pods for s in pod["status"].get("containerStatuses", []))
 
 
 def kill(kube: Kube, machines: Mapping[str, Host], *, timeout: float = 200.0) -> tuple[float, float]:
-    """Kill Jaeger's process, without a word, and wait until Kubernetes has started it again and it answers.
+    """Kill Jaeger's process with SIGKILL, and wait until Kubernetes has restarted it and it answers.
 
-    Returns the Unix times of both. Kubernetes starts it at once, but lets a pause grow before each further time within
-    ten minutes: 10 s, 20 s, 40 s, …
+    Returns the Unix times of both. Kubernetes restarts it at once the first time, but pauses before each further restart
+    within ten minutes: 10 s, 20 s, 40 s, …
 
     Raises:
         CheckFailed: there is no such container, or it runs on a machine that is not the lab's.
@@ -151,14 +151,14 @@ def kill(kube: Kube, machines: Mapping[str, Host], *, timeout: float = 200.0) ->
     """
     pods = kube.pods(NAMESPACE, deploy.SELECTOR)
     if len(pods) != 1:
-        raise CheckFailed(f"there are {len(pods)} pods of Jaeger")
+        raise CheckFailed(f"there are {len(pods)} Jaeger pods, expected 1")
     node, container = str(pods[0]["spec"]["nodeName"]), _container(pods[0])
     if node not in machines:
-        raise CheckFailed(f"Jaeger runs on {node}, which is no machine of this lab")
+        raise CheckFailed(f"Jaeger runs on {node}, which is not a machine of this lab")
     before = restarts(kube)
     at = time.time()
     machines[node].run(["ctr", "-n", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", container])
-    until(lambda: restarts(kube) > before, what="Jaeger's container to start again", timeout=timeout, every=0.3,
+    until(lambda: restarts(kube) > before, what="Jaeger's container to restart", timeout=timeout, every=0.3,
           last=lambda: f"{restarts(kube)} restarts", cause=lambda: kube.explain(NAMESPACE, deploy.SELECTOR))  # fmt: skip
     deploy.answering(kube, timeout=timeout)
     return at, time.time()

@@ -1,7 +1,7 @@
-"""Requests whose traces can be found again: with an id of our own making, or with a mark in their path.
+"""Requests whose traces can be found again: by a trace id chosen here, or by a mark in their path.
 
-They are sent by curl in the pod `load`, beside a sidecar. (The load program of chapter 06 gives the requests of one run
-ids that begin alike. Envoy decides by the first eight digits whether a request is sampled, so it would be all or none.)
+curl sends them in the pod `load`, which has a sidecar. (The load program of chapter 06 gives all requests of a run ids that
+start with the same digits. Envoy samples by the first eight digits, so it would sample all requests or none.)
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BLOCK = 'silent\nshow-error\noutput = "/dev/null"\nwrite-out = "%{http_code}\\n
 
 @dataclass(frozen=True)
 class Probe:
-    """One request that says itself which trace it belongs to, by W3C's traceparent.
+    """A request that names its own trace, in W3C's traceparent header.
 
     https://www.w3.org/TR/trace-context/#traceparent-header: version, trace id, id of the parent span, flags.
     """
@@ -49,10 +49,10 @@ class Probe:
 def send(kube: Executes, *probes: Probe, rate: float = 0, parallel: int = 1) -> list[int]:
     """Send the probes from the pod `load` and return their statuses.
 
-    One after the other, `rate` a second where one is given; or `parallel` at a time, their statuses in any order.
+    They go one after the other, `rate` a second if given; or `parallel` at a time, with their statuses in any order.
 
     Raises:
-        CheckFailed: there is not one status for each.
+        CheckFailed: a request has no status.
     """
     return request(kube, [(probe.url, probe.all_headers) for probe in probes], rate=rate, parallel=parallel)
 
@@ -60,7 +60,7 @@ def send(kube: Executes, *probes: Probe, rate: float = 0, parallel: int = 1) -> 
 def request(
     kube: Executes, wanted: Sequence[tuple[str, Mapping[str, str]]], *, rate: float = 0, parallel: int = 1
 ) -> list[int]:
-    """Send GETs, each with its headers and no others, and return their statuses; 0 where nothing answered."""
+    """Send GETs, each with exactly its headers, and return their statuses; 0 means no answer."""
     blocks = []
     for url, headers in wanted:
         lines = [f"header = {json.dumps(f'{name}: {value}')}" for name, value in headers.items()]
@@ -79,33 +79,33 @@ def request(
 
 
 def flood(kube: Executes, url: str, count: int, *, parallel: int = 8) -> str:
-    """Send `count` GETs without any id, so that the proxy makes one for each; returns the mark in their paths.
+    """Send `count` GETs without an id, so that the proxy creates one for each; returns the mark in their paths.
 
-    Up to 1 % may fail, and as many as are under way at once: a proxy decides on a request's trace before it is answered,
-    and after a change of a listener the callee's proxy cuts its old connections, with whatever is under way on them.
+    Up to 1 % may fail, and in addition as many as are under way at once: a proxy decides about tracing before the answer, and
+    after a listener's change the callee's proxy cuts old connections together with their requests.
 
     Raises:
         InputError: the count is out of range.
-        CheckFailed: more have failed, or one has no status at all: then the proxy may not have seen it.
+        CheckFailed: more failed, or a request has no status at all: then the proxy may not have seen it.
     """
     if not 1 <= count <= 50_000:
         raise InputError(f"count is {count}", fix="give 1 to 50000 requests")
     mark, said = _flooded(kube, url, count, parallel)
     if not said.ok and _CUT.search(
         said.stderr
-    ):  # of the stream of kubectl exec, not of the requests: they go out under a new mark
+    ):  # an error of kubectl exec's stream, not of the requests: send them again under a new mark
         mark, said = _flooded(kube, url, count, parallel)
     statuses = [int(line) for line in said.lines if line.strip().isdecimal()]
     good = statuses.count(200)
     if len(statuses) != count or 0 in statuses or count - good > max(0.01 * count, parallel):
-        raise CheckFailed(f"{good} of {count} requests are answered with 200: {said.stderr.strip()[-300:]}")
+        raise CheckFailed(f"only {good} of {count} requests got the answer 200: {said.stderr.strip()[-300:]}")
     return mark
 
 
 def decisions(access_log: Sequence[str], mark: str) -> dict[str, str]:
-    """Request id → what the proxy decided about its trace, for the requests with a mark in their path.
+    """Request id → the proxy's decision about tracing it, for the requests with a mark in their path.
 
-    The proxy notes it in the id itself, before it sends the request on; the id here is the one that it has then.
+    The proxy notes the decision in the id itself before it forwards the request; the ids here include that change.
     """
     found = {}
     for line in access_log:
@@ -113,7 +113,7 @@ def decisions(access_log: Sequence[str], mark: str) -> dict[str, str]:
             entry = json.loads(line)
             path, id = str(entry["path"]), str(entry["request_id"])
         except (ValueError, LookupError, TypeError):
-            continue  # Envoy's own log is in the same stream
+            continue  # the stream also has Envoy's own log
         if f"mark={mark}&" in path:
             found[id] = DECISIONS.get(id[14:15], "")
     return found

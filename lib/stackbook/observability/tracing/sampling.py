@@ -1,9 +1,9 @@
-"""How large a share of requests is traced: predicted from their ids, and counted.
+"""Which share of requests is traced: predicted from their ids, and counted.
 
 Envoy takes the first eight hexadecimal digits of a request's id as a number, and samples the request when its last
 four decimal digits are below 10,000 times the share (UUIDRequestIDExtension and mutateTracingRequestHeader in
-source/extensions/request_id/uuid/config.cc and source/common/http/conn_manager_utility.cc). So each proxy on the way
-comes to the same decision, and whoever knows the id knows it too.
+source/extensions/request_id/uuid/config.cc and source/common/http/conn_manager_utility.cc). So all
+proxies on the way make the same decision, and the id alone predicts it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def predicted(request_id: str, share: float) -> bool:
 
 
 def needed(share: float, *, alpha: float, power: float) -> int:
-    """Requests that tell this share from three times as much, and from a tenth of it; of 100 %, from 95 %.
+    """How many requests distinguish this share from three times and from a tenth of it; 100 % from 95 %.
 
     >>> [needed(share, alpha=0.0003, power=0.99) for share in (100, 10, 1)]
     [90, 200, 2067]
@@ -49,9 +49,9 @@ def needed(share: float, *, alpha: float, power: float) -> int:
 
 
 def demanded() -> str:
-    """An id that Envoy would not sample at 50 percent or less, but with the mark of one that it has sampled.
+    """An id that Envoy would not sample at 50 percent or less, but that has the mark of a sampled one.
 
-    A proxy takes the mark for a decision that a proxy before it has made.
+    A proxy treats the mark as the decision of an earlier proxy.
     """
     while True:
         id = str(uuid.uuid4())
@@ -61,7 +61,7 @@ def demanded() -> str:
 
 @dataclass(frozen=True)
 class Counted:
-    """Requests that were sent at one share: how many, those that the proxy's log says are sampled, those with a trace."""
+    """Requests sent at one share: their number, those sampled according to the proxy's log, and those with a trace."""
 
     share: float
     requests: int
@@ -69,35 +69,35 @@ class Counted:
     traced: frozenset[str]
 
     def test(self, *, alpha: float, least: int) -> ShareTest:
-        """The share of requests with a trace against the share that was asked for, by the exact binomial test."""
+        """Compare the share of requests with a trace with the requested share, by the exact binomial test."""
         return statistics.test_share(len(self.traced), self.requests, self.share / 100, alpha=alpha, needed=least)
 
     @property
     def differ(self) -> list[str]:
-        """Ids on which the proxy's log and Jaeger disagree."""
+        """The ids about which the proxy's log and Jaeger disagree."""
         return sorted(self.decided ^ self.traced)
 
 
 def count(kube: Executes, jaeger: Jaeger, log: Callable[[], Sequence[str]], share: float, requests: int) -> Counted:
-    """Send requests without ids, and count those whose spans are in Jaeger; the mesh must already sample at `share`.
+    """Send requests without ids, and count those with spans in Jaeger; the mesh must already sample at `share`.
 
-    The proxy's access log says which ids it decided to trace. Each of them is waited for, 10 s at most; what is there
-    then is what is counted, so a span that is lost is seen.
+    The proxy's access log says which ids it decided to trace. It waits for each of them, at most 10 s, and then counts what
+    has arrived, so a lost span shows.
 
     Args:
-        kube: where the requests are sent from.
+        kube: the cluster from which requests are sent.
         jaeger: an open handle.
         log: reads the access log of the proxy that sends.
-        share: the percentage that is in force.
-        requests: how many.
+        share: the percentage that the mesh samples.
+        requests: the number of requests.
 
     Raises:
         CheckFailed: a request failed.
-        WaitTimeout: a request is not in the access log, and once more.
+        WaitTimeout: a request is not in the access log, even after a second try.
     """
     try:
         return _count(kube, jaeger, log, share, requests)
-    except WaitTimeout:  # where the kubelet has rotated the log meanwhile, it shows the new file only
+    except WaitTimeout:  # if the kubelet has rotated the log meanwhile, it shows only the new file
         return _count(kube, jaeger, log, share, requests)
 
 
@@ -130,7 +130,7 @@ def _count(kube: Executes, jaeger: Jaeger, log: Callable[[], Sequence[str]], sha
 
 
 def checks(counted: Mapping[float, Counted], *, alpha: float, power: float) -> dict[str, ShareTest]:
-    """The exact test of each share, by a name for the table."""
+    """The exact test of each share, with a name for the table."""
     return {
         f"traced at {share:g} %": found.test(alpha=alpha, least=needed(share, alpha=alpha, power=power))
         for share, found in counted.items()
@@ -138,7 +138,7 @@ def checks(counted: Mapping[float, Counted], *, alpha: float, power: float) -> d
 
 
 def foretell(kube: Executes, jaeger: Jaeger, share: float, *, requests: int = 200) -> tuple[set[str], set[str]]:
-    """Send requests with ids of our own; which of them Envoy samples by the rule above, and which have a trace.
+    """Send requests with chosen ids; returns which of them Envoy should sample by the rule above, and which have a trace.
 
     Raises:
         CheckFailed: a request was not answered with 200.
@@ -157,5 +157,5 @@ def foretell(kube: Executes, jaeger: Jaeger, share: float, *, requests: int = 20
         return foretold <= traced
 
     with contextlib.suppress(WaitTimeout):  # the caller compares the two sets
-        until(arrived, what="the foretold requests to be in Jaeger", timeout=8, every=0.2)
+        until(arrived, what="the predicted requests to be in Jaeger", timeout=8, every=0.2)
     return foretold, traced

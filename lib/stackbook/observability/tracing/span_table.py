@@ -1,4 +1,4 @@
-"""Spans as a tidy table: what Jaeger's API answers, one row per span.
+"""Spans as a tidy table, from the answers of Jaeger's API, one row per span.
 
 The answer's form: github.com/jaegertracing/jaeger model/json/model.go; the tags are Envoy's (source/common/tracing) and
 Istio's (istio.canonical_revision and others).
@@ -31,21 +31,21 @@ DECISIONS: Mapping[str, str] = {
 
 
 def parse(traces: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """The table of the traces in an answer, in the order in which the spans started; a span given twice counts once.
+    """The table of the traces in an answer, in the order of the spans' starts; a span that occurs twice counts once.
 
     Columns: trace_id (32 hex digits), span_id, parent_id (16; empty for a root), service (as Jaeger names it:
     "reviews.default"), app ("reviews"), operation, kind (client, server, …), start (Unix time), seconds, status (HTTP;
-    0 where there is none), flags (Envoy's response flags, "-" for none), error, request_id (with the digit 4 that it
+    0 if there is none), flags (Envoy's response flags, "-" for none), error, request_id (with the digit 4 that it
     had when it was made), decision (Envoy's, see `DECISIONS`), version and pod of the workload, url, format (in which
     Jaeger received it: otlp, zipkin).
 
     Raises:
-        StackbookError: the answer has another form.
+        StackbookError: the answer has an unexpected form.
     """
     try:
         rows = [_row(span, trace["processes"][span["processID"]]) for trace in traces for span in trace["spans"]]
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise StackbookError(f"Jaeger's answer is no list of traces: {type(error).__name__}: {error}") from error
+        raise StackbookError(f"Jaeger's answer is not a list of traces: {type(error).__name__}: {error}") from error
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).drop_duplicates(["trace_id", "span_id"])
     return frame.sort_values(["start", "seconds"], ascending=[True, False], ignore_index=True)
 
@@ -70,7 +70,7 @@ def _row(span: Mapping[str, Any], process: Mapping[str, Any]) -> tuple[Any, ...]
 
 
 def _id(text: str, digits: int) -> str:
-    """An id in full: Jaeger leaves out zeros in front."""
+    """An id in full length: Jaeger omits leading zeros."""
     return text.zfill(digits)
 
 
@@ -79,7 +79,7 @@ def _true(value: Any) -> bool:
 
 
 def _workload(service: str, tags: Mapping[str, Any]) -> tuple[str, str, str]:
-    """App, version and pod; the proxy's own name is like "sidecar~10.244.1.7~reviews-v3-5d6f-x.default~default.svc…"."""
+    """App, version and pod. A proxy's name looks like "sidecar~10.244.1.7~reviews-v3-5d6f-x.default~default.svc…"."""
     parts = str(tags.get("node_id", "")).split("~")
     pod = parts[2].rpartition(".")[0] if len(parts) > 2 else ""
     return (
@@ -98,18 +98,18 @@ def spans(
     request_ids: Iterable[str] | None = None,
     limit: int = 50_000,
 ) -> pd.DataFrame:
-    """The spans of each trace that a service had a part in, in a window of time; see `parse` for the columns.
+    """The spans of each trace in which a service took part, in a time window; see `parse` for the columns.
 
     Args:
         jaeger: an open handle.
-        since: Unix time from which on spans started.
-        until: Unix time until then; now where none is given.
-        services: as Jaeger names them, such as the one in which all requests began; every one that it knows when empty.
+        since: only spans that started at this Unix time or later.
+        until: only spans that started before this Unix time; by default now.
+        services: services by Jaeger's names, such as the one where all requests start; empty means all that it knows.
         request_ids: keep only traces with a span of one of these requests.
-        limit: traces of one service, at most.
+        limit: the maximum number of traces per service.
 
     Raises:
-        CheckFailed: there are more traces than `limit`: never a part of them for the whole.
+        CheckFailed: there are more traces than `limit`; it never returns only a part of them.
     """
     frames = [jaeger.find(name, since=since, until=until, limit=limit) for name in services or jaeger.services()]
     found = pd.concat(frames, ignore_index=True) if frames else parse([])

@@ -1,4 +1,4 @@
-"""How the mesh traces: its provider, the Telemetry resource with the share of requests, and what the proxies make of it.
+"""How the mesh traces: its provider, the Telemetry resource with the share of requests, and the proxies' configuration.
 
 https://istio.io/latest/docs/tasks/observability/distributed-tracing/telemetry-api/
 """
@@ -29,7 +29,7 @@ RESOURCE = "telemetries.telemetry.istio.io"
 TRACER = "envoy.tracers.opentelemetry"
 COLLECTOR = "jaeger-collector.istio-system.svc.cluster.local"
 AT_ONCE, INTERVAL = "tracing.opentelemetry.min_flush_spans", "tracing.opentelemetry.flush_interval_ms"
-"""Envoy's runtime keys: each of its threads sends spans when it has so many (5), and every so many ms (5000) what it has.
+"""Envoy's runtime keys: each thread sends its spans when it has this many (default 5), and every so many ms (default 5000).
 
 github.com/envoyproxy/envoy source/extensions/tracers/opentelemetry/tracer.cc; a new interval counts from the next time on.
 """
@@ -37,10 +37,10 @@ PROMPT = {AT_ONCE: "1", INTERVAL: "1000"}
 
 
 def rule(share: float, *, provider: str = PROVIDER, namespace: str = NAMESPACE) -> Rule:
-    """The Telemetry resource that has `share` percent of requests traced; in the root namespace, for the whole mesh.
+    """The Telemetry resource that traces `share` percent of requests; it is in the root namespace, for the whole mesh.
 
     Raises:
-        InputError: the share is no percentage.
+        InputError: the share is not a percentage.
     """
     tracing = {"providers": [{"name": provider}], "randomSamplingPercentage": percent("sampling", share)}
     return {
@@ -63,16 +63,18 @@ def provider_kinds(kube: Kube) -> dict[str, str]:
 
 
 def ensure_provider(kube: Kube) -> int:
-    """Add the provider `jaeger` to the mesh's configuration where its profile has none; returns 1 when it was added.
+    """Add the provider `jaeger` to the mesh's configuration if the profile has none; returns 1 if it was added.
 
     Raises:
-        CheckFailed: there is one of that name that sends spans elsewhere.
+        CheckFailed: a provider of that name sends spans elsewhere.
     """
     wanted = {"name": PROVIDER, "opentelemetry": {"service": COLLECTOR, "port": 4317}}
     for entry in providers(kube):
         if entry["name"] == PROVIDER:
             if entry != wanted:
-                raise CheckFailed(f"the mesh's provider {PROVIDER} is another: {entry}", fix="stackbook run --only 05")
+                raise CheckFailed(
+                    f"the mesh has another provider with the name {PROVIDER}: {entry}", fix="stackbook run --only 05"
+                )
             return 0
     config = kube.json("get", "configmap", "istio", "-n", NAMESPACE)
     mesh = yaml.safe_load(config["data"]["mesh"])
@@ -83,7 +85,7 @@ def ensure_provider(kube: Kube) -> int:
 
 
 def found(kube: Kube) -> list[Rule]:
-    """The Telemetry resources of the root namespace that say something about tracing."""
+    """The Telemetry resources of the root namespace that configure tracing."""
     items = kube.json("get", RESOURCE, "-n", NAMESPACE)["items"]
     return [_plain(item) for item in items if item["spec"].get("tracing")]
 
@@ -94,13 +96,13 @@ def _plain(item: dict[str, Any]) -> Rule:
 
 
 def in_force(kube: Kube, share: float) -> float:
-    """Have `share` percent of requests traced from now on; returns the seconds until all proxies had that."""
+    """Trace `share` percent of requests from now on; returns the seconds until all proxies had that setting."""
     wanted = rule(share)
     return propagate(kube, lambda: kube.apply([wanted]), [wanted])
 
 
 def take_away(kube: Kube) -> int:
-    """Delete the Telemetry resources about tracing, and wait for the proxies; returns how many there were."""
+    """Delete the Telemetry resources about tracing, and wait for the proxies; returns how many existed."""
     there = found(kube)
     if there:
         propagate(kube, lambda: kube.delete(there), there)
@@ -108,9 +110,9 @@ def take_away(kube: Kube) -> int:
 
 
 def put_back(kube: Kube, before: Sequence[Rule], *, drain: bool = True) -> None:
-    """Bring the Telemetry resources about tracing back to those of `before`, and wait until all requests go by them.
+    """Restore the Telemetry resources about tracing to `before`, and wait until they apply to all requests.
 
-    Without `drain` only the proxies are waited for; requests on a connection of before go by what was.
+    Without `drain`, it waits only for the proxies; requests on old connections still use the old settings.
     """
     names = {item["metadata"]["name"] for item in before}
     now = found(kube)
@@ -126,11 +128,11 @@ def put_back(kube: Kube, before: Sequence[Rule], *, drain: bool = True) -> None:
 
 @contextlib.contextmanager
 def untraced(kube: Kube, *, drain: bool = True) -> Iterator[int]:
-    """A mesh without a Telemetry resource about tracing while the block runs; then those that were there come back.
+    """Remove the Telemetry resources about tracing while the block runs; then restore them.
 
     Args:
         kube: the cluster.
-        drain: see `put_back`; not needed where whoever comes next waits by itself (`observation.settled`).
+        drain: see `put_back`; not needed if the next step waits itself (`observation.settled`).
     """
     before = found(kube)
     try:
@@ -141,7 +143,7 @@ def untraced(kube: Kube, *, drain: bool = True) -> Iterator[int]:
 
 @contextlib.contextmanager
 def sampled(kube: Kube, share: float) -> Iterator[float]:
-    """So many percent of requests traced while the block runs, and then as before; gives the seconds that it took."""
+    """Trace so many percent of requests while the block runs, and then as before; yields the seconds that the change took."""
     before = found(kube)
     try:
         yield in_force(kube, share)
@@ -151,7 +153,7 @@ def sampled(kube: Kube, share: float) -> Iterator[float]:
 
 @dataclass(frozen=True)
 class Tracer:
-    """What one listener of a proxy is told about tracing."""
+    """The tracing settings of one listener of a proxy."""
 
     name: str
     cluster: str
@@ -159,7 +161,7 @@ class Tracer:
 
 
 def _proxies(kube: Kube, only: str = "") -> list[tuple[str, str]]:
-    """Namespace and pod of bookinfo's proxies, the test bed's and the ingress gateway's, or of those that a selector has."""
+    """Namespace and pod of the proxies of bookinfo, the test bed and the ingress gateway, or of those that match a selector."""
     where = [("default", only or "app notin (outside)"), *([] if only else [(NAMESPACE, "istio=ingressgateway")])]
     return [
         (namespace, str(pod["metadata"]["name"]))
@@ -170,10 +172,10 @@ def _proxies(kube: Kube, only: str = "") -> list[tuple[str, str]]:
 
 
 def drained(kube: Kube, *, timeout: float = 75.0) -> None:
-    """Wait until no proxy has connections left that go by a listener of before; see `mesh.DRAIN`.
+    """Wait until no proxy has connections left that use an earlier listener; see `istio.DRAIN`.
 
     Raises:
-        WaitTimeout: with the proxies that have.
+        WaitTimeout: with the proxies that still have some.
     """
     closed: set[tuple[str, str]] = set()
 
@@ -182,7 +184,7 @@ def drained(kube: Kube, *, timeout: float = 75.0) -> None:
         said = envoy_admin.ask(kube, pod, "stats?filter=^listener_manager.total_.*_draining$", namespace=namespace)
         counts = [int(line.rpartition(":")[2]) for line in said.splitlines() if line.startswith("listener_manager.")]
         if len(counts) != 2:
-            raise CheckFailed(f"the proxy of {pod} does not say what it drains: {said.strip()[:200]}")
+            raise CheckFailed(f"the proxy of {pod} does not report which listeners it drains: {said.strip()[:200]}")
         return sum(counts)
 
     def open_in(targets: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
@@ -193,22 +195,22 @@ def drained(kube: Kube, *, timeout: float = 75.0) -> None:
 
     def done() -> bool:
         targets = [target for target in _proxies(kube) if target not in closed]
-        # They were told at the same time: while the first has not done, the others need not be asked.
+        # All got the change at the same time: while the first still drains, there is no need to ask the others.
         return not open_in(targets[:1]) and not open_in(targets[1:])
 
     until(done, what="connections of earlier listeners to close", timeout=timeout, every=0.5,
-          tolerate=(CommandFailed,),  # a pod that goes while it is asked
+          tolerate=(CommandFailed,),  # the pod was deleted meanwhile
           last=lambda: ", ".join(f"{pod}: {count}" for (_, pod), count in open_in(_proxies(kube)).items()))  # fmt: skip
 
 
 def tracers(kube: Kube, workload: str, namespace: str = "default") -> set[Tracer]:
-    """The tracers in the listeners of a workload's proxy; empty when it has none (K166, K173)."""
+    """The tracers in the listeners of a workload's proxy; empty if it has none (K166, K173)."""
     dump = json.loads(envoy_admin.ask(kube, workload, "config_dump?resource=dynamic_listeners", namespace=namespace))
     return set(_tracers(dump))
 
 
 def _tracers(node: Any) -> Iterator[Tracer]:
-    """The `tracing` blocks with a provider, wherever they stand."""
+    """The `tracing` blocks with a provider, at any depth."""
     if isinstance(node, dict):
         tracing = node.get("tracing")
         if isinstance(tracing, dict) and "provider" in tracing:
@@ -217,7 +219,7 @@ def _tracers(node: Any) -> Iterator[Tracer]:
             share = float(tracing.get("random_sampling", {}).get("value", 0.0))
             yield Tracer(tracing["provider"]["name"], cluster, share)
         for name, value in node.items():
-            if name != "draining_state":  # a listener that takes no new connections any more
+            if name != "draining_state":  # a listener that accepts no new connections
                 yield from _tracers(value)
     elif isinstance(node, list):
         for value in node:
@@ -225,10 +227,10 @@ def _tracers(node: Any) -> Iterator[Tracer]:
 
 
 def share_in_proxies(kube: Kube) -> float:
-    """The percentage of requests that the proxies of bookinfo trace, all the same, with their spans sent to Jaeger.
+    """The percentage of requests that all proxies of bookinfo trace, with their spans sent to Jaeger.
 
     Raises:
-        CheckFailed: the mesh lacks the provider, a proxy has no tracer or another one, or their percentages differ.
+        CheckFailed: the mesh lacks the provider, a proxy has no tracer or a wrong one, or the percentages differ.
     """
     fix = "stackbook run --only 11"
     if provider_kinds(kube).get(PROVIDER) != "opentelemetry":
@@ -247,7 +249,7 @@ def share_in_proxies(kube: Kube) -> float:
 
 
 def built_in(kube: Kube, workload: str, namespace: str = "default") -> list[str]:
-    """The tracers that were compiled into a workload's proxy, as it lists them itself (K173)."""
+    """The tracers that were compiled into a workload's proxy, according to its own list (K173)."""
     for part in json.loads(envoy_admin.ask(kube, workload, "config_dump", namespace=namespace))["configs"]:
         if part["@type"].endswith("BootstrapConfigDump"):
             extensions = part["bootstrap"]["node"].get("extensions", [])
@@ -271,7 +273,7 @@ def clusters(kube: Kube, workload: str, namespace: str = "default") -> set[tuple
 
 @contextlib.contextmanager
 def prompt(kube: Kube) -> Iterator[None]:
-    """The proxies send each span as soon as it ends while the block runs; then as they were told when they started."""
+    """Make the proxies send each span as soon as it ends while the block runs; then reset them to their start settings."""
     set_runtime(kube, PROMPT)
     try:
         yield
@@ -280,20 +282,20 @@ def prompt(kube: Kube) -> Iterator[None]:
 
 
 def set_runtime(kube: Kube, values: Mapping[str, str], *, only: str = "") -> int:
-    """Override runtime keys in the proxies of bookinfo, of the test bed and of the ingress; empty takes one back.
+    """Override runtime keys in the proxies of bookinfo, the test bed and the ingress; an empty value removes an override.
 
-    A proxy that is started later does not have them.
+    Proxies that start later do not have them.
 
     Args:
         kube: the cluster.
-        values: by key.
-        only: label selector of pods in the namespace default; those pods alone are told.
+        values: the values by key.
+        only: label selector of pods in the namespace default; only those pods are changed.
 
     Returns:
-        How many proxies were told.
+        How many proxies were changed.
 
     Raises:
-        CheckFailed: a proxy does not take them.
+        CheckFailed: a proxy refuses them.
     """
     targets = _proxies(kube, only)
     query = "&".join(f"{key}={value}" for key, value in values.items())
@@ -302,7 +304,7 @@ def set_runtime(kube: Kube, values: Mapping[str, str], *, only: str = "") -> int
         namespace, pod = target
         said = envoy_admin.ask(kube, pod, f"runtime_modify?{query}", namespace=namespace, method="POST")
         if "OK" not in said:
-            raise CheckFailed(f"the proxy of {pod} does not take {query}: {said.strip()[:200]}")
+            raise CheckFailed(f"the proxy of {pod} refuses {query}: {said.strip()[:200]}")
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(tell, targets))

@@ -1,4 +1,4 @@
-"""What a trace must look like, as a tree of hops, and what is wrong with one that does not.
+"""The expected form of a trace, as a tree of hops, and how an actual trace differs from it.
 
 A hop is one call from a service to another, seen by two proxies: a client span in the caller's, and below it a server
 span in the callee's.
@@ -18,12 +18,12 @@ import pandas as pd
 Row = Mapping[Any, Any]
 DOMAIN = "default.svc.cluster.local:9080/*"
 TOLERANCE = 0.05
-"""Seconds by which a child may stick out of its parent: two proxies end a request at two moments, on a busy machine."""
+"""Seconds by which a child may extend beyond its parent: on a busy machine, two proxies finish a request at different moments."""
 
 
 @dataclass(frozen=True)
 class Hop:
-    """A call, and the calls that the callee made for it. `reached` is false where the caller's proxy answered itself."""
+    """A call, and the calls that the callee made for it. `reached` is false if the caller's proxy answered itself."""
 
     caller: str
     callee: str
@@ -31,7 +31,7 @@ class Hop:
     status: int = 200
     flags: str = "-"
     reached: bool = True
-    server_status: int = 0  # where it is not the client's
+    server_status: int = 0  # if it differs from the client's
 
     @property
     def operation(self) -> str:
@@ -47,12 +47,12 @@ def hop(
     flags: str = "-",
     reached: bool = True,
 ) -> Hop:
-    """A call by names of services, such as `hop("reviews", "ratings")`."""
+    """A call between services by name, such as `hop("reviews", "ratings")`."""
     return Hop(caller, callee, calls, status, flags, reached)
 
 
 def page(*beyond: str, status: int = 200) -> Hop:
-    """The calls for the product page, from the pod `load` on; with "reviews" that service asks ratings, too."""
+    """The calls for the product page, starting with the pod `load`; with "reviews", that service calls ratings, too."""
     ratings = (hop("reviews", "ratings"),) if "reviews" in beyond else ()
     details, reviews = hop("productpage", "details"), hop("productpage", "reviews", *ratings)
     return hop("load", "productpage", details, reviews, status=status)
@@ -60,7 +60,7 @@ def page(*beyond: str, status: int = 200) -> Hop:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """One span that must be there."""
+    """A span that the trace must contain."""
 
     service: str
     operation: str
@@ -85,12 +85,12 @@ def _size(wanted: _Wanted) -> int:
 
 
 def problems(frame: pd.DataFrame, call: Hop, *, parent_id: str = "", tolerance: float = TOLERANCE) -> list[str]:
-    """What is wrong with a trace: spans that are missing, too many, elsewhere, or stick out of their parents.
+    """What is wrong with a trace: spans that are missing, superfluous, misplaced, or extend beyond their parents.
 
     Args:
         frame: the spans of one trace.
         call: the first call.
-        parent_id: the span below which the first one hangs: that which the sender made up.
+        parent_id: the parent of the first span: the id that the sender chose.
         tolerance: see `misnested`.
     """
     found = []
@@ -102,14 +102,14 @@ def problems(frame: pd.DataFrame, call: Hop, *, parent_id: str = "", tolerance: 
     found += _compare([wanted], parent_id, rows, taken)
     for row in rows:
         if row["span_id"] not in taken:
-            found.append(f"a span too many, or elsewhere: {_name(row)}, below {row['parent_id'] or 'nothing'}")
+            found.append(f"a superfluous or misplaced span: {_name(row)}, below {row['parent_id'] or 'nothing'}")
     if len(rows) != _size(wanted):
-        found.append(f"{len(rows)} spans, {_size(wanted)} are wanted")
+        found.append(f"{len(rows)} spans, expected {_size(wanted)}")
     return found + misnested(frame, tolerance=tolerance)
 
 
 def _compare(wanted: list[_Wanted], parent: str, rows: Sequence[Row], taken: set[str]) -> list[str]:
-    """Find each wanted span among the children of a parent; status and flags are compared with what is found."""
+    """Find each expected span among the children of a parent, and compare status and flags."""
     found = []
     for want in wanted:
         fits = [
@@ -125,11 +125,9 @@ def _compare(wanted: list[_Wanted], parent: str, rows: Sequence[Row], taken: set
         row = fits[0]
         taken.add(str(row["span_id"]))
         if (row["status"], row["flags"]) != (want.status, want.flags):
-            found.append(
-                f"{want}: status {row['status']}, flags {row['flags']}; {want.status}, {want.flags} are wanted"
-            )
+            found.append(f"{want}: status {row['status']}, flags {row['flags']}; expected {want.status}, {want.flags}")
         if row["error"] != (want.status >= 500):
-            found.append(f"{want}: the mark of an error is {row['error']}, with status {want.status}")
+            found.append(f"{want}: the error mark is {row['error']} with status {want.status}")
         found += _compare(list(want.below), str(row["span_id"]), rows, taken)
     return found
 
@@ -139,7 +137,7 @@ def _name(row: Row) -> str:
 
 
 def misnested(frame: pd.DataFrame, *, tolerance: float = TOLERANCE) -> list[str]:
-    """Spans that begin before their parent, or end after it, by more than `tolerance` seconds; one line each."""
+    """Spans that start before their parent or end after it by more than `tolerance` seconds, one line each."""
     by_id = {(row["trace_id"], row["span_id"]): row for row in frame.to_dict("records")}
     found = []
     for (trace, _), row in by_id.items():
@@ -149,12 +147,12 @@ def misnested(frame: pd.DataFrame, *, tolerance: float = TOLERANCE) -> list[str]
         early = parent["start"] - row["start"]
         late = row["start"] + row["seconds"] - parent["start"] - parent["seconds"]
         if max(early, late) > tolerance:
-            found.append(f"{_name(row)} sticks out of {_name(parent)} by {max(early, late):.3f} s")
+            found.append(f"{_name(row)} extends beyond {_name(parent)} by {max(early, late):.3f} s")
     return found
 
 
 def outline_of(call: Hop) -> list[dict[str, object]]:
-    """A wanted trace as rows, indented by depth."""
+    """An expected trace as rows, indented by depth."""
     return [
         {"span": f"{'  ' * depth}{_label(want)}", "kind": want.kind, "status": want.status}
         for want, depth in _walk_wanted(_wanted(call), 0)
@@ -173,7 +171,7 @@ def _walk_wanted(want: _Wanted, depth: int) -> Iterator[tuple[_Wanted, int]]:
 
 
 def ordered(frame: pd.DataFrame) -> pd.DataFrame:
-    """The spans in the order of the tree, each below its parent, with a column `depth`; roots are in order of start."""
+    """The spans in tree order, each below its parent, with a column `depth`; roots are in the order of their starts."""
     known = set(frame["span_id"])
     rows = []
 
@@ -187,7 +185,7 @@ def ordered(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def outline(frame: pd.DataFrame) -> list[dict[str, object]]:
-    """A trace as rows without what differs from run to run: the spans indented by depth, kind, status, flags."""
+    """A trace as rows, without what differs between runs: the spans indented by depth, kind, status, flags."""
     return [
         {
             "span": "  " * row["depth"] + (row["app"] if row["kind"] == "server" else f"{row['app']} → {_target(row)}"),
@@ -204,7 +202,7 @@ def _target(row: Row) -> str:
 
 
 def edges(frame: pd.DataFrame) -> pd.DataFrame:
-    """Who calls whom: a row for each pair of services with a span below a span; calls, errors, median of their time.
+    """Who calls whom: one row for each pair of services in a parent and child span, with calls, errors and median time.
 
     Columns: caller, callee, calls, errors, milliseconds (the callee's median).
     """

@@ -21,13 +21,13 @@ _RENEWED = {
 
 
 def certificates(snapshot: Snapshot) -> Iterator[Cause]:
-    """No certificate on a machine has expired, or begins only later."""
+    """Every certificate on a machine is valid now: not expired, and not in the future."""
     for machine in snapshot.up:
         for path, dates in sections(machine.text("certificates")).items():
             if not (problem := valid_until(dates, snapshot.time)):
                 continue
             name = path.rpartition("/pki/")[2]
-            # The kubelet's own is for its users to see, and nobody is refused for it.
+            # Only the kubelet's clients see its serving certificate, and none of them checks it.
             seen = tuple(line for line in dates.splitlines() if line.startswith("not"))
             yield Cause("certificate-expired", LAYER, f"{path} on {machine.name} is {problem}", seen,
                         snapshot.on(machine.name, _renewal(name)), weight=1 if name == "kubelet.crt" else 0)  # fmt: skip

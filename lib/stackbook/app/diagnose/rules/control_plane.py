@@ -1,4 +1,4 @@
-"""The control plane: its four static pods, from etcd up."""
+"""The control plane: its four static pods, starting with etcd."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _ERROR = r"(?i)error|fatal|panic|failed|refused"
 
 
 def static_pods(snapshot: Snapshot) -> Iterator[Cause]:
-    """Each of the four has its manifest, and its process runs and says that it is healthy."""
+    """Each of the four components has its manifest, and its process runs and reports that it is healthy."""
     machine = snapshot.control_plane
     if machine is None or not machine.text("server of kubeconfigs") or not machine["manifests"].ok:
         return
     manifests = machine.text("manifests").split()
     logs = sections(machine.text("component logs"))
-    # Without the two that start them, nothing of this says anything.
+    # Without the kubelet and containerd, which start them, these answers mean nothing.
     carried = _runs(machine, "containerd") and _runs(machine, "kubelet")
     broken: list[str] = []
     for name in COMPONENTS:
@@ -45,10 +45,10 @@ def static_pods(snapshot: Snapshot) -> Iterator[Cause]:
         below = [other for other in broken if _WEIGHTS[other] < _WEIGHTS[name]]
         broken.append(name)
         if said:
-            yield Cause(f"{name}-flag", LAYER, f"{name} is started with a flag that it does not know", (problem, said),
+            yield Cause(f"{name}-flag", LAYER, f"{name} starts with a flag that it does not know", (problem, said),
                         _rewritten(snapshot, machine, name), weight=_WEIGHTS[name])  # fmt: skip
         else:
-            yield Cause(f"{name}-failing", LAYER, f"{name} does not run, or is not healthy", (problem, f"its log: {error}"),
+            yield Cause(f"{name}-failing", LAYER, f"{name} is not running, or not healthy", (problem, f"its log: {error}"),
                         _rewritten(snapshot, machine, name), follows=bool(below) or not carried,
                         weight=_WEIGHTS[name] + 1)  # fmt: skip
 
@@ -58,7 +58,7 @@ def _runs(machine: Machine, name: str) -> bool:
 
 
 def _without_manifest(snapshot: Snapshot, machine: Machine, name: str) -> Cause:
-    return Cause(f"{name}-missing", LAYER, f"the manifest of {name} is not there, so the kubelet does not run it",
+    return Cause(f"{name}-missing", LAYER, f"the manifest of {name} is missing, so the kubelet does not run it",
                  (f"/etc/kubernetes/manifests has no {name}.yaml",), _rewritten(snapshot, machine, name),
                  weight=_WEIGHTS[name])  # fmt: skip
 
@@ -68,7 +68,7 @@ def _rewritten(snapshot: Snapshot, machine: Machine, name: str) -> str:
 
 
 def _problem(machine: Machine, name: str) -> str:
-    """Why a component does not seem to work; empty where it does."""
+    """Why a component does not seem to work; empty if it does."""
     processes = {line.strip() for line in machine.text("processes").splitlines()}
     if processes and name[:15] not in processes:
         return f"no process {name}"
@@ -79,7 +79,9 @@ def _problem(machine: Machine, name: str) -> str:
     if good or answer is NOTHING:
         return ""
     failed = [line for line in text.splitlines() if line.startswith("[-]")]
-    return f"{name} does not say that it is healthy: {' '.join(failed) or text[:200] or answer.problem or 'no answer'}"
+    return (
+        f"{name} does not report that it is healthy: {' '.join(failed) or text[:200] or answer.problem or 'no answer'}"
+    )
 
 
 def no_answer(snapshot: Snapshot) -> Iterator[Cause]:
@@ -88,7 +90,7 @@ def no_answer(snapshot: Snapshot) -> Iterator[Cause]:
         return
     started = [m for m in snapshot.up if m.text("server of kubeconfigs")]
     if not snapshot.cluster.reached and (started or snapshot.profile.target == "cluster"):
-        yield Cause("api-server-silent", LAYER, "the API server cannot be asked", (snapshot.cluster.problem,),
+        yield Cause("api-server-silent", LAYER, "the API server does not answer", (snapshot.cluster.problem,),
                     snapshot.kubectl("get --raw '/readyz?verbose'"), follows=snapshot.profile.target != "cluster",
                     weight=9)  # fmt: skip
     for machine in started:
@@ -102,11 +104,11 @@ def no_answer(snapshot: Snapshot) -> Iterator[Cause]:
 
 
 def readiness(snapshot: Snapshot) -> Iterator[Cause]:
-    """What the API server itself says is not ready: etcd, a hook after its start."""
+    """What the API server itself reports as not ready: etcd, or a hook after its start."""
     answer = snapshot.cluster.answers.get("readyz", NOTHING)
     failed = re.findall(r"^\[-\](\S+)", answer.out + "\n" + answer.err, re.MULTILINE)
     if failed:
-        yield Cause("api-server-unready", LAYER, f"the API server says that it is not ready: {', '.join(failed)}",
+        yield Cause("api-server-unready", LAYER, f"the API server reports that it is not ready: {', '.join(failed)}",
                     tuple(f"readyz: [-]{name}" for name in failed), snapshot.kubectl("get --raw '/readyz?verbose'"),
                     follows=True, weight=8)  # fmt: skip
 

@@ -15,20 +15,20 @@ _BROKEN = r"Corefile:\d+ - Error|Error during parsing|plugin/\S+: .*(?:unknown|e
 
 
 def coredns(snapshot: Snapshot) -> Iterator[Cause]:
-    """CoreDNS is there, has replicas, and they are ready."""
+    """CoreDNS exists, has replicas, and they are ready."""
     if not snapshot.cluster.listed("deployments") or snapshot.profile.target == "cluster":
         return
     if not snapshot.cluster.items("daemonsets"):
-        return  # kubeadm has not come to its addons
+        return  # kubeadm has not installed its addons yet
     found = next((d for d in snapshot.cluster.items("deployments") if named(d) == "coredns"), None)
     again = snapshot.on(snapshot.profile.control_plane.name,
                         "kubeadm init phase addon coredns --config /etc/stackbook/kubeadm.yaml")  # fmt: skip
     if found is None:
-        yield Cause("dns-missing", LAYER, "there is no CoreDNS: no name is answered",
+        yield Cause("dns-missing", LAYER, "there is no CoreDNS: no name is resolved",
                     ("there is no deployment coredns in kube-system",), again, weight=0)  # fmt: skip
         return
     if dig(found, "spec", "replicas", default=1) == 0:
-        yield Cause("dns-scaled", LAYER, "CoreDNS is scaled to 0: no name is answered",
+        yield Cause("dns-scaled", LAYER, "CoreDNS is scaled to 0: no name is resolved",
                     ("deployment coredns: replicas 0",),
                     snapshot.kubectl("-n kube-system scale deployment coredns --replicas=2"), weight=0)  # fmt: skip
     yield from _corefile(snapshot)
@@ -54,13 +54,13 @@ def _corefile(snapshot: Snapshot) -> Iterator[Cause]:
 
 
 def address(snapshot: Snapshot) -> Iterator[Cause]:
-    """The Service of the DNS has the address that the kubelets give their pods."""
+    """The DNS Service has the address that the kubelets give their pods."""
     service = next((s for s in snapshot.cluster.items("services") if named(s) == "kube-dns"), None)
     for machine in snapshot.up:
         given = re.search(r"^clusterDNS:\s*\n\s*- (\S+)", machine.text("kubelet config"), re.MULTILINE)
         found = dig(service, "spec", "clusterIP", default="")
         if service and given and found and given[1] != found:
-            yield Cause("dns-address", LAYER, f"the pods of {machine.name} ask another address than the DNS Service has",
+            yield Cause("dns-address", LAYER, f"the pods of {machine.name} use another DNS address than that of the DNS Service",
                         (f"kubelet's clusterDNS: {given[1]}", f"Service kube-dns: {found}"),
                         snapshot.on(machine.name, f"sed -i 's/^- {given[1]}$/- {found}/' /var/lib/kubelet/config.yaml; "
                                     "systemctl restart kubelet"), weight=1)  # fmt: skip

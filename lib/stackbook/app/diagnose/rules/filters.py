@@ -1,4 +1,4 @@
-"""Packet filters: rules of somebody else's that drop what the cluster needs."""
+"""Packet filters: rules that are not the cluster's and that drop packets it needs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ PORTS = {
     "2379": ("machines", "etcd"),
     "2380": ("machines", "etcd"),
     "53": ("pod network", "DNS"),
-    "443": ("pod network", "HTTPS, as to the API server's Service"),
-    "15012": ("pod network", "istiod, where proxies get their configuration"),
+    "443": ("pod network", "HTTPS, such as requests to the API server's Service"),
+    "15012": ("pod network", "istiod, from which proxies get their configuration"),
     "15017": ("pod network", "istiod's webhooks"),
 }
 _THEIRS = re.compile(r"^-A (?:KUBE-|FLANNEL|CNI-|ISTIO_|NETAVARK|DOCKER)")

@@ -12,7 +12,7 @@ LAYER = "this host"
 
 
 def podman(snapshot: Snapshot) -> Iterator[Cause]:
-    """Podman runs the machines; without it nothing can be said of them."""
+    """Podman runs the machines; without it, nothing is known about them."""
     answer = snapshot.host.get("podman", NOTHING)
     if answer.rc:
         said = answer.err.strip().splitlines() or [f"status {answer.rc}"]
@@ -21,7 +21,7 @@ def podman(snapshot: Snapshot) -> Iterator[Cause]:
 
 
 def no_lab(snapshot: Snapshot) -> Iterator[Cause]:
-    """None of the machines was ever made."""
+    """None of the machines was ever created."""
     states = {machine.state for machine in snapshot.machines.values()}
     if snapshot.profile.target == "embedded" and states == {ABSENT}:
         names = ", ".join(snapshot.machines)
@@ -30,14 +30,14 @@ def no_lab(snapshot: Snapshot) -> Iterator[Cause]:
 
 
 def disks(snapshot: Snapshot) -> Iterator[Cause]:
-    """A full disk of this host fills every machine's."""
+    """If a disk of this host is full, so is every machine's."""
     for path, line in full_disks(snapshot.host.get("disks", NOTHING).out):
         yield Cause("host-disk-full", LAYER, f"the file system of {path} is full on this host", (line,),
                     "stackbook reset --cache   # or free space: du -xh --max-depth=2 / | sort -h | tail", weight=2)  # fmt: skip
 
 
 def kubeconfig(snapshot: Snapshot) -> Iterator[Cause]:
-    """There, with a valid certificate, and leading to the control plane."""
+    """The kubeconfig exists, has a valid certificate, and names the control plane."""
     answer = snapshot.host.get("kubeconfig", NOTHING)
     profile = snapshot.profile
     again = snapshot.stackbook("run", "--only 02")
@@ -45,9 +45,9 @@ def kubeconfig(snapshot: Snapshot) -> Iterator[Cause]:
         if profile.target == "cluster":
             again = "set kubeconfig: in the profile"
         elif not snapshot.up or not any(m.text("server of kubeconfigs") for m in snapshot.up):
-            return  # there is no cluster yet: that is said by others
-        said = (answer.problem or answer.err).strip().splitlines() or ["it cannot be read"]
-        yield Cause("kubeconfig-missing", LAYER, "this host has no kubeconfig that can be read", (said[-1],), again,
+            return  # there is no cluster yet: other rules say so
+        said = (answer.problem or answer.err).strip().splitlines() or ["the file cannot be read"]
+        yield Cause("kubeconfig-missing", LAYER, "this host has no readable kubeconfig", (said[-1],), again,
                     weight=3)  # fmt: skip
         return
     certificate = snapshot.host.get("kubeconfig certificate", NOTHING)
@@ -56,7 +56,7 @@ def kubeconfig(snapshot: Snapshot) -> Iterator[Cause]:
                     tuple(certificate.out.split("\n")[:2]), again, weight=3)  # fmt: skip
     wanted = profile.control_plane.address if profile.target != "cluster" else ""
     if answer.ok and wanted and f"//{wanted}:" not in answer.out:
-        yield Cause("kubeconfig-address", LAYER, "the kubeconfig leads to another address than the control plane's",
+        yield Cause("kubeconfig-address", LAYER, "the kubeconfig names another address than the control plane's",
                     (f"server: {answer.out.strip()}", f"the control plane is {wanted}"), again, weight=3)  # fmt: skip
 
 

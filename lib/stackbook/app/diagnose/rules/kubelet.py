@@ -1,4 +1,4 @@
-"""The kubelet: it runs, or what its log says why not; where it looks for the API server; swap."""
+"""The kubelet: whether it runs, and if not, what its log says; its address of the API server; swap."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from stackbook.machines import facts
 LAYER = "kubelet"
 _REASONS = (
     ("kubelet-flag", r"unknown flag|unknown shorthand flag|failed to parse kubelet flag|invalid argument \"",
-     "is started with a flag that it does not know or cannot read"),
+     "starts with a flag that it does not know or cannot parse"),
     ("kubelet-config", r"failed to load kubelet config file|error unmarshaling|failed to decode|"
      r"failed to validate kubelet configuration|invalid configuration", "cannot read its configuration"),
     ("cgroup-drivers", r"misconfiguration: kubelet cgroup driver", "uses another cgroup driver than containerd"),
-    ("kubelet-swap", r"running with swap on is not supported", "refuses to run while there is swap"),
+    ("kubelet-swap", r"running with swap on is not supported", "refuses to run while swap is on"),
     ("kubelet-certificate", r"part of the existing bootstrap client certificate.*expired|bootstrap-kubelet.conf: no such",
      "has no valid certificate for the API server"),
 )  # fmt: skip
@@ -30,7 +30,7 @@ _FIXES = {
 
 
 def kubelet(snapshot: Snapshot) -> Iterator[Cause]:
-    """The kubelet of each machine runs; where it ends again and again, its last words say why."""
+    """The kubelet of each machine runs; if it keeps exiting, its last log lines say why."""
     for machine in snapshot.up:
         state = unit(machine, "kubelet")
         if not state or state.get("LoadState") == "not-found":
@@ -42,7 +42,7 @@ def kubelet(snapshot: Snapshot) -> Iterator[Cause]:
         seen = f"kubelet.service: {active} ({state.get('SubState')}), {state.get('NRestarts')} restarts"
         health = machine["kubelet healthz"]
         if active in ("inactive", "deactivating"):
-            yield Cause("kubelet-stopped", LAYER, f"the kubelet does not run on {machine.name}", (seen,),
+            yield Cause("kubelet-stopped", LAYER, f"the kubelet is not running on {machine.name}", (seen,),
                         snapshot.on(machine.name, "systemctl start kubelet"), weight=0)  # fmt: skip
             continue
         if not _prepared(machine):
@@ -58,42 +58,42 @@ def kubelet(snapshot: Snapshot) -> Iterator[Cause]:
             said = newest(log, r"^E\d|[Ee]rror|[Ff]ailed") or "its log has no error"
             if not healthy and active == "active":
                 seen += f"; its healthz: {(health.out or health.err or health.problem).strip()[:100] or 'no answer'}"
-            yield Cause("kubelet-failing", LAYER, f"the kubelet of {machine.name} ends again and again, or is not healthy",
+            yield Cause("kubelet-failing", LAYER, f"the kubelet of {machine.name} keeps exiting, or is not healthy",
                         (seen, said), snapshot.on(machine.name, "journalctl -m -u kubelet -n 50 --no-pager"),
                         follows=unit(machine, "containerd").get("ActiveState") != "active", weight=1)  # fmt: skip
 
 
 def _prepared(machine: Machine) -> bool:
-    """Whether kubeadm was here: before that the kubelet waits for its configuration, which is no fault."""
+    """Whether kubeadm has run here: before that, the kubelet waits for its configuration, which is not a fault."""
     return machine["kubelet config"].ok or bool(machine.text("server of kubeconfigs"))
 
 
 def not_joined(snapshot: Snapshot) -> Iterator[Cause]:
-    """Each machine was made a node by kubeadm."""
+    """Kubeadm made each machine a node."""
     for machine in snapshot.up:
         if machine["server of kubeconfigs"].problem or machine.text("server of kubeconfigs"):
             continue
         what, chapter = ("kubeadm init was not", "02") if machine.control_plane else ("kubeadm join was not", "02")
         yield Cause("node-not-joined", LAYER, f"{what} completed on {machine.name}",
-                    ("/etc/kubernetes/kubelet.conf is not there: a join whose token has expired leaves it like this",),
+                    ("/etc/kubernetes/kubelet.conf is missing, for example because the join token had expired",),
                     snapshot.stackbook("run", f"--only {chapter}"), weight=2)  # fmt: skip
 
 
 def address(snapshot: Snapshot) -> Iterator[Cause]:
-    """The kubelet looks for the API server where it is."""
+    """The kubelet has the right address of the API server."""
     wanted = snapshot.profile.control_plane
     for machine in snapshot.up:
         found = re.search(r"server:\s*https://\[?([\w.-]+)\]?:(\d+)", machine.text("server of kubeconfigs"))
         if found and found[1] not in (wanted.address, wanted.name, "127.0.0.1", "localhost"):
             right = f"https://{wanted.address}:6443"
-            yield Cause("kubelet-address", LAYER, f"the kubelet of {machine.name} looks for the API server elsewhere",
+            yield Cause("kubelet-address", LAYER, f"the kubelet of {machine.name} has a wrong address of the API server",
                         (f"kubelet.conf: {found[0]}", f"the control plane is {wanted.address}"),
                         snapshot.on(machine.name, f"sed -i 's#server:.*#server: {right}#' /etc/kubernetes/kubelet.conf; "
                                     "systemctl restart kubelet"), weight=2)  # fmt: skip
 
 
 def swap(snapshot: Snapshot) -> Iterator[Cause]:
-    """Where there is swap, the kubelet has been told that this is all right."""
+    """If there is swap, the kubelet's configuration allows it."""
     for machine in snapshot.up:
         devices = facts.parse_swap(machine.text("swap"))
         config = machine.text("kubelet config")

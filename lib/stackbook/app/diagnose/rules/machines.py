@@ -1,4 +1,4 @@
-"""The machines: there, running, answering; disks, memory, clock, names."""
+"""The machines: whether they exist, run and answer; disks, memory, clock, names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stackbook.machines import facts
 
 LAYER = "machines"
 CLOCK_OFF = 2.0
-"""Seconds: from there on leases and certificates begin to suffer."""
+"""Seconds; beyond that, leases and certificates are affected."""
 MEMORY_LEFT = 0.04
 """The share of memory that must be available."""
 
@@ -23,20 +23,20 @@ def state(snapshot: Snapshot) -> Iterator[Cause]:
     states = [machine.state for machine in snapshot.machines.values()]
     everywhere = set(states) == {ABSENT}
     if states and not set(states) & {RUNNING, ABSENT, "paused"}:
-        seen = tuple(f"podman says of {snapshot.profile.lab}-{m.name}: {m.state}" for m in snapshot.machines.values())
+        seen = tuple(f"podman reports {snapshot.profile.lab}-{m.name} as {m.state}" for m in snapshot.machines.values())
         claim = f"the lab {snapshot.profile.lab!r} is stopped"
         yield Cause("lab-stopped", LAYER, claim, seen, snapshot.stackbook("start"), weight=0)
         return
     for machine in snapshot.machines.values():
-        seen = (f"podman says of {snapshot.profile.lab}-{machine.name}: {machine.state}",)
+        seen = (f"podman reports {snapshot.profile.lab}-{machine.name} as {machine.state}",)
         if machine.state == "paused":
-            yield Cause("machine-paused", LAYER, f"{machine.name} is paused: its processes stand still", seen,
+            yield Cause("machine-paused", LAYER, f"{machine.name} is paused: none of its processes runs", seen,
                         f"{provider}{machine.name}", weight=0)  # fmt: skip
         elif machine.state == ABSENT and not everywhere:
             yield Cause("machine-missing", LAYER, f"{machine.name} does not exist", seen,
                         snapshot.stackbook("run", "--to 03"), weight=0)  # fmt: skip
         elif machine.state not in (RUNNING, ABSENT):
-            yield Cause("machine-stopped", LAYER, f"{machine.name} does not run", seen,
+            yield Cause("machine-stopped", LAYER, f"{machine.name} is not running", seen,
                         snapshot.stackbook("start"), weight=0)  # fmt: skip
         elif machine.state == RUNNING and machine["clock"].problem:
             yield Cause("machine-silent", LAYER, f"{machine.name} does not answer", (machine["clock"].problem,),
@@ -53,7 +53,7 @@ def disks(snapshot: Snapshot) -> Iterator[Cause]:
 
 
 def memory(snapshot: Snapshot) -> Iterator[Cause]:
-    """Some memory is left; machines that are containers share this host's."""
+    """Some memory is left; machines that are containers share this host's memory."""
     for machine in snapshot.up:
         with suppress(ValueError, KeyError, ZeroDivisionError):
             found = facts.parse_meminfo(machine.text("memory"))
@@ -65,7 +65,7 @@ def memory(snapshot: Snapshot) -> Iterator[Cause]:
 
 
 def clock(snapshot: Snapshot) -> Iterator[Cause]:
-    """The clocks agree: certificates and leases go by them."""
+    """The clocks agree: certificates and leases depend on them."""
     for machine in snapshot.up:
         with suppress(ValueError):
             off = float(machine.text("clock")) - machine["clock"].at
@@ -73,12 +73,12 @@ def clock(snapshot: Snapshot) -> Iterator[Cause]:
                 way = "ahead of" if off > 0 else "behind"
                 yield Cause("clock-off", LAYER, f"the clock of {machine.name} is {abs(off):.0f} s {way} this host's",
                             (f"date on {machine.name}: {machine.text('clock').strip()}",
-                             f"this host then: {machine['clock'].at:.0f}"),
+                             f"this host at the same time: {machine['clock'].at:.0f}"),
                             snapshot.on(machine.name, "timedatectl set-ntp true"), weight=4)  # fmt: skip
 
 
 def names(snapshot: Snapshot) -> Iterator[Cause]:
-    """What the host table says of a node is that node's address."""
+    """/etc/hosts has each node's real address."""
     wanted = {node.name: node.address for node in snapshot.profile.nodes}
     for machine in snapshot.up:
         known = facts.parse_hosts(machine.text("hosts"))

@@ -1,4 +1,4 @@
-"""The mesh: istiod, its webhooks, who gets a sidecar, what proxies refuse."""
+"""The mesh: istiod, its webhooks, which pods get a sidecar, what proxies refuse."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FIX = "-n istio-system scale deployment istiod --replicas=1"
 
 
 def istiod(snapshot: Snapshot) -> Iterator[Cause]:
-    """Istiod is there and available, where Istio was installed."""
+    """If Istio was installed, istiod exists and is available."""
     if not snapshot.cluster.listed("deployments") or not _installed(snapshot):
         return
     found = _istiod(snapshot)
@@ -44,7 +44,7 @@ def _istiod(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def webhooks(snapshot: Snapshot) -> Iterator[Cause]:
-    """Each webhook's Service is there and has an end point; those that lead to istiod trust the mesh's CA."""
+    """Each webhook's Service exists and has a ready endpoint; istiod's webhooks trust the mesh's CA."""
     if not snapshot.cluster.listed("services") or not snapshot.cluster.listed("endpointslices"):
         return
     services = {(space(s), named(s)) for s in snapshot.cluster.items("services")}
@@ -58,12 +58,14 @@ def webhooks(snapshot: Snapshot) -> Iterator[Cause]:
                 place = (str(target.get("namespace")), str(target.get("name")))
                 policy = hook.get("failurePolicy", "Fail")
                 effect = (
-                    "what it is to judge is refused" if policy == "Fail" else "what it is to judge passes unchanged"
+                    "the API server refuses the objects that it should check"
+                    if policy == "Fail"
+                    else "the objects that it should check pass unchanged"
                 )
                 if place not in services:
                     problem = "there is no such Service"
                 elif not _ready(snapshot, *place):
-                    problem = "the Service has no end point that is ready"
+                    problem = "the Service has no ready endpoint"
                 else:
                     if place == (istio.NAMESPACE, "istiod") and _strange_ca(snapshot, hook):
                         yield Cause("webhook-ca", LAYER, f"the {what} does not trust istiod's certificate",
@@ -72,7 +74,7 @@ def webhooks(snapshot: Snapshot) -> Iterator[Cause]:
                         break
                     continue
                 to = f"{place[0]}/{place[1]}"
-                yield Cause("webhook-service", LAYER, f"the {what} leads nowhere: {effect}",
+                yield Cause("webhook-service", LAYER, f"the {what} cannot be called: {effect}",
                             (f"webhook {hook.get('name')}, failurePolicy {policy}, Service {to}: {problem}",),
                             snapshot.kubectl(f"get {what.replace(' ', '/')}; {snapshot.kubectl(f'-n {place[0]} get pods')}"),
                             follows=place == (istio.NAMESPACE, "istiod") and place in services, weight=2)  # fmt: skip
@@ -89,7 +91,7 @@ def _ready(snapshot: Snapshot, namespace: str, service: str) -> bool:
 
 
 def _strange_ca(snapshot: Snapshot, hook: dict[str, Any]) -> bool:
-    """Whether a webhook's caBundle is none of the CAs that the mesh gives its namespaces, where those are known."""
+    """Whether a webhook's caBundle differs from all CAs that the mesh gives its namespaces, if those are known."""
     roots = [str(dig(c, "data", "root-cert.pem", default="")).strip() for c in snapshot.cluster.items("mesh roots")]
     try:
         bundle = base64.b64decode(dig(hook, "clientConfig", "caBundle", default="")).decode(errors="replace").strip()
@@ -100,7 +102,7 @@ def _strange_ca(snapshot: Snapshot, hook: dict[str, Any]) -> bool:
 
 
 def injection(snapshot: Snapshot) -> Iterator[Cause]:
-    """A namespace whose pods have sidecars still gives new ones theirs."""
+    """A namespace whose pods have sidecars still injects them into new pods."""
     if not _installed(snapshot):
         return
     labels = {named(n): dig(n, "metadata", "labels", default={}) for n in snapshot.cluster.items("namespaces")}
@@ -127,7 +129,7 @@ def _sidecars(snapshot: Snapshot) -> dict[str, list[str]]:
 
 
 def refusals(snapshot: Snapshot) -> Iterator[Cause]:
-    """No proxy refuses what istiod sends it: as its Envoy says now, not as its log once said."""
+    """No proxy refuses what istiod sends it now; refusals that are only in its log do not count."""
     by_reason: dict[str, list[str]] = {}
     for name, answer in snapshot.cluster.answers.items():
         if name.startswith("proxy ") and answer.ok:

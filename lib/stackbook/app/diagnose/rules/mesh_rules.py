@@ -1,4 +1,4 @@
-"""Traffic rules that lead nowhere: hosts, subsets and gateways that do not exist."""
+"""Traffic rules that name hosts, subsets or gateways that do not exist."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LAYER = "mesh"
 
 
 def full_name(host: str, namespace: str) -> str:
-    """A host as the mesh knows it.
+    """A host's full name in the mesh.
 
     >>> full_name("reviews", "default"), full_name("a.b", "default"), full_name("a.b.svc.cluster.local", "x")
     ('reviews.default.svc.cluster.local', 'a.b', 'a.b.svc.cluster.local')
@@ -32,7 +32,7 @@ def _destinations(rule: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def destinations(snapshot: Snapshot) -> Iterator[Cause]:
-    """What a VirtualService sends to exists, and so does the subset."""
+    """Each destination of a VirtualService exists, and so does its subset."""
     if not snapshot.cluster.listed("services") or not snapshot.cluster.listed("virtualservices"):
         return
     known = {f"{named(s)}.{space(s)}.svc.cluster.local" for s in snapshot.cluster.items("services")}

@@ -16,13 +16,16 @@ _ANEW = "-n kube-flannel delete pods -l app=flannel"
 
 
 def kernel(snapshot: Snapshot) -> Iterator[Cause]:
-    """Packets are forwarded, and those that cross a bridge are seen by the rules of Services."""
+    """The kernel forwards packets, and passes packets on a bridge through the rules of Services."""
     wanted = {
         "net.ipv4.ip_forward": ("forwarding-off", "does not forward packets between its pods and the others"),
-        "net.bridge.bridge-nf-call-iptables": ("bridge-filter-off", "does not show bridged packets to Services' rules"),
+        "net.bridge.bridge-nf-call-iptables": (
+            "bridge-filter-off",
+            "does not pass bridged packets through the rules of Services",
+        ),
     }
     for machine in snapshot.up:
-        values = parse_key_values(machine["sysctls"].out)  # also where this kernel lacks one of them
+        values = parse_key_values(machine["sysctls"].out)  # also if this kernel lacks one of them
         for key, (name, words) in wanted.items():
             if values.get(key) == "0":
                 yield Cause(name, LAYER, f"{machine.name} {words}", (f"{key} = 0",),
@@ -30,12 +33,12 @@ def kernel(snapshot: Snapshot) -> Iterator[Cause]:
 
 
 def _nodes(snapshot: Snapshot) -> list[Machine]:
-    """The machines that kubeadm has made nodes."""
+    """The machines that kubeadm made nodes."""
     return [m for m in snapshot.up if m.text("server of kubeconfigs")]
 
 
 def cni(snapshot: Snapshot) -> Iterator[Cause]:
-    """The CNI's configuration and the plugins that it names are there."""
+    """The CNI configuration and the plugins that it names exist."""
     for machine in _nodes(snapshot):
         text = machine.text("CNI configuration")
         if machine["CNI configuration"].ok and not text.strip():
@@ -51,18 +54,18 @@ def cni(snapshot: Snapshot) -> Iterator[Cause]:
 
 
 def not_loaded(snapshot: Snapshot) -> Iterator[Cause]:
-    """Containerd has read the configuration that is there: it may miss that a file was moved into the folder."""
+    """Containerd has read the current CNI configuration: it can miss a file that was moved into the folder."""
     nodes = {named(node): node_problem(node) for node in snapshot.cluster.items("nodes")}
     for machine in _nodes(snapshot):
         problem = nodes.get(machine.name, "")
         if "cni plugin not initialized" in problem and _plugins(machine.text("CNI configuration")):
-            yield Cause("cni-not-loaded", LAYER, f"containerd on {machine.name} has not read the CNI configuration that is there",
+            yield Cause("cni-not-loaded", LAYER, f"containerd on {machine.name} has not read the existing CNI configuration",
                         (problem, "/etc/cni/net.d has a configuration"),
                         snapshot.on(machine.name, "systemctl restart containerd"), weight=2)  # fmt: skip
 
 
 def _plugins(text: str) -> set[str]:
-    """The plugins that a CNI configuration needs; flannel's own hands over to bridge and host-local."""
+    """The plugins that a CNI configuration needs; flannel's plugin calls bridge and host-local."""
     try:
         data: Any = json.loads(text)
     except ValueError:
@@ -76,7 +79,7 @@ def _daemonset(snapshot: Snapshot, name: str = "kube-flannel-ds") -> dict[str, A
 
 
 def flannel(snapshot: Snapshot) -> Iterator[Cause]:
-    """Flannel is there, and runs on each node."""
+    """Flannel exists, and runs on each node."""
     if snapshot.profile.target == "cluster" or not snapshot.cluster.listed("daemonsets"):
         return
     found = _daemonset(snapshot)
@@ -87,7 +90,7 @@ def flannel(snapshot: Snapshot) -> Iterator[Cause]:
         return
     wanted, nodes = dig(found, "status", "desiredNumberScheduled", default=0), len(snapshot.cluster.items("nodes"))
     if wanted < nodes:
-        yield Cause("flannel-missing", LAYER, f"flannel is wanted on {wanted} of {nodes} nodes only",
+        yield Cause("flannel-missing", LAYER, f"flannel should run on only {wanted} of {nodes} nodes",
                     (f"nodeSelector: {dig(found, 'spec', 'template', 'spec', 'nodeSelector', default={})}",), again,
                     weight=2)  # fmt: skip
     for pod in snapshot.cluster.items("pods"):
@@ -106,15 +109,15 @@ def flannel(snapshot: Snapshot) -> Iterator[Cause]:
 
 
 def leases(snapshot: Snapshot) -> Iterator[Cause]:
-    """Flannel has written on each machine which addresses its pods get: the CNI plugin reads it."""
+    """Flannel has written each machine's pod subnet to a file that the CNI plugin reads."""
     for machine in _nodes(snapshot):
         if machine["subnet.env"].rc == 1 and "flannel" in machine.text("CNI configuration"):
-            yield Cause("subnet-env-missing", LAYER, f"{machine.name} does not know which addresses its pods get",
-                        ("/run/flannel/subnet.env is not there",), snapshot.kubectl(_ANEW), weight=4)  # fmt: skip
+            yield Cause("subnet-env-missing", LAYER, f"{machine.name} has no subnet for its pods",
+                        ("/run/flannel/subnet.env is missing",), snapshot.kubectl(_ANEW), weight=4)  # fmt: skip
 
 
 def vxlan(snapshot: Snapshot) -> Iterator[Cause]:
-    """The VXLAN device is up, knows the other machines, and the routes to their pods go by it."""
+    """The VXLAN device is up and knows the other machines, and the routes to their pods use it."""
     if snapshot.profile.flannel_backend != "vxlan" or snapshot.profile.target == "cluster":
         return
     devices = {m.name: _link(m, "flannel.1") for m in _nodes(snapshot) if m["links"].ok}
@@ -143,7 +146,7 @@ def _towards(snapshot: Snapshot, machine: Machine, devices: dict[str, dict[str, 
         mac = str(devices[other.name].get("address", "")).lower()
         wanted = f"{mac} dst {other.address}"
         if machine["forwarding entries"].ok and mac and wanted not in entries:
-            yield Cause("vxlan-entry", LAYER, f"{machine.name} does not know behind which machine {other.name}'s pods are",
+            yield Cause("vxlan-entry", LAYER, f"{machine.name} has no forwarding entry for the pods of {other.name}",
                         (f"bridge fdb show dev flannel.1: no entry {wanted}",), snapshot.kubectl(_ANEW), weight=5)  # fmt: skip
         subnet = parse_key_values(other.text("subnet.env")).get("FLANNEL_SUBNET", "")
         network = ".".join([*subnet.split(".")[:3], "0"]) + "/24" if subnet.endswith(".1/24") else ""
@@ -157,7 +160,7 @@ def _link(machine: Machine, name: str) -> dict[str, Any]:
 
 
 def reach(snapshot: Snapshot) -> Iterator[Cause]:
-    """From each machine, the other's kubelet and pod network are reached."""
+    """Each machine reaches the other machines' kubelets and pod networks."""
     for machine in _nodes(snapshot):
         for other in _nodes(snapshot):
             pods = machine.answers.get(f"pods of {other.name}")
@@ -175,21 +178,25 @@ def reach(snapshot: Snapshot) -> Iterator[Cause]:
 
 
 def kube_proxy(snapshot: Snapshot) -> Iterator[Cause]:
-    """kube-proxy is wanted on each node and says that it works: without it no Service leads anywhere."""
+    """kube-proxy runs on each node and reports that it works: without it, no Service works."""
     if snapshot.profile.target == "cluster" or not snapshot.cluster.listed("daemonsets"):
         return
     found = _daemonset(snapshot, "kube-proxy")
     wanted, nodes = dig(found, "status", "desiredNumberScheduled", default=0), len(snapshot.cluster.items("nodes"))
     if not found or wanted < nodes:
-        seen = f"daemonset kube-proxy is wanted on {wanted} of {nodes} nodes" if found else "there is no such daemonset"
-        yield Cause("kube-proxy-missing", LAYER, "kube-proxy does not run everywhere: Services lead nowhere", (seen,),
+        seen = (
+            f"daemonset kube-proxy should run on {wanted} of {nodes} nodes"
+            if found
+            else "there is no daemonset kube-proxy"
+        )
+        yield Cause("kube-proxy-missing", LAYER, "kube-proxy does not run on every node: there, Services do not work", (seen,),
                     snapshot.on(snapshot.profile.control_plane.name,
                                 "kubeadm init phase addon kube-proxy --config /etc/stackbook/kubeadm.yaml"),
                     weight=3)  # fmt: skip
         return
     for machine in _nodes(snapshot):
         if (code := machine["kube-proxy healthz"].out.strip()) != "200":
-            yield Cause("kube-proxy-failing", LAYER, f"kube-proxy of {machine.name} does not say that it works",
+            yield Cause("kube-proxy-failing", LAYER, f"kube-proxy on {machine.name} does not report that it works",
                         (f"http://127.0.0.1:10256/healthz: {code or 'no answer'}",),
                         snapshot.kubectl("-n kube-system logs -l k8s-app=kube-proxy --tail=20"), follows=True,
                         weight=7)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Nodes as the API has them: registered, Ready, under pressure, closed for pods."""
+"""Nodes in the API: registered, Ready, under pressure, cordoned or tainted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stackbook.cluster.problems import node_problem
 
 
 def registered(snapshot: Snapshot) -> Iterator[Cause]:
-    """Each machine is a node, at its address."""
+    """Each machine is a node with the right address."""
     if not snapshot.cluster.listed("nodes") or snapshot.profile.target == "cluster":
         return
     nodes = {named(node): node for node in snapshot.cluster.items("nodes")}
@@ -19,7 +19,7 @@ def registered(snapshot: Snapshot) -> Iterator[Cause]:
         node = nodes.get(machine.name)
         if node is None:
             if machine.text("server of kubeconfigs"):
-                yield Cause("node-unregistered", "kubelet", f"the API server knows no node {machine.name}",
+                yield Cause("node-unregistered", "kubelet", f"the API server has no node {machine.name}",
                             (f"its nodes: {', '.join(nodes) or 'none'}",),
                             snapshot.on(machine.name, "systemctl restart kubelet"), weight=3)  # fmt: skip
             continue
@@ -32,7 +32,7 @@ def registered(snapshot: Snapshot) -> Iterator[Cause]:
 
 
 def conditions(snapshot: Snapshot) -> Iterator[Cause]:
-    """Each node is Ready, and under no pressure."""
+    """Each node is Ready and under no pressure."""
     for node in snapshot.cluster.items("nodes"):
         for condition in dig(node, "status", "conditions", default=[]):
             if condition["type"].endswith("Pressure") and condition["status"] == "True":
@@ -45,7 +45,7 @@ def conditions(snapshot: Snapshot) -> Iterator[Cause]:
 
 
 def closed(snapshot: Snapshot) -> Iterator[Cause]:
-    """No node is closed for new pods: cordoned, or tainted while pods wait."""
+    """No node refuses new pods: cordoned, or tainted while pods are Pending."""
     waiting = unscheduled(snapshot)
     for node in snapshot.cluster.items("nodes"):
         if dig(node, "spec", "unschedulable"):

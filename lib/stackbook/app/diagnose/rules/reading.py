@@ -1,4 +1,4 @@
-"""What several rules read in the same way: tables of df, dates of certificates, units, the newest line that says something."""
+"""What several rules read: tables of df, dates of certificates, systemd units, the newest line that matches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FULL_PERCENT = 95
 
 
 def full_disks(table: str) -> Iterator[tuple[str, str]]:
-    """Mount point and line of each file system in the output of `df -P` that is full, each once."""
+    """Mount point and line of each full file system in the output of `df -P`, each once."""
     seen = set()
     for line in table.splitlines()[1:]:
         words = line.split()
@@ -24,7 +24,7 @@ def full_disks(table: str) -> Iterator[tuple[str, str]]:
 
 
 def moment(text: str) -> float | None:
-    """Seconds since the epoch of a date as openssl prints it; None where it is none.
+    """Seconds since the epoch of a date as openssl prints it; None if it is not a date.
 
     >>> moment("Nov 27 18:00:00 2026 GMT")
     1795802400.0
@@ -38,7 +38,7 @@ def moment(text: str) -> float | None:
 
 
 def since(text: str) -> float:
-    """Seconds since the epoch of a time as the API has it; 0 where there is none.
+    """Seconds since the epoch of a time in the API's format; 0 if there is none.
 
     >>> since("2026-11-27T18:00:00Z")
     1795802400.0
@@ -50,7 +50,7 @@ def since(text: str) -> float:
 
 
 def valid_until(dates: str, now: float) -> str:
-    """What is wrong with the dates of a certificate, as `openssl x509 -dates` prints them; empty where nothing is."""
+    """What is wrong with a certificate's dates in the output of `openssl x509 -dates`; empty if nothing is."""
     values = parse_key_values(dates)
     begin, end = moment(values.get("notBefore", "")), moment(values.get("notAfter", ""))
     if end is not None and end < now:
@@ -61,7 +61,7 @@ def valid_until(dates: str, now: float) -> str:
 
 
 def unit(machine: Machine, name: str) -> dict[str, str]:
-    """What systemd says of a unit; empty where it did not answer."""
+    """What systemd reports about a unit; empty if it did not answer."""
     for block in machine.text("units").split("\n\n"):
         values = parse_key_values(block)
         if values.get("Id") == f"{name}.service":
@@ -70,12 +70,12 @@ def unit(machine: Machine, name: str) -> dict[str, str]:
 
 
 def newest(text: str, pattern: str) -> str:
-    """The last line that matches; empty where none does."""
+    """The last line that matches; empty if none does."""
     found = [line.strip() for line in text.splitlines() if re.search(pattern, line)]
     return found[-1][:400] if found else ""
 
 
 def sections(text: str) -> dict[str, str]:
-    """A text with headings `== name` as name → what stands below it."""
+    """Split a text with headings `== name` into name → the text below it."""
     parts = re.split(r"^== (.+)$", text, flags=re.MULTILINE)
     return {name.strip(): body.strip() for name, body in zip(parts[1::2], parts[2::2], strict=True)}

@@ -1,4 +1,4 @@
-"""The container runtime: containerd runs, its configuration, its sandbox image, its proxies."""
+"""The container runtime: containerd, its configuration, its sandbox image, its proxies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BROKEN = r"failed to load TOML|failed to unmarshal TOML|toml: |invalid plugin c
 
 
 def containerd(snapshot: Snapshot) -> Iterator[Cause]:
-    """Containerd runs; where it does not, whether its configuration is to blame."""
+    """Containerd runs; if not, whether its configuration is the cause."""
     for machine in snapshot.up:
         state = unit(machine, "containerd")
         if not state:
@@ -37,18 +37,18 @@ def containerd(snapshot: Snapshot) -> Iterator[Cause]:
             yield Cause("containerd-config", LAYER, f"containerd on {machine.name} cannot read its configuration",
                         (seen, said), snapshot.stackbook("run", "--only 01 --again"), weight=0)  # fmt: skip
         else:
-            yield Cause("containerd-stopped", LAYER, f"containerd does not run on {machine.name}", (seen,),
+            yield Cause("containerd-stopped", LAYER, f"containerd is not running on {machine.name}", (seen,),
                         snapshot.on(machine.name, "systemctl restart containerd"), weight=0)  # fmt: skip
 
 
 def sandbox_image(snapshot: Snapshot) -> Iterator[Cause]:
-    """The image of each pod's sandbox is there: a registry may not be."""
+    """The image of the pods' sandboxes is on the machine: there may be no registry to pull it from."""
     for machine in snapshot.up:
         wanted = re.search(r'^\s*sandbox_image\s*=\s*"([^"]+)"', machine.text("containerd config"), re.MULTILINE)
         images = machine.text("images").split()
         if wanted and images and wanted[1] not in images:
-            yield Cause("sandbox-image-missing", LAYER, f"{machine.name} has no image for the sandboxes of pods",
-                        (f"sandbox_image = {wanted[1]}", f"it is not among the {len(images)} images there"),
+            yield Cause("sandbox-image-missing", LAYER, f"{machine.name} lacks the image for the sandboxes of pods",
+                        (f"sandbox_image = {wanted[1]}", f"it is not among the {len(images)} images on the machine"),
                         snapshot.stackbook("run", "--only 02 --again"), weight=1)  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def cgroup_drivers(snapshot: Snapshot) -> Iterator[Cause]:
 
 
 def proxies(snapshot: Snapshot) -> Iterator[Cause]:
-    """A proxy that containerd uses is not asked for what is inside."""
+    """Containerd does not use a proxy for addresses inside the lab."""
     inside = [snapshot.profile.service_cidr, snapshot.profile.pod_cidr]
     for machine in snapshot.up:
         values = parse_key_values(machine.text("containerd proxies"))
@@ -83,7 +83,7 @@ def proxies(snapshot: Snapshot) -> Iterator[Cause]:
         missing = [network for network in inside if not _covered(network, spared)]
         if missing:
             yield Cause("proxy-for-the-inside", LAYER,
-                        f"containerd on {machine.name} asks a proxy for what is inside of the lab",
+                        f"containerd on {machine.name} uses a proxy for addresses inside the lab",
                         (f"proxy: {proxy}", f"NO_PROXY lacks {', '.join(missing)}"),
                         snapshot.stackbook("run", "--only 01 --again"), weight=3)  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Storage: claims find their volumes."""
+"""Storage: claims and their volumes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LAYER = "storage"
 
 
 def claims(snapshot: Snapshot) -> Iterator[Cause]:
-    """No claim waits for a class that does not exist, or for a volume that nobody makes."""
+    """No claim waits for a storage class that does not exist, or for a volume that nothing creates."""
     classes = {named(c): c for c in snapshot.cluster.items("storageclasses")}
     for claim in snapshot.cluster.items("claims"):
         if dig(claim, "status", "phase") != "Pending":

@@ -1,4 +1,4 @@
-"""Workloads: pods that do not run, and why; Services that lead nowhere; what a quota or a webhook refuses."""
+"""Workloads: pods that do not run, and why; Services without pods; pods that a quota or a webhook refuses."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from stackbook.cluster.problems import pod_problem
 
 LAYER = "workloads"
 RECENT = 90.0
-"""Seconds: what ended longer ago has been put right, or the kubelet would have tried again."""
+"""Seconds; a failure that is older has been fixed, otherwise the kubelet would have tried again."""
 _IMAGE = ("ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError")
 _CONFIG = ("CreateContainerConfigError", "CreateContainerError")
 _SYSTEM = ("kube-system", "kube-flannel", "istio-system")
 
 
 def warnings(snapshot: Snapshot, item: Mapping[str, Any], *reasons: str) -> list[tuple[float, str]]:
-    """Time and text of the warnings about an object with one of these reasons, the newest last."""
+    """Time and text of an object's warnings with one of these reasons, newest last."""
     uid = dig(item, "metadata", "uid", default="")
     found = []
     for event in snapshot.cluster.items("warnings"):
@@ -33,7 +33,7 @@ def warnings(snapshot: Snapshot, item: Mapping[str, Any], *reasons: str) -> list
 
 
 def unscheduled(snapshot: Snapshot) -> list[tuple[str, str]]:
-    """Name and reason of each pod that no node takes."""
+    """Name and reason of each pod that no node accepts."""
     found = []
     for pod in snapshot.cluster.items("pods"):
         for condition in dig(pod, "status", "conditions", default=[]):
@@ -48,7 +48,7 @@ def pending(snapshot: Snapshot) -> Iterator[Cause]:
         claim = "claim" in why.lower()
         explained = claim or ("taint" in why and "nsufficient" not in why)
         namespace, _, pod = name.partition("/")
-        yield Cause("pod-unscheduled", LAYER, f"no node takes {name}", (why,),
+        yield Cause("pod-unscheduled", LAYER, f"no node accepts {name}", (why,),
                     snapshot.kubectl(f"-n {namespace} describe pod {pod}"), follows=explained, weight=2)  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def _states(pod: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def containers(snapshot: Snapshot) -> Iterator[Cause]:
-    """Each container has its image and its configuration, and stays."""
+    """Each container has its image and its configuration, and keeps running."""
     for pod in snapshot.cluster.items("pods"):
         for state in _states(pod):
             cause = _waiting(snapshot, pod, state) or _ended(snapshot, pod, state)
@@ -76,7 +76,7 @@ def _waiting(snapshot: Snapshot, pod: Mapping[str, Any], state: Mapping[str, Any
         return Cause("image-missing", LAYER, f"{who} has no image", (f"{state['name']}: {reason}: {said}", state["image"]),
                      look, weight=1)  # fmt: skip
     if reason in _CONFIG:
-        return Cause("container-config", LAYER, f"a container of {who} cannot be made", (f"{reason}: {said}",), look,
+        return Cause("container-config", LAYER, f"a container of {who} cannot be created", (f"{reason}: {said}",), look,
                      weight=1)  # fmt: skip
     return None
 
@@ -84,9 +84,9 @@ def _waiting(snapshot: Snapshot, pod: Mapping[str, Any], state: Mapping[str, Any
 def _killed(
     snapshot: Snapshot, pod: Mapping[str, Any], state: Mapping[str, Any], end: float
 ) -> list[tuple[float, str]]:
-    """The failed probes for which a container was killed, the newest last.
+    """The failed probes for which a container was killed, newest last.
 
-    A container that has just started fails its first probes, too: those that failed only after its last end ended nothing.
+    A container that has just started also fails its first probes: failures after its last exit did not kill it.
     """
     uid, mark, found = dig(pod, "metadata", "uid", default=""), f"{{{state['name']}}}", []
     for event in snapshot.cluster.items("warnings"):
@@ -101,7 +101,7 @@ def _killed(
 
 
 def _ended(snapshot: Snapshot, pod: Mapping[str, Any], state: Mapping[str, Any]) -> Cause | None:
-    """Why a container ends again and again: memory, a probe, or itself."""
+    """Why a container keeps exiting: memory, a probe, or the program itself."""
     ended = dig(state, "lastState", "terminated") or dig(state, "state", "terminated") or {}
     killed = _killed(snapshot, pod, state, since(str(ended.get("finishedAt", ""))))
     late = max([since(str(ended.get("finishedAt", ""))), *(w[0] for w in killed[-1:])])
@@ -116,19 +116,19 @@ def _ended(snapshot: Snapshot, pod: Mapping[str, Any], state: Mapping[str, Any])
     logs = snapshot.kubectl(f"-n {space(pod)} logs {named(pod)} -c {name} --previous --tail=20")
     follows = space(pod) in _SYSTEM
     if ended.get("reason") == "OOMKilled":
-        return Cause("out-of-memory", LAYER, f"{who} is killed as it needs more memory than its limit", (seen,),
+        return Cause("out-of-memory", LAYER, f"{who} is killed because it needs more memory than its limit", (seen,),
                      snapshot.kubectl(f"-n {space(pod)} get pod {named(pod)} -o jsonpath='{{..limits.memory}}'"),
                      weight=1)  # fmt: skip
     if killed:
-        return Cause("probe-failing", LAYER, f"{who} is restarted as its probe fails", (seen, killed[-1][1]),
+        return Cause("probe-failing", LAYER, f"{who} is restarted because its probe fails", (seen, killed[-1][1]),
                      snapshot.kubectl(f"-n {space(pod)} describe pod {named(pod)}"), follows=follows, weight=1)  # fmt: skip
     log = snapshot.cluster.answers.get(log_name(space(pod), named(pod), name), NOTHING).out.strip().splitlines()
-    said = (f"its last words: {log[-1][:300]}",) if log else ()
-    return Cause("crash-loop", LAYER, f"{who} ends again and again", (seen, *said), logs, follows=follows, weight=1)
+    said = (f"its last log line: {log[-1][:300]}",) if log else ()
+    return Cause("crash-loop", LAYER, f"{who} keeps exiting", (seen, *said), logs, follows=follows, weight=1)
 
 
 def stuck(snapshot: Snapshot) -> Iterator[Cause]:
-    """Each pod's sandbox and mounts can be made; what else is not ready is named at the end."""
+    """Each pod's sandbox and mounts can be created; other pods that are not ready come last."""
     for pod in snapshot.cluster.items("pods"):
         if dig(pod, "metadata", "deletionTimestamp") or not (problem := pod_problem(pod)):
             continue
@@ -141,7 +141,7 @@ def stuck(snapshot: Snapshot) -> Iterator[Cause]:
                 "mount-missing", LAYER, f"a volume of {who} cannot be mounted", (mounts[-1][1],), look, weight=1
             )
         elif sandbox and snapshot.time - sandbox[-1][0] < RECENT:
-            yield Cause("sandbox-failing", "pod network", f"{who} gets no sandbox", (sandbox[-1][1],), look, follows=True,
+            yield Cause("sandbox-failing", "pod network", f"the sandbox of {who} cannot be created", (sandbox[-1][1],), look, follows=True,
                         weight=7)  # fmt: skip
         else:
             probes = warnings(snapshot, pod, "Unhealthy")
@@ -150,7 +150,7 @@ def stuck(snapshot: Snapshot) -> Iterator[Cause]:
 
 
 def refused(snapshot: Snapshot) -> Iterator[Cause]:
-    """What a workload wants to have made is not refused: by a quota, a webhook, or another rule."""
+    """Nothing refuses a workload's pods: no quota, webhook, or other rule."""
     for item in snapshot.cluster.items("deployments"):
         for condition in dig(item, "status", "conditions", default=[]):
             said = " ".join(str(condition.get("message", "")).split())[:400]
@@ -158,10 +158,10 @@ def refused(snapshot: Snapshot) -> Iterator[Cause]:
                 continue
             who = f"{space(item)}/{named(item)}"
             if "exceeded quota" in said:
-                yield Cause("quota-exceeded", LAYER, f"a quota lets {who} have no more pods", (said,),
+                yield Cause("quota-exceeded", LAYER, f"a quota allows {who} no more pods", (said,),
                             snapshot.kubectl(f"-n {space(item)} describe resourcequota"), weight=1)  # fmt: skip
             elif "failed calling webhook" in said:
-                yield Cause("webhook-refuses", "mesh", f"a webhook that cannot be asked keeps {who} from its pods", (said,),
+                yield Cause("webhook-refuses", "mesh", f"a webhook that cannot be called blocks the pods of {who}", (said,),
                             snapshot.kubectl("get mutatingwebhookconfigurations,validatingwebhookconfigurations"),
                             follows=True, weight=6)  # fmt: skip
             else:
@@ -175,7 +175,7 @@ def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
 
 
 def services(snapshot: Snapshot) -> Iterator[Cause]:
-    """Each Service with a selector has pods, or a workload that would make them."""
+    """Each Service with a selector has pods, or a workload that would create them."""
     if not snapshot.cluster.listed("pods"):
         return
     pods = snapshot.cluster.items("pods")
@@ -195,7 +195,7 @@ def services(snapshot: Snapshot) -> Iterator[Cause]:
         elif dig(made_by[0], "spec", "replicas", default=1) == 0 and namespace not in ("kube-system", "istio-system"):
             name = named(made_by[0])
             layer = "observability" if namespace == "logging" else LAYER
-            yield Cause("scaled-to-zero", layer, f"{namespace}/{name}, which the Service {who} leads to, is scaled to 0",
+            yield Cause("scaled-to-zero", layer, f"{namespace}/{name}, the workload behind the Service {who}, is scaled to 0",
                         (f"replicas 0; selector {labels}",),
                         snapshot.kubectl(f"-n {namespace} scale {made_by[0].get('kind', 'deployment').lower()} {name} --replicas=1"),
                         weight=2)  # fmt: skip

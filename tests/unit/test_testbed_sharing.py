@@ -1,4 +1,4 @@
-"""The bench's pods and the rules found, where several chapters have the bench at the same time, or one of them is killed."""
+"""The test bed's pods and the earlier rules, if several chapters use the test bed at the same time, or one of them is killed."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_who_is_killed_has_its_rules_given_back_and_its_pods_taken_away_by_the_n
     note = {"rules": [], "pods": []}  # as one leaves it that was killed: nobody has the lock
     (lab.state / "rules.json").write_text(json.dumps(note))
     lab.kube.there = ["load", "outside"]
-    with pytest.raises(CheckFailed, match="before it gave back"):
+    with pytest.raises(CheckFailed, match="before it restored"):
         sharing.given_back(lab)
     with sharing.restored(lab):
         assert rules.given_back == [[]]

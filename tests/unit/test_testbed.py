@@ -1,4 +1,4 @@
-"""What the bench makes of the proxies' access logs."""
+"""What the test bed reads from the proxies' access logs."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ SPOILED = {
             SPOILT: '    lines = evidence.lines["logs"]\n'
             '    evidence.lines["logs"] = lines.drop(index=lines.query("service == \'reviews\'").index[0])\n' + SPOILT
         },
-        "the witnesses differ: logs has missed 1",
+        "the witnesses differ: logs missed 1",
     ),
     "another version in the log": (
         {
@@ -67,6 +67,6 @@ def test_without_sampling_the_traces_miss_every_request(monkeypatch: pytest.Monk
     monkeypatch.setattr(tracing, "sampled", lambda kube, share: tracing.untraced(kube))
     settled = observation.settled
     monkeypatch.setattr(observation, "settled", lambda kube, jaeger, traced: settled(kube, jaeger, traced=False))
-    with pytest.raises(CheckFailed, match="traces has missed"):
+    with pytest.raises(CheckFailed, match="traces missed"):
         changes = {'app="reviews"), service="reviews")': 'app="reviews"), service="reviews", timeout=5)'}
         run_here(copy("12-logs", "elasticsearch", "witnesses", changes=changes, leave="", proved=True))

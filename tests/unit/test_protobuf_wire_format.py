@@ -50,6 +50,7 @@ def ours(data: bytes) -> list[tuple[int, int, Any]] | None:
         return None
 
 
+@pytest.mark.slow
 @settings(max_examples=1500, deadline=None)
 @given(st.binary(max_size=40))
 @example(b"\x00\x00")  # field number 0

@@ -53,14 +53,14 @@ def test_three_witnesses_agree() -> None:
 
 def test_a_log_line_that_is_missing_is_named_by_its_request() -> None:
     table, gone = gathered(log().drop(index=3), spans(), counted())
-    with pytest.raises(CheckFailed, match=f"logs has missed 1: {IDS[3]}"):
+    with pytest.raises(CheckFailed, match=f"logs missed 1: {IDS[3]}"):
         correlation.prove(table, gone, least=6)
 
 
 def test_a_span_that_is_there_twice_is_noticed() -> None:
     twice = pd.concat([spans(), spans().iloc[:1]])
     table, gone = gathered(log(), twice, counted())
-    with pytest.raises(CheckFailed, match=f"traces has missed 1: {IDS[0]}; reviews v1 200: .*traces 3"):
+    with pytest.raises(CheckFailed, match=f"traces missed 1: {IDS[0]}; reviews v1 200: .*traces 3"):
         correlation.prove(table, gone, least=6)
 
 

@@ -1,0 +1,141 @@
+"""What a trainer does with a class: up, list, serve, reset, down."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from stackbook.app.classroom import labs, nightly
+from stackbook.app.classroom.labs import Seat
+from stackbook.config import chapters
+from stackbook.core import child_processes, paths
+from stackbook.core.errors import InputError
+from stackbook.machines import facts
+from stackbook.machines.transports import LocalHost
+
+
+def command(options: argparse.Namespace) -> int:
+    """Do it; returns the exit status.
+
+    Raises:
+        InputError: there is no class, or the arguments do not fit.
+        HostUnfit: the class does not fit into this host's memory.
+    """
+    if options.action == "up":
+        return up(options.count, last=options.last, nodes=options.nodes)
+    if options.count:
+        raise InputError(f"class {options.action} takes no number", fix=f"stackbook class {options.action}")
+    seats = labs.seats()
+    if not seats and options.action != "list":
+        raise InputError("there is no class", fix="stackbook class up 4")
+    if options.action == "list":
+        for line in listing(seats):
+            print(line)
+        return 0
+    if options.action == "serve":
+        return serve(seats)
+    if options.action == "reset" and options.nightly:
+        return nightly.run(seats, chapters.find(options.last))
+    return take_away(seats, forget=options.action == "down")
+
+
+def up(count: int, *, last: str, nodes: int) -> int:
+    """Make the labs that are missing, one after the other: they share the cache and the machines' image."""
+    labs.check_size(count)
+    if not 1 <= nodes <= 3:
+        raise InputError(f"a lab of a class has 1 to 3 machines, and {nodes} were asked for", fix="--nodes 2")
+    chapter = chapters.find(last)
+    there = {seat.name for seat in labs.seats() if seat.exists}
+    missing = [
+        seat for n in range(1, count + 1) if (seat := Seat(n, labs.folder() / f"class-{n}.yaml")).name not in there
+    ]
+    labs.demand_memory(missing, nodes=nodes, last=chapter, free=facts.MEMORY.read(LocalHost())["MemAvailable"])
+    failed = 0
+    for seat in labs.set_up(count, nodes=nodes):
+        began = time.monotonic()
+        print(f"{seat.name}: chapters 00 to {chapter.number}", flush=True)
+        status = stackbook("run", "--profile", str(seat.file), "--to", chapter.number)
+        copy_notebooks(seat)
+        failed += status != 0
+        print(f"{'✗' if status else '✓'} {seat.name} ({time.monotonic() - began:.0f} s)", flush=True)
+    print("\nJupyterLab for each learner: stackbook class serve")
+    return 1 if failed else 0
+
+
+def stackbook(*words: str, output: int | None = None) -> int:
+    """Run a stackbook command in a process of its own; returns its exit status."""
+    return subprocess.run([sys.executable, "-m", "stackbook", *words], stdout=output, check=False).returncode
+
+
+def copy_notebooks(seat: Seat) -> None:
+    """The learner's own copy of the notebooks, for this lab; what the learner has changed stays."""
+    target = seat.work / "notebooks"
+    target.mkdir(parents=True, exist_ok=True)
+    for source in sorted(paths.notebooks().glob("*.ipynb")):
+        if not (target / source.name).exists():
+            (target / source.name).write_text(for_lab(source.read_text(encoding="utf-8"), seat.file), encoding="utf-8")
+
+
+def for_lab(book: str, profile: Path) -> str:
+    """A notebook whose parameter `profile` names this file."""
+    data = json.loads(book)
+    for cell in data["cells"]:
+        if "parameters" in cell["metadata"].get("tags", []):
+            text = "".join(cell["source"]).replace('profile = "embedded"', f"profile = {json.dumps(str(profile))}", 1)
+            cell["source"] = text.splitlines(keepends=True)
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+
+
+def listing(seats: Sequence[Seat]) -> Iterator[str]:
+    """A line for each lab: its name, what it is, its machines' addresses, its JupyterLab's port and its kubeconfig."""
+    if not seats:
+        yield "there is no class: stackbook class up 4"
+    for seat in seats:
+        state = "there" if seat.exists else "not made"
+        addresses = ", ".join(node.address for node in seat.profile.nodes)
+        yield f"{seat.name:10} {state:9} {addresses:32} port {seat.port}  {paths.state(seat.name) / 'kubeconfig'}"
+
+
+def serve(seats: Sequence[Seat]) -> int:
+    """JupyterLab for each learner, on loopback, each with a token of its own, until Ctrl-C."""
+    there = [seat for seat in seats if seat.exists]
+    if not there:
+        raise InputError("no lab of the class is there", fix="stackbook class up 4")
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for seat in there:
+            copy_notebooks(seat)
+            words = ["notebooks", "--profile", str(seat.file), "--port", str(seat.port), "--root", str(seat.work)]
+            print(f"{seat.name}:", flush=True)
+            running.append(subprocess.Popen([sys.executable, "-m", "stackbook", *words], start_new_session=True))
+            time.sleep(0.5)  # its line with the address, before the next one's name
+        with contextlib.suppress(KeyboardInterrupt):
+            for process in running:
+                process.wait()
+    finally:
+        for process in running:
+            child_processes.end(process)
+    return 0
+
+
+def take_away(seats: Sequence[Seat], *, forget: bool) -> int:
+    """Reset every lab; with `forget`, remove the learners' profiles and their copies of the notebooks, too."""
+    status = 0
+    for seat in seats:
+        print(f"{seat.name}:", flush=True)
+        left = stackbook("reset", "--profile", str(seat.file))
+        status = status or left
+        if forget and not left:
+            seat.file.unlink()
+            shutil.rmtree(seat.work, ignore_errors=True)
+    if forget and not status:
+        with contextlib.suppress(OSError):
+            labs.folder().rmdir()
+    return status

@@ -1,0 +1,150 @@
+"""The labs of a class: their profiles, their addresses, and whether this host can carry them."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from stackbook.app import preflight
+from stackbook.config.chapters import Chapter
+from stackbook.config.profile import Profile
+from stackbook.core import paths
+from stackbook.core.errors import HostUnfit, InputError
+
+FOLDER = "_class"  # no lab has this name
+MARK = "# A lab of a class, written by `stackbook class up`; `stackbook class down` removes it.\n"
+MOST = 16
+SUBNETS = "192.168.101.0/24"
+"""The first lab's subnet; each further lab has the next one."""
+PORT = 8901
+"""The first learner's JupyterLab; each further one has the next port."""
+# Measured on labs of two machines (`make test-more`, tests/live/test_class.py): a cluster with its pod network, and each machine.
+SMALL, SMALL_PER_NODE = 0.5 * preflight.GIB, 0.35 * preflight.GIB
+_LAST_SMALL = "04"
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A learner's place: a lab of its own.
+
+    Attributes:
+        number: from 1.
+        file: the lab's profile.
+    """
+
+    number: int
+    file: Path
+
+    @property
+    def name(self) -> str:
+        """The lab's name."""
+        return f"class-{self.number}"
+
+    @property
+    def port(self) -> int:
+        """Where its JupyterLab is served, on loopback."""
+        return PORT + self.number - 1
+
+    @property
+    def work(self) -> Path:
+        """The learner's own copy of the notebooks."""
+        return self.file.parent / self.name
+
+    @property
+    def profile(self) -> Profile:
+        """The lab's profile."""
+        return Profile.load(self.file)
+
+    @property
+    def exists(self) -> bool:
+        """Whether its machines were made."""
+        return (paths.state(self.name) / "instance").exists()
+
+
+def folder() -> Path:
+    """Where the profiles of the class are."""
+    return paths.states() / FOLDER
+
+
+def seats() -> list[Seat]:
+    """The labs that `class up` has set up, by number."""
+    found = [re.fullmatch(r"class-(\d+)\.yaml", path.name) for path in folder().glob("class-*.yaml")]
+    numbers = sorted(int(match[1]) for match in found if match)
+    return [Seat(number, folder() / f"class-{number}.yaml") for number in numbers]
+
+
+def check_size(count: int) -> None:
+    """Refuse a size that no class has.
+
+    Raises:
+        InputError: with the range.
+    """
+    if not 1 <= count <= MOST:
+        raise InputError(f"a class has 1 to {MOST} labs, and {count} were asked for", fix="stackbook class up 4")
+
+
+def text(number: int, *, nodes: int) -> str:
+    """The profile of one lab: a subnet of its own, everything else as in the default profile."""
+    subnet = ipaddress.ip_network(int(ipaddress.ip_network(SUBNETS)[0]) + 256 * (number - 1)).supernet(new_prefix=24)
+    machines = ["master", *(f"node{n}" for n in range(1, nodes))]
+    data = {
+        "target": "embedded",
+        "lab": f"class-{number}",
+        "nodes": [
+            {"name": f"c{number}-{name}", "address": str(subnet[3 + place])} for place, name in enumerate(machines)
+        ],
+        "subnet": str(subnet),
+        "gateway": str(subnet[2]),
+    }
+    return MARK + yaml.safe_dump(data, sort_keys=False)
+
+
+def set_up(count: int, *, nodes: int = 2) -> list[Seat]:
+    """Write the profiles that are missing; those that are there stay as they are.
+
+    Returns:
+        The first `count` labs of the class.
+    """
+    folder().mkdir(parents=True, exist_ok=True)
+    found = []
+    for number in range(1, count + 1):
+        seat = Seat(number, folder() / f"class-{number}.yaml")
+        if not seat.file.exists():
+            seat.file.write_text(text(number, nodes=nodes), encoding="utf-8")
+        found.append(seat)
+    return found
+
+
+def needed(seat_count: int, *, nodes: int, last: Chapter) -> float:
+    """The memory in bytes that so many labs take, through a chapter."""
+    small = last.number <= _LAST_SMALL
+    base, each = (SMALL, SMALL_PER_NODE) if small else (preflight.MEMORY_BASE, preflight.MEMORY_PER_NODE)
+    return seat_count * (base + nodes * each)
+
+
+def demand_memory(missing: Sequence[Seat], *, nodes: int, last: Chapter, free: float) -> None:
+    """Refuse a class that does not fit, before anything is made.
+
+    Args:
+        missing: the labs that are to be made.
+        nodes: the machines of each.
+        last: the chapter that each lab is to reach.
+        free: the memory in bytes that this host has available.
+
+    Raises:
+        HostUnfit: it does not fit; says how many labs do.
+    """
+    wanted = needed(len(missing), nodes=nodes, last=last)
+    if wanted <= free:
+        return
+    fit = int(free // needed(1, nodes=nodes, last=last))
+    raise HostUnfit(
+        f"{len(missing)} labs through chapter {last.number} need {wanted / preflight.GIB:.1f} GiB, "
+        f"and {free / preflight.GIB:.1f} GiB are available",
+        fix=f"this host carries {fit} more" if fit else "free or add memory",
+    )

@@ -1,0 +1,45 @@
+"""The line that a step leaves on the page. It unfolds to what the step typed: each command, its machine and its file."""
+
+from __future__ import annotations
+
+import html
+import itertools
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stackbook.lab.typed_commands import typed
+
+# A page is read: beyond this, `stackbook commands` is the place.
+_LONGEST_FILE = 60
+_LONGEST = 150  # lines
+_WIDTH = 400
+_STYLE = "font-size:12px;max-height:30em;overflow:auto;white-space:pre-wrap;overflow-wrap:anywhere"
+
+
+def show(line: str, commands: Sequence[Mapping[str, Any]]) -> None:
+    """Show the line of a step: in a notebook with its commands, elsewhere as text."""
+    if "IPython" not in sys.modules or sys.modules["IPython"].get_ipython() is None:
+        print(line)
+        return
+    from IPython.display import display
+
+    display({"text/plain": line, "text/html": block(line, commands)}, raw=True)  # type: ignore[no-untyped-call]
+
+
+def block(line: str, commands: Sequence[Mapping[str, Any]]) -> str:
+    """The line as HTML, with the commands folded in behind it.
+
+    >>> block("✓ a: b", [])
+    '<details class="by-hand"><summary>✓ a: b</summary><p>This step ran no command: it reads files and data.</p></details>'
+    """
+    found = typed(commands, longest=_LONGEST_FILE)
+    lines = [text if len(text) <= _WIDTH else text[:_WIDTH] + " …" for text in itertools.islice(found, _LONGEST)]
+    if rest := sum(1 for _ in found):
+        lines.append(f"# … and {rest} more lines: `stackbook commands` prints them")
+    inner = (
+        f'<pre style="{_STYLE}">{html.escape(chr(10).join(lines))}</pre>'
+        if lines
+        else "<p>This step ran no command: it reads files and data.</p>"
+    )
+    return f'<details class="by-hand"><summary>{html.escape(line)}</summary>{inner}</details>'

@@ -1,0 +1,58 @@
+"""Commands that a page types itself: `$ kubectl …` and the real output, without what differs from run to run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+from stackbook.core.redact import redact
+
+if TYPE_CHECKING:
+    from stackbook.cluster.kube import Kube
+
+# Columns of kubectl's tables that differ from run to run; and what a controller appends to the name of a pod or a replica set.
+_CHANGING = frozenset({"AGE", "RESTARTS", "IP", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "LAST SEEN", "HOLDER"})
+_NOTHING = ("", "<none>", "None")
+_SUFFIX = re.compile(r"(?<=-)[bcdfghjklmnpqrstvwxz2456789]{8,10}(-[bcdfghjklmnpqrstvwxz2456789]{5})?(?=\s|$)")
+_DAEMON = re.compile(r"(?<=-)[bcdfghjklmnpqrstvwxz2456789]{5}(?=\s|$)")
+
+
+def kubectl(kube: Kube, text: str, *, timeout: float = 60.0) -> None:
+    """Run `kubectl <text>` against the lab's cluster, and print the command and its output.
+
+    In a table, what differs from run to run is `…`: ages, restarts, addresses, and the random ends of pods' names.
+
+    Args:
+        kube: the cluster.
+        text: the arguments as in a shell, quotes included; no pipes and no variables.
+        timeout: deadline in seconds.
+
+    Raises:
+        CommandFailed: kubectl says no; the cell fails with its words.
+    """
+    print(f"$ kubectl {text}")
+    said = kube.kubectl(*shlex.split(text), timeout=timeout).stdout
+    print(redact(stable(said)).rstrip())
+
+
+def stable(text: str) -> str:
+    """The output of kubectl without what differs from run to run; other text than a table stays as it is."""
+    lines = text.rstrip().splitlines()
+    if not lines or not re.fullmatch(r"[A-Z][A-Z0-9()/ -]*", lines[0]):
+        return text
+    starts = [found.start() for found in re.finditer(r"(?:^|(?<=  ))\S", lines[0])]
+    table = [[line[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)] for line in lines]
+    rows = [table[0]]
+    for row in table[1:]:
+        cells = [
+            "…" if head in _CHANGING and cell not in _NOTHING else cell
+            for head, cell in zip(table[0], row, strict=True)
+        ]
+        if table[0][0] == "NAME":
+            cells[0] = _DAEMON.sub("…", _SUFFIX.sub("…", cells[0]))
+        rows.append(cells)
+    widths = [max(len(row[place]) for row in rows) for place in range(len(starts))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

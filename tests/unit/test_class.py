@@ -1,0 +1,136 @@
+"""A class: labs that do not get in each other's way, refused where they do not fit, and one report of a night."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stackbook.app import cli
+from stackbook.app.classroom import commands, labs, nightly
+from stackbook.app.preflight import GIB
+from stackbook.config import chapters
+from stackbook.config.profile import Profile
+from stackbook.core import paths
+from stackbook.core.errors import HostUnfit
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("STACKBOOK_STATE", str(tmp_path / "state"))
+    (tmp_path / "state").mkdir()
+    return tmp_path / "state"
+
+
+def test_no_two_labs_share_a_name_a_subnet_or_a_port() -> None:
+    seats = labs.set_up(labs.MOST, nodes=3)
+    profiles = [seat.profile for seat in seats]
+    networks = [ipaddress.ip_network(profile.subnet) for profile in profiles] + [ipaddress.ip_network(Profile().subnet)]
+    assert not [pair for pair in combinations(networks, 2) if pair[0].overlaps(pair[1])]
+    assert len({profile.lab for profile in profiles} | {Profile().lab}) == labs.MOST + 1
+    assert len({seat.port for seat in seats}) == labs.MOST
+    names = [node.name for profile in profiles for node in profile.nodes]
+    assert len(set(names)) == len(names) == 3 * labs.MOST
+
+
+def test_a_profile_that_was_changed_stays() -> None:
+    (seat,) = labs.set_up(1)
+    changed = seat.file.read_text().replace("192.168.101.", "192.168.150.")
+    seat.file.write_text(changed)
+    labs.set_up(2)
+    assert seat.file.read_text() == changed
+    assert [seat.name for seat in labs.seats()] == ["class-1", "class-2"]
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_made() -> None:
+    seats = [labs.Seat(n, labs.folder() / f"class-{n}.yaml") for n in range(1, 5)]
+    small, mesh = chapters.find("03"), chapters.find("05")
+    labs.demand_memory(seats, nodes=2, last=small, free=5 * GIB)
+    with pytest.raises(
+        HostUnfit,
+        match=r"4 labs through chapter 05 need 12\.0 GiB, and 5\.0 GiB are available — this host carries 1 more",
+    ):
+        labs.demand_memory(seats, nodes=2, last=mesh, free=5 * GIB)
+    with pytest.raises(HostUnfit, match="free or add memory"):
+        labs.demand_memory(seats, nodes=2, last=mesh, free=GIB)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["up"], "a class has 1 to 16 labs, and 0 were asked for"),
+        (["up", "17"], "a class has 1 to 16 labs, and 17 were asked for"),
+        (["up", "2", "--nodes", "9"], "a lab of a class has 1 to 3 machines, and 9 were asked for"),
+        (["up", "2", "--to", "77"], "77"),
+        (["down", "3"], "class down takes no number"),
+        (["serve"], "there is no class — stackbook class up 4"),
+        (["reset"], "there is no class"),
+        (["open"], "unknown action 'open'"),
+    ],
+)
+def test_bad_input_is_one_line(
+    words: list[str], said: str, state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "become_root", lambda *_: None)
+    assert cli.main(["class", *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1, error
+    assert not labs.folder().exists()
+
+
+def test_each_learner_has_notebooks_of_their_own(tmp_path: Path) -> None:
+    (seat,) = labs.set_up(1)
+    commands.copy_notebooks(seat)
+    copies = sorted((seat.work / "notebooks").glob("*.ipynb"))
+    assert [copy.name for copy in copies] == sorted(path.name for path in paths.notebooks().glob("*.ipynb"))
+    cells = json.loads((seat.work / "notebooks" / "02-kubeadm.ipynb").read_text())["cells"]
+    (given,) = ["".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    assert f'profile = "{seat.file}"' in given
+    copies[0].write_text("the learner's")
+    commands.copy_notebooks(seat)
+    assert copies[0].read_text() == "the learner's"
+
+
+def night(monkeypatch: pytest.MonkeyPatch, *failing: str) -> list[str]:
+    """A night in which these commands fail: `reset class-1`, `run class-2`; returns what is asked for."""
+    asked: list[str] = []
+
+    def stackbook(runs: Path, *words: str) -> tuple[int, str]:
+        asked.append(f"{words[0]} {Path(words[2]).stem}")
+        (runs / "one").mkdir(parents=True, exist_ok=True)
+        (runs / "one" / "report.html").write_text("")
+        if not (runs / "latest").exists():
+            (runs / "latest").symlink_to("one")
+        return (1, "✗ because <of this>") if asked[-1] in failing else (0, "good")
+
+    monkeypatch.setattr(nightly, "_stackbook", stackbook)
+    return asked
+
+
+def report() -> tuple[list[dict[str, Any]], str]:
+    (data,) = (labs.folder() / "nightly").glob("*.json")
+    return json.loads(data.read_text()), data.with_suffix(".html").read_text()
+
+
+def test_a_night_resets_and_builds_each_lab(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = night(monkeypatch)
+    assert nightly.run(labs.set_up(2), chapters.find("03")) == 0
+    assert asked == ["reset class-1", "run class-1", "reset class-2", "run class-2"]
+    rows, page = report()
+    assert [(row["lab"], row["reset"], row["run"]) for row in rows] == [("class-1", 0, 0), ("class-2", 0, 0)]
+    assert "2 of 2 labs are as new" in page and page.count(">report</a>") == 2
+    assert "✓ class-2" in capsys.readouterr().out
+
+
+def test_a_lab_that_fails_in_the_night_is_named_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = night(monkeypatch, "reset class-1", "run class-2")
+    assert nightly.run(labs.set_up(3), chapters.find("03")) == 1
+    assert asked == ["reset class-1", "reset class-2", "run class-2", "reset class-3", "run class-3"]
+    rows, page = report()
+    assert [(row["reset"], row["run"]) for row in rows] == [(1, None), (0, 1), (0, 0)]
+    assert "1 of 3 labs are as new" in page and "because &lt;of this&gt;" in page
