@@ -132,7 +132,8 @@ def test_a_failing_step_says_what_failed_and_blocks_what_comes_after(small: Path
 def test_the_last_chapter_takes_the_lab_away(small: Path, lab: Lab) -> None:
     """As a run, which holds the lab's lock while its own chapter resets the lab."""
     state = paths.state(Profile.load(small).lab)
-    assert (state / "instance").exists()
+    made = stackbook("run", "--profile", str(small), "--to", "01")
+    assert made.status == 0 and (state / "instance").exists(), made.output[-3000:]
     done = stackbook("run", "--profile", str(small), "--only", "99", "--again")
     assert done.status == 0, done.output[-3000:]
     assert Embedded(Profile.load(small)).containers() == {} and not (state / "instance").exists()
