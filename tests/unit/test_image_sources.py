@@ -242,8 +242,16 @@ def test_a_pull_that_fails_says_why_in_one_line() -> None:
     text = (
         'time="x" level=info msg="trying"\nctr: failed to copy: unexpected commit digest sha256:1, expected sha256:2\n'
     )
+    damaged, missing = (
+        host(lists=["", ""], answer=(1, "", text)),
+        host(lists=["", ""], answer=(1, "", "ctr: not found")),
+    )
     with pytest.raises(PullFailed, match=r"^failed to copy: unexpected commit digest sha256:1, expected sha256:2$"):
-        pull({"a": host(lists=["", ""], answer=(1, "", text))}, "docker.io/x:1")
+        pull({"a": damaged}, "docker.io/x:1")
+    with pytest.raises(PullFailed, match=r"^not found$"):
+        pull({"a": missing}, "docker.io/x:1")
+    tries = [sum("images pull" in command for command in fake.ran) for fake in (damaged, missing)]
+    assert tries == [2, 1], "what arrived damaged is tried once more"
     assert pull_reason("") == "no output"
 
 

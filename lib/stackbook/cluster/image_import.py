@@ -141,6 +141,10 @@ def pull(
     return len(lacking)
 
 
+_DAMAGED = "unexpected commit digest"
+"""A layer did not arrive whole. What arrived may be what containerd goes on with at the next pull, so that is tried once more."""
+
+
 class PullFailed(StackbookError):
     """An image could not be pulled on a machine."""
 
@@ -151,13 +155,19 @@ def _pull(host: Host, image: str, timeout: float) -> None:
         until(lambda: not _active(host, unit), what=f"{host.name} to pull {image}", timeout=timeout, every=0.3)
     if image in present(host):
         return
-    try:
-        answer = host.run([*_as_unit(f"{unit}-again"), "--wait", "--pipe", *_PULL, image], check=False, timeout=timeout)
-    except WaitTimeout:
-        host.run(["systemctl", "stop", f"{unit}-again"], check=False)
-        raise PullFailed(f"{image} was not there on {host.name} after {timeout:.0f} s") from None
-    if not answer.ok:
-        raise PullFailed(pull_reason(answer.stderr + answer.stdout))
+    for attempt in range(2):
+        try:
+            answer = host.run(
+                [*_as_unit(f"{unit}-again"), "--wait", "--pipe", *_PULL, image], check=False, timeout=timeout
+            )
+        except WaitTimeout:
+            host.run(["systemctl", "stop", f"{unit}-again"], check=False)
+            raise PullFailed(f"{image} was not there on {host.name} after {timeout:.0f} s") from None
+        if answer.ok:
+            return
+        reason = pull_reason(answer.stderr + answer.stdout)
+        if attempt or _DAMAGED not in reason:
+            raise PullFailed(reason)
 
 
 def pull_reason(said: str) -> str:
