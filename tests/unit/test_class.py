@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import socket
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from stackbook.app.classroom import commands, labs, nightly
 from stackbook.app.preflight import GIB
 from stackbook.config import chapters
 from stackbook.config.profile import Profile
-from stackbook.core import paths
-from stackbook.core.errors import HostUnfit
+from stackbook.core import child_processes, ownership, paths
+from stackbook.core.errors import HostUnfit, InputError, StackbookError
 
 
 @pytest.fixture(autouse=True)
@@ -134,3 +135,27 @@ def test_a_lab_that_fails_in_the_night_is_named_and_the_others_go_on(monkeypatch
     rows, page = report()
     assert [(row["reset"], row["run"]) for row in rows] == [(1, None), (0, 1), (0, 0)]
     assert "1 of 3 labs are as new" in page and "because &lt;of this&gt;" in page
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[labs.Seat]:
+    """A class of one lab that is there, on a free port."""
+    monkeypatch.setattr(labs, "PORT", child_processes.free_port())
+    seats = labs.set_up(1)
+    ownership.make(paths.state(seats[0].name))
+    (paths.state(seats[0].name) / "instance").write_text("x")
+    return seats
+
+
+def test_a_port_that_is_taken_is_refused_before_any_server_starts(
+    served: list[labs.Seat], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands.subprocess, "Popen", lambda *_, **__: pytest.fail("a server was started"))
+    with socket.create_server(("127.0.0.1", served[0].port)), pytest.raises(InputError, match="of class-1 is in use"):
+        commands.serve(served)
+
+
+def test_a_server_that_ends_is_named(served: list[labs.Seat], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands.sys, "executable", "false")
+    with pytest.raises(StackbookError, match="the JupyterLab of class-1 ended with status 1"):
+        commands.serve(served)

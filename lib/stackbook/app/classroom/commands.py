@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +17,8 @@ from stackbook.app.classroom import labs, nightly
 from stackbook.app.classroom.labs import Seat
 from stackbook.config import chapters
 from stackbook.core import child_processes, paths
-from stackbook.core.errors import InputError
+from stackbook.core.errors import InputError, StackbookError
+from stackbook.core.waiting import until
 from stackbook.machines import facts
 from stackbook.machines.transports import LocalHost
 
@@ -108,6 +110,10 @@ def serve(seats: Sequence[Seat]) -> int:
     there = [seat for seat in seats if seat.exists]
     if not there:
         raise InputError("no lab of the class is there", fix="stackbook class up 4")
+    if taken := [seat for seat in there if _listens(seat.port)]:
+        raise InputError(
+            f"port {taken[0].port} of {taken[0].name} is in use", fix="end what listens there, then try again"
+        )
     running: list[subprocess.Popen[bytes]] = []
     try:
         for seat in there:
@@ -115,7 +121,7 @@ def serve(seats: Sequence[Seat]) -> int:
             words = ["notebooks", "--profile", str(seat.file), "--port", str(seat.port), "--root", str(seat.work)]
             print(f"{seat.name}:", flush=True)
             running.append(subprocess.Popen([sys.executable, "-m", "stackbook", *words], start_new_session=True))
-            time.sleep(0.5)  # its line with the address, before the next one's name
+            _wait_served(seat, running[-1])  # by then its line with the address stands below its name
         with contextlib.suppress(KeyboardInterrupt):
             for process in running:
                 process.wait()
@@ -123,6 +129,28 @@ def serve(seats: Sequence[Seat]) -> int:
         for process in running:
             child_processes.end(process)
     return 0
+
+
+def _wait_served(seat: Seat, process: subprocess.Popen[bytes], *, timeout: float = 60.0) -> None:
+    """Wait until a JupyterLab listens.
+
+    Raises:
+        StackbookError: it has ended instead.
+        WaitTimeout: it does not listen.
+    """
+    until(lambda: process.poll() is not None or _listens(seat.port), timeout=timeout, every=0.2,
+          what=f"the JupyterLab of {seat.name} to listen on port {seat.port}")  # fmt: skip
+    if process.poll() is not None:
+        raise StackbookError(
+            f"the JupyterLab of {seat.name} ended with status {process.returncode}: see the lines above"
+        )
+
+
+def _listens(port: int) -> bool:
+    """Whether something answers on a port of loopback."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
 
 
 def take_away(seats: Sequence[Seat], *, forget: bool) -> int:
