@@ -16,10 +16,18 @@ $bin/ruff format --check -q lib tests || { echo "run: .venv/bin/ruff format lib 
 
 if [ "$mode" = fast ]; then
   say "types, unit tests, notebook shape; without what is slow or compiles Go"
-  $bin/mypy || exit 1
-  $bin/mypy --config-file tests/mypy.ini tests/live/*.py || exit 1
+  types() { $bin/mypy && $bin/mypy --config-file tests/mypy.ini tests/live/*.py; }
+  types >"${TMPDIR:-/tmp}/stackbook-types.$$" 2>&1 &
+  checking=$!
+  trap 'rm -f "${TMPDIR:-/tmp}/stackbook-types.$$"' EXIT
   # A file stays with one worker, so that its fixtures are made once. nbval, which these tests start apart, takes seconds to import.
-  exec $bin/python -m pytest tests/unit tests/notebooks -q -n 2 --dist loadfile -p no:nbval -m "not slow and not toolchain"
+  # Three workers on two processors, as many tests wait for what they have started.
+  $bin/python -m pytest tests/unit tests/notebooks -q -n 3 --dist loadfile -p no:nbval -m "not slow and not toolchain"
+  status=$?
+  wait "$checking" || status=1
+  cat "${TMPDIR:-/tmp}/stackbook-types.$$"
+  say "done"
+  exit "$status"
 fi
 
 if [ "$(id -u)" -eq 0 ]; then sudo=(); else sudo=(sudo -E env "PATH=$PATH" "HOME=$HOME"); fi
