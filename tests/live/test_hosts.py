@@ -199,6 +199,9 @@ def test_a_full_disk_is_named(part: str, tmp_path: Path) -> None:
 # as the release is
 
 
+MACHINES = {"debian-13": "13", "ubuntu-24.04": "24.04"}
+
+
 @pytest.mark.parametrize("release", RELEASES)
 def test_the_first_command_on_another_release(release: str, tmp_path: Path) -> None:
     """Nothing is installed there: `make lab` installs what it needs, and the chapters pass with that release's podman."""
@@ -209,11 +212,14 @@ def test_the_first_command_on_another_release(release: str, tmp_path: Path) -> N
             (other.checkout / "parameters" / "here.yaml").write_text(PROFILE)
             script = (
                 "make lab PROFILE=here RUN_ARGS='--to 03'; status=$?; podman --version; "
+                "podman exec $(podman ps -q --filter label=stackbook.lab=sbhosts | head -1) cat /etc/os-release; "
                 ".venv/bin/stackbook reset --profile here || exit 3; exit $status"
             )
             done = other.run(script)
             if done.status:
                 keep_evidence(done.output)
             assert done.status == 0, done.output[-5000:]
+            version = MACHINES[release]
+            assert f'VERSION_ID="{version}"' in done.output, "the machines are of another release than the host"
     finally:
         shutil.rmtree(base)

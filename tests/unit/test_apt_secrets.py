@@ -5,19 +5,21 @@ from __future__ import annotations
 import stat
 import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stackbook.artifacts import package_registries
+from stackbook.artifacts import machine_releases, package_registries
 from stackbook.artifacts.catalogue import Debian
+from stackbook.artifacts.machine_releases import of_suite
 
 DUMP = """\
 Acquire::Languages "none";
 Acquire::http::Proxy "http://me:hunter22x@proxy.invalid:3128";
 Acquire::https::CaInfo "/etc/ssl/own.pem";
 """
-TARGETS = "Debian|bookworm|http://me:hunter33y@mirror.invalid/debian/\n"
+TARGETS = "Debian|bookworm|oldstable|bookworm|http://me:hunter33y@mirror.invalid/debian/\n"
 AUTH = "machine mirror.invalid login me password hunter44z"
 
 
@@ -26,7 +28,7 @@ def test_apts_settings_go_by_the_environment(boots: bool, tmp_path: Path, monkey
     monkeypatch.setattr(package_registries, "_ask", lambda argv: DUMP if argv[0] == "apt-config" else TARGETS)
     monkeypatch.setattr(package_registries, "_apt_passwords", lambda: AUTH)
     monkeypatch.setattr(package_registries.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(package_registries, "_KEYRING", tmp_path)
+    monkeypatch.setattr(machine_releases, "of_suite", lambda suite: replace(of_suite(suite), keyring=tmp_path))
     seen: dict[str, Any] = {}
 
     def run(argv: list[str], *, env: dict[str, str], **_: Any) -> int:

@@ -8,11 +8,13 @@ import tarfile
 import threading
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from archives import read_index
-from stackbook.artifacts import builder, gobuild, package_registries, prefetch
+from stackbook.artifacts import builder, gobuild, machine_releases, package_registries, prefetch
+from stackbook.artifacts.machine_releases import of_suite
 from stackbook.artifacts.resolver import Resolver, fetch
 from stackbook.artifacts.subprocesses import Cancelled
 from stackbook.core.errors import ArtifactError, ArtifactUnavailable, InputError
@@ -85,7 +87,7 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A host with the packages that are needed; files of Go modules are made up."""
     keyring = tmp_path / "keyring.gpg"
     keyring.write_text("")
-    monkeypatch.setattr(package_registries, "_KEYRING", keyring)
+    monkeypatch.setattr(machine_releases, "of_suite", lambda suite: replace(of_suite(suite), keyring=keyring))
     for module in (package_registries, gobuild):
         monkeypatch.setattr(module.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(package_registries, "_ask", lambda _argv: "")
@@ -230,7 +232,10 @@ def test_an_interrupt_leaves_nothing_half_made_and_goes_on_the_next_time() -> No
 
 def test_debian_sources_are_the_hosts_own(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = (
-        "Debian|bookworm|http://mirror.example/debian/\nDebian-Security|bookworm-security|http://mirror.example/sec/\n"
+        "Debian|bookworm|oldstable|bookworm|http://mirror.example/debian/\n"
+        "Debian|bookworm-updates|oldstable-updates|bookworm-updates|cdrom://of/the/installation\n"
+        "Debian-Security|bookworm-security|oldstable-security|bookworm-security|http://mirror.example/sec/\n"
+        "Somebody|bookworm|bookworm|bookworm|http://other.example/debian/\n"
     )
     monkeypatch.setattr(package_registries, "_ask", lambda _argv: rows)
     assert package_registries.debian_sources("bookworm") == [
@@ -238,6 +243,22 @@ def test_debian_sources_are_the_hosts_own(monkeypatch: pytest.MonkeyPatch) -> No
         "deb http://mirror.example/sec bookworm-security main",
     ]
     assert package_registries.debian_sources("trixie") == [], "mmdebstrap knows Debian's own"
+
+
+def test_on_ubuntu_the_archives_differ_in_their_suites_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = "".join(
+        f"Ubuntu|noble|{suite}|{suite}|http://{host}/ubuntu/\n"
+        for suite, host in [
+            ("noble", "mirror.example"), ("noble-updates", "mirror.example"), ("noble-security", "security.example"),
+            ("noble-backports", "mirror.example"),
+        ]
+    )  # fmt: skip
+    monkeypatch.setattr(package_registries, "_ask", lambda _argv: rows)
+    assert package_registries.debian_sources("noble") == [
+        "deb http://mirror.example/ubuntu noble main universe",
+        "deb http://mirror.example/ubuntu noble-updates main universe",
+        "deb http://security.example/ubuntu noble-security main universe",
+    ]
 
 
 def _one(root: str, barrier, results) -> None:

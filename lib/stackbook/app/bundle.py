@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stackbook.artifacts import bundle_file
+from stackbook.artifacts import bundle_file, machine_releases
 from stackbook.artifacts.bundle_file import Contents, Reader
 from stackbook.artifacts.store import Entry
 from stackbook.config import chapters
@@ -90,6 +90,11 @@ def load(file: Path, *, say: Say = print) -> int:
         done = reader.unpack(resolver.store, _modules(), wanted=missing, say=_progress(say, "read", contents.size))
     finally:
         reader.close()
+    release = _versions(contents.entries).get("machines", "")
+    if release and release != machine_releases.chosen(machine_releases.HOST):
+        say(
+            f"its machines are {release}, and this host is another release: set machine_release: {release} in the profile"
+        )
     say(
         f"✓ {done} components are in the cache; chapters {contents.chapters[0][:2]} to {contents.chapters[-1][:2]} need nothing else"
     )
@@ -127,8 +132,12 @@ def _keys(resolver: Resolver, name: str) -> list[tuple[str, str]]:
 
 def _versions(entries: Sequence[Entry]) -> dict[str, str]:
     """The versions in the bundle that a profile may choose."""
-    found = next((entry.version for entry in entries if entry.name == "kubelet"), "")
-    return {"kubernetes": found} if found else {}
+    found = {entry.name: entry.version for entry in entries}
+    versions = {
+        "kubernetes": found.get("kubelet", ""),
+        "machines": machine_releases.numbered(found.get("machine-rootfs", "")),
+    }
+    return {component: version for component, version in versions.items() if version}
 
 
 def _demand_room(folder: Path, needed: int) -> None:

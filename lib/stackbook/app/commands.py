@@ -200,12 +200,11 @@ def fetch_components(options: argparse.Namespace) -> int:
 
     lab = _lab(options)
     names = options.names or lab.images.components(lab.artifacts.catalogue.default_names())
-    versions = {"kubernetes": lab.profile.kubernetes_version}
     fetch(
         names,
         source=options.source,
         progress=lambda text: print(text, flush=True),
-        versions=versions,
+        versions=lab.profile.versions,
         strict=lab.profile.strict,
     )
     return 0

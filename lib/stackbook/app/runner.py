@@ -141,9 +141,8 @@ def _known_versions(profile: Profile) -> None:
     from stackbook.artifacts.catalogue_loader import load
     from stackbook.artifacts.resolver import Resolver
 
-    versions = {"kubernetes": profile.kubernetes_version}
-    if load(versions=versions, strict=profile.strict).overridden:
-        Resolver.open(source=profile.source, versions=versions, strict=profile.strict).demand_versions()
+    if load(versions=profile.versions, strict=profile.strict).overridden:
+        Resolver.open(source=profile.source, versions=profile.versions, strict=profile.strict).demand_versions()
 
 
 def chapter_values(chapter: chapters.Chapter, profile: Profile, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackbook.artifacts.catalogue import Artifact, Debian, Maven, Release, Wheel
 from stackbook.artifacts.catalogue_loader import load
+from stackbook.artifacts.machine_releases import of_suite
 from stackbook.core import paths
 from stackbook.core.version import __version__
 
@@ -135,13 +136,13 @@ def _source(artifact: Artifact, source: object) -> Iterator[Part]:
 
 
 def _debian(package: str, suite: str = "") -> Part:
-    """A Debian package: its version is the suite's, and its proof is the archive's signature."""
+    """A package of Debian or Ubuntu: its version is the suite's, and its proof is the archive's signature."""
     from packageurl import PackageURL
 
     qualifiers = {"distro": suite} if suite else {}
     pinned = ("lib/stackbook/artifacts/catalogue.yaml",)
     return Part(
-        PackageURL("deb", "debian", package, None, qualifiers),
+        PackageURL("deb", of_suite(suite).label.lower() if suite else "debian", package, None, qualifiers),
         (),
         pinned,
         (("checked-by", "apt, the archive's signature"),),

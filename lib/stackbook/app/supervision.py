@@ -61,7 +61,8 @@ def prefetching(profile: Profile, names: Sequence[str], folder: Path) -> Iterato
         yield
         return
     command = [sys.executable, "-m", "stackbook.artifacts.prefetch", "--source", profile.source]
-    command += ["--kubernetes", profile.kubernetes_version, *(["--strict"] if profile.strict else []), *names]
+    command += ["--kubernetes", profile.kubernetes_version, "--machines", profile.machine_release]
+    command += [*(["--strict"] if profile.strict else []), *names]
     with (folder / "prefetch.log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         try:

@@ -107,8 +107,7 @@ def cached(profile: Profile) -> dict[str, Path]:
     """The paths of kubectl and istioctl if they are in the cache; nothing is fetched."""
     from stackbook.artifacts.resolver import Resolver
 
-    versions = {"kubernetes": profile.kubernetes_version}
-    resolver = Resolver.open(source=profile.source, versions=versions, strict=profile.strict)
+    resolver = Resolver.open(source=profile.source, versions=profile.versions, strict=profile.strict)
     found = {name: resolver.maker.cached(resolver.catalogue.artifact(name)) for name in ("kubectl", "istioctl")}
     return {name: resolver.store.path(entry) for name, entry in found.items() if entry}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from stackbook.artifacts import machine_releases
 from stackbook.artifacts.catalogue import (  # fmt: skip
     Artifact,
     Base,
@@ -49,7 +50,8 @@ def load(*, versions: Mapping[str, str] | None = None, strict: bool = False, lib
                 f"the version of {component} is {version!r}, a number", fix=f'write it as "{pinned[component]}", quoted'
             )
         chosen[component] = version.removeprefix("v")
-    overridden = frozenset(name for name in chosen if chosen[name] != pinned[name])
+    overridden = frozenset(name for name in chosen if chosen[name] != pinned[name] and name != "machines")
+    chosen["machines"] = machine_releases.chosen(chosen["machines"])
     _check_pins(raw["pins"], pinned, lib)
     words = _words(chosen)
     artifacts = {name: _artifact(name, spec, chosen, raw, strict) for name, spec in raw["artifacts"].items()}
@@ -57,7 +59,10 @@ def load(*, versions: Mapping[str, str] | None = None, strict: bool = False, lib
     groups = {name: _group(name, spec, words, lib) for name, spec in raw["builds"].items()}
     bundles = {name: tuple(members) for name, members in raw["bundles"].items()}
     _add_apps(raw["apps"], lib, chosen["apps"], artifacts, images, bundles)
-    bases = {name: _base(spec) for name, spec in raw["bases"].items()}
+    same = chosen["machines"] == machine_releases.IMAGES
+    if same:
+        del artifacts["image-rootfs"]
+    bases = {name: _base(spec, "machine-rootfs" if same else "image-rootfs") for name, spec in raw["bases"].items()}
     for component in sorted(overridden):
         _check_override(component, chosen[component], pinned[component], artifacts.values(), raw, strict)
     return Catalogue(chosen, artifacts, groups, images, bases, bundles, raw["host_packages"], pinned, overridden)
@@ -68,6 +73,8 @@ def _artifact(
 ) -> Artifact:
     version = versions[spec["version"]]
     sources = tuple(_source(source, version, raw, strict) for source in spec["sources"])
+    if spec["version"] == "machines":
+        version = machine_releases.RELEASES[version].version
     return Artifact(
         name,
         spec.get("kind", "file"),
@@ -96,7 +103,10 @@ def _source(spec: Mapping[str, Any], version: str, raw: Mapping[str, Any], stric
     if "maven" in spec:
         folder = spec.get("folder", "").format(version=version)
         return Maven(spec["maven"].format(version=version), sums.get(version, ""), folder)
-    return Debian(spec["debian"], tuple(raw[spec["packages"]].split()), spec.get("boots", False))
+    release = version if spec["debian"] == "machines" else spec["debian"]
+    return Debian(
+        machine_releases.RELEASES[release].suite, tuple(raw[spec["packages"]].split()), spec.get("boots", False)
+    )
 
 
 def _program(package: str) -> str:
@@ -136,8 +146,8 @@ def _image(name: str, spec: Mapping[str, Any], words: Mapping[str, str]) -> Imag
     )
 
 
-def _base(spec: Mapping[str, Any]) -> Base:
-    return Base(tuple(spec["packages"]), spec.get("below", ""), spec.get("root", "machine-rootfs"))
+def _base(spec: Mapping[str, Any], root: str) -> Base:
+    return Base(tuple(spec["packages"]), spec.get("below", ""), spec.get("root", root))
 
 
 def _add_apps(

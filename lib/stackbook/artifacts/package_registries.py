@@ -18,12 +18,12 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from stackbook.artifacts import machine_releases
 from stackbook.artifacts.catalogue import Debian, Wheel
 from stackbook.artifacts.subprocesses import Spawn, spawn
 from stackbook.core.errors import ArtifactUnavailable, InputError
 from stackbook.core.progress import Progress, Report
 
-_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _NETWORK = re.compile(
     r"(?i)connection|resolve|timed? ?out|403|404|no matching distribution|could not find a version|proxy"
 )
@@ -141,13 +141,14 @@ def debian_rootfs(
     """Make a root filesystem as a tar below `folder`; returns the tar.
 
     Raises:
-        InputError: mmdebstrap or Debian's keyring is not installed.
+        InputError: mmdebstrap or the release's keyring is not installed.
         ArtifactUnavailable: packages could not be obtained.
     """
     if shutil.which("mmdebstrap") is None:
         raise InputError("mmdebstrap is not installed", fix="apt-get install mmdebstrap debian-archive-keyring uidmap")
-    if not _KEYRING.exists():
-        raise InputError(f"{_KEYRING} is missing", fix="apt-get install debian-archive-keyring")
+    release = machine_releases.of_suite(source.suite)
+    if not release.keyring.exists():
+        raise InputError(f"{release.keyring} is missing", fix=f"apt-get install {release.keyring_package}")
     hook = folder / "customize.sh"
     hook.write_text(_NO_SECRETS + (_CUSTOMIZE.replace("MASKED_UNITS", " ".join(MASKED)) if source.boots else _CLEAN))
     mirrors = _mirror_list(folder, debian_sources(source.suite))
@@ -156,7 +157,8 @@ def debian_rootfs(
     # Its mounts of /proc, /sys and /dev end with a mount namespace of their own, however the command ends.
     private = ["unshare", "--mount", "--propagation", "private", "--"] if mode == "root" else []
     argv = [
-        *private, "mmdebstrap", f"--mode={mode}", "--variant=minbase", "--architectures=amd64", f"--keyring={_KEYRING}",
+        *private, "mmdebstrap", f"--mode={mode}", "--variant=minbase", "--architectures=amd64", f"--keyring={release.keyring}",
+        f"--components={release.components.replace(' ', ',')}",
         f"--include={','.join(source.packages)}", '--aptopt=Apt::Install-Recommends "false"',
         f"--setup-hook={_APT_OPTIONS}",
         *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "info", "groff")),
@@ -189,20 +191,25 @@ def debian_rootfs(
     if status != 0:
         errors = [text for text in said if text.startswith(("E:", "Err:"))] or said[-3:]
         fix = "check apt's sources and the network" if any(_NETWORK.search(text) for text in said) else "see the log"
-        raise ArtifactUnavailable(f"{job} from Debian: {' / '.join(errors[:3])} (log: {log})", fix=fix)
+        raise ArtifactUnavailable(f"{job} from {release.label}: {' / '.join(errors[:3])} (log: {log})", fix=fix)
     return target
 
 
 def debian_sources(suite: str) -> list[str]:
     """Lines of sources.list for a suite: the mirrors that this host's apt uses for it.
 
-    Empty where this host's apt has no such suite: then mmdebstrap takes Debian's own mirrors, with updates and security.
+    Empty where this host's apt has no such suite: then mmdebstrap takes the release's own mirrors, with updates and security.
     """
-    wanted = {("Debian", suite), ("Debian", f"{suite}-updates"), ("Debian-Security", f"{suite}-security")}
-    found = {(label, codename): uri for label, codename, uri in _host_repositories() if (label, codename) in wanted}
-    if ("Debian", suite) not in found:
+    release = machine_releases.of_suite(suite)
+    archives = {suite: release.label, f"{suite}-updates": release.label, f"{suite}-security": release.security}
+    found: dict[str, str] = {}
+    for label, names, uri in _host_repositories():
+        for name in names:
+            if archives.get(name) == label:
+                found[name] = uri
+    if suite not in found:
         return []
-    return [f"deb {uri} {codename} main" for (_, codename), uri in sorted(found.items())]
+    return [f"deb {found[name]} {name} {release.components}" for name in archives if name in found]
 
 
 def _mirror_list(folder: Path, lines: Sequence[str]) -> list[str]:
@@ -224,11 +231,23 @@ def _apt_passwords(folder: Path = Path("/etc/apt")) -> str:
     return "\n".join(found)
 
 
-def _host_repositories() -> list[tuple[str, str, str]]:
-    """(label, codename, address) of the repositories that apt of this host has fetched."""
-    answer = _ask(["apt-get", "indextargets", "--format", "$(LABEL)|$(CODENAME)|$(REPO_URI)", "Created-By: Packages"])
-    rows = [line.split("|") for line in answer.splitlines()]
-    return [(row[0], row[1], row[2].rstrip("/")) for row in rows if len(row) == 3 and row[2].startswith("http")]
+def _host_repositories() -> list[tuple[str, set[str], str]]:
+    """(label, names, address) of the repositories that apt of this host has fetched.
+
+    A repository's names are its code name, its suite, and what sources.list calls it. Debian's updates have a code name of
+    their own (bookworm-updates, whose suite is stable-updates). Ubuntu's updates differ in the suite only: the code name of
+    noble-updates is noble, and it is left out there.
+    """
+    words = "$(LABEL)|$(CODENAME)|$(SUITE)|$(RELEASE)|$(REPO_URI)"
+    answer = _ask(["apt-get", "indextargets", "--format", words, "Created-By: Packages"])
+    found = []
+    for label, codename, suite, release, uri in (
+        line.split("|") for line in answer.splitlines() if line.count("|") == 4
+    ):
+        names = {suite, release} if label == "Ubuntu" else {codename, suite, release}
+        if uri.startswith("http"):
+            found.append((label, names, uri.rstrip("/")))
+    return found
 
 
 def _apt_network_options() -> list[str]:

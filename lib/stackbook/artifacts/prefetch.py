@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to fetch; all that a lab needs when empty")
     parser.add_argument("--source", choices=SOURCES, default="auto")
     parser.add_argument("--kubernetes", default="", metavar="VERSION", help="another version than the catalogue's")
+    parser.add_argument("--machines", default="", metavar="RELEASE", help="the release that machines are made of")
     parser.add_argument("--strict", action="store_true", help="only pinned checksums count")
     parser.add_argument(
         "--trim",
@@ -41,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background process starts with SIGINT ignored
         signal.signal(number, _interrupt)
     try:
-        versions = {"kubernetes": options.kubernetes} if options.kubernetes else {}
+        asked = {"kubernetes": options.kubernetes, "machines": options.machines}
+        versions = {component: version for component, version in asked.items() if version}
         fetch(
             options.names,
             options.source,

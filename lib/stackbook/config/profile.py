@@ -133,6 +133,7 @@ class Profile(Model):
     pod_cidr: Network = "10.244.0.0/16"
     service_cidr: Network = "10.0.0.0/12"
     kubernetes_version: Version = "1.36.3"
+    machine_release: Literal["host", "debian-12", "debian-13", "ubuntu-24.04"] = "host"
     flannel_backend: Literal["vxlan", "host-gw", "udp"] = "vxlan"
     istio_profile: Literal["demo", "default", "minimal"] = "demo"
     source: Literal["auto", "release", "registry"] = "auto"
@@ -223,6 +224,11 @@ class Profile(Model):
     def control_plane(self) -> Node:
         """The first node."""
         return self.nodes[0]
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What a profile chooses of the catalogue's versions, by component."""
+        return {"kubernetes": self.kubernetes_version, "machines": self.machine_release}
 
     @property
     def service_address(self) -> str:

@@ -109,11 +109,10 @@ class Lab:
         """The components of the lab."""
         from stackbook.artifacts.resolver import Resolver
 
-        versions = {"kubernetes": self.profile.kubernetes_version}
         return Resolver.open(
             source=self.profile.source,
             progress=self.progress,
-            versions=versions,
+            versions=self.profile.versions,
             waited=self._waited_for,
             strict=self.profile.strict,
         )

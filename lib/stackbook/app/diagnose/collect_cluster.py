@@ -32,7 +32,7 @@ def by_kubeconfig(host: Host, profile: Profile, kubeconfig: str) -> Asker | None
     """Kubectl on this host; None if there is none yet, because a diagnosis fetches nothing."""
     program = shutil.which("kubectl") or ""
     if not program:
-        resolver = Resolver.open(source=profile.source, versions={"kubernetes": profile.kubernetes_version})
+        resolver = Resolver.open(source=profile.source, versions=profile.versions)
         state = next((entry.state for entry in resolver.status() if entry.name == "kubectl"), "")
         program = str(resolver.path("kubectl")) if state == "cached" else ""
     if not program:

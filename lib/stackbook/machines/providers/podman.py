@@ -178,7 +178,9 @@ class Embedded:
         """Import the machine image into podman unless it is there; returns its name."""
         from stackbook.artifacts.resolver import Resolver
 
-        resolver = Resolver.open(source=self.profile.source, progress=lambda moment: say(str(moment)))
+        resolver = Resolver.open(
+            source=self.profile.source, versions=self.profile.versions, progress=lambda moment: say(str(moment))
+        )
         rootfs = resolver.path("machine-rootfs")
         tag = f"localhost/stackbook/machine:{resolver.digest('machine-rootfs')[:16]}"
         if not self.has_image(tag):

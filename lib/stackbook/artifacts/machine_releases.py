@@ -1,0 +1,89 @@
+"""The releases of Debian and Ubuntu that machines can be made of, and which of them this host is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+HOST = "host"
+IMAGES = "debian-12"
+"""The release whose packages are in the images that the lab builds, whatever the machines are made of."""
+_OS_RELEASE = Path("/etc/os-release")
+
+
+@dataclass(frozen=True)
+class MachineRelease:
+    """One release.
+
+    Attributes:
+        version: as its project numbers it.
+        suite: its code name.
+        label: what its archive calls itself, as `apt-get indextargets` prints it.
+        security: the label of the archive of its security updates.
+        components: of the archive.
+        keyring: the file with the archive's keys, and `keyring_package` the package that has it.
+    """
+
+    version: str
+    suite: str
+    label: str
+    security: str
+    components: str
+    keyring: Path
+    keyring_package: str
+
+
+_KEYRINGS = Path("/usr/share/keyrings")
+
+
+def _debian(version: str, suite: str) -> MachineRelease:
+    keyring = _KEYRINGS / "debian-archive-keyring.gpg"
+    return MachineRelease(version, suite, "Debian", "Debian-Security", "main", keyring, "debian-archive-keyring")
+
+
+def _ubuntu(version: str, suite: str) -> MachineRelease:
+    keyring = _KEYRINGS / "ubuntu-archive-keyring.gpg"
+    return MachineRelease(version, suite, "Ubuntu", "Ubuntu", "main universe", keyring, "ubuntu-keyring")
+
+
+RELEASES: Mapping[str, MachineRelease] = MappingProxyType(
+    {
+        "debian-12": _debian("12", "bookworm"),
+        "debian-13": _debian("13", "trixie"),
+        "ubuntu-24.04": _ubuntu("24.04", "noble"),
+    }
+)
+
+
+def of_suite(suite: str) -> MachineRelease:
+    """The release with that code name.
+
+    >>> of_suite("noble").label
+    'Ubuntu'
+    """
+    return next(release for release in RELEASES.values() if release.suite == suite)
+
+
+def chosen(name: str, os_release: Path = _OS_RELEASE) -> str:
+    """The name of a release: `host` is this host's own, or `debian-12` where this host is none of them."""
+    if name != HOST:
+        return name
+    try:
+        text = os_release.read_text(encoding="utf-8")
+    except OSError:
+        return IMAGES
+    pairs = (line.partition("=") for line in text.splitlines())
+    values = {key: value.strip().strip("\"'") for key, _, value in pairs}
+    own = f"{values.get('ID', '')}-{values.get('VERSION_ID', '')}"
+    return own if own in RELEASES else IMAGES
+
+
+def numbered(version: str) -> str:
+    """The name of the release with that number; empty if there is none.
+
+    >>> numbered("24.04"), numbered("11")
+    ('ubuntu-24.04', '')
+    """
+    return next((name for name, release in RELEASES.items() if release.version == version), "")
