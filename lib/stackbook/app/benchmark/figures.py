@@ -82,10 +82,11 @@ def block(data: dict[str, Any]) -> str:
         lines.append(f"| {name} | {seconds:.0f} s | {bare} | {promised:.0f} s |")
     lines.append("")
     lines.append(
-        f"The same steps take stackbook {data['stackbook_seconds']:.0f} s and bare commands {data['floor_seconds']:.0f} s: "
-        f"a ratio of {data['ratio']:.2f} (medians of {len(data['floor_phases'])} rounds; {machine['processors']} processors, "
-        f"{machine['memory_gib']:.0f} GiB, {machine['system']}, kernel {machine['kernel'].split('-')[0]}; "
-        f"measured {data['time'][:4]}-{data['time'][4:6]}-{data['time'][6:8]})."
+        f"The same steps take stackbook {data['stackbook_seconds']:.0f} s and bare commands {data['floor_seconds']:.0f} s "
+        f"(medians of {len(data['floor_phases'])} rounds). Compared round by round, stackbook takes {data['ratio']:.2f} times as long "
+        f"(the median of the rounds' ratios). Measured on {machine['processors']} processors, "
+        f"{machine['memory_gib']:.0f} GiB, {machine['system']}, kernel {machine['kernel'].split('-')[0]}, "
+        f"on {data['time'][:4]}-{data['time'][4:6]}-{data['time'][6:8]}."
     )
     if reached := data.get("requests_a_second"):
         lines.append("")
