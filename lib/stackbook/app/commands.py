@@ -189,7 +189,7 @@ def open_shell(options: argparse.Namespace) -> int:
         argv = [*host.podman, "exec", "-it" if terminal else "-i", host.container, "bash", "-l"]
     else:
         assert isinstance(host, SSHHost)
-        argv = ["ssh", *(["-t"] if terminal else []), "-p", str(host.port), f"{host.user}@{host.address}"]
+        argv = host.login(terminal=terminal)
     own_folders.give_back()
     os.execvp(argv[0], argv)
 

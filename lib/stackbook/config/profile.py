@@ -21,6 +21,7 @@ from stackbook.core.names import did_you_mean, profile_path
 
 MAX_NODES = 8
 _NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+_JUMP = re.compile(r"^([a-z_][a-z0-9_-]*@)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?$")
 _MAC = re.compile(r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")
 
 
@@ -74,7 +75,7 @@ class Model(BaseModel):
 
 
 class Node(Model):
-    """One machine. `mac`, and `user`, `port`, `key` of an SSH machine, are optional."""
+    """One machine. `mac`, and `user`, `port`, `key`, `jump` of an SSH machine, are optional."""
 
     name: str
     address: Address
@@ -82,6 +83,14 @@ class Node(Model):
     user: str = "root"
     port: Annotated[int, Field(ge=1, le=65535)] = 22
     key: str = ""
+    jump: str = ""
+
+    @field_validator("jump")
+    @classmethod
+    def _good_jump(cls, value: str) -> str:
+        if value and not _JUMP.fullmatch(value):
+            raise ValueError(f"{value!r} is not a jump host: write it like user@gate.example.com:22")
+        return value
 
     @field_validator("name")
     @classmethod
@@ -144,6 +153,7 @@ class Profile(Model):
     registry_ca: str = ""
     kubeconfig: str = ""
     context: str = ""
+    known_hosts: str = ""
     chapters: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @field_validator("lab")
@@ -166,6 +176,13 @@ class Profile(Model):
             raise ValueError(f"file {value} not found: give the path of the CA's PEM file")
         return value
 
+    @field_validator("known_hosts")
+    @classmethod
+    def _good_known_hosts(cls, value: str) -> str:
+        if value and not Path(value).expanduser().is_file():
+            raise ValueError(f"file {value} not found: give the path of a known_hosts file, or leave it out")
+        return value
+
     @field_validator("nodes", mode="before")
     @classmethod
     def _nodes(cls, value: Any) -> Any:
@@ -179,6 +196,8 @@ class Profile(Model):
             )
         if self.context and self.target != "cluster":
             raise ValueError("context: it belongs to target: cluster")
+        if self.known_hosts and self.target != "ssh":
+            raise ValueError("known_hosts: it belongs to target: ssh")
         if self.target == "cluster":
             return self
         if not 1 <= len(self.nodes) <= MAX_NODES:

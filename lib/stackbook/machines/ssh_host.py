@@ -23,6 +23,8 @@ class SSHHost(RunningHost):
         port: TCP port.
         key: path of a private key, or None for the agent's and the default keys.
         known_hosts: file of accepted host keys; ssh refuses a changed key.
+        strict: also refuse a host key that is not in that file, instead of adding it at the first connection.
+        jump: a jump host, `[user@]host[:port]`, which the connection goes through; the same key and known hosts apply to it.
     """
 
     address: str = ""
@@ -30,15 +32,34 @@ class SSHHost(RunningHost):
     port: int = 22
     key: Path | None = None
     known_hosts: Path | None = None
+    strict: bool = False
+    jump: str = ""
 
     def _options(self) -> list[str]:
-        who = f"{self.user}@{self.address}:{self.port} {self.key} {self.known_hosts}"
+        who = f"{self.user}@{self.address}:{self.port} {self.key} {self.known_hosts} {self.strict} {self.jump}"
+        shared = ["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", f"ControlPath={ssh_sockets.path(who)}"]
+        return [*self._identity(), *shared, *self._through()]
+
+    def _identity(self) -> list[str]:
+        """Who logs in and which host keys are accepted, the same for the machine and its jump host."""
         options = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=15"]
-        options += ["-o", "StrictHostKeyChecking=accept-new"]
-        options += ["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", f"ControlPath={ssh_sockets.path(who)}"]
+        options += ["-o", f"StrictHostKeyChecking={'yes' if self.strict else 'accept-new'}"]
         if self.known_hosts:
             options += ["-o", f"UserKnownHostsFile={self.known_hosts}"]
         return options + (["-i", str(self.key)] if self.key else [])
+
+    def _through(self) -> list[str]:
+        """The jump host. Not by `-J`, which would take neither the key nor the known hosts from this command line."""
+        if not self.jump:
+            return []
+        where, _, port = self.jump.partition(":")
+        hop = ["ssh", *self._identity(), "-o", "ControlPath=none", "-p", port or "22", where]
+        return ["-o", f"ProxyCommand={shlex.join(hop).replace('%', '%%')} -W '[%h]:%p'"]
+
+    def login(self, *, terminal: bool) -> list[str]:
+        """The command of a shell on the machine, which takes the place of this process."""
+        return ["ssh", *self._identity(), *self._through(), *(["-t"] if terminal else []), "-p", str(self.port),
+                f"{self.user}@{self.address}"]  # fmt: skip
 
     def _argv(self, argv: Sequence[str], env: Mapping[str, str], stdin: bool) -> list[str]:
         words = [*(["sudo", "-n"] if self.user != "root" else []), "env", *(f"{k}={v}" for k, v in env.items())]
@@ -47,7 +68,12 @@ class SSHHost(RunningHost):
 
     def _transport_failed(self, result: Result) -> str:
         # ssh(1): "exits with the exit status of the remote command or with 255 if an error occurred".
-        return (result.stderr.strip().splitlines() or ["ssh failed"])[-1] if result.rc == 255 else ""
+        if result.rc != 255:
+            return ""
+        lines = result.stderr.strip().splitlines() or ["ssh failed"]
+        return " | ".join(
+            lines[-2:] if self.jump else lines[-1:]
+        )  # a jump host's own reason stands before the last line
 
     def put(self, local: Path, remote: str, *, mode: int | None = None) -> None:
         """See `Host.put`."""

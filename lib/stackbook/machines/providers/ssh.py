@@ -7,9 +7,8 @@ from pathlib import Path
 
 from stackbook.config.profile import Profile
 from stackbook.core import paths
-from stackbook.core.errors import TransportError
-from stackbook.core.waiting import until
 from stackbook.machines import operations
+from stackbook.machines.providers import ssh_checks
 from stackbook.machines.providers.base import Say
 from stackbook.machines.ssh_host import SSHHost
 from stackbook.machines.transports import Host
@@ -29,17 +28,22 @@ class SSH:
     profile: Profile
 
     def provision(self, *, say: Say) -> int:
-        """Wait until each machine answers, and install missing packages; returns how many machines changed."""
-        changed = 0
-        for name, host in self.machines().items():
+        """Wait until each machine answers, check it, and install missing packages; returns how many machines changed.
+
+        Every machine is checked before the first one is changed.
+
+        Raises:
+            InputError: a machine refuses the key, has another host key, needs a password for sudo, or is not one that the lab
+                can use; nothing was changed.
+            WaitTimeout: a machine does not answer.
+        """
+        machines = self.machines()
+        for name, host in machines.items():
             say(f"waiting for {name}")
-            until(
-                lambda host=host: host.run(["true"], timeout=15).ok,  # type: ignore[misc]
-                what=f"{name} to answer by SSH",
-                timeout=60,
-                every=2,
-                tolerate=(TransportError,),
-            )
+            ssh_checks.demand(host)
+        ssh_checks.demand_different(machines)
+        changed = 0
+        for host in machines.values():
             changed += bool(
                 operations.apply(
                     host, operations.packages(PACKAGES, unless={"containerd": "containerd", "runc": "runc"})
@@ -49,7 +53,8 @@ class SSH:
 
     def machines(self) -> dict[str, Host]:
         """A host for each node."""
-        known = paths.state(self.profile.lab) / "known_hosts"
+        given = self.profile.known_hosts
+        known = Path(given).expanduser() if given else paths.state(self.profile.lab) / "known_hosts"
         return {
             node.name: SSHHost(
                 name=node.name,
@@ -58,6 +63,8 @@ class SSH:
                 port=node.port,
                 key=Path(node.key).expanduser() if node.key else None,
                 known_hosts=known,
+                strict=bool(given),
+                jump=node.jump,
             )
             for node in self.profile.nodes
         }

@@ -1,0 +1,114 @@
+"""`target: ssh` on two machines that have nothing of the lab's, behind a jump host, with strict known hosts: chapters 00 to 07, and 99."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from labtools import keep_evidence, stackbook
+from ssh_machines import ADDRESSES, GATE, USER, Machines, machines
+from stackbook.app import reset
+
+pytestmark = [pytest.mark.live, pytest.mark.more]
+PLAIN = [name for name in ADDRESSES if name != GATE]
+# What is somebody's on a machine: users, keys, name servers, root's files, rules and links that are not podman's.
+STATE = """
+cat /etc/passwd /etc/group /etc/sudoers.d/* /etc/resolv.conf /etc/hosts /etc/hostname
+find /etc/ssh /home /root -type f -exec sha256sum {} +
+iptables-save 2>/dev/null | grep -v '^[#:]' || true
+ip -br link | awk '{print $1}' | cut -d@ -f1
+ls -d /etc/kubernetes/* /var/lib/etcd/* /etc/cni/net.d/* 2>/dev/null || true
+"""
+
+
+def state(made: Machines) -> dict[str, set[str]]:
+    return {name: set(made.sh(name, STATE).splitlines()) for name in PLAIN}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    before = reset.snapshot()
+    with machines(tmp_path_factory.mktemp("ssh")) as made:
+        yield made
+    assert reset.compare(before, reset.snapshot()) == []
+
+
+def written(folder: Path, made: Machines, **more: object) -> Path:
+    nodes = [{"name": name, "address": ADDRESSES[name], "user": USER, "key": str(made.key),
+              "jump": f"{USER}@{ADDRESSES[GATE]}"} for name in PLAIN]  # fmt: skip
+    path = folder / "sbssh.yaml"
+    profile = {"target": "ssh", "lab": "sbssh", "nodes": nodes, "known_hosts": str(made.known_hosts), **more}
+    path.write_text(yaml.safe_dump(profile))
+    return path
+
+
+def refused(profile: Path) -> str:
+    """What the run says in its last lines; it must have refused the profile as bad input, before anything was changed."""
+    done = stackbook("run", "--profile", str(profile), "--only", "00", "--only", "01", timeout=200)
+    assert done.status == 2, done.output[-3000:]
+    assert "Traceback" not in done.output
+    return done.output
+
+
+def test_there_is_no_other_way_than_the_jump_host(made: Machines) -> None:
+    assert made.login(GATE).returncode == 0
+    for name in PLAIN:
+        assert made.login(name).returncode == 255, "the test would prove nothing about the jump host"
+
+
+def test_a_wrong_key_is_refused(made: Machines, tmp_path: Path) -> None:
+    before = state(made)
+    other = tmp_path / "other"
+    other.write_text(made.known_hosts.read_text())  # no key at all
+    other.chmod(0o600)
+    profile = written(tmp_path, Machines(other, made.known_hosts))
+    assert "ermission denied" in refused(profile)
+    assert state(made) == before
+
+
+def test_a_host_key_that_is_not_known_is_refused(made: Machines, tmp_path: Path) -> None:
+    before = state(made)
+    known = tmp_path / "known_hosts"
+    lines = made.known_hosts.read_text().splitlines(keepends=True)
+    swapped = [
+        line.replace(ADDRESSES["plain-two"], ADDRESSES["plain-one"])
+        for line in lines
+        if ADDRESSES["plain-one"] not in line
+    ]
+    known.write_text("".join(swapped))
+    assert "known_hosts" in refused(written(tmp_path, made, known_hosts=str(known)))
+    assert state(made) == before
+
+
+def test_sudo_that_asks_for_a_password_is_refused(made: Machines, tmp_path: Path) -> None:
+    before = state(made)
+    rule = f"/etc/sudoers.d/{USER}"
+    made.sh("plain-two", f"sed -i 's/NOPASSWD: //' {rule}")
+    try:
+        assert "NOPASSWD" in refused(written(tmp_path, made))
+    finally:
+        made.sh("plain-two", f"echo '{USER} ALL=(ALL) NOPASSWD: ALL' > {rule}")
+    assert state(made) == before, "the first machine was left alone, too"
+
+
+def test_the_chapters_run_and_the_machines_are_given_back(made: Machines, tmp_path: Path) -> None:
+    """Chapters 00 to 07 in one go; then 99, after which only packages, and what kubeadm's machines need of sysctl, are left."""
+    before = state(made)
+    profile = written(tmp_path, made)
+    try:
+        done = stackbook("run", "--profile", str(profile), "--to", "07", timeout=1500)
+        if done.status:
+            keep_evidence(done.output)
+        assert done.status == 0, done.output[-5000:]
+        assert "sbssh" not in made.sh("plain-one", "ls /opt /var/tmp"), "nothing of the lab's lies about"
+    finally:
+        gone = stackbook("run", "--profile", str(profile), "--only", "99", timeout=400)
+        again = stackbook("reset", "--profile", str(profile), timeout=300)
+    assert gone.status == 0, gone.output[-3000:]
+    assert again.status == 0, again.output[-3000:]
+    after = state(made)
+    for name in PLAIN:
+        assert not before[name] - after[name], f"lost on {name}"
+        assert not after[name] - before[name], f"left on {name}"
