@@ -94,6 +94,49 @@ def test_delete_touches_nothing_without_the_labs_label(home: Path) -> None:
     assert not [c for c in host.ran if "volume rm -f" in c or "network rm -f" in c], "-f takes others' containers along"
 
 
+ASKED = "ip -json -details address show dev podman7"
+ATTACHED = "ip -json link show master podman7"
+REMOVED = "ip link delete podman7 type bridge"
+
+
+def link(kind: str = "bridge", *addresses: str) -> str:
+    found = [{"family": "inet", "local": address} for address in addresses]
+    return json.dumps([{"ifname": "podman7", "linkinfo": {"info_kind": kind}, "addr_info": found}])
+
+
+@pytest.mark.parametrize(
+    ("there", "attached", "removed"),
+    [
+        ((1, "", "Device podman7 does not exist."), "", False),
+        (link("bridge", "192.168.98.2"), "", True),
+        (link("bridge"), "[]", True),
+        (link("bridge", "10.1.2.3"), "", False),
+        (link("bridge", "192.168.98.2", "10.1.2.3"), "", False),
+        (link("veth", "192.168.98.2"), "", False),
+        (link("bridge", "192.168.98.2"), json.dumps([{"ifname": "veth0"}]), False),
+    ],
+)
+def test_a_bridge_that_podman_left_goes_if_it_is_the_labs(
+    there: str | tuple[int, str, str], attached: str, removed: bool, home: Path
+) -> None:
+    """netavark failed half-way: the network can be removed, and its bridge stays."""
+    host = FakeHost(
+        {
+            INFO: V1,
+            PS: "[]",
+            f"{NODE} volume ls {MINE}": "[]",
+            f"{NODE} network ls {MINE}": json.dumps([{"name": "stackbook-net", "network_interface": "podman7"}]),
+            f"{NODE} network rm stackbook-net": "",
+            "iptables -S FORWARD": "-P FORWARD ACCEPT\n",
+            ASKED: there,
+            ATTACHED: attached,
+            REMOVED: "",
+        }
+    )
+    Embedded(Profile(), host).delete(say=lambda text: None)
+    assert (REMOVED in host.ran) == removed
+
+
 def test_a_volume_that_somebody_uses_stays_and_is_an_error(home: Path) -> None:
     volume, busy = "stackbook-k8s-master-kubelet", (2, "", "Error: volume is being used by: 1f2e\n")
     host = FakeHost(

@@ -270,10 +270,11 @@ class Embedded:
     def delete(self, *, say: Say) -> int:
         """Remove the lab's containers, volumes and network. See `Provider.delete`."""
         removed = self.remove(say=say)
-        networks = [name_of(entry) for entry in self.belongings.listed("network", "ls")]
-        for network in networks:
+        networks = {name_of(entry): entry for entry in self.belongings.listed("network", "ls")}
+        for network, entry in networks.items():
             say(f"removing network {network}")
             self._podman("network", "rm", network)  # without -f, which takes others' containers with it
+            self._remove_bridge(str(entry.get("network_interface", "")))
         return removed + len(networks) + forwarding.remove(self.host, self.belongings.mark)
 
     def _remove(self, containers: Sequence[str], volumes: Iterable[str], say: Say) -> None:
@@ -282,6 +283,25 @@ class Embedded:
             self._podman("rm", "-f", "-v", "-t", "0", container, timeout=180)
         for volume in sorted(volumes):
             self._remove_volume(volume)
+
+    def _remove_bridge(self, interface: str) -> None:
+        """Remove the bridge of a network that is gone: podman leaves it where the network's set-up failed half-way.
+
+        It is the lab's if it has the gateway's address, or none, and nothing is attached to it.
+        """
+        answer = (
+            self.host.run(["ip", "-json", "-details", "address", "show", "dev", interface], check=False)
+            if interface
+            else None
+        )
+        if answer is None or not answer.ok:
+            return
+        link = json.loads(answer.stdout)[0]
+        addresses = {str(each.get("local")) for each in link.get("addr_info", []) if each.get("family") == "inet"}
+        attached = self.host.run(["ip", "-json", "link", "show", "master", interface], check=False).stdout.strip()
+        bridge = link.get("linkinfo", {}).get("info_kind") == "bridge"
+        if bridge and addresses <= {self.profile.gateway} and attached in ("", "[]"):
+            self.host.run(["ip", "link", "delete", interface, "type", "bridge"], check=False)
 
     def _remove_volume(self, volume: str) -> None:
         """Remove an unused volume; podman may report a missing lock although it has removed the volume."""
