@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from stackbook.config.profile import ChapterParameters, Percent
 
@@ -21,11 +22,41 @@ Power = Annotated[float, Field(gt=0.5, lt=1)]
 User = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[!-~]+$")]
 
 
-class Flannel(ChapterParameters):
-    """03: `transfer_seconds`: length of one throughput measurement; `pings`: packets of one latency measurement."""
+def _text_keys(value: Any) -> Any:
+    """YAML reads `{10: 9}` with a number as its key."""
+    if not isinstance(value, dict):
+        return value
+    return {f"{key:g}" if isinstance(key, int | float) else key: number for key, number in value.items()}
 
+
+Prediction = Annotated[dict[str, Annotated[float, Field(ge=0)]], BeforeValidator(_text_keys)]
+"""What a learner expects, by the name of what is measured; empty: what theory says."""
+
+
+def _only(prediction: Prediction, names: Iterable[str], most: float = 100) -> None:
+    """Refuse a prediction of something else than these names, or of more than `most`."""
+    known = list(names)
+    for name, value in prediction.items():
+        if name not in known:
+            raise ValueError(f"prediction: {name!r} is not measured: write one of {', '.join(known)}")
+        if value > most:
+            raise ValueError(f"prediction: {name} cannot be {value:g}: at most {most:g}")
+
+
+class Flannel(ChapterParameters):
+    """03: `transfer_seconds`: length of one throughput measurement; `pings`: packets of one latency measurement.
+
+    `prediction`: throughput of a backend in percent of host-gw's.
+    """
+
+    prediction: Prediction = Field(default_factory=dict)
     transfer_seconds: Annotated[int, Field(ge=1, le=30)] = 2
     pings: Annotated[int, Field(ge=5, le=500)] = 50
+
+    @model_validator(mode="after")
+    def _measured(self) -> Self:
+        _only(self.prediction, ("vxlan", "host-gw", "udp"), most=1000)
+        return self
 
 
 class Kubernetes(ChapterParameters):
@@ -42,8 +73,12 @@ class Istio(ChapterParameters):
 
 
 class Traffic(ChapterParameters):
-    """06: `weights`: versions of reviews; `canary`: percentages of v3; `alpha`, `power`: of all checks together."""
+    """06: `weights`: versions of reviews; `canary`: percentages of v3; `alpha`, `power`: of all checks together.
 
+    `prediction`: percent of the others' requests for a version.
+    """
+
+    prediction: Prediction = Field(default_factory=dict)
     user: User = "jason"
     weights: Weights = Field(default_factory=lambda: {"v1": 50, "v3": 50})
     canary: Annotated[list[Annotated[int, Field(ge=0, le=100)]], Field(min_length=2, max_length=6)] = Field(
@@ -54,10 +89,19 @@ class Traffic(ChapterParameters):
     alpha: Alpha = 0.001
     power: Power = 0.99
 
+    @model_validator(mode="after")
+    def _measured(self) -> Self:
+        _only(self.prediction, self.weights)
+        return self
+
 
 class Faults(ChapterParameters):
-    """07: faults for `user`; `alpha`: chance that any check fails without reason; `power`: of each check."""
+    """07: faults for `user`; `alpha`: chance that any check fails without reason; `power`: of each check.
 
+    `prediction`: percent of the user's calls that are `aborted` or `delayed`.
+    """
+
+    prediction: Prediction = Field(default_factory=dict)
     user: User = "jason"
     abort_percent: Percent = 30
     abort_status: Annotated[int, Field(ge=400, le=599)] = 500
@@ -67,6 +111,11 @@ class Faults(ChapterParameters):
     rate: Annotated[int, Field(ge=10, le=500)] = 240
     alpha: Alpha = 0.001
     power: Power = 0.99
+
+    @model_validator(mode="after")
+    def _measured(self) -> Self:
+        _only(self.prediction, ("aborted", "delayed"))
+        return self
 
 
 class Grpc(ChapterParameters):
@@ -89,8 +138,12 @@ class Metrics(ChapterParameters):
 
 
 class Tracing(ChapterParameters):
-    """11: `sampling`: percent of requests that the mesh traces afterwards; `rates`: percentages that are counted."""
+    """11: `sampling`: percent of requests that the mesh traces afterwards; `rates`: percentages that are counted.
 
+    `prediction`: percent of the requests that are traced, by the rate.
+    """
+
+    prediction: Prediction = Field(default_factory=dict)
     sampling: Annotated[float, Field(ge=0.01, le=100)] = 100
     rates: Annotated[list[Annotated[float, Field(ge=0.5, le=100)]], Field(min_length=1, max_length=6)] = Field(
         default_factory=lambda: [100.0, 10.0, 1.0]
@@ -100,14 +153,28 @@ class Tracing(ChapterParameters):
     alpha: Alpha = 0.001
     power: Power = 0.99
 
+    @model_validator(mode="after")
+    def _measured(self) -> Self:
+        _only(self.prediction, [f"{rate:g}" for rate in self.rates])
+        return self
+
 
 class Logs(ChapterParameters):
-    """12: `retention_days`: how long lines are kept; `lines`: how many must not be lost; `witnessed`: requests compared."""
+    """12: `retention_days`: how long lines are kept; `lines`: how many must not be lost; `witnessed`: requests compared.
 
+    `prediction`: seconds until the `slowest` line is found.
+    """
+
+    prediction: Prediction = Field(default_factory=dict)
     retention_days: Annotated[int, Field(ge=1, le=90)] = 7
     lines: Annotated[int, Field(ge=2000, le=50_000)] = 20_000
     heap_mb: Annotated[int, Field(ge=400, le=2048)] = 512
     witnessed: Annotated[int, Field(ge=500, le=5000)] = 600
+
+    @model_validator(mode="after")
+    def _measured(self) -> Self:
+        _only(self.prediction, ("slowest",), most=60)
+        return self
 
 
 CHAPTER_PARAMETERS: dict[str, type[ChapterParameters]] = {

@@ -16,8 +16,9 @@ _MARKS = ("o", "s", "^", "D", "v", "P")
 
 
 def shares(
-    checks: Mapping[str, Judged], *, title: str, predicted: Collection[str] | None = None, small: float | None = None
-) -> Any:
+    checks: Mapping[str, Judged], *, title: str, predicted: Collection[str] | None = None, small: float | None = None,
+    yours: Mapping[str, float] | None = None,
+) -> Any:  # fmt: skip
     """Observed shares with their intervals, and the predictions, one row each.
 
     Args:
@@ -25,6 +26,7 @@ def shares(
         title: of the plot.
         predicted: names of those whose claim is a prediction; None for all of them.
         small: where shares are far apart, the smallest in % that a logarithmic axis shows.
+        yours: a learner's own predictions in %, by the names of the tests.
     """
     import matplotlib.pyplot as plt
 
@@ -40,6 +42,10 @@ def shares(
         if predicted is None or name in predicted:
             axes.plot(100 * test.claim, place, "|", markersize=22, mew=3, color=PALETTE[1], label=marked)
             marked = None
+    own = [(place, (yours or {}).get(name)) for place, (name, _) in enumerate(reversed(rows))]
+    if guessed := [(place, max(share, small or 0)) for place, share in own if share is not None]:
+        places, values = zip(*guessed, strict=True)
+        axes.plot(values, places, "D", markersize=9, mfc="none", mew=2, color=PALETTE[3], label="your prediction")
     axes.set_yticks(range(len(rows)), [name for name, _ in reversed(rows)])
     axes.set(title=title, xlabel="share of requests in %", xlim=(-3, 103), ylim=(-0.6, len(rows) - 0.4))
     if small:

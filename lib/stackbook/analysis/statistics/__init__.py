@@ -74,6 +74,21 @@ def frame(checks: Mapping[str, Judged]) -> pd.DataFrame:
     return pd.DataFrame([{"claim": name, **check.row()} for name, check in checks.items()], columns=columns)
 
 
-def verdicts(checks: Mapping[str, Judged]) -> pd.DataFrame:
-    """The columns of `frame` that are the same on every run: claim, predicted, verdict."""
-    return frame(checks)[["claim", "predicted", "verdict"]]
+def verdicts(checks: Mapping[str, Judged], *, yours: Mapping[str, float] | None = None) -> pd.DataFrame:
+    """The columns of `frame` that are the same on every run: claim, predicted, verdict.
+
+    Args:
+        checks: the checks, by claim.
+        yours: a learner's own predictions in percent, by claim. Where there are some, their rows come with what was observed
+            and whether its interval holds the prediction.
+    """
+    table = frame(checks)
+    if not yours:
+        return table[["claim", "predicted", "verdict"]]
+    mine = table["claim"].map(yours) / 100
+    table["yours"] = mine
+    table["yours holds"] = [
+        "" if pd.isna(share) else "yes" if low <= share <= high else "no"
+        for share, low, high in zip(mine, table["low"], table["high"], strict=True)
+    ]
+    return table[["claim", "yours", "predicted", "observed", "verdict", "yours holds"]]

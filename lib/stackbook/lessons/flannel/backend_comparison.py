@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,9 @@ from stackbook.machines.transports import Host
 if TYPE_CHECKING:
     from stackbook.lab.lab import Lab
     from stackbook.lab.step import Step
+
+_TCP = 52
+"""Bytes of the headers of IPv4 (20), TCP (20) and its time stamps (12) in each packet."""
 
 
 def manifest(lab: Lab, backend: str) -> str:
@@ -136,12 +139,39 @@ def received(answer: Result) -> float:
         raise CheckFailed(f"iperf3 measured nothing: {reason}") from None
 
 
-def plot(frame: pd.DataFrame) -> Any:
-    """A matplotlib figure: throughput and latency of the backends side by side."""
+def by_headers(frame: pd.DataFrame) -> dict[str, float]:
+    """What would be left of host-gw's throughput if only the longer headers cost something, in percent, by backend.
+
+    A packet carries its MTU less the headers of TCP over IPv4 (RFC 9293, RFC 7323). An envelope makes the MTU smaller.
+    """
+    mtu = dict(zip(frame["backend"], frame["mtu"], strict=True))
+    whole = mtu.get("host-gw", max(mtu.values()))
+    return {backend: 100 * (own - _TCP) / (whole - _TCP) for backend, own in mtu.items()}
+
+
+def plot(frame: pd.DataFrame, *, yours: Mapping[str, float] | None = None) -> Any:
+    """A matplotlib figure: throughput and latency of the backends side by side.
+
+    Args:
+        frame: what `compare` has measured.
+        yours: a learner's prediction of each backend's throughput, in percent of host-gw's.
+    """
     import matplotlib.pyplot as plt
 
     fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
     left.bar(frame["backend"], frame["gbit_per_s"], color=PALETTE[: len(frame)])
+    if "host-gw" in set(frame["backend"]):
+        whole = float(frame.set_index("backend")["gbit_per_s"]["host-gw"]) / 100
+        _mark(
+            left,
+            frame,
+            {name: whole * share for name, share in by_headers(frame).items()},
+            "_",
+            "theory: headers alone",
+        )
+        _mark(left, frame, {name: whole * share for name, share in (yours or {}).items()}, "D", "your prediction")
+        left.set_ylim(0, 1.3 * left.get_ylim()[1])
+        left.legend(loc="upper right")
     left.set(title="Throughput, pod to pod", ylabel="Gbit/s", xlabel="backend")
     spread = frame["rtt_ms_p99"] - frame["rtt_ms_median"]
     right.bar(
@@ -154,6 +184,14 @@ def plot(frame: pd.DataFrame) -> Any:
     right.set(title="Round trip, median (bar) and 99 % (line)", ylabel="milliseconds", xlabel="backend")
     fig.tight_layout()
     return fig
+
+
+def _mark(axes: Any, frame: pd.DataFrame, values: Mapping[str, float], mark: str, label: str) -> None:
+    """Mark a value above each backend that has one."""
+    places = [(place, values[name]) for place, name in enumerate(frame["backend"]) if name in values]
+    if places:
+        axes.plot(*zip(*places, strict=True), mark, markersize=14 if mark == "_" else 9, mew=3 if mark == "_" else 2, mfc="none",
+                  linestyle="none", color=PALETTE[6 if mark == "_" else 3], label=label)  # fmt: skip
 
 
 def mtus(lab: Lab) -> list[dict[str, Any]]:

@@ -33,8 +33,15 @@ def bars(counts: pd.DataFrame, *, seconds: int, title: str) -> Any:
     return fig
 
 
-def latency(found: pd.DataFrame, *, limit: float) -> Any:
-    """How soon each line was found, by machine, with the promised limit; `found` comes from `loss_accounting.observation`."""
+def latency(found: pd.DataFrame, *, limit: float, theory: float | None = None, yours: float | None = None) -> Any:
+    """How soon each line was found, by machine, with the promised limit.
+
+    Args:
+        found: what `loss_accounting.observation` has returned.
+        limit: the promised time, in seconds.
+        theory: the longest time by the intervals of shipper and index, in seconds.
+        yours: a learner's prediction of the longest time, in seconds.
+    """
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots()
@@ -52,8 +59,11 @@ def latency(found: pd.DataFrame, *, limit: float) -> Any:
     )
     axes.axhline(limit, color=PALETTE[6], linewidth=2)
     axes.annotate(f"promised: {limit:g} s", (0, limit), textcoords="offset points", xytext=(0, 5), fontsize=12)
+    for value, label, style in ((theory, "theory: at most {:g} s", "--"), (yours, "your prediction: {:g} s", ":")):
+        if value is not None:
+            axes.axhline(value, color=PALETTE[3], linestyle=style, linewidth=2, label=label.format(value))
     axes.set(title="From the moment a line is written until a search finds it", xlabel="when it was written, in s",
-             ylabel="time in s", ylim=(0, 1.25 * limit))  # fmt: skip
+             ylabel="time in s", ylim=(0, 1.25 * max(limit, yours or 0)))  # fmt: skip
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
 
