@@ -78,7 +78,7 @@ def _image(folder: Path) -> None:
         argv.append(str(listed))
     made = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=600)
     assert made.returncode == 0, made.stderr[-3000:]
-    _podman("import", "--change", f"LABEL {LABEL.replace('=', ' ')}", str(target), IMAGE, timeout=300)
+    _podman("import", "--change", f"LABEL {LABEL}", str(target), IMAGE, timeout=300)
     target.unlink()
 
 

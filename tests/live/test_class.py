@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from labtools import ROOT, stackbook
@@ -33,13 +35,22 @@ def taken() -> Iterator[float]:
     """The class is up, and this is what it takes of the memory in bytes; this host is as it was afterwards."""
     assert labs.seats() == [], "there is a class already: these tests would take it away"
     before, had = reset.snapshot(), free()
+    limit = Path("/proc/sys/fs/inotify/max_user_instances")
+    allowed = limit.read_text()
     try:
+        if int(allowed) - preflight.inotify_in_use() < COUNT * preflight.inotify_needed(2):
+            refused = stackbook("class", "up", str(COUNT), "--to", "03")
+            assert refused.status == 2, refused.output
+            (fix,) = re.findall(r"sysctl -w fs.inotify.max_user_instances=(\d+)", refused.output)
+            assert labs.seats() == [], "nothing is made before it is refused"
+            limit.write_text(fix)  # what the message tells the trainer to do
         done = stackbook("class", "up", str(COUNT), "--to", "03")
         assert done.status == 0, done.output[-4000:]
         time.sleep(5)
         yield had - free()
     finally:
         gone = stackbook("class", "down")
+        limit.write_text(allowed)
     assert gone.status == 0, gone.output[-3000:]
     assert labs.seats() == [] and not list(labs.folder().glob("class-*"))
     assert reset.compare(before, reset.snapshot()) == []

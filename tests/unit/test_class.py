@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackbook.app import cli
+from stackbook.app import cli, preflight
 from stackbook.app.classroom import commands, labs, nightly
 from stackbook.app.preflight import GIB
 from stackbook.config import chapters
@@ -57,6 +57,23 @@ def test_what_does_not_fit_is_refused_before_anything_is_made() -> None:
         labs.demand_memory(seats, nodes=2, last=mesh, free=5 * GIB)
     with pytest.raises(HostUnfit, match="free or add memory"):
         labs.demand_memory(seats, nodes=2, last=mesh, free=GIB)
+
+
+def test_a_class_without_inotify_instances_is_refused_with_the_command() -> None:
+    seats = [labs.Seat(n, labs.folder() / f"class-{n}.yaml") for n in range(1, 5)]
+    needed = 4 * preflight.inotify_needed(2)
+    labs.demand_inotify(seats, nodes=2, limit=needed + 10, used=10)
+    fix = f"sysctl -w fs.inotify.max_user_instances={2 * (needed + 10)}"
+    with pytest.raises(HostUnfit, match=f"4 labs need {needed} inotify instances, and 118 of 128 are free — {fix}"):
+        labs.demand_inotify(seats, nodes=2, limit=128, used=10)
+
+
+def test_the_instances_of_others_count() -> None:
+    assert preflight.inotify(2, limit=128, used=0).met
+    other = preflight.inotify(2, limit=128, used=100)
+    assert not other.met
+    assert "100 of them in use" in other.found
+    assert "max_user_instances=" in other.fix
 
 
 @pytest.mark.parametrize(

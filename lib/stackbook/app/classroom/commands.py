@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from stackbook.app import preflight
 from stackbook.app.classroom import labs, nightly
 from stackbook.app.classroom.labs import Seat
 from stackbook.config import chapters
@@ -59,6 +60,8 @@ def up(count: int, *, last: str, nodes: int) -> int:
         seat for n in range(1, count + 1) if (seat := Seat(n, labs.folder() / f"class-{n}.yaml")).name not in there
     ]
     labs.demand_memory(missing, nodes=nodes, last=chapter, free=facts.MEMORY.read(LocalHost())["MemAvailable"])
+    limit = int(facts.sysctl("fs.inotify.max_user_instances").read(LocalHost()) or 0)
+    labs.demand_inotify(missing, nodes=nodes, limit=limit, used=preflight.inotify_in_use())
     failed = 0
     for seat in labs.set_up(count, nodes=nodes):
         began = time.monotonic()

@@ -127,6 +127,26 @@ def needed(seat_count: int, *, nodes: int, last: Chapter) -> float:
     return seat_count * (base + nodes * each)
 
 
+def demand_inotify(missing: Sequence[Seat], *, nodes: int, limit: int, used: int) -> None:
+    """Refuse a class whose machines would find no inotify instances, before anything is made.
+
+    Args:
+        missing: the labs that are to be made.
+        nodes: the machines of each.
+        limit: the kernel's limit for a user.
+        used: how many of them are in use.
+
+    Raises:
+        HostUnfit: it does not fit; with the command that raises the limit.
+    """
+    wanted = len(missing) * preflight.inotify_needed(nodes)
+    if used + wanted > limit:
+        raise HostUnfit(
+            f"{len(missing)} labs need {wanted} inotify instances, and {limit - used} of {limit} are free",
+            fix=f"sysctl -w fs.inotify.max_user_instances={2 * (used + wanted)}",
+        )
+
+
 def demand_memory(missing: Sequence[Seat], *, nodes: int, last: Chapter, free: float) -> None:
     """Refuse a class that does not fit, before anything is made.
 
