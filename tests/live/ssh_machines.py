@@ -87,7 +87,9 @@ def _start(name: str) -> None:
              "--no-hosts", "--http-proxy=false", "--network", NETWORK, "--ip", ADDRESSES[name], "--ulimit", "nofile=65536:65536",
              "--tmpfs", "/run:rw,mode=755", "--tmpfs", "/run/lock:rw", "--tmpfs", "/tmp:rw,exec,mode=1777"]  # fmt: skip
     if name != GATE:  # overlay on overlay does not work
-        flags += ["-v", "/var/lib/containerd", "-v", "/var/lib/kubelet", "-v", "/lib/modules:/lib/modules:ro"]
+        flags += ["-v", "/var/lib/containerd", "-v", "/var/lib/kubelet"]
+    if Path("/lib/modules").is_dir():
+        flags += ["-v", "/lib/modules:/lib/modules:ro"]
     if Path("/dev/kmsg").exists():
         flags += ["--device", "/dev/kmsg"]
     _podman("run", "-d", "--name", name, "--hostname", name, "--label", LABEL, *flags, IMAGE, "/sbin/init")
