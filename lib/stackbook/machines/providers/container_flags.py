@@ -1,4 +1,4 @@
-"""The flags of a machine's container; docs/design.md says which one is there for what."""
+"""The flags of a machine's container; docs/machines.md explains each one."""
 
 from __future__ import annotations
 

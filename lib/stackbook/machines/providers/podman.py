@@ -1,6 +1,6 @@
 """Embedded machines: privileged podman containers on this host that run systemd, at the guide's addresses.
 
-The flags were found by trial on hosts with cgroup v1, hybrid and v2; docs/design.md explains each one.
+The flags were found by trial on hosts with cgroup v1, hybrid and v2; docs/machines.md explains each one.
 Everything created here has the label `stackbook.lab=<lab>`; nothing without it is ever changed.
 """
 
