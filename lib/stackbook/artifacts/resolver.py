@@ -1,4 +1,4 @@
-"""Where the lab's components are: asked by name, taken from the cache or made, in this process or in another.
+"""The lab's components by name: from the cache, or made by this or another process.
 
 artifacts = Resolver.open(source="auto")
 artifacts.path("kubectl")                  # a Path to run
@@ -33,15 +33,15 @@ _SHOW_EVERY = 5.0
 
 @dataclass(frozen=True)
 class ArtifactStatus:
-    """Where one artifact or bundle stands.
+    """The state of one artifact or bundle.
 
     Attributes:
-        name: in the catalogue; a bundle's plain name.
-        version: of the component.
-        state: `cached`, `building` (by some process now) or `missing`.
-        size: in bytes, expected when it is missing.
-        source: where the cached one came from; empty when missing.
-        estimate: seconds that it will probably take; 0 when cached.
+        name: its name in the catalogue.
+        version: the version of its component.
+        state: `cached`, `building` (a process is making it) or `missing`.
+        size: in bytes; an estimate if it is missing.
+        source: the source of a cached one; empty if it is missing.
+        estimate: how many seconds it will probably take; 0 if it is cached.
         chapter: the first chapter that needs it.
     """
 
@@ -56,7 +56,7 @@ class ArtifactStatus:
 
 @dataclass(frozen=True)
 class ImageRef:
-    """An image of ours: its full name, and an OCI archive that holds it."""
+    """An image that stackbook built: its full name, and an OCI archive that contains it."""
 
     reference: str
     archive: Path
@@ -72,7 +72,7 @@ class Bundle:
 
 
 class Resolver:
-    """The catalogue and the cache together; make one with `open`."""
+    """Finds components of the catalogue in the cache, or makes them; create one with `open`."""
 
     def __init__(self, maker: Maker, waited: Callable[[Sequence[str], float], None] | None = None) -> None:
         self.maker = maker
@@ -89,19 +89,19 @@ class Resolver:
         """The resolver of this checkout and this user's cache.
 
         Args:
-            source: `auto` takes the first that works; `release` and `registry` force one for what has both.
-            progress: gets `Progress` objects (`str()` of one is a line), at most one per job every 5 seconds, besides
-                notes and ends.
-            versions: other versions than the catalogue's, by component.
-            cache: another cache folder than the user's.
-            verify: compare full digests, not only sizes and times, of what is cached.
+            source: `auto` takes the first source that works; `release` and `registry` force one for components with both.
+            progress: gets `Progress` objects (`str()` of one is a line): notes, ends, and at most one more per job every 5
+                seconds.
+            versions: versions that replace the catalogue's, by component.
+            cache: the cache folder; None for the user's.
+            verify: compare full digests of cached artifacts, not only sizes and times.
             run: starts child processes.
-            urgent: somebody waits for what is asked for; builds that are only fetched ahead come after it.
-            waited: told what was not in the cache, and the seconds until it was.
+            urgent: whether somebody waits for the components; such builds go before prefetching.
+            waited: takes the names that were not in the cache, and the seconds until they were.
             strict: only pinned checksums count.
 
         Raises:
-            InputError: an unknown source, component or version.
+            InputError: the source, a component or a version is unknown.
         """
         if source not in SOURCES:
             raise InputError(f"there is no source {source!r}", fix=f"one of: {', '.join(SOURCES)}")
@@ -111,7 +111,7 @@ class Resolver:
         return cls(Maker(catalogue, store, source, report, verify, run=run, urgent=urgent), waited)
 
     def path(self, name: str) -> Path:
-        """Where the file or folder `name` lies, had if need be; see `Maker.file` for errors."""
+        """The path of the file or folder `name`, which is made if necessary; see `Maker.file` for errors."""
         artifact = self.catalogue.artifact(name)
         if entry := self.maker.cached(artifact):
             return self.store.path(entry)
@@ -119,12 +119,12 @@ class Resolver:
         return self.store.path(self.maker.file(artifact.name))
 
     def digest(self, name: str) -> str:
-        """SHA-256 of the file `name`, had if need be."""
+        """The SHA-256 of the file `name`, which is made if necessary."""
         self.path(name)
         return self.maker.file(name).digest
 
     def version(self, name: str) -> str:
-        """The version of a component, artifact or image, as its project writes it, without a leading v."""
+        """The version of a component, artifact or image in its project's notation, without a leading v."""
         if name in self.catalogue.versions:
             return self.catalogue.versions[name]
         kind, plain = self.catalogue.resolve(name)
@@ -134,22 +134,22 @@ class Resolver:
         return image.reference.rpartition(":")[2].removeprefix("v")
 
     def image(self, name: str) -> ImageRef:
-        """One image in an archive of its own."""
+        """One image in its own archive."""
         image = self.catalogue.image(name)
         self.ensure([f"image:{name}"])
         return ImageRef(image.reference, self.store.path(self._archive("image", name)))
 
     def bundle(self, name: str) -> Bundle:
-        """Several images in one archive, with what they share once."""
+        """Several images in one archive; shared layers are in it once."""
         references = tuple(self.catalogue.image(member).reference for member in self.catalogue.bundle(name))
         self.ensure([f"bundle:{name}"])
         return Bundle(name, self.store.path(self._archive("bundle", name)), references)
 
     def demand_versions(self) -> None:
-        """Refuse other versions than the catalogue's where neither the cache nor their project has them; asks it once.
+        """Refuse versions other than the catalogue's that are neither in the cache nor available from their project.
 
         Raises:
-            InputError: a version that cannot be had here, with the reason.
+            InputError: a version is not available here; the message gives the reason.
         """
         for component in sorted(self.catalogue.overridden):
             version, pinned = self.catalogue.versions[component], self.catalogue.pinned[component]
@@ -159,12 +159,12 @@ class Resolver:
                 raise InputError(f"{component} {version} cannot be had: {reason}", fix=fix)
 
     def _why_no_release(self, component: str, version: str) -> str:
-        """Empty when what is missing of a component's version can be downloaded, as far as one question can tell."""
+        """Why the missing files of a component's version cannot be downloaded; empty if one request shows that they can."""
         missing = [a for a in self.catalogue.artifacts.values() if a.version == version and not self.maker.cached(a)]
         for artifact in missing:
             release = next((s for s in artifact.sources if isinstance(s, Release)), None)
             if release is None:
-                continue  # of another component with the same version
+                continue  # it belongs to another component with the same version
             if self.maker.source == "registry":
                 return f"source: registry builds {component} {self.catalogue.pinned[component]} alone"
             if reason := self.maker.probe.why_not(release.url):
@@ -178,7 +178,7 @@ class Resolver:
         return ""
 
     def components(self, names: Iterable[str]) -> list[dict[str, str]]:
-        """What of these is in the cache: name, version, SHA-256 and where it came from (`Entry.source`), for a run's record."""
+        """The cached files of these components, for a run's record: name, version, SHA-256 and `Entry.source`."""
         artifacts = [self.catalogue.artifact(name) for name in self.catalogue.parts(names)]
         entries = [(artifact, self.maker.cached(artifact)) for artifact in artifacts]
         return [
@@ -188,20 +188,23 @@ class Resolver:
         ]
 
     def status(self) -> list[ArtifactStatus]:
-        """Files, then bundles, in the catalogue's order."""
+        """The state of all files, then of all bundles, in the catalogue's order."""
         busy = self._busy()
         found = [self._file_status(artifact, busy) for artifact in self.catalogue.artifacts.values()]
         return found + [self._bundle_status(name, busy) for name in self.catalogue.bundles]
 
     def ensure(self, names: Iterable[str]) -> None:
-        """Have all of `names` cached: Go builds in turn, downloads beside them, archives as their parts get ready.
+        """Make sure that all of `names` are cached.
 
-        A name is a file's, a bundle's or an image's; `file:`, `bundle:` or `image:` before it says which.
+        Go builds run in turn, downloads at the same time, and archives as soon as their parts are ready.
+
+        Args:
+            names: names of files, bundles or images; a prefix `file:`, `bundle:` or `image:` says which.
 
         Raises:
-            InputError: an unknown name; nothing was begun.
-            StackbookError: the first failure, after all the others are done.
-            Cancelled, KeyboardInterrupt: interrupted; what is done so far is kept and continued the next time.
+            InputError: a name is unknown; nothing was started.
+            StackbookError: the first failure, after all other work has ended.
+            Cancelled, KeyboardInterrupt: interrupted; finished work is kept, and the next call continues from there.
         """
         wanted = [self.catalogue.resolve(name) for name in names]
         missing = [name for kind, name in wanted if not self._cached(kind, name)]
@@ -223,7 +226,7 @@ class Resolver:
         return self.maker.archive(f"{kind}:{name}", self._members(kind, name))
 
     def _busy(self) -> set[str]:
-        """Jobs that some process works on now."""
+        """The jobs on which a process works now."""
         names = [*(f"go:{name}" for name in self.catalogue.groups), *self.catalogue.artifacts]
         names += [f"bundle:{name}" for name in self.catalogue.bundles]
         holders = [self.store.lock(name).holder() for name in names]
@@ -250,7 +253,7 @@ class Resolver:
 
 
 class _Round:
-    """One call of `ensure`: three lanes, since compiling keeps the processors busy and downloading the network."""
+    """One call of `ensure`, with three lanes: compiling needs the processors, downloading the network, assembling both."""
 
     def __init__(self, resolver: Resolver, maker: Maker) -> None:
         self._resolver, self._maker = resolver, maker
@@ -314,10 +317,10 @@ def fetch(
     names: Iterable[str] = (), source: str = "auto", progress: Callable[[Any], object] | None = None, *,
     versions: Mapping[str, str] | None = None, strict: bool = False,
 ) -> None:  # fmt: skip
-    """Have the named components, or all that a lab needs; the function of `stackbook fetch`.
+    """Get the named components, or all that a lab needs; `stackbook fetch` calls this.
 
     Raises:
-        InputError: an unknown name, source or version.
+        InputError: a name, the source or a version is unknown.
         ArtifactError: a component cannot be obtained.
     """
     resolver = Resolver.open(source=source, progress=progress, versions=versions, urgent=False, strict=strict)
@@ -325,7 +328,7 @@ def fetch(
 
 
 def _thinned(progress: Callable[[Any], object] | None) -> Report:
-    """At most one moment per job every few seconds, besides notes and ends."""
+    """A report that passes on notes and ends, and at most one other moment per job every few seconds."""
     if progress is None:
         return lambda _: None
     if isinstance(progress, ConsoleReport):
