@@ -177,6 +177,20 @@ class Catalogue:
         """The images of a bundle; if there is none, InputError with the nearest names."""
         return known(name, self.bundles, "bundle")
 
+    def members(self, kind: str, name: str) -> list[Image]:
+        """The images of a bundle, or, for another kind, the one image with this name."""
+        return [self.image(member) for member in (self.bundle(name) if kind == "bundle" else (name,))]
+
+    def version(self, name: str) -> str:
+        """The version of a component, artifact or image in its project's notation, without a leading v."""
+        if name in self.versions:
+            return self.versions[name]
+        kind, plain = self.resolve(name)
+        if kind == "file":
+            return self.artifact(plain).version
+        image = self.image(plain if kind == "image" else self.bundle(plain)[0])
+        return image.reference.rpartition(":")[2].removeprefix("v")
+
     def resolve(self, name: str) -> tuple[str, str]:
         """(kind, name) of `name`, which may be qualified: `image:etcd`, `bundle:node`, `file:etcd`.
 

@@ -7,51 +7,27 @@ artifacts.bundle("control-plane").archive  # an OCI archive for `ctr -n k8s.io i
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stackbook.artifacts.build_queue import free_memory, places
 from stackbook.artifacts.builder import Maker
-from stackbook.artifacts.catalogue import Artifact, Build, Catalogue, Image, Release
+from stackbook.artifacts.catalogue import Catalogue, Release
 from stackbook.artifacts.catalogue_loader import load
 from stackbook.artifacts.downloads import published
+from stackbook.artifacts.lanes import Lanes
+from stackbook.artifacts.status import ArtifactStatus, statuses
 from stackbook.artifacts.store import Entry, Store
-from stackbook.artifacts.subprocesses import Cancelled, Spawn, spawn
+from stackbook.artifacts.subprocesses import Spawn, spawn
 from stackbook.core import paths
-from stackbook.core.errors import ArtifactUnavailable, InputError, StackbookError
+from stackbook.core.errors import ArtifactUnavailable, InputError
 from stackbook.core.progress import ConsoleReport, Progress, Report
 
 SOURCES = ("auto", "release", "registry")
 _SHOW_EVERY = 5.0
-
-
-@dataclass(frozen=True)
-class ArtifactStatus:
-    """The state of one artifact or bundle.
-
-    Attributes:
-        name: its name in the catalogue.
-        version: the version of its component.
-        state: `cached`, `building` (a process is making it) or `missing`.
-        size: in bytes; an estimate if it is missing.
-        source: the source of a cached one; empty if it is missing.
-        estimate: how many seconds it will probably take; 0 if it is cached.
-        chapter: the first chapter that needs it.
-    """
-
-    name: str
-    version: str
-    state: str
-    size: int
-    source: str
-    estimate: float
-    chapter: str
 
 
 @dataclass(frozen=True)
@@ -125,13 +101,7 @@ class Resolver:
 
     def version(self, name: str) -> str:
         """The version of a component, artifact or image in its project's notation, without a leading v."""
-        if name in self.catalogue.versions:
-            return self.catalogue.versions[name]
-        kind, plain = self.catalogue.resolve(name)
-        if kind == "file":
-            return self.catalogue.artifact(plain).version
-        image = self.catalogue.image(plain if kind == "image" else self.catalogue.bundle(plain)[0])
-        return image.reference.rpartition(":")[2].removeprefix("v")
+        return self.catalogue.version(name)
 
     def image(self, name: str) -> ImageRef:
         """One image in its own archive."""
@@ -189,9 +159,7 @@ class Resolver:
 
     def status(self) -> list[ArtifactStatus]:
         """The state of all files, then of all bundles, in the catalogue's order."""
-        busy = self._busy()
-        found = [self._file_status(artifact, busy) for artifact in self.catalogue.artifacts.values()]
-        return found + [self._bundle_status(name, busy) for name in self.catalogue.bundles]
+        return statuses(self.maker)
 
     def ensure(self, names: Iterable[str]) -> None:
         """Make sure that all of `names` are cached.
@@ -209,108 +177,17 @@ class Resolver:
         wanted = [self.catalogue.resolve(name) for name in names]
         missing = [name for kind, name in wanted if not self._cached(kind, name)]
         start = time.monotonic()
-        _Round(self, self.maker).run(wanted)
+        Lanes(self.maker).run(wanted)
         if missing:
             self._waited(missing, time.monotonic() - start)
 
     def _cached(self, kind: str, name: str) -> bool:
         if kind == "file":
             return self.maker.cached(self.catalogue.artifact(name)) is not None
-        return self.maker.archive_cached(f"{kind}:{name}", self._members(kind, name)) is not None
-
-    def _members(self, kind: str, name: str) -> list[Image]:
-        members = self.catalogue.bundle(name) if kind == "bundle" else (name,)
-        return [self.catalogue.image(member) for member in members]
+        return self.maker.archive_cached(f"{kind}:{name}", self.catalogue.members(kind, name)) is not None
 
     def _archive(self, kind: str, name: str) -> Entry:
-        return self.maker.archive(f"{kind}:{name}", self._members(kind, name))
-
-    def _busy(self) -> set[str]:
-        """The jobs on which a process works now."""
-        names = [*(f"go:{name}" for name in self.catalogue.groups), *self.catalogue.artifacts]
-        names += [f"bundle:{name}" for name in self.catalogue.bundles]
-        holders = [self.store.lock(name).holder() for name in names]
-        return {str(holder.get("job", "")) for holder in holders if holder}
-
-    def _file_status(self, artifact: Artifact, busy: set[str]) -> ArtifactStatus:
-        entry = self.maker.cached(artifact)
-        jobs = {artifact.name, *(f"go:{source.group}" for source in artifact.sources if isinstance(source, Build))}
-        state = "cached" if entry else "building" if jobs & busy else "missing"
-        size, source = (entry.size, entry.source) if entry else (artifact.size, "")
-        estimate = 0.0 if entry else self.maker.estimate(artifact.name)
-        return ArtifactStatus(artifact.name, artifact.version, state, size, source, estimate, artifact.chapter)
-
-    def _bundle_status(self, name: str, busy: set[str]) -> ArtifactStatus:
-        members = self._members("bundle", name)
-        entry = self.maker.archive_cached(f"bundle:{name}", members)
-        parts = {file: self.catalogue.artifact(file) for image in members for file, _ in image.files}
-        state = "cached" if entry else "building" if f"bundle:{name}" in busy else "missing"
-        size = entry.size if entry else sum(part.size for part in parts.values())
-        estimate = 0.0 if entry else self.store.estimate(f"bundle:{name}", 8.0)
-        chapter = min((part.chapter for part in parts.values()), default="05")
-        version = self.version(f"bundle:{name}")
-        return ArtifactStatus(name, version, state, size, entry.source if entry else "", estimate, chapter)
-
-
-class _Round:
-    """One call of `ensure`, with three lanes: compiling needs the processors, downloading the network, assembling both."""
-
-    def __init__(self, resolver: Resolver, maker: Maker) -> None:
-        self._resolver, self._maker = resolver, maker
-        workers = {"build": places(os.cpu_count() or 1, free_memory()), "download": 3, "assemble": 1}
-        self._lanes = {lane: ThreadPoolExecutor(count, lane) for lane, count in workers.items()}
-        self._futures: dict[tuple[str, str], Future[Entry]] = {}
-
-    def run(self, wanted: Iterable[tuple[str, str]]) -> None:
-        self._maker.cancel.clear()
-        failure: StackbookError | None = None
-        try:
-            for kind, name in wanted:
-                self._want(kind, name)
-            for future in list(self._futures.values()):
-                try:
-                    while not future.done():
-                        threading.Event().wait(0.02)
-                    future.result()
-                except StackbookError as error:
-                    failure = failure or error
-        except BaseException:
-            self._maker.cancel.set()
-            raise
-        finally:
-            for lane in self._lanes.values():
-                lane.shutdown(wait=True, cancel_futures=self._maker.cancel.is_set())
-        if failure:
-            raise failure
-
-    def _want(self, kind: str, name: str) -> Future[Entry]:
-        known = self._futures.get((kind, name))
-        if known is not None:
-            return known
-        if kind == "file":
-            future = self._lanes[self._lane(name)].submit(self._checked, lambda: self._maker.file(name))
-        else:
-            members = self._resolver._members(kind, name)
-            parts = [file for image in members for file, _ in image.files]
-            parts += self._resolver.catalogue.roots(members)
-            needed = [self._want("file", part) for part in dict.fromkeys(parts)]
-            future = self._lanes["assemble"].submit(self._checked, lambda: self._assembled(kind, name, needed))
-        self._futures[kind, name] = future
-        return future
-
-    def _assembled(self, kind: str, name: str, needed: list[Future[Entry]]) -> Entry:
-        for future in needed:
-            future.result()
-        return self._resolver._archive(kind, name)
-
-    def _checked(self, work: Callable[[], Entry]) -> Entry:
-        if self._maker.cancel.is_set():
-            raise Cancelled
-        return work()
-
-    def _lane(self, name: str) -> str:
-        recipes = self._maker.usable(self._maker.catalogue.artifact(name))
-        return "build" if recipes and isinstance(recipes[0][0], Build) else "download"
+        return self.maker.archive(f"{kind}:{name}", self.catalogue.members(kind, name))
 
 
 def fetch(
