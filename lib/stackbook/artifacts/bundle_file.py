@@ -248,14 +248,14 @@ class Reader:
                 if tree:
                     done += self._tree(store, left.pop(tree), folder / tree)
         except (EOFError, tarfile.TarError):
-            raise InputError(f"{self.path} is damaged or cut short", fix=_DAMAGED) from None
+            raise InputError(f"{self.path} is damaged or truncated", fix=_DAMAGED) from None
         except OSError as error:
             raise InputError(
                 f"the cache {store.root} cannot be written: {error.strerror}", fix="make room there"
             ) from None
         if left or downloads:
             missing = next((entry.name for entry in left.values()), "") or next(iter(downloads))
-            raise InputError(f"{self.path} is cut short: {missing} is not in it", fix=_DAMAGED)
+            raise InputError(f"{self.path} is truncated: {missing} is missing", fix=_DAMAGED)
         return done
 
     def _file(self, store: Store, entry: Entry, info: tarfile.TarInfo, path: Path) -> int:
@@ -281,13 +281,13 @@ class Reader:
         """Write one member below a folder; refuses paths and links that lead outside."""
         parts = PurePosixPath(name).parts
         if not parts or ".." in parts or name.startswith("/") or not (info.isfile() or info.issym()):
-            raise InputError(f"{self.path} is damaged: {info.name!r} leads elsewhere", fix=_DAMAGED)
+            raise InputError(f"{self.path} is damaged: {info.name!r} leads outside the cache", fix=_DAMAGED)
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if info.issym():
             target = PurePosixPath(os.path.normpath(PurePosixPath(*parts[1:]).parent / info.linkname))
             if info.linkname.startswith("/") or target.parts[:1] == ("..",):
-                raise InputError(f"{self.path} is damaged: {info.name!r} leads elsewhere", fix=_DAMAGED)
+                raise InputError(f"{self.path} is damaged: {info.name!r} leads outside the cache", fix=_DAMAGED)
             path.symlink_to(info.linkname)
             return
         with _content(self.tar, info) as source, path.open("wb") as sink:

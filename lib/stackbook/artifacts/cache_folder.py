@@ -53,7 +53,7 @@ def demand(root: Path) -> None:
     if foreign:
         raise InputError(
             f"{root} is not a cache of stackbook: it has {_some(foreign)} in it",
-            fix="set STACKBOOK_CACHE to an empty folder, or to none that is there",
+            fix="set STACKBOOK_CACHE to an empty folder, or to one that does not exist",
         )
 
 

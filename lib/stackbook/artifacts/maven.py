@@ -99,7 +99,13 @@ def _by_mvn(
     name = PurePosixPath(source.path).name
     if status != 0 or not (got / name).is_file():
         reason = next((line for line in said if "ERROR" in line), f"exit status {status}")
-        report(Progress(job, "note", message=f"mvn did not get it ({reason[:200]}); asking its repository without it"))
+        report(
+            Progress(
+                job,
+                "note",
+                message=f"mvn could not get it ({reason[:200]}); downloading it from the repository without mvn",
+            )
+        )
         return None
     actual = sha256_of(got / name)
     if actual != source.sha256:

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"✗ {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
-        print("• interrupted; the next one goes on from here", file=sys.stderr)
+        print("• interrupted; the next run continues from here", file=sys.stderr)
         return 130
     return 0
 

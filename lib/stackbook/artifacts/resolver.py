@@ -126,7 +126,7 @@ class Resolver:
             if reason := self._why_no_release(component, version):
                 name = component.replace("-", "_")
                 fix = f'set {name}_version: "{pinned}", which is built here from Go modules'
-                raise InputError(f"{component} {version} cannot be had: {reason}", fix=fix)
+                raise InputError(f"{component} {version} is not available: {reason}", fix=fix)
 
     def _why_no_release(self, component: str, version: str) -> str:
         """Why the missing files of a component's version cannot be downloaded; empty if one request shows that they can."""

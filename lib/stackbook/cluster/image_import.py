@@ -162,7 +162,7 @@ def _pull(host: Host, image: str, timeout: float) -> None:
             )
         except WaitTimeout:
             host.run(["systemctl", "stop", f"{unit}-again"], check=False)
-            raise PullFailed(f"{image} was not there on {host.name} after {timeout:.0f} s") from None
+            raise PullFailed(f"{image} is not on {host.name} after {timeout:.0f} s") from None
         if answer.ok:
             return
         reason = pull_reason(answer.stderr + answer.stdout)

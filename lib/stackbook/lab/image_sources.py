@@ -68,7 +68,7 @@ class ImageSources:
             return ImageSource(name, "pull", image.official, by)
         if image.instead:
             other = self._catalogue.image(image.instead)
-            return ImageSource(name, "build", other.reference, f"{image.instead} of the lab in its place: {reason}")
+            return ImageSource(name, "build", other.reference, f"the lab's {image.instead} instead: {reason}")
         if not image.built:
             return ImageSource(name, "none", "", reason)
         return ImageSource(name, "build", image.reference, reason)
