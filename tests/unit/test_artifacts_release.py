@@ -239,7 +239,7 @@ def releases(catalogue: Catalogue) -> list[Release]:
 def test_a_version_that_cannot_be_had_is_refused_before_anything_begins(server: Server, tmp_path: Path) -> None:
     resolver, _ = another(server, tmp_path, "missing")
     resolver.catalogue = replace(resolver.catalogue, artifacts={"kubelet": resolver.catalogue.artifact("kubelet")})
-    with pytest.raises(InputError, match=r"kubernetes 1.34.2 cannot be had: .*HTTP 404.*1\.36\.3"):
+    with pytest.raises(InputError, match=r"kubernetes 1.34.2 is not available: .*HTTP 404.*1\.36\.3"):
         resolver.demand_versions()
     resolver, _ = another(server, tmp_path, "kubelet")
     resolver.catalogue = replace(resolver.catalogue, artifacts={"kubelet": resolver.catalogue.artifact("kubelet")})

@@ -137,7 +137,7 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, share: float) -> No
     path, *_ = saved(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(InputError, match=r"cut short|is not a bundle|is damaged") as caught:
+    with pytest.raises(InputError, match=r"truncated|is not a bundle|is damaged") as caught:
         read(path, tmp_path / "there")
     assert "\n" not in str(caught.value)
 

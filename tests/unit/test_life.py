@@ -80,7 +80,7 @@ def test_a_paused_machine_goes_on_before_it_is_stopped(monkeypatch: pytest.Monke
 
 def test_a_machine_that_does_not_stop_is_named() -> None:
     provider = Embedded(Profile(), Podman(deaf=True, stackbook_k8s_master="running"))
-    with pytest.raises(StackbookError, match=f"{MASTER} was told to stop and runs on: Error: it is deaf"):
+    with pytest.raises(StackbookError, match=f"{MASTER} was told to stop but still runs: Error: it is deaf"):
         power.stop(provider, say=nothing)
 
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from stackbook.app import preflight
+from stackbook.app import kernel_probes
 from stackbook.config.profile import Profile
 from stackbook.core.errors import CommandFailed
 from stackbook.lessons.kubeadm import control_plane
@@ -81,7 +81,7 @@ def unit(host: Machine) -> None:
 
 
 def namespace(host: Machine) -> None:
-    list(preflight._kernel(host))
+    list(kernel_probes.kernel(host))
 
 
 TRIALS: dict[Callable[[Machine], Any], set[str]] = {
@@ -99,8 +99,8 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
         addressing, "open_ports", lambda host, _, ports: host.run(["nc"]) and dict.fromkeys(ports, True)
     )
     monkeypatch.setattr(guide_commands, "until", lambda *_, **__: 3)
-    monkeypatch.setattr(preflight, "_overlay", lambda _: None)
-    monkeypatch.setattr(preflight.facts, "CGROUP", SimpleNamespace(read=lambda _: "cgroup2fs"))
+    monkeypatch.setattr(kernel_probes, "_overlay", lambda _: None)
+    monkeypatch.setattr(kernel_probes.facts, "CGROUP", SimpleNamespace(read=lambda _: "cgroup2fs"))
 
 
 @pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.__name__)
@@ -132,7 +132,7 @@ def test_namespaces_of_probes_that_were_killed_go(monkeypatch: pytest.MonkeyPatc
             deleted.extend(argv[3:] if argv[2] == "delete" else [])
             return Result(tuple(argv), 0, "\n".join(names), "", 0.0)
 
-    preflight._sweep_probes(Host())
+    kernel_probes.sweep_probes(Host())
     assert deleted == ["stackbook-probe-99999999"]
 
 

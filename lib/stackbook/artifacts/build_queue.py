@@ -1,8 +1,8 @@
-"""Which group of Go packages is built next, among all processes that share the cache.
+"""The queue of Go builds, shared by all processes that share the cache.
 
-Two builds of one group exclude each other. Builds of different groups run side by side where processors and memory allow it
-(`places`); what a chapter waits for comes before what is only fetched ahead, and has a place more. Whoever waits looks for
-its artifact while it waits, since another process may have built it.
+Two builds of one group exclude each other. Builds of different groups run at the same time if there are enough processors and
+memory (`places`). A build for which a chapter waits goes before prefetching, and has one place more. A process that waits keeps
+looking for its artifact, because another process may build it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from stackbook.core.progress import Progress, Report
 from stackbook.core.waiting import pause
 
 _MEMORY_FOR_ONE = 4 << 30
-"""Bytes that one build may take: the linker of the largest program takes 1.5 GB, and two of them run at once."""
+"""Memory for one build, in bytes: the linker of the largest program takes 1.5 GB, and two linkers run at the same time."""
 _EVERY = 0.2
 
 
 def places(processors: int, free: int) -> int:
-    """How many builds may run side by side: a compiler keeps two processors busy.
+    """How many builds may run at the same time; one compiler keeps two processors busy.
 
     >>> places(2, 20 << 30), places(8, 20 << 30), places(8, 5 << 30), places(2, 1 << 30)
     (1, 4, 1, 1)
@@ -35,7 +35,7 @@ def places(processors: int, free: int) -> int:
 
 
 def free_memory() -> int:
-    """Bytes that this host can give to new processes (`MemAvailable` of proc(5))."""
+    """The memory available to new processes, in bytes (`MemAvailable` of proc(5))."""
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
@@ -44,7 +44,7 @@ def free_memory() -> int:
 
 @dataclass(frozen=True)
 class BuildQueue:
-    """The queue of one cache; `folder` is that of its locks."""
+    """The queue of one cache; `folder` contains its locks."""
 
     folder: Path
 
@@ -52,17 +52,17 @@ class BuildQueue:
     def turn(
         self, group: str, *, urgent: bool, found: Callable[[], object], report: Report, deadline: float
     ) -> Iterator[Job]:  # fmt: skip
-        """Have the turn to build a group while the block runs, unless `found` answers first.
+        """Hold the turn to build a group while the block runs, or yield the artifact if `found` finds it first.
 
         Args:
-            group: of the catalogue.
-            urgent: a chapter waits for it.
-            found: looks for what the build is to make.
-            report: where waiting is shown.
-            deadline: seconds to wait at most.
+            group: the name of a group in the catalogue.
+            urgent: whether a chapter waits for the build.
+            found: looks for the artifact that the build would make.
+            report: gets progress while this process waits.
+            deadline: maximum number of seconds to wait.
 
         Raises:
-            WaitTimeout: the deadline passed; says what was built all the while.
+            WaitTimeout: the deadline passed; the message says what is being built.
         """
         job = f"go:{group}"
         start = time.monotonic()
@@ -73,7 +73,7 @@ class BuildQueue:
                     return
                 with contextlib.ExitStack() as stack:
                     if self._place(stack, urgent=urgent, group=group) and (held := self._alone(stack, job)):
-                        # Built since the last look: whoever had the lock has given it back after that.
+                        # Another process may have built it since the last look; it releases the lock after that.
                         held.found = found()
                         yield Job(held, report)
                         return
@@ -87,7 +87,7 @@ class BuildQueue:
 
     @contextlib.contextmanager
     def no_build(self, *, deadline: float) -> Iterator[None]:
-        """Nobody builds while the block runs, and nobody begins to."""
+        """Wait until no build runs, and start none while the block runs."""
         with self._cache.held(what="all builds to end", timeout=deadline, job="trim"):
             yield
 
@@ -99,13 +99,13 @@ class BuildQueue:
         return JobLock(self.folder, f"go:{group}")
 
     def _alone(self, stack: contextlib.ExitStack, job: str) -> Held | None:
-        """The lock of the group, and a share of the compiler's cache; None when another has the group."""
+        """Take the group's lock and a shared lock of the compiler's cache; returns None if another process has the group."""
         held = stack.enter_context(JobLock(self.folder, job).attempt(**Progress(job, "build").as_dict()))
         cache = stack.enter_context(self._cache.attempt(shared=True)) if held else None
         return held if cache else None
 
     def _place(self, stack: contextlib.ExitStack, *, urgent: bool, group: str) -> bool:
-        """Whether there is a place for another build; those who only fetch ahead leave it to a chapter that waits."""
+        """Whether this build gets a place; prefetching leaves the place to a chapter that waits."""
         free = free_memory()
         if not urgent and self._others_wanted(group):
             return False
@@ -116,18 +116,18 @@ class BuildQueue:
 
     @contextlib.contextmanager
     def _wanted(self, group: str) -> Iterator[None]:
-        """A chapter waits for this group: its mark is a lock that it shares with others that wait for the same."""
+        """Mark the group as needed by a chapter; the mark is a shared lock, so several processes can hold it."""
         with Lock(self.folder / f"go-wanted-{group}.lock").attempt(shared=True):
             yield
 
     def _others_wanted(self, group: str) -> bool:
-        """Whether a chapter waits for another group that nobody builds yet, and none for this one."""
+        """Whether a chapter waits for another group that no process builds yet, and no chapter waits for this one."""
         marks = {path.stem.removeprefix("go-wanted-"): path for path in self.folder.glob("go-wanted-*.lock")}
         wanted = {name for name, path in marks.items() if not _free(path)}
         return group not in wanted and any(self._group(name).holder() is None for name in wanted)
 
     def _busy(self, group: str) -> str:
-        """What is being built meanwhile, in words: this group, or the others."""
+        """What is being built now, in words: this group if it is, otherwise other groups."""
         if mine := self._group(group).holder():
             return progress_words(mine)
         others = (JobLock(self.folder, path.stem) for path in sorted(self.folder.glob("go-*.lock")))

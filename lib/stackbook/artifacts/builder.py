@@ -1,4 +1,4 @@
-"""Making artifacts: the recipes for each, and the work itself, under a lock that other processes see."""
+"""Make artifacts from their recipes, under locks that other processes respect."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OCI = "oci-1"
 
 
 def source_word(source: Source) -> str:
-    """What the store says of a source: `release`, `published` (a release without a pinned checksum) or `registry`."""
+    """How the store names a source: `release`, `published` (a release without a pinned checksum) or `registry`."""
     if not isinstance(source, Release):
         return "registry"
     return "release" if source.sha256 else "published"
@@ -32,17 +32,17 @@ def source_word(source: Source) -> str:
 
 @dataclass
 class Maker:
-    """Makes artifacts of the catalogue into the store.
+    """Makes artifacts of the catalogue and adds them to the store.
 
     Attributes:
-        catalogue: what there is.
-        store: where it goes.
+        catalogue: the catalogue.
+        store: the store to which artifacts are added.
         source: `auto`, `release` or `registry`.
         report: gets progress and notes.
-        verify: compare full digests of what is cached.
-        cancel: set to end the work.
+        verify: compare full digests of cached artifacts.
+        cancel: an event that ends the work when it is set.
         run: starts child processes.
-        urgent: somebody waits for what is made; else it is only fetched ahead.
+        urgent: whether somebody waits for the artifacts; otherwise they are prefetched.
     """
 
     catalogue: Catalogue
@@ -76,7 +76,7 @@ class Maker:
         return found
 
     def usable(self, artifact: Artifact) -> list[tuple[Source, str]]:
-        """The recipes worth trying: `auto` leaves out releases without a checksum, or whose host does not answer."""
+        """The recipes to try; `auto` leaves out releases without a checksum, and releases whose host does not answer."""
         recipes = self.recipes(artifact)
         if self.source != "auto":
             return recipes
@@ -88,15 +88,15 @@ class Maker:
         return found
 
     def cached(self, artifact: Artifact) -> Entry | None:
-        """What the store has for the artifact, from any source that may be used."""
+        """The entry of the artifact in the store, from any source that may be used; None if there is none."""
         keys = [key for _, key in self.recipes(artifact) if key]
         return self.store.find(artifact.name, keys, verify=self.verify)
 
     def file(self, name: str) -> Entry:
-        """The artifact, from the cache or else from its sources in order.
+        """The artifact from the cache, otherwise from its sources in order.
 
         Raises:
-            ArtifactError: no source has it; the message holds the reason of each.
+            ArtifactError: no source has it; the message gives the reason for each.
         """
         artifact = self.catalogue.artifact(name)
         if entry := self.cached(artifact):
@@ -118,7 +118,7 @@ class Maker:
         raise ArtifactUnavailable(f"{name} {artifact.version}: {text}", fix=reasons[-1].fix if reasons else "")
 
     def estimate(self, name: str) -> float:
-        """Seconds that the artifact, if it is missing, will probably take; a whole group's for a built one."""
+        """How many seconds it will probably take to get the artifact; for a Go build, the time of its whole group."""
         artifact = self.catalogue.artifact(name)
         source, _ = self.recipes(artifact)[-1] if self.recipes(artifact) else (None, "")
         if isinstance(source, Build):
@@ -126,7 +126,7 @@ class Maker:
         return self.store.estimate(name, artifact.seconds or artifact.size / 5e6)
 
     def archive(self, name: str, members: Sequence[Image]) -> Entry:
-        """One OCI archive of `members`; `name` is that of the index entry (`bundle:…` or `image:…`)."""
+        """An OCI archive with the images `members`; `name` is the name of its index entry (`bundle:…` or `image:…`)."""
         files = {file: self.file(file) for image in members for file, _ in image.files}
         roots = {name: self.file(name) for name in self.catalogue.roots(members)}
         key = self.archive_key(members, files, roots)
@@ -157,7 +157,7 @@ class Maker:
                 )  # fmt: skip
 
     def archive_cached(self, name: str, members: Sequence[Image]) -> Entry | None:
-        """The archive if it and all that goes into it are cached."""
+        """The archive if it and all its parts are cached, else None."""
         files: dict[str, Entry] = {}
         for image in members:
             for file, _ in image.files:
@@ -174,7 +174,7 @@ class Maker:
         return self.store.find(name, [self.archive_key(members, files, roots)], verify=self.verify)
 
     def archive_key(self, members: Sequence[Image], files: dict[str, Entry], roots: dict[str, Entry]) -> str:
-        """Everything that an archive is made of: the images' definitions and the digests of what is in them."""
+        """The key of an archive: a hash of the images' definitions, the digests of their parts, and the code that writes it."""
         code = sorted(
             self._digest(Path(module.__file__ or "")) for module in (image_layers, oci_archive, debian_layers)
         )
@@ -246,7 +246,7 @@ class Maker:
         )
 
     def _build(self, source: Build, artifact: Artifact) -> Entry:
-        """Build the artifact's whole group, but for what is cached or comes as a release."""
+        """Build the artifact's whole group, except what is cached or comes as a release."""
         if self.catalogue.overridden and artifact.version not in self.catalogue.pinned.values():
             raise ArtifactUnavailable(
                 f"{artifact.name} {artifact.version} is not what lib/toolchain builds",
@@ -274,7 +274,7 @@ class Maker:
                     report=report, estimate=estimate, cancel=self.cancel, run=self.run, background=not self.urgent,
                 )  # fmt: skip
                 seconds = time.monotonic() - start
-                if built.share > 0.5:  # otherwise Go's cache had most of it, and the time tells nothing
+                if built.share > 0.5:  # otherwise Go's cache had most packages, and the time is not typical
                     self.store.record_seconds(job, seconds)
                 made = {item.name: self._keep(item, builds[item.name], built.paths, seconds) for item in members}
             self.report(Progress(job, "done", message=f"{len(made)} built in {seconds:.0f} s"))
@@ -301,7 +301,7 @@ class Maker:
         return isinstance(self.usable(item)[0][0], Build)
 
     def _answers(self, url: str) -> bool:
-        """Whether the host of a release answers; if not, that is said once."""
+        """Whether the host of a release answers; reports once if it does not."""
         reason = self.probe.why_not(url)
         if reason and reason not in self._said:
             self._said.add(reason)

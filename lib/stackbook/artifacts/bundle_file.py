@@ -1,13 +1,13 @@
-"""One file with the components of a lab, for a host that reaches nothing: how it is written, and how it is read.
+"""Write and read a bundle: one file with the components of a lab, for a host without network access.
 
-A tar without compression, as what is in it is compressed already. Its first member says what follows:
+A bundle is an uncompressed tar, because its contents are compressed already. Its first member lists the others:
 
     stackbook-bundle-1/<sha256 of this member>.json   the format, the profile, the entries of the cache
     files/<digest>                                    a file of the cache; its name is its SHA-256
     trees/<digest>/…                                  a folder of the cache, member by member; its name is its tree digest
-    modules/…                                         Go's own downloads of the modules that chapters compile; go.sum vouches for them
+    modules/…                                         Go's downloads of the modules that chapters compile, verified by go.sum
 
-The same components give the same bytes, so a file that was left half-written is compared and gone on with.
+The same components give the same bytes. So an incomplete file is compared with what should be in it, and continued.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ HEAD = re.compile(r"stackbook-bundle-(\d+)/([0-9a-f]{64})\.json")
 _CHUNK = 1 << 20
 _DAMAGED = "copy it again, or save it again: stackbook bundle save"
 Say = Callable[[int], object]
-"""Takes the bytes that were written or read so far."""
+"""Takes the number of bytes that were written or read so far."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What is in a bundle.
+    """The contents of a bundle.
 
     Attributes:
-        profile: the name of the profile that it was made for.
-        chapters: ids of the chapters that it serves.
-        entries: of the cache.
+        profile: the name of the profile for which it was made.
+        chapters: the ids of the chapters for which it has the components.
+        entries: the entries of the cache.
         modules: paths below Go's module cache, with their sizes.
     """
 
@@ -54,11 +54,11 @@ class Contents:
 
     @property
     def size(self) -> int:
-        """Bytes of all that follows."""
+        """The size of all other members, in bytes."""
         return sum(entry.size for entry in self.entries) + sum(size for _, size in self.modules)
 
     def text(self) -> bytes:
-        """The first member; what differs from one day to the next is left out."""
+        """The text of the first member, without values that differ from day to day."""
         kept = [{**asdict(e), "mtime_ns": 0, "verified": "", "made": 0.0} for e in self.entries]
         data = {
             "format": FORMAT,
@@ -85,7 +85,7 @@ class _Member:
 
 
 def members(contents: Contents, store: Store, modules: Path) -> Iterator[_Member]:
-    """All members in order, the same for the same contents."""
+    """All members, in an order that depends only on the contents."""
     text = contents.text()
     yield _member(f"stackbook-bundle-{FORMAT}/{hashlib.sha256(text).hexdigest()}.json", len(text), text)
     for entry in contents.entries:
@@ -114,9 +114,9 @@ def _member(name: str, size: int, source: Path | bytes | None) -> _Member:
 
 
 def write(target: Path, found: Iterable[_Member], *, say: Say = lambda _: None) -> int:
-    """Write the members beside `target` and put the file in its place at the end; returns its size.
+    """Write the members to a file beside `target` and rename it at the end; returns its size.
 
-    What an earlier try has left is compared with what is to be written, and kept as far as it is the same.
+    If an earlier try was interrupted, the part of its file that is right is kept.
 
     Raises:
         InputError: the file cannot be written.
@@ -151,7 +151,7 @@ def write(target: Path, found: Iterable[_Member], *, say: Say = lambda _: None) 
 
 
 def _chunks(each: _Member) -> Iterator[bytes]:
-    """A member's header, its content, and what fills its last block."""
+    """A member's header, its content, and the padding of its last block."""
     yield each.info.tobuf(tarfile.PAX_FORMAT)
     left = each.info.size
     if not left:
@@ -170,7 +170,7 @@ def _chunks(each: _Member) -> Iterator[bytes]:
 
 @dataclass
 class Reader:
-    """A bundle that is being read, member by member, as from a tape."""
+    """A bundle that is read member by member, in order."""
 
     path: Path
     tar: tarfile.TarFile
@@ -178,7 +178,7 @@ class Reader:
 
     @classmethod
     def open(cls, path: Path) -> Reader:
-        """Open a bundle and read what is in it.
+        """Open a bundle and read its list of contents.
 
         Raises:
             InputError: there is no such file, or it is not a bundle of this format.
@@ -217,10 +217,10 @@ class Reader:
         self.tar.close()
 
     def unpack(self, store: Store, modules: Path, *, wanted: Sequence[Entry], say: Say = lambda _: None) -> int:
-        """Put the wanted entries into the cache, each once all of it was read and compared; returns how many.
+        """Add the wanted entries to the cache, each after all of it was read and verified; returns how many.
 
         Raises:
-            InputError: the bundle is damaged or cut short; what was read right until then is in the cache.
+            InputError: the bundle is damaged or truncated; entries that were read before are in the cache.
         """
         left = {entry.digest: entry for entry in wanted}
         downloads, done = dict(self.contents.modules), 0
@@ -248,14 +248,14 @@ class Reader:
                 if tree:
                     done += self._tree(store, left.pop(tree), folder / tree)
         except (EOFError, tarfile.TarError):
-            raise InputError(f"{self.path} is damaged or cut short", fix=_DAMAGED) from None
+            raise InputError(f"{self.path} is damaged or truncated", fix=_DAMAGED) from None
         except OSError as error:
             raise InputError(
                 f"the cache {store.root} cannot be written: {error.strerror}", fix="make room there"
             ) from None
         if left or downloads:
             missing = next((entry.name for entry in left.values()), "") or next(iter(downloads))
-            raise InputError(f"{self.path} is cut short: {missing} is not in it", fix=_DAMAGED)
+            raise InputError(f"{self.path} is truncated: {missing} is missing", fix=_DAMAGED)
         return done
 
     def _file(self, store: Store, entry: Entry, info: tarfile.TarInfo, path: Path) -> int:
@@ -278,16 +278,16 @@ class Reader:
         return 1
 
     def _inside(self, info: tarfile.TarInfo, folder: Path, name: str) -> None:
-        """Write one member below a folder; nothing leads out of it."""
+        """Write one member below a folder; refuses paths and links that lead outside."""
         parts = PurePosixPath(name).parts
         if not parts or ".." in parts or name.startswith("/") or not (info.isfile() or info.issym()):
-            raise InputError(f"{self.path} is damaged: {info.name!r} leads elsewhere", fix=_DAMAGED)
+            raise InputError(f"{self.path} is damaged: {info.name!r} leads outside the cache", fix=_DAMAGED)
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if info.issym():
             target = PurePosixPath(os.path.normpath(PurePosixPath(*parts[1:]).parent / info.linkname))
             if info.linkname.startswith("/") or target.parts[:1] == ("..",):
-                raise InputError(f"{self.path} is damaged: {info.name!r} leads elsewhere", fix=_DAMAGED)
+                raise InputError(f"{self.path} is damaged: {info.name!r} leads outside the cache", fix=_DAMAGED)
             path.symlink_to(info.linkname)
             return
         with _content(self.tar, info) as source, path.open("wb") as sink:

@@ -1,6 +1,6 @@
-"""The cache's folder: marked as stackbook's own, and only what is stackbook's is ever removed of it.
+"""The cache's folder: a marker identifies it as stackbook's, and only stackbook's files are ever removed from it.
 
-The marker is a CACHEDIR.TAG (https://bford.info/cachedir/), by which backup programs know a cache, with a line of stackbook's own.
+The marker is a CACHEDIR.TAG (https://bford.info/cachedir/), which backup programs know, with an additional line of stackbook's.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from stackbook.core.locks import Lock
 
 MARKER = "CACHEDIR.TAG"
 LAYOUT = ("blobs", "trees", "files", "index", "history", "partial", "locks", "logs", "tmp", "build")
-_OF_THE_DISK = "lost+found"  # where the cache has a disk of its own
+_OF_THE_DISK = "lost+found"  # if the cache is on its own disk
 _OWN_LINE = "# This file is a cache directory tag created by stackbook (stackbook-cache-1)."
-_OWN_LINES = {_OWN_LINE, "# This folder is the cache of stackbook."}  # the second was written for a short time
+_OWN_LINES = {_OWN_LINE, "# This folder is the cache of stackbook."}  # an older version wrote the second one
 _TEXT = f"""\
 Signature: 8a477f597d28d172789f06886806bc55
 {_OWN_LINE}
@@ -27,7 +27,7 @@ Signature: 8a477f597d28d172789f06886806bc55
 
 
 def marked(root: Path) -> bool:
-    """Whether the folder has stackbook's marker: a file, not a link to one."""
+    """Whether the folder has stackbook's marker; a link does not count."""
     marker = root / MARKER
     if marker.is_symlink() or not marker.is_file():
         return False
@@ -37,7 +37,8 @@ def marked(root: Path) -> bool:
 def demand(root: Path) -> None:
     """Refuse a folder as the cache if it is not stackbook's; changes nothing.
 
-    Empty, marked, or with stackbook's own layout and nothing else (from before there was a marker) are ours.
+    A folder is stackbook's if it is empty, has the marker, or contains only stackbook's own layout (older versions wrote no
+    marker).
 
     Raises:
         InputError: the folder contains other files, or is not a folder.
@@ -52,12 +53,12 @@ def demand(root: Path) -> None:
     if foreign:
         raise InputError(
             f"{root} is not a cache of stackbook: it has {_some(foreign)} in it",
-            fix="set STACKBOOK_CACHE to an empty folder, or to none that is there",
+            fix="set STACKBOOK_CACHE to an empty folder, or to one that does not exist",
         )
 
 
 def claim(root: Path) -> None:
-    """Make the folder if need be, and mark it as stackbook's.
+    """Create the folder if necessary, and mark it as stackbook's.
 
     Raises:
         InputError: see `demand`.
@@ -72,21 +73,21 @@ def claim(root: Path) -> None:
 
 
 def busy(root: Path) -> str:
-    """What works in the cache just now, by the name of its lock; empty when nothing does."""
+    """The name of a lock in the cache that a process holds now; empty if there is none."""
     return next((path.stem for path in sorted((root / "locks").glob("*.lock")) if held(path)), "")
 
 
 def held(path: Path) -> bool:
-    """Whether somebody has the lock of this file."""
+    """Whether a process holds the lock of this file."""
     with Lock(path).attempt() as lock:
         return lock is None
 
 
 def remove(root: Path) -> list[str]:
-    """Remove what is stackbook's of the cache, then the folder if nothing else is in it; returns the names of what was left.
+    """Remove stackbook's files from the cache, then the folder if it is empty; returns the names of everything that is left.
 
     Raises:
-        InputError: the folder is not a cache of stackbook's.
+        InputError: the folder is not a cache of stackbook.
     """
     if not root.exists():
         return []
@@ -100,13 +101,13 @@ def remove(root: Path) -> list[str]:
             remove_folder(entry)
     left = sorted(entry.name for entry in root.iterdir())
     if not left:
-        with contextlib.suppress(OSError):  # a link to a folder, or where something is mounted
+        with contextlib.suppress(OSError):  # a link to a folder, or a mount point
             root.rmdir()
     return left
 
 
 def remove_folder(folder: Path) -> bool:
-    """Remove a folder, unless something is mounted below it: that might be this host's own /proc, /sys or /dev."""
+    """Remove a folder, unless something is mounted below it, because that may be this host's /proc, /sys or /dev."""
     inside = f"{folder.resolve()}/"
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     if any(f"{mount}/".startswith(inside) for mount in mounts):
@@ -116,7 +117,7 @@ def remove_folder(folder: Path) -> bool:
 
 
 def _writable(folder: Path) -> None:
-    """Go keeps its modules in folders that nobody may write to, so that nothing in them can be removed."""
+    """Make folders writable: Go keeps its modules in read-only folders, from which nothing can be removed."""
     for path, _, _ in os.walk(folder):
         if not os.access(path, os.W_OK):
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""What the catalogue holds: components with their sources in order, images, bundles. `load.py` reads it."""
+"""The contents of the catalogue: components with their sources in order, images, bundles. `catalogue_loader` reads them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Release:
     """A project's own download.
 
     Attributes:
-        url: of the file.
-        sha256: pinned for this version, or None.
-        published: where the project publishes the file's SHA-256; empty where it does not, or where only pinned ones count.
+        url: the URL of the file.
+        sha256: the pinned checksum of this version, or None.
+        published: where the project publishes the file's SHA-256; empty if it does not, or if only pinned checksums count.
     """
 
     url: str
@@ -27,13 +27,13 @@ class Release:
 
     @property
     def checked(self) -> bool:
-        """Whether there is a checksum to compare the download with."""
+        """Whether there is a checksum to verify the download."""
         return bool(self.sha256 or self.published)
 
 
 @dataclass(frozen=True)
 class Build:
-    """A Go package built by a group, or (`module` and `path`) a file copied out of a module that the group uses."""
+    """A Go package that a group builds, or (`module` and `path`) a file copied from a module that the group uses."""
 
     group: str
     package: str = ""
@@ -55,7 +55,7 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Maven:
-    """A file of Maven Central, by its path below the repository's root; a zip with `folder` is unpacked to that."""
+    """A file of Maven Central, by its path below the repository's root; a zip with `folder` is unpacked to that folder."""
 
     path: str
     sha256: str
@@ -64,7 +64,7 @@ class Maven:
 
 @dataclass(frozen=True)
 class Debian:
-    """A root filesystem made of Debian packages; `boots` when machines start from it."""
+    """A root file system made of Debian packages; `boots` if machines start from it."""
 
     suite: str
     packages: tuple[str, ...]
@@ -76,7 +76,7 @@ Source = Release | Build | Wheel | Maven | Debian
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file or a tree, `size` in bytes and `seconds` as first estimates, `sources` in order."""
+    """A file or a tree with its `sources` in order; `size` in bytes and `seconds` are first estimates."""
 
     name: str
     kind: str
@@ -89,7 +89,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Group:
-    """One `go build`: a module folder below lib/, its linker variables, more build tags, and a cold estimate in seconds."""
+    """One `go build`: a module folder below lib/, its linker variables, additional build tags, and an estimate in seconds."""
 
     name: str
     folder: Path
@@ -100,14 +100,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Image:
-    """An image of ours: what it is made of, and the same release in its project's registry.
+    """An image: the parts of the one that stackbook builds, and the official one in its project's registry.
 
     Attributes:
-        files: (artifact, path in the image); none for an image that is only pulled.
+        files: (artifact, path in the image); empty for an image that can only be pulled.
         official: reference in the project's registry; empty for the lab's own images.
-        digest: of the official image, `sha256:…`; empty where it is not known.
-        set: images of one set are all pulled or all built.
-        instead: the image of ours that takes the place of one that is only pulled.
+        digest: digest of the official image, `sha256:…`; empty if it is not known.
+        set: the images of one set are all pulled or all built.
+        instead: the image that is built instead of one that can only be pulled.
     """
 
     name: str
@@ -127,7 +127,7 @@ class Image:
 
     @property
     def pulled_as(self) -> str:
-        """The official image by tag, and by digest where it is known."""
+        """The official image by tag, and by digest if it is known."""
         return f"{self.official}@{self.digest}" if self.digest else self.official
 
     @property
@@ -138,7 +138,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Base:
-    """A base layer: Debian packages of a root filesystem with what they need, on top of another base if `below` names one."""
+    """A base layer: packages of a root file system with their dependencies, on top of the base `below` if it is set."""
 
     packages: tuple[str, ...]
     below: str = ""
@@ -147,7 +147,7 @@ class Base:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Everything that can be obtained; orders are those of the file, which are those of the chapters."""
+    """All components, images and bundles, in the order of the file, which is the order of the chapters."""
 
     versions: Mapping[str, str]
     artifacts: Mapping[str, Artifact]
@@ -160,22 +160,36 @@ class Catalogue:
     overridden: frozenset[str] = field(default=frozenset())
 
     def artifact(self, name: str) -> Artifact:
-        """The artifact of that name, or the program of lib/apps; InputError with the nearest names otherwise."""
+        """The artifact or program of lib/apps with this name; otherwise InputError with the nearest names."""
         if name not in self.artifacts and f"app-{name}" in self.artifacts:
             name = f"app-{name}"
         return known(name, self.artifacts, "artifact")
 
     def image(self, name: str) -> Image:
-        """The image of that name; InputError with the nearest names otherwise."""
+        """The image with this name; otherwise InputError with the nearest names."""
         return known(name, self.images, "image")
 
     def roots(self, members: Iterable[Image]) -> tuple[str, ...]:
-        """The root filesystems that the images' base layers are copied out of, each once."""
+        """The root file systems from which the images' base layers are copied, each once."""
         return tuple(dict.fromkeys(self.bases[image.base].root for image in members if image.base))
 
     def bundle(self, name: str) -> tuple[str, ...]:
-        """The images of a bundle; InputError with the nearest names otherwise."""
+        """The images of a bundle; if there is none, InputError with the nearest names."""
         return known(name, self.bundles, "bundle")
+
+    def members(self, kind: str, name: str) -> list[Image]:
+        """The images of a bundle, or, for another kind, the one image with this name."""
+        return [self.image(member) for member in (self.bundle(name) if kind == "bundle" else (name,))]
+
+    def version(self, name: str) -> str:
+        """The version of a component, artifact or image in its project's notation, without a leading v."""
+        if name in self.versions:
+            return self.versions[name]
+        kind, plain = self.resolve(name)
+        if kind == "file":
+            return self.artifact(plain).version
+        image = self.image(plain if kind == "image" else self.bundle(plain)[0])
+        return image.reference.rpartition(":")[2].removeprefix("v")
 
     def resolve(self, name: str) -> tuple[str, str]:
         """(kind, name) of `name`, which may be qualified: `image:etcd`, `bundle:node`, `file:etcd`.
@@ -195,7 +209,7 @@ class Catalogue:
         raise unknown(name, [member for members in spaces.values() for member in members], "artifact")
 
     def parts(self, names: Iterable[str]) -> list[str]:
-        """The files and folders that these components, images and bundles are made of, each once."""
+        """The files and folders of these components, images and bundles, each once."""
         found: dict[str, None] = {}
         for name in names:
             kind, plain = self.resolve(name)
@@ -208,7 +222,7 @@ class Catalogue:
         return list(found)
 
     def default_names(self) -> tuple[str, ...]:
-        """What a whole lab needs, in the order of its chapters."""
+        """The names of everything that a lab needs, in the order of its chapters."""
         early = ["machine-rootfs", "go", "kubeadm", "kubelet", "kubectl", "bundle:control-plane"]
         middle = ["kube-flannel.yml", "bundle:node", "bundle:apps", "istioctl", "envoy"]
         rest = [f"bundle:{name}" for name in self.bundles]
@@ -227,14 +241,14 @@ _Member = TypeVar("_Member")
 
 
 def known(name: str, among: Mapping[str, _Member], what: str) -> _Member:
-    """The member of that name; InputError with the nearest names otherwise."""
+    """The member with this name; otherwise InputError with the nearest names."""
     if name not in among:
         raise unknown(name, among, what)
     return among[name]
 
 
 def unknown(name: str, among: Iterable[str], what: str) -> InputError:
-    """The error for a name that does not exist, with what may have been meant."""
+    """The error for an unknown name, with similar names."""
     names = sorted(set(among))
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     fix = f"did you mean {' or '.join(near)}?" if near else f"one of: {', '.join(names)}"

@@ -1,4 +1,4 @@
-"""Reading `catalogue.yaml`: versions put in, pins compared with go.mod, bad input refused."""
+"""Read `catalogue.yaml`: insert versions, compare pins with go.mod, refuse bad input."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ LIB = Path(__file__).resolve().parents[2]
 
 
 def load(*, versions: Mapping[str, str] | None = None, strict: bool = False, lib: Path = LIB) -> Catalogue:
-    """Read the catalogue, with `versions` in place of its own where a profile asks for others.
+    """Read the catalogue; `versions` replaces versions of its components.
 
-    With `strict` only pinned checksums count, not those that projects publish beside their files.
+    With `strict`, only pinned checksums count, and not those that projects publish beside their files.
 
     Raises:
-        InputError: an unknown component, a version that is not a string, one that no source has, or a catalogue
-            that does not agree with the toolchain's go.mod.
+        InputError: a component is unknown, a version is not a string or no source has it, or the catalogue does not
+            agree with the toolchain's go.mod.
     """
     raw = yaml.safe_load((Path(__file__).with_name("catalogue.yaml")).read_text())
     pinned: dict[str, str] = raw["versions"]
@@ -110,7 +110,7 @@ def _source(spec: Mapping[str, Any], version: str, raw: Mapping[str, Any], stric
 
 
 def _program(package: str) -> str:
-    """The file name that `go build` gives a package: its last element, but for a major version.
+    """The file name that `go build` gives a package: its last element, or the one before if the last is a major version.
 
     >>> _program("go.etcd.io/etcd/etcdctl/v3"), _program("./pause")
     ('etcdctl', 'pause')
@@ -178,7 +178,7 @@ def _words(versions: Mapping[str, str]) -> dict[str, str]:
 
 
 def _check_pins(pins: Mapping[str, Mapping[str, str]], versions: Mapping[str, str], lib: Path) -> None:
-    """go.mod must require what the catalogue says, else a build would carry a wrong version string."""
+    """Check that go.mod requires the catalogue's versions; otherwise a program would report a wrong version."""
     for component, pin in pins.items():
         path = lib / pin["folder"] / "go.mod"
         if not path.exists():
@@ -197,7 +197,7 @@ def _check_pins(pins: Mapping[str, Mapping[str, str]], versions: Mapping[str, st
 def _check_override(
     component: str, version: str, pinned: str, artifacts: Iterable[Artifact], raw: Mapping[str, Any], strict: bool
 ) -> None:
-    """A version other than the pinned one needs releases with a checksum, pinned or published."""
+    """Check that a version other than the pinned one has releases with a checksum, pinned or published."""
     concerned = [
         artifact for artifact in artifacts if raw["artifacts"].get(artifact.name, {}).get("version") == component
     ]

@@ -1,4 +1,4 @@
-"""Digests of files, folders and recipes: what the cache is addressed by."""
+"""Digests of files, folders and recipes; the cache uses them as addresses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _CHUNK = 1 << 20
 
 
 def sha256_of(path: Path) -> str:
-    """The file's SHA-256 in hex."""
+    """The SHA-256 of a file, in hex."""
     digest = hashlib.sha256()
     with path.open("rb") as source:
         while chunk := source.read(_CHUNK):
@@ -28,7 +28,7 @@ def key_of(*parts: object) -> str:
 
 
 def tree_digest(folder: Path) -> tuple[str, int]:
-    """A digest over all paths, execute bits and contents below `folder`, and their size in bytes."""
+    """A digest of all paths, execute bits and contents below `folder`, and their total size in bytes."""
     digest, size = hashlib.sha256(), 0
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -42,7 +42,7 @@ def tree_digest(folder: Path) -> tuple[str, int]:
 
 
 def source_digest(folder: Path) -> str:
-    """A digest of a module's own files, without tests, and without nested modules that it does not replace with."""
+    """A digest of a module's own files, without tests, and without nested modules that no `replace` directive uses."""
     lines = []
     go_mod = (folder / "go.mod").read_text()
     nested = [path.parent.relative_to(folder).as_posix() for path in folder.rglob("*/go.mod")]

@@ -1,4 +1,4 @@
-"""Downloads with a SHA-256, pinned or published by the project: official releases and Maven Central."""
+"""Download official releases and files of Maven Central, with a SHA-256 that is pinned or that the project publishes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NEVER = threading.Event()
 
 
 class Probe:
-    """Asks once per host and run whether it answers, in at most `seconds`."""
+    """Asks each host once per run whether it answers within `seconds`."""
 
     def __init__(self, *, seconds: float = 3.0) -> None:
         self._seconds = seconds
@@ -27,7 +27,7 @@ class Probe:
         self._lock = threading.Lock()
 
     def why_not(self, url: str) -> str:
-        """Empty when the host of `url` answers, else why it does not."""
+        """Why the host of `url` does not answer; empty if it does."""
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}"
         with self._lock:
@@ -53,13 +53,13 @@ def download(
 ) -> Path:  # fmt: skip
     """Download `url` to `partial` and verify it; returns `partial`.
 
-    What `partial` already holds, from an interrupt, is kept and continued by a Range request; a server that ignores
-    the range gets the whole file asked again. A cut connection is retried from where it was cut. Content that does
-    not match is deleted.
+    If an interrupted download has left data in `partial`, a Range request continues it; if the server ignores the range,
+    the whole file is downloaded again. After a lost connection, the download continues where it stopped. Content that does
+    not match the checksum is deleted.
 
     Raises:
-        ArtifactUnavailable: no pinned checksum, the host did not answer, or it does not have the file.
-        CorruptArtifact: the content is not what the checksum says.
+        ArtifactUnavailable: there is no checksum, the host did not answer, or it does not have the file.
+        CorruptArtifact: the content does not match the checksum.
         Cancelled: `cancel` was set; the partial file stays.
     """
     import httpx
@@ -88,10 +88,10 @@ def download(
 
 
 def published(url: str, *, seconds: float = _SECONDS) -> str:
-    """The SHA-256 that a project publishes at `url`: the file's first word (Kubernetes writes the digest alone).
+    """The SHA-256 that a project publishes at `url`: the first word of that file (Kubernetes publishes only the digest).
 
     Raises:
-        ArtifactUnavailable: the host does not answer or does not have it, it is no digest, or the way leaves https.
+        ArtifactUnavailable: the host does not answer or does not have it, it is not a digest, or a redirect leaves https.
     """
     import httpx
 
@@ -120,7 +120,7 @@ def _attempt(url: str, partial: Path, job: str, report: Report, cancel: threadin
     if have:
         headers["Range"] = f"bytes={have}-"
     with httpx.stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as answer:
-        if answer.status_code == 416:  # nothing is left to send: the digest decides whether it is the right file
+        if answer.status_code == 416:  # the file is complete already; the digest decides whether it is the right one
             return
         if answer.status_code >= 500 or answer.status_code == 429:
             raise httpx.RemoteProtocolError(f"the server answered {answer.status_code}")
@@ -131,7 +131,7 @@ def _attempt(url: str, partial: Path, job: str, report: Report, cancel: threadin
         begun, first = time.monotonic(), done
         total = done + int(answer.headers.get("Content-Length", 0))
         with partial.open("ab" if resumed else "wb") as sink:
-            for chunk in answer.iter_raw():  # as it arrives: a cut connection must not cost what it brought
+            for chunk in answer.iter_raw():  # write data as it arrives, so that a lost connection loses nothing
                 if cancel.is_set():
                     raise Cancelled
                 sink.write(chunk)

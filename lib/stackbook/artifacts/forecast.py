@@ -1,4 +1,4 @@
-"""What a run will fetch and build, said before anything is done: how much, how long, and where it comes from."""
+"""Forecast what a run will fetch and build: how much, how long, and from where. A run prints it before it starts."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _WORDS: dict[type[Source], str] = {
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is missing.
+    """The components that are missing.
 
     Attributes:
         components: how many files and folders.
-        size: bytes that they will take in the cache.
-        seconds: that it will probably take, from this machine's history, else from the catalogue.
-        origins: how many come from where, in words.
+        size: the bytes that they will take in the cache.
+        seconds: how long it will probably take, from this host's history, otherwise from the catalogue.
+        origins: how many components come from each kind of source, in words.
     """
 
     components: int
@@ -48,7 +48,7 @@ class Forecast:
 
 
 def duration(seconds: float) -> str:
-    """A length of time for people.
+    """A duration in words.
 
     >>> duration(40), duration(100), duration(5400)
     ('about 40 s', 'about 2 min', 'about 1 h 30 min')
@@ -60,7 +60,7 @@ def duration(seconds: float) -> str:
 
 
 def forecast(resolver: Resolver, names: Iterable[str]) -> Forecast:
-    """What of these components, bundles and images is missing."""
+    """Forecast what is missing of these components, bundles and images."""
     catalogue, maker = resolver.catalogue, resolver.maker
     missing = [
         catalogue.artifact(file) for file in catalogue.parts(names) if maker.cached(catalogue.artifact(file)) is None

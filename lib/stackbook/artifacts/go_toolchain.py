@@ -1,4 +1,4 @@
-"""The lab's Go toolchain, for chapters that compile Go: what `stackbook fetch go` provides."""
+"""The lab's Go toolchain, for chapters that compile Go; `stackbook fetch go` gets it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stackbook.core.redact import MASK, Secret
 
 
 class ToolFailed(StackbookError):
-    """A compiler or a program compiled by it failed; holds its `Output`."""
+    """A compiler, or a program that it compiled, failed; has its `Output`."""
 
     def __init__(self, output: Output) -> None:
         self.output = output
@@ -26,7 +26,7 @@ class ToolFailed(StackbookError):
 
 @dataclass(frozen=True)
 class Output:
-    """What a tool did; unlike `hosts.Result` its stdout is bytes, for protobuf's sake. Hidden output is as there."""
+    """What a tool did. Unlike in `core.results.Result`, stdout is bytes, which protobuf needs; it can be hidden as there."""
 
     argv: tuple[str, ...]
     rc: int
@@ -40,7 +40,7 @@ class Output:
         return self.stdout.decode(errors="replace")
 
     def reveal(self) -> str:
-        """Stdout as text, though it was hidden."""
+        """Stdout as text, even if it is hidden."""
         return self.text if self.hidden is None else self.hidden.reveal()
 
 
@@ -59,13 +59,13 @@ def call(
 
     Args:
         argv: the command.
-        shown: the command as the reader should see it; `argv` when empty.
+        shown: the command to show to the reader; `argv` if empty.
         stdin: bytes for its standard input.
         cwd: its working folder.
-        env: its whole environment; this process's when None.
-        check: raise when the exit status is not 0.
-        timeout: in seconds; subprocess.TimeoutExpired when it passes.
-        secret: what it prints holds a secret: only `Output.reveal` has it.
+        env: its whole environment; None for this process's.
+        check: raise ToolFailed if the exit status is not 0.
+        timeout: deadline in seconds; then subprocess.TimeoutExpired is raised.
+        secret: its output contains a secret, and only `Output.reveal` returns it.
 
     Raises:
         ToolFailed: the exit status is not 0 and `check` is set.
@@ -74,7 +74,7 @@ def call(
     if secret:
         output = _hidden(run)
         if output is None:
-            raise subprocess.TimeoutExpired(argv, timeout)  # without what was printed
+            raise subprocess.TimeoutExpired(argv, timeout)  # without its output
     else:
         output = run()
     output = replace(output, argv=shown or tuple(argv))
@@ -89,7 +89,7 @@ def _run(argv: list[str], *, stdin: bytes, cwd: Path | None, env: Mapping[str, s
 
 
 def _hidden(run: Callable[[], Output]) -> Output | None:
-    """What a tool did, its output hidden; None when it took too long. No variable of the caller ever has the output."""
+    """Run a tool and hide its output, so that no variable of the caller contains it; returns None after a timeout."""
     try:
         done = run()
     except subprocess.TimeoutExpired:
@@ -98,7 +98,7 @@ def _hidden(run: Callable[[], Output]) -> Output | None:
 
 
 def guarded(argv: list[str]) -> list[str]:
-    """The command under a guard: the kernel ends it when this process dies, however that happens (prctl(2))."""
+    """Wrap the command so that the kernel ends it when this process dies for any reason (prctl(2))."""
     return ["setpriv", "--pdeathsig", "KILL", "--", *argv] if shutil.which("setpriv") else argv
 
 
@@ -113,7 +113,7 @@ class Go:
 
     Args:
         root: its GOROOT.
-        bin: where compiled programs are kept, so that the linker runs only when something changed.
+        bin: the folder for compiled programs, so that the linker runs only after a change.
     """
 
     root: Path
@@ -121,7 +121,7 @@ class Go:
 
     @property
     def environment(self) -> dict[str, str]:
-        """This process's environment with this toolchain, the lab's build cache, and no C compiler needed."""
+        """This process's environment with this toolchain and the lab's build cache, and without cgo."""
         base = {name: value for name, value in os.environ.items() if name not in ("GOFLAGS", "GOROOT", "GOPATH")}
         return {
             **base,
@@ -146,12 +146,12 @@ class Go:
         return call(argv, shown=("go", *args), cwd=folder, env=self.environment, check=check, timeout=timeout)
 
     def build(self, *packages: str, cwd: Path | None = None, into: Path | None = None) -> list[Path]:
-        """Compile packages with a main each; returns the programs, in the same order.
+        """Compile main packages; returns the programs, in the same order.
 
         Args:
             packages: import paths or ./folders.
-            cwd: the module's folder; the lab's own when None.
-            into: the folder for the programs; the cache when None.
+            cwd: the module's folder; None for the lab's own.
+            into: the folder for the programs; None for the cache.
 
         Raises:
             ToolFailed: something does not compile.
@@ -167,13 +167,13 @@ class Go:
 
     @property
     def version(self) -> str:
-        """As `go version` says it, for example go1.26.6."""
+        """The version as `go version` prints it, for example go1.26.6."""
         return self.run("version").text.split()[2]
 
 
 @functools.cache
 def toolchain() -> Go:
-    """The lab's toolchain: `$STACKBOOK_GOROOT` where that is set, else what the catalogue names.
+    """The lab's toolchain: `$STACKBOOK_GOROOT` if it is set, otherwise the catalogue's.
 
     Raises:
         StackbookError: it could not be obtained.

@@ -1,4 +1,4 @@
-"""Builds from Go modules: checksummed by go.sum, reproducible by -trimpath, with progress and a failure's cause."""
+"""Build programs from Go modules: verified by go.sum, reproducible with -trimpath, with progress and the cause of a failure."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from stackbook.artifacts.subprocesses import Spawn, spawn
 from stackbook.core.errors import ArtifactError, ArtifactUnavailable, InputError
 from stackbook.core.progress import Progress, Report
 
-# One cgo setting for all groups: packages compiled with another would be compiled twice. netgo and osusergo keep name
-# look-ups out of glibc, so that a static link is sound.
+# All groups have the same cgo setting, because packages with another setting would be compiled a second time. With netgo
+# and osusergo, name look-ups do not use glibc, so programs can be linked statically.
 TAGS = "netgo,osusergo"
 _LDFLAGS = ("-s", "-w")
 _STATIC = "-extldflags=-static"
-# The linker leaves debugging data out (-s -w), so the compiler need not make it: a quarter less processor time for the same
-# programs. Only this flag itself stands in their build information; so it is no part of the key.
+# The linker leaves out debugging data (-s -w), so the compiler need not make it. That saves a quarter of the processor time for
+# the same programs. Only their build information differs, by this flag, so the flag is not part of the key.
 _GCFLAGS = "all=-dwarf=false"
-# A compiler's own garbage collection takes a quarter of its time; where there is memory, it collects less often.
+# Garbage collection takes a quarter of the compiler's time; if there is enough memory, it runs less often.
 _GOGC, _MEMORY_FOR_GOGC = "400", 6 << 30
 _NETWORK = re.compile(
     r"dial tcp|no such host|connection (refused|reset)|TLS handshake|403 Forbidden|i/o timeout|proxyconnect"
@@ -36,7 +36,7 @@ _NETWORK = re.compile(
 
 
 def environment(*, goroot: Path, cache: Path, base: Mapping[str, str]) -> dict[str, str]:
-    """The user's environment (GOPROXY, GONOSUMDB, GOFLAGS … hold) with this toolchain and our own build cache."""
+    """The user's environment (with GOPROXY, GONOSUMDB, GOFLAGS …), this toolchain and the lab's build cache."""
     flags = " ".join(filter(None, [base.get("GOFLAGS", ""), "-buildvcs=false"]))
     return {
         **base,
@@ -69,14 +69,14 @@ def tags(group: Group) -> str:
 
 
 def recipe_key(group: Group, build: Build, *, go_sha256: str, sources: str) -> str:
-    """The key of one output: compiler, module files, flags and package."""
+    """The key of one output: a hash of the compiler, the module files, the flags and the package."""
     flags = [tags(group), ldflags(group), "trimpath"]
     return key_of("go-1", go_sha256, sources, flags, [build.package, build.module, build.path])
 
 
 @dataclass(frozen=True)
 class Built:
-    """Where each output lies, and the share of the packages that were compiled (the others were in Go's cache)."""
+    """The path of each output, and the share of packages that were compiled (the others were in Go's cache)."""
 
     paths: Mapping[Build, Path]
     share: float
@@ -84,7 +84,7 @@ class Built:
 
 @dataclass
 class _Watch:
-    """Turns the compiler's output into progress and, on failure, into a cause."""
+    """Turns the compiler's output into progress and, after a failure, into its cause."""
 
     job: str
     report: Report
@@ -118,14 +118,14 @@ def build(
     estimate: float, cancel: threading.Event, run: Spawn = spawn, env: Mapping[str, str] | None = None,
     background: bool = False,
 ) -> Built:  # fmt: skip
-    """Build packages of a group into `out`, and copy the module files that it names; returns where each lies.
+    """Build packages of a group into `out`, and copy the module files that it names; returns their paths.
 
-    An interrupted build continues by Go's own cache. One in the background leaves the processors to everything else.
+    After an interrupt, the next build continues from Go's cache. With `background`, the build has a low priority.
 
     Raises:
-        InputError: no C compiler.
+        InputError: there is no C compiler.
         ArtifactUnavailable: modules could not be downloaded.
-        ArtifactError: a compile error; its first lines and the log's path are in the message.
+        ArtifactError: a package does not compile; the message has the first lines of the error and the log's path.
     """
     wanted = list(builds)
     if shutil.which("gcc") is None and shutil.which("cc") is None:
@@ -165,7 +165,7 @@ def build(
 
 
 def failure(name: str, errors: list[str], log: Path) -> ArtifactError:
-    """What went wrong, from the first lines that the compiler said."""
+    """The error for a failed build, from the first lines of the compiler's errors."""
     text = " / ".join(errors[:3]) or "no message"
     message = f"go build of {name} failed: {text} (log: {log})"
     everything = "\n".join(errors)
@@ -179,7 +179,7 @@ def failure(name: str, errors: list[str], log: Path) -> ArtifactError:
 
 
 def _count(packages: list[str], group: Group, env: Mapping[str, str]) -> int:
-    """How many packages the build is made of; 0 when that cannot be told. Downloads modules as a side effect."""
+    """How many packages the build has; 0 if that is not known. Downloads modules as a side effect."""
     go = f"{env['GOROOT']}/bin/go"
     if not Path(go).exists():
         return 0
@@ -208,9 +208,9 @@ def _copy(item: Build, group: Group, env: Mapping[str, str], goroot: Path, out: 
 
 
 def trim(cache: Path, *, keep: int) -> int:
-    """Make Go's build cache no larger than `keep` bytes, least recently used first; returns the bytes freed.
+    """Trim Go's build cache to `keep` bytes, least recently used entries first; returns the bytes freed.
 
-    Go renews the time of an entry when it uses it, and compiles again what is gone: only time is lost.
+    Go updates the time of an entry when it uses the entry, and compiles a package again if its entry is gone.
     """
     files = []
     for path in (cache / "build" / "gocache").glob("??/*"):
@@ -229,7 +229,7 @@ def trim(cache: Path, *, keep: int) -> int:
 def trim_modules(cache: Path, *, keep: int) -> int:
     """Remove unpacked modules until they take no more than `keep` bytes, oldest first; returns the bytes freed.
 
-    Their zips stay, so that Go unpacks again what a later build needs, without the network.
+    Their zips stay, so a later build can unpack them again without the network.
     """
     root = cache / "build" / "gomod"
     found = []
@@ -252,6 +252,6 @@ def trim_modules(cache: Path, *, keep: int) -> int:
 
 
 def _size(folder: Path) -> tuple[float, int]:
-    """When a folder was made, and how many bytes its files have."""
+    """When a folder was created, and the size of its files in bytes."""
     files = (Path(top) / name for top, _, names in os.walk(folder) for name in names)
     return folder.stat().st_mtime, sum(path.lstat().st_size for path in files)

@@ -1,4 +1,4 @@
-"""The locks of the cache: what a holder is doing reaches those who wait as progress."""
+"""The locks of the cache. A process that waits for a lock shows the progress of its holder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NOTE_EVERY = 0.5
 
 @dataclass
 class Job:
-    """A job that this thread has the lock for, or one whose result another process has just finished (`found`)."""
+    """A job whose lock this thread holds, or whose result another process has just made (`found`)."""
 
     held: Held
     report: Report
@@ -24,11 +24,11 @@ class Job:
 
     @property
     def found(self) -> object:
-        """What the job was to make, when it was made while this process waited; else None."""
+        """The job's result, if another process has made it while this process waited; else None."""
         return self.held.found
 
     def __call__(self, progress: Progress) -> None:
-        """Report, and keep the note that waiters read."""
+        """Report progress, and write it into the note for processes that wait."""
         now = time.monotonic()
         if now - self._noted >= _NOTE_EVERY:
             self._noted = now
@@ -47,16 +47,16 @@ class JobLock(Lock):
     def job(
         self, job: str, *, report: Report, deadline: float, found: Callable[[], object] | None = None
     ) -> Iterator[Job]:  # fmt: skip
-        """Hold the lock for a job, unless `found` says that its result has come from somewhere else.
+        """Hold the lock for a job, unless `found` finds its result, which another process may have made.
 
         Args:
-            job: what the lock is wanted for.
-            report: where progress and waiting are shown.
-            deadline: seconds to wait for another holder at most.
-            found: looks for the job's result; asked while this process waits.
+            job: the job for which the lock is needed.
+            report: gets progress, also while this process waits.
+            deadline: maximum number of seconds to wait.
+            found: looks for the job's result; called while this process waits.
 
         Raises:
-            WaitTimeout: another process held it all the time; the error says who and what it was doing.
+            WaitTimeout: the lock did not become free; the error names the holder and what it is doing.
         """
 
         def waiting(seconds: float, holder: Note) -> None:

@@ -1,4 +1,4 @@
-"""The releases of Debian and Ubuntu that machines can be made of, and which of them this host is."""
+"""The releases of Debian and Ubuntu from which machines can be made, and the one of this host."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 HOST = "host"
 IMAGES = "debian-12"
-"""The release whose packages are in the images that the lab builds, whatever the machines are made of."""
+"""The release of the packages in the images that the lab builds; it does not depend on the machines' release."""
 _OS_RELEASE = Path("/etc/os-release")
 
 
@@ -18,12 +18,13 @@ class MachineRelease:
     """One release.
 
     Attributes:
-        version: as its project numbers it.
+        version: its number.
         suite: its code name.
-        label: what its archive calls itself, as `apt-get indextargets` prints it.
+        label: the label of its archive, as `apt-get indextargets` prints it.
         security: the label of the archive of its security updates.
-        components: of the archive.
-        keyring: the file with the archive's keys, and `keyring_package` the package that has it.
+        components: the components of the archive, separated by spaces.
+        keyring: the file with the archive's keys.
+        keyring_package: the package that contains the keyring.
     """
 
     version: str
@@ -57,8 +58,12 @@ RELEASES: Mapping[str, MachineRelease] = MappingProxyType(
 )
 
 
+PROVED = ("debian-12", "debian-13")
+"""Those that a profile can name. On machines of Ubuntu 24.04, chapter 03 cannot read what `ip` prints of an interface."""
+
+
 def of_suite(suite: str) -> MachineRelease:
-    """The release with that code name.
+    """The release with this code name.
 
     >>> of_suite("noble").label
     'Ubuntu'
@@ -67,7 +72,7 @@ def of_suite(suite: str) -> MachineRelease:
 
 
 def chosen(name: str, os_release: Path = _OS_RELEASE) -> str:
-    """The name of a release: `host` is this host's own, or `debian-12` where this host is none of them."""
+    """The name of a release; `host` becomes this host's release, or `debian-12` if this host has another one."""
     if name != HOST:
         return name
     try:
@@ -77,11 +82,11 @@ def chosen(name: str, os_release: Path = _OS_RELEASE) -> str:
     pairs = (line.partition("=") for line in text.splitlines())
     values = {key: value.strip().strip("\"'") for key, _, value in pairs}
     own = f"{values.get('ID', '')}-{values.get('VERSION_ID', '')}"
-    return own if own in RELEASES else IMAGES
+    return own if own in PROVED else IMAGES
 
 
 def numbered(version: str) -> str:
-    """The name of the release with that number; empty if there is none.
+    """The name of the release with this number; empty if there is none.
 
     >>> numbered("24.04"), numbered("11")
     ('ubuntu-24.04', '')

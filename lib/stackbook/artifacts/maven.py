@@ -1,4 +1,4 @@
-"""Files of Maven Central: by `mvn` with the user's own settings where it is installed, else as it would fetch them."""
+"""Get files of Maven Central: with `mvn` and the user's settings if it is installed, otherwise in the same way by HTTP."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stackbook.artifacts.subprocesses import Spawn, spawn
 from stackbook.core.errors import CorruptArtifact, InputError
 from stackbook.core.progress import Progress, Report
 
-# Maven's own default (its super POM), for hosts without `mvn`; a mirror in the user's settings.xml goes before it.
+# Maven's default repository (from its super POM), for hosts without `mvn`; a mirror in the user's settings.xml replaces it.
 _CENTRAL = "https://repo.maven.apache.org/maven2"
 _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy"
 _PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
@@ -27,22 +27,22 @@ def maven(
     source: Maven, *, partial: Path, folder: Path, repository: Path, job: str, report: Report, log: Path,
     cancel: threading.Event, run: Spawn = spawn,
 ) -> Path:  # fmt: skip
-    """Get a file of Maven Central, and unpack it where the source says so.
+    """Get a file of Maven Central, and unpack it if the source says so.
 
     Args:
-        source: what to get, with its pinned SHA-256.
-        partial: a download that an interrupt left.
-        folder: where the file goes.
-        repository: Maven's local repository: its plugins stay there, not in the user's home folder.
-        job: named in progress.
+        source: the file, with its pinned SHA-256.
+        partial: the file of an interrupted download.
+        folder: the folder for the file.
+        repository: Maven's local repository, so that its plugins do not go into the user's home folder.
+        job: the name of the job in progress.
         report: gets progress.
-        log: what mvn says.
-        cancel: ends the work.
+        log: the file for the output of mvn.
+        cancel: an event that ends the work when it is set.
         run: starts child processes.
 
     Raises:
         ArtifactUnavailable: the repository does not answer or does not have the file.
-        CorruptArtifact: the content is not what is pinned.
+        CorruptArtifact: the content does not match the pinned checksum.
     """
     path = None
     if mvn_serves():
@@ -59,12 +59,12 @@ def maven(
 
 
 def mvn_serves() -> bool:
-    """Whether `mvn` is installed, and knows the way: it reads no proxy from the environment, only from its settings."""
+    """Whether `mvn` is installed and can be used: it takes a proxy only from its settings, not from the environment."""
     return shutil.which("mvn") is not None and (_settings().is_file() or not any(map(os.environ.get, _PROXIES)))
 
 
 def coordinates(path: str) -> str:
-    """A file's coordinates, as Maven writes them: group:artifact:version:type[:classifier].
+    """A file's coordinates in Maven's notation: group:artifact:version:type[:classifier].
 
     >>> coordinates("org/apache/kafka/kafka_2.13/4.1.0/kafka_2.13-4.1.0.tgz")
     'org.apache.kafka:kafka_2.13:4.1.0:tgz'
@@ -81,7 +81,7 @@ def _by_mvn(
     source: Maven, folder: Path, repository: Path, job: str, report: Report, log: Path, cancel: threading.Event,
     run: Spawn,
 ) -> Path | None:  # fmt: skip
-    """The file by Maven's own client; None, said in a note, where that does not get it."""
+    """Get the file with Maven's own client; if that fails, report it in a note and return None."""
     got, start = folder / "mvn", time.monotonic()
     settings = ["-s", str(_settings())] if _settings().is_file() else []
     argv = [
@@ -95,11 +95,17 @@ def _by_mvn(
 
     status = run(argv, env=os.environ, cwd=folder, log=log, on_line=said.append, on_tick=tick, cancel=cancel)
     kept = repository / Path(source.path).parent
-    shutil.rmtree(kept, ignore_errors=True)  # the cache has the file: not twice
+    shutil.rmtree(kept, ignore_errors=True)  # the cache has the file, so it need not be here as well
     name = PurePosixPath(source.path).name
     if status != 0 or not (got / name).is_file():
         reason = next((line for line in said if "ERROR" in line), f"exit status {status}")
-        report(Progress(job, "note", message=f"mvn did not get it ({reason[:200]}); asking its repository without it"))
+        report(
+            Progress(
+                job,
+                "note",
+                message=f"mvn could not get it ({reason[:200]}); downloading it from the repository without mvn",
+            )
+        )
         return None
     actual = sha256_of(got / name)
     if actual != source.sha256:
@@ -112,7 +118,7 @@ def _settings() -> Path:
 
 
 def maven_repository() -> str:
-    """The repository that the user's Maven asks for what is in Maven Central: a mirror of `~/.m2/settings.xml`, else Central.
+    """The repository that the user's Maven uses for Maven Central: a mirror in `~/.m2/settings.xml`, otherwise Central itself.
 
     Raises:
         InputError: settings.xml cannot be read.
@@ -123,7 +129,7 @@ def maven_repository() -> str:
     try:
         root = ElementTree.parse(settings).getroot()
     except (OSError, ElementTree.ParseError) as error:
-        raise InputError(f"{settings} cannot be read: {error}", fix="mend or remove it") from None
+        raise InputError(f"{settings} cannot be read: {error}", fix="correct or remove it") from None
     for mirror in root.iterfind("{*}mirrors/{*}mirror"):
         of = {part.strip() for part in (mirror.findtext("{*}mirrorOf") or "").split(",")}
         if "!central" not in of and of & {"*", "central", "external:*"}:

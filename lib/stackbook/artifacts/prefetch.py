@@ -1,6 +1,6 @@
-"""Components had ahead of the chapters that need them: `python -m stackbook.artifacts.prefetch [NAME …]`.
+"""Get components before the chapters need them: `python -m stackbook.artifacts.prefetch [NAME …]`.
 
-A process of its own, at lower priority. A chapter that needs something before it is ready comes first in the queue of builds.
+This is a separate process with low priority. A chapter that needs a missing component goes first in the queue of builds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stackbook.core import paths
 from stackbook.core.errors import StackbookError
 from stackbook.core.progress import ConsoleReport
 
-_NICE = 5  # what a chapter waits for has the processors first; compilers come after that (gobuild.build)
+_NICE = 5  # lower priority than work for which a chapter waits; compilers get an even lower one (gobuild.build)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             strict=options.strict,
         )
         if options.trim is not None:
-            # While nobody builds: no build may miss what it has just seen in the cache.
+            # Trim only while no build runs: a build must not lose cache entries that it has just seen.
             with BuildQueue(Store(paths.cache()).root / "locks").no_build(deadline=3600):
                 keep = int(options.trim * 1e9)
                 freed = trim(paths.cache(), keep=keep) + trim_modules(paths.cache(), keep=keep // 2)
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"✗ {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
-        print("• interrupted; the next one goes on from here", file=sys.stderr)
+        print("• interrupted; the next run continues from here", file=sys.stderr)
         return 130
     return 0
 

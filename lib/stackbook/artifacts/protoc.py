@@ -1,4 +1,4 @@
-"""protoc: the one bundled with grpcio-tools (pinned by the lock), with the Go plugins that lib/apps/go.mod pins."""
+"""protoc from grpcio-tools (pinned by the lock file), with the Go plugins that lib/apps/go.mod pins."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Protoc:
     """A protoc.
 
     Args:
-        plugins: programs named protoc-gen-*, found by their names as if they were on the PATH.
+        plugins: programs named protoc-gen-*, which protoc finds as if they were on the PATH.
     """
 
     plugins: tuple[Path, ...] = field(default=())
@@ -41,21 +41,21 @@ class Protoc:
     def run(
         self, *args: str | Path, stdin: bytes = b"", check: bool = True, cwd: Path | None = None, wellknown: bool = True
     ) -> Output:
-        """Run protoc; the `argv` of what it returns reads as if a plain `protoc` had been called.
+        """Run protoc; `argv` of the returned Output shows a plain `protoc` command.
 
         Args:
             args: as for protoc.
             stdin: for --encode and --decode.
-            check: raise when it fails.
+            check: raise ToolFailed if it fails.
             cwd: its working folder.
-            wellknown: let it find google/protobuf/*.proto.
+            wellknown: include the folder with google/protobuf/*.proto.
 
         Raises:
             ToolFailed: it failed and `check` is set.
         """
         words = [str(arg) for arg in args]
         folders = sorted({str(plugin.parent) for plugin in self.plugins})
-        # Not -m grpc_tools.protoc: that always adds its own include folder, and we say when.
+        # Not -m grpc_tools.protoc, which always adds its own include folder.
         program = "import sys; from grpc_tools import protoc; sys.exit(protoc.main(['protoc', *sys.argv[1:]]))"
         include = [f"-I{_include()}"] if wellknown and any(w.startswith(("-I", "--proto_path")) for w in words) else []
         env = {**os.environ, "PATH": os.pathsep.join([*folders, os.environ.get("PATH", "")])}
@@ -63,26 +63,26 @@ class Protoc:
         return go_toolchain.call(argv, shown=("protoc", *words), stdin=stdin, check=check, cwd=cwd, env=env)
 
     def decode_raw(self, data: bytes) -> str:
-        """What protoc makes of bytes without any schema."""
+        """How protoc decodes bytes without a schema."""
         return self.run("--decode_raw", stdin=data).text
 
     def encode(self, kind: str, text: str, proto: Path, *, include: Path) -> bytes:
-        """Bytes of the message `kind` written in the text format: bytes that none of our code wrote."""
+        """Encode a message `kind` from the text format with protoc, so that the bytes do not come from stackbook's own code."""
         args = (f"-I{include}", f"--encode={kind}", "--deterministic_output", proto)
         return self.run(*args, stdin=text.encode()).stdout
 
     def decode(self, kind: str, data: bytes, proto: Path, *, include: Path) -> str:
-        """The text format of the bytes of a message `kind`."""
+        """Decode the bytes of a message `kind` into the text format."""
         return self.run(f"-I{include}", f"--decode={kind}", proto, stdin=data).text
 
     @property
     def version(self) -> str:
-        """As `protoc --version` says it, for example libprotoc 35.1."""
+        """The version as `protoc --version` prints it, for example libprotoc 35.1."""
         return self.run("--version").text.strip()
 
 
 def shown(output: Output, *hide: Path) -> str:
-    """The command as one pastes it, with the names of folders that differ on each run cut off."""
+    """The command as a user would type it, without the names of folders that differ on each run."""
     text = shlex.join(output.argv)
     for folder in hide:
         text = text.replace(f"{folder}/", "").replace(str(folder), ".")
@@ -102,19 +102,19 @@ def _include() -> str:
 
 @functools.cache
 def with_go() -> Protoc:
-    """Protoc with the two Go plugins, compiled from the module that pins them.
+    """A protoc with the two Go plugins, which are compiled from the module that pins them.
 
     Raises:
-        StackbookError: no Go toolchain could be had, or a plugin does not compile.
+        StackbookError: the Go toolchain cannot be obtained, or a plugin does not compile.
     """
     return Protoc(plugins=tuple(go_toolchain.toolchain().build(*GO_PLUGINS)))
 
 
 def descriptors(*files: str, include: Path) -> descriptor_pb2.FileDescriptorSet:
-    """The descriptors of some protos and of all they import.
+    """The descriptors of some protos and of all their imports.
 
     Raises:
-        ToolFailed: protoc refuses one.
+        ToolFailed: protoc refuses a proto.
     """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "set"
@@ -123,7 +123,7 @@ def descriptors(*files: str, include: Path) -> descriptor_pb2.FileDescriptorSet:
 
 
 def schema(body: str, *, header: str = 'syntax = "proto3";', package: str = "lesson") -> Mapping[str, Any]:
-    r"""Message classes by name, from a few lines of proto; each call has a pool of its own, so old and new can meet.
+    r"""Message classes by name, from a few lines of proto. Each call has its own pool, so old and new versions can coexist.
 
     >>> schema("message Point { sint32 x = 1; }")["Point"](x=-1).SerializeToString()
     b'\x08\x01'
@@ -147,7 +147,7 @@ def _schema(text: str) -> dict[str, Any]:
 
 
 def refuse(body: str, *, header: str = 'syntax = "proto3";') -> str:
-    """What protoc says against a few lines of proto: its first line, without the file's name and place.
+    """Why protoc refuses a few lines of proto: the first line of its error, without file name and position.
 
     Raises:
         CheckFailed: it accepts them.
@@ -158,7 +158,7 @@ def refuse(body: str, *, header: str = 'syntax = "proto3";') -> str:
 
 
 def warn(body: str, *, header: str = 'syntax = "proto3";') -> str:
-    """What protoc warns of in a few lines of proto that it accepts; empty when it has no objection.
+    """The warning of protoc about a few lines of proto that it accepts; empty if there is none.
 
     Raises:
         ToolFailed: it refuses them.
@@ -166,15 +166,12 @@ def warn(body: str, *, header: str = 'syntax = "proto3";') -> str:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "lesson.proto").write_text(f"{header}\npackage lesson;\n{body}\n", encoding="utf-8")
         said = Protoc().run(f"-I{folder}", f"--descriptor_set_out={folder}/set", "lesson.proto").stderr
-    # Two forms: "lesson.proto:1:1: warning: …", and a log line of absl's with a time and a place in the source.
+    # Two formats: "lesson.proto:1:1: warning: …", and a log line of absl with a time and a position in the source.
     return re.sub(r"^.*?(parser\.cc:\d+\]|lesson\.proto:\d+:\d+:) *(warning: *)?", "", " ".join(said.split()))
 
 
 def without_imports(proto: Path) -> str:
-    """What protoc says first against a proto whose imports cannot be found.
-
-    A proto that compiles all the same gives an empty text.
-    """
+    """The first line of protoc's error for a proto whose imports cannot be found; empty if the proto compiles."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / proto.name).write_bytes(proto.read_bytes())
         output = Protoc().run(f"-I{folder}", f"-o{folder}/set", proto.name, check=False)
@@ -183,7 +180,7 @@ def without_imports(proto: Path) -> str:
 
 @dataclass(frozen=True)
 class GoCode:
-    """What protoc and its Go plugins wrote: text by path; or the first line of their error."""
+    """The output of protoc and its Go plugins: path → text, or the first line of their error."""
 
     files: Mapping[str, str]
     error: str
@@ -193,14 +190,14 @@ class GoCode:
 def go_code(
     *protos: str, include: Path, options: Sequence[str] = (), module: str = "stackbook.dev/apps", grpc: bool = False
 ) -> GoCode:
-    """Go code of some protos, written to a temporary folder; a failure is returned, not raised.
+    """Generate Go code from some protos in a temporary folder; returns a failure instead of raising it.
 
     Args:
         protos: files, relative to `include`.
         include: the folder of the protos.
-        options: for --go_opt, and for --go-grpc_opt too.
-        module: the Go module whose path is cut off the output's names; empty for none.
-        grpc: also write the services.
+        options: options for --go_opt and --go-grpc_opt.
+        module: the Go module whose path is removed from the output's names; empty for none.
+        grpc: also generate the services.
     """
     with tempfile.TemporaryDirectory() as folder:
         args = [f"-I{include}"]
@@ -215,14 +212,14 @@ def go_code(
 
 
 def generated_version(module: ModuleType) -> tuple[int, ...]:
-    """The version of the Python library that code imported by `load` was generated for."""
+    """The version of the Python library for which the code imported by `load` was generated."""
     found = re.search(r"# Protobuf Python Version: ([\d.]+)", module.SOURCE)
     return tuple(int(part) for part in found[1].split(".")) if found else ()
 
 
 @contextmanager
 def generated(*files: str, include: Path, grpc: bool = False) -> Iterator[Path]:
-    """A temporary folder with the Python code of some protos, importable while the block runs."""
+    """Generate Python code from some protos in a temporary folder, which can be imported while the block runs."""
     with tempfile.TemporaryDirectory(prefix="stackbook-pb-") as folder:
         out = [f"--python_out={folder}", f"--pyi_out={folder}", *([f"--grpc_python_out={folder}"] if grpc else [])]
         Protoc().run(f"-I{include}", *out, *files)
@@ -234,7 +231,7 @@ def generated(*files: str, include: Path, grpc: bool = False) -> Iterator[Path]:
 
 
 def load(module: str, *, proto: str, include: Path) -> ModuleType:
-    """The generated Python module of a proto, made afresh and imported, unless it has been before."""
+    """Generate the Python module of a proto and import it, unless that has been done before."""
     if module in sys.modules:
         return sys.modules[module]
     with generated(proto, include=include):

@@ -3,13 +3,13 @@
     blobs/sha256/ab/abcd…     contents, named by their digest
     trees/<digest>/           unpacked folders (the Go toolchain)
     files/<digest>/<name>     the same contents under a readable name (hard links)
-    index/<name>/<key>.json   which content answers which recipe; the key is a hash of everything that went into it
-    history/<job>.json        how long a job took, newest last, in seconds
-    partial/                  downloads under way
+    index/<name>/<key>.json   the content for a recipe; the key is a hash of everything that determines the artifact
+    history/<job>.json        how long a job took, in seconds, newest last
+    partial/                  unfinished downloads
     locks/, logs/, tmp/, build/
-    CACHEDIR.TAG              says that this is a cache, and stackbook's; see `cache_folder`
+    CACHEDIR.TAG              marks the folder as a cache of stackbook; see `cache_folder`
 
-Everything appears by a rename, so that a reader never sees half a file.
+Files are created by a rename, so a reader never sees half a file.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from stackbook.artifacts.job_locks import JobLock
 from stackbook.core.errors import CorruptArtifact
 from stackbook.core.locks import Lock
 
-_KEEP = 2  # recipes remembered per name; older ones are removed with their contents
+_KEEP = 2  # how many recipes are kept per name; older ones are removed with their contents
 _HISTORY = 5
-_INDEX_SECONDS = 300.0  # a large file is hashed under this lock when it was found changed
+_INDEX_SECONDS = 300.0  # held while the content of a changed large file is hashed
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,17 @@ class Entry:
     """One cached artifact.
 
     Attributes:
-        name: the artifact's.
-        key: hash of its recipe.
+        name: the artifact's name.
+        key: the hash of its recipe.
         source: `release`, `published` (a release whose checksum is not pinned) or `registry`.
-        version: of the component.
+        version: the version of the component.
         kind: `file`, `archive` or `tree`.
-        digest: SHA-256 of the content (of all contents, for a tree).
+        digest: SHA-256 of the content; for a tree, of all its contents.
         size: in bytes.
-        mtime_ns: of the content when it was last found right.
-        verified: boot id under which the full digest was last checked.
-        made: seconds since the epoch.
-        seconds: how long it took to get.
+        mtime_ns: time of the content when it was last verified.
+        verified: id of the boot in which the full digest was last verified.
+        made: when it was made, in seconds since the epoch.
+        seconds: how long it took to make.
     """
 
     name: str
@@ -69,10 +69,10 @@ class Entry:
 
 
 class Store:
-    """The cache below `root`; `say` gets a sentence when something in it was found broken.
+    """The cache below `root`; `say` takes a sentence if an entry is damaged.
 
     Raises:
-        InputError: `root` is not a cache of stackbook's, and not empty.
+        InputError: `root` is neither empty nor a cache of stackbook.
     """
 
     def __init__(self, root: Path, *, say: Callable[[str], None] = lambda _: None) -> None:
@@ -89,12 +89,12 @@ class Store:
                 remove_folder(left)
 
     def lock(self, name: str) -> JobLock:
-        """The lock of that name among all processes that use this cache."""
+        """The lock with this name, shared by all processes that use this cache."""
         return JobLock(self.root / "locks", name)
 
     @contextmanager
     def temporary(self, prefix: str) -> Iterator[Path]:
-        """A folder on the cache's own file system, gone afterwards."""
+        """A temporary folder on the cache's file system; removed after the block."""
         folder = Path(tempfile.mkdtemp(prefix=f"{prefix}-{os.getpid()}-", dir=self.root / "tmp"))
         try:
             yield folder
@@ -102,10 +102,10 @@ class Store:
             remove_folder(folder)
 
     def find(self, name: str, keys: Sequence[str], *, verify: bool = False) -> Entry | None:
-        """The first of `keys` that is there and sound.
+        """The entry of the first of `keys` that is in the cache and undamaged; None if there is none.
 
-        Size and time are compared at each use; the whole content once per boot, on any difference, and with `verify`.
-        A broken entry is dropped with a message, so that the caller obtains the artifact again.
+        Size and time are compared at each use. The whole content is compared once per boot, after any difference, and with
+        `verify`. A damaged entry is removed with a message, so that the caller makes the artifact again.
         """
         for key in keys:
             entry = self._load(name, key)
@@ -119,7 +119,7 @@ class Store:
         return None
 
     def _sound_or_dropped(self, name: str, key: str) -> Entry | None:
-        """Look again while nobody else changes the cache: what was half there for a moment is whole now, or broken."""
+        """Check again while no other process changes the cache: an entry that was being added is now complete, or damaged."""
         with self._alone():
             entry = self._load(name, key)
             if entry is None:
@@ -132,7 +132,7 @@ class Store:
         return None
 
     def path(self, entry: Entry) -> Path:
-        """Where the content lies; a file has its own name there, an archive that of its digest."""
+        """The path of the content; a file has its own name there, an archive its digest as the name."""
         if entry.kind == "tree":
             return self.root / "trees" / entry.digest[:32]
         if entry.kind == "archive":
@@ -143,7 +143,7 @@ class Store:
         self, path: Path, *, name: str, key: str, source: str, version: str, seconds: float, kind: str = "file",
         digest: str = "",
     ) -> Entry:  # fmt: skip
-        """Move `path` into the cache; `digest` may be given when it has just been computed."""
+        """Move `path` into the cache; pass `digest` if it has just been computed."""
         digest = digest or sha256_of(path)
         blob = self._blob(digest)
         blob.parent.mkdir(parents=True, exist_ok=True)
@@ -177,7 +177,7 @@ class Store:
             return self._save(entry)
 
     def drop(self, entry: Entry) -> None:
-        """Forget the entry and delete its content, unless another entry has it too."""
+        """Remove the entry, and its content unless another entry has the same."""
         with self._alone():
             self._index(entry.name, entry.key).unlink(missing_ok=True)
             if any(other.digest == entry.digest for other in self.entries()):
@@ -189,17 +189,17 @@ class Store:
                 self._blob(entry.digest).unlink(missing_ok=True)
 
     def entries(self, name: str = "*") -> list[Entry]:
-        """All entries, or those of one name, newest first."""
+        """All entries, or those with one name, newest first."""
         found = (_read_entry(path) for path in self.root.glob(f"index/{name.replace(':', '_')}/*.json"))
         return sorted((entry for entry in found if entry), key=lambda entry: -entry.made)
 
     def record_seconds(self, job: str, seconds: float) -> None:
-        """Remember how long `job` took."""
+        """Add to the history how long `job` took."""
         path = self._history(job)
         _write_json(path, [*_read_numbers(path), round(seconds, 1)][-_HISTORY:])
 
     def estimate(self, job: str, default: float) -> float:
-        """Seconds that `job` usually takes: the median of its history, else `default`."""
+        """How many seconds `job` usually takes: the median of its history, or `default`."""
         history = _read_numbers(self._history(job))
         return statistics.median(history) if history else default
 
@@ -230,7 +230,7 @@ class Store:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
         os.link(self._blob(entry.digest), temporary)
         temporary.replace(path)
-        temporary.unlink(missing_ok=True)  # rename(2) does nothing when both names are links to one file
+        temporary.unlink(missing_ok=True)  # rename(2) does nothing if both names are links to one file
 
     def _save(self, entry: Entry) -> Entry:
         with self._alone():
@@ -241,7 +241,7 @@ class Store:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """No other thread or process adds to the cache or drops from it meanwhile; may be nested."""
+        """Hold the lock of the index, so that no other thread or process adds or removes entries; can be nested."""
         with self._threads:
             if self._depth:
                 yield
@@ -269,7 +269,7 @@ class Store:
 
 
 def _alive(pid: list[str]) -> bool:
-    """Whether the process that a temporary folder is named after still runs."""
+    """Whether the process in the name of a temporary folder still runs."""
     return bool(pid) and Path("/proc", pid[0]).exists()
 
 

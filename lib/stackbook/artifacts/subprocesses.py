@@ -1,4 +1,4 @@
-"""Child processes whose output is read line by line, logged, and which never outlive this process."""
+"""Child processes that never outlive this process; their output is read line by line and logged."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from stackbook.core.child_processes import end
 
 
 class Cancelled(KeyboardInterrupt):
-    """The work was interrupted; what is done so far stays for the next time."""
+    """The work was interrupted; what is finished is kept for the next time."""
 
 
 class Spawn(Protocol):
-    """Runs a command; the seam at which tests put a fake."""
+    """Runs a command; tests replace it by a fake."""
 
     def __call__(
         self,
@@ -31,7 +31,7 @@ class Spawn(Protocol):
         on_tick: Callable[[float], None],
         cancel: threading.Event,
     ) -> int:
-        """Return the exit status; stdout and stderr go together, line by line, to `on_line` and `log`."""
+        """Return the exit status; stdout and stderr together go to `on_line` and `log`, line by line."""
 
 
 def spawn(
@@ -46,8 +46,8 @@ def spawn(
 ) -> int:
     """Run `argv`, calling `on_tick(seconds)` about twice a second.
 
-    The kernel ends the child if this process dies (`setpriv --pdeathsig`, prctl(2) PR_SET_PDEATHSIG), else a killed
-    prefetcher would leave its compiler behind, working against the process that takes over.
+    The kernel ends the child if this process dies (`setpriv --pdeathsig`, prctl(2) PR_SET_PDEATHSIG). Otherwise a killed
+    prefetcher would leave its compiler behind, which would slow down the process that takes over.
 
     Raises:
         Cancelled: `cancel` was set; the child got SIGTERM and, 10 s later, SIGKILL.
@@ -64,7 +64,7 @@ def spawn(
         def pump() -> None:
             assert child.stdout is not None
             for raw in child.stdout:
-                if sink.closed:  # a grandchild that has outlived the child goes on writing
+                if sink.closed:  # a grandchild that outlives the child still writes
                     return
                 sink.write(raw)
                 on_line(raw.decode("utf-8", "replace").rstrip("\n"))

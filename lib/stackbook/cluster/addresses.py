@@ -1,4 +1,4 @@
-"""The addresses of a Service: its own, those of its endpoints, and the range in which an address lies."""
+"""The addresses of a Service and of its endpoints, and whether an address lies in a network."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ if TYPE_CHECKING:
 
 
 def cluster_ip(kube: Kube, namespace: str, service: str) -> str:
-    """A Service's own address."""
+    """The cluster IP of a Service."""
     return str(kube.json("get", "service", service, "-n", namespace)["spec"]["clusterIP"])
 
 
 def endpoints(kube: Kube, namespace: str, service: str, *, ready: bool = False) -> list[dict[str, Any]]:
-    """The endpoints in a Service's EndpointSlices, or only those that are ready; each has `addresses`, IPs."""
+    """The endpoints in a Service's EndpointSlices; with `ready`, only those that are ready. Each has `addresses`, IPs."""
     slices = kube.json("get", "endpointslices", "-n", namespace, "-l", f"kubernetes.io/service-name={service}")
     found = [endpoint for part in slices["items"] for endpoint in part.get("endpoints") or []]
     return [e for e in found if e.get("conditions", {}).get("ready")] if ready else found
 
 
 def inside(address: str, network: str) -> bool:
-    """Whether an address lies in a network, which may be written with the address of a host.
+    """Whether an address lies in a network; the network may be written with host bits set.
 
     >>> inside("10.244.1.7", "10.244.1.0/24"), inside("10.244.2.7", "10.244.1.1/24")
     (True, False)

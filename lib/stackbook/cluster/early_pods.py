@@ -1,8 +1,8 @@
-"""Pods that a kubelet starts at once when its machine is started again, before flanneld is there.
+"""Pods that a kubelet starts after a restart of its machine, before flanneld runs.
 
-flanneld writes a node's subnet into /run, which is empty then. Without it no pod's network can be made, and the kubelet waits
-10 s and more before it tries again. A restarted kubelet tries at once. It must not be sooner: what a pod sends before
-kube-proxy and flanneld have their rules gets no answer, and CoreDNS and istiod wait 30 s for one.
+flanneld writes a node's subnet into /run, which is empty after a restart. Without this file, no pod gets a network, and the
+kubelet waits 10 s and more before it tries again. A restarted kubelet tries at once. It must not be restarted too early: what
+a pod sends before kube-proxy and flanneld have set their rules gets no answer, and CoreDNS and istiod wait 30 s for one.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from stackbook.core.waiting import until
 from stackbook.machines.transports import Host
 
 SUBNET = "/run/flannel/subnet.env"
-"""flanneld writes it last: its own rules are there by then, and kube-proxy's, as it reaches the API server by them."""
+"""flanneld writes this file after its own rules. kube-proxy's rules exist by then, because flanneld reaches the API server by them."""
 NETWORK = "/etc/cni/net.d/10-flannel.conflist"
 
 
 def retry(host: Host, *, timeout: float) -> bool:
-    """Once a machine's flanneld is there, have its kubelet try all pods again; returns whether it was there in time.
+    """Wait until flanneld runs on a machine, then restart the kubelet so that it tries all pods again.
 
     Does nothing on a machine on which flannel was never installed.
+
+    Returns:
+        Whether flanneld ran within `timeout` seconds.
     """
     if not host.run(["test", "-e", NETWORK], check=False).ok:
         return True

@@ -1,6 +1,6 @@
-"""flannel: its manifest for this lab, its leases, and switching its backend for real.
+"""flannel: its manifest for this lab, its leases, and switching its backend.
 
-The manifest is the release's own `Documentation/kube-flannel.yml`; only what the lab needs differently is changed.
+The manifest is `Documentation/kube-flannel.yml` of the release, changed only where the lab needs something else.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stackbook.machines.transports import Host
 NAMESPACE = "kube-flannel"
 DAEMONSET = "daemonset/kube-flannel-ds"
 BACKENDS = ("vxlan", "host-gw", "udp")
-# Device of each backend; host-gw has none, its routes go by the machines' own interface.
+# Device of each backend; host-gw has no device, its routes use the machines' own interface.
 DEVICES = {"vxlan": "flannel.1", "udp": "flannel0", "host-gw": ""}
 # Bytes that each backend's encapsulation takes from the MTU: outer IP 20, UDP 8, and for VXLAN 8 + inner Ethernet 14.
 OVERHEAD = {"vxlan": 50, "udp": 28, "host-gw": 0}
@@ -44,11 +44,11 @@ def manifest(
         network: the pod network, which must equal kubeadm's (K18).
         backend: vxlan, host-gw or udp.
         images: references of `flannel` and `flannel-cni-plugin`.
-        cni_version: version in the CNI configuration where the plugin speaks an older one; empty keeps the release's.
-        preloaded: never ask a registry.
+        cni_version: version for the CNI configuration, if the plugin supports only an older one; empty keeps the release's.
+        preloaded: the images are already on the machines; never pull them.
 
     Raises:
-        InputError: an unknown backend.
+        InputError: the backend is unknown.
     """
     if backend not in BACKENDS:
         raise InputError(f"flannel has no backend {backend!r} in this lab", fix=f"choose one of {', '.join(BACKENDS)}")
@@ -76,7 +76,7 @@ def _daemonset(spec: dict[str, Any], backend: str, images: Mapping[str, str], pr
         container["image"] = images[name]
         container["imagePullPolicy"] = "Never" if preloaded else "IfNotPresent"
         if container["name"] == "kube-flannel":
-            # Readiness a second after the start instead of five: flannel itself is ready by then.
+            # Probe readiness one second after the start instead of five: flannel is ready by then.
             container["readinessProbe"].update({"initialDelaySeconds": 1, "periodSeconds": 1})
             if backend == "udp":  # flanneld carries each packet through a TUN device
                 container["securityContext"] = {"privileged": True}
@@ -88,7 +88,7 @@ def _daemonset(spec: dict[str, Any], backend: str, images: Mapping[str, str], pr
 
 @dataclass(frozen=True)
 class Lease:
-    """What flannel has written about one node: its subnet, and the end point that the others use."""
+    """What flannel has written about one node: its subnet, and the endpoint that other nodes use."""
 
     node: str
     subnet: str
@@ -99,7 +99,7 @@ class Lease:
 
 
 def leases(kube: Kube) -> list[Lease]:
-    """The lease of each node, from its annotations (with --kube-subnet-mgr the API server is the store: K111)."""
+    """The lease of each node, from its annotations: with --kube-subnet-mgr, flannel stores leases in the API server (K111)."""
     found = []
     for node in kube.nodes():
         notes = node["metadata"].get("annotations", {})
@@ -119,7 +119,7 @@ def leases(kube: Kube) -> list[Lease]:
 
 
 def running_backend(kube: Kube) -> str:
-    """The backend in flannel's configuration; empty where flannel is not installed."""
+    """The backend in flannel's configuration; empty if flannel is not installed."""
     answer = kube.kubectl(
         "-n", NAMESPACE, "get", "cm", "kube-flannel-cfg", "-o", r"jsonpath={.data.net-conf\.json}", check=False
     )
@@ -127,19 +127,19 @@ def running_backend(kube: Kube) -> str:
 
 
 def install(kube: Kube, text: str, *, timeout: float = 120.0) -> int:
-    """Apply the manifest and wait until every node has its flannel; returns the number of changed objects."""
+    """Apply the manifest and wait until flannel runs on every node; returns the number of changed objects."""
     changed = kube.apply(text)
     kube.wait_rollout(NAMESPACE, DAEMONSET, timeout=timeout)
     return changed
 
 
 def switch(kube: Kube, machines: Mapping[str, Host], text: str, backend: str, *, timeout: float = 90.0) -> None:
-    """Change the backend: configuration, restart of flanneld, and the old backend's device and routes taken away.
+    """Change the backend: apply its configuration, restart flanneld, and remove the old backend's device and routes.
 
-    flannel leaves them, and their routes are more specific: traffic would go on taking the old way.
+    flannel does not remove them. Its old routes are more specific, so traffic would still use them.
 
     Raises:
-        WaitTimeout: the new backend's routes did not come.
+        WaitTimeout: the routes of the new backend did not appear.
     """
     kube.apply(text)
     kube.kubectl("-n", NAMESPACE, "delete", "pods", "-l", "app=flannel", "--grace-period=1", "--wait=true", timeout=60)
@@ -158,7 +158,7 @@ def switch(kube: Kube, machines: Mapping[str, Host], text: str, backend: str, *,
 
 
 def remove_leftovers(host: Host, *, keep: str) -> None:
-    """Take away the devices of the other backends; with them go their routes."""
+    """Remove the devices and routes of the other backends."""
     names = {i.name for i in facts.INTERFACES.read(host)}
     for backend, device in DEVICES.items():
         if device and backend != keep and device in names:
@@ -169,16 +169,16 @@ def remove_leftovers(host: Host, *, keep: str) -> None:
 
 
 def _direct_routes(host: Host) -> list[dict[str, Any]]:
-    """Routes to other nodes' pods by the machine's own interface: flannel's subnets are /24."""
+    """Routes to pods of other nodes through the machine's own interface; flannel's subnets are /24."""
     routes = facts.ROUTES.read(host)
     uplink = next((r.get("dev") for r in routes if r.get("dst") == "default"), "")
     return [r for r in routes if r.get("gateway") and r["dst"].endswith("/24") and r.get("dev") == uplink]
 
 
 def routed(host: Host, backend: str) -> bool:
-    """Whether this machine reaches the pods of another one by this backend.
+    """Whether this machine has routes to the pods of other machines through this backend.
 
-    With udp the whole pod network is one route to the device; otherwise each other node has a route of its own.
+    With udp, one route to the device covers the whole pod network; with other backends, each other node has its own route.
     """
     if backend == "host-gw":
         return bool(_direct_routes(host))
@@ -186,10 +186,10 @@ def routed(host: Host, backend: str) -> bool:
 
 
 def check_networks(kube: Kube, network: str) -> None:
-    """Every node's subnet lies in flannel's network (K18).
+    """Check that every node's subnet lies in flannel's network (K18).
 
     Raises:
-        CheckFailed: one does not.
+        CheckFailed: a subnet lies outside.
     """
     import ipaddress
 
@@ -221,7 +221,7 @@ _INNER = re.compile(r"IP (\d+\.\d+\.\d+\.\d+)(?:\.\d+)? > (\d+\.\d+\.\d+\.\d+)(?
 def parse_capture(text: str) -> list[Packet]:
     """The VXLAN packets in tcpdump's output (`tcpdump -nn udp port 8472`).
 
-    tcpdump prints port 8472 as OTV, which has the same header, unless it is told `-T vxlan`.
+    Without `-T vxlan`, tcpdump prints port 8472 as OTV, which has the same header.
     """
     found = []
     lines = text.splitlines()
@@ -253,7 +253,7 @@ def arguments(kube: Kube) -> list[str]:
 
 
 def draw_packet(packet: Packet) -> Any:
-    """An encapsulated packet as nested boxes with the addresses that were caught, as a matplotlib figure."""
+    """A captured packet as nested boxes with its addresses, as a matplotlib figure."""
     import matplotlib.pyplot as plt
     from matplotlib.patches import Rectangle
 
@@ -280,7 +280,7 @@ def draw_packet(packet: Packet) -> Any:
 
 
 def packet_text(packet: Packet) -> str:
-    """The same in words."""
+    """The figure of `draw_packet` in words."""
     return (
         f"Nested boxes: outer IP {packet.outer_source} to {packet.outer_target}, UDP port {packet.outer_port}, VXLAN "
         f"{packet.vni}, and inside it IP {packet.inner_source} to {packet.inner_target}, {packet.inner_protocol}."
@@ -291,8 +291,8 @@ def release_early_pods(kube: Kube) -> int:
     """Recreate DNS pods that started before flannel was ready; returns how many.
 
     flannel's manifest writes the CNI configuration, which makes the node Ready, a second before flanneld writes
-    subnet.env, which the CNI plugin reads. A pod that is started in between fails, and the kubelet waits 10 s and more
-    before it tries again; a fresh pod starts at once.
+    subnet.env, which the CNI plugin reads. A pod that starts in between fails, and the kubelet waits 10 s and more
+    before it tries again. A new pod starts at once.
     """
     early = [
         p["metadata"]["name"]

@@ -1,7 +1,7 @@
-"""Images on machines: an OCI archive imported, or an image pulled, by containerd on each of them.
+"""Bring images to machines: containerd on each machine imports an OCI archive, or pulls an image.
 
-What a machine must have of an archive is told by digest, not only by name: an image of the same name with other content is imported
-again. What is pulled comes by containerd's own way: its mirrors, its check of every layer's digest.
+Images of an archive are compared by digest as well as by name, so an image with the same name and other content is imported
+again. containerd pulls an image as it always does: through its mirrors, and with a check of each layer's digest.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from stackbook.machines.transports import ContainerHost, Host
 
 _CTR = ("ctr", "-n", "k8s.io", "images")
 _NAME = "io.containerd.image.name"
-# An import of the largest bundle takes 8 s on two busy processors; a machine under load may take ten times that.
+# Importing the largest archive takes 8 s on two busy processors; a machine under load may take ten times as long.
 IMPORT_SECONDS = 600.0
-# The largest image of the lab, Elasticsearch's, has some 700 MB.
+# The largest image of the lab is Elasticsearch's, about 700 MB.
 PULL_SECONDS = 900.0
 _PULL = (*_CTR, "pull", "--hosts-dir", CERTS)
 
 
 def contents(archive: Path) -> dict[str, str]:
-    """Reference → digest of the images in an OCI archive.
+    """The images in an OCI archive: reference → digest.
 
     Raises:
         CorruptArtifact: it is not an OCI archive.
@@ -48,18 +48,18 @@ def contents(archive: Path) -> dict[str, str]:
 
 
 def listed(host: Host) -> dict[str, tuple[str, str]]:
-    """Reference → (digest, size with its unit) of the images that a machine's containerd has for the kubelet."""
+    """The images that a machine's containerd has for the kubelet: reference → (digest, size with its unit)."""
     lines = (line.split() for line in host.run([*_CTR, "ls"], timeout=120).lines[1:])
     return {words[0]: (words[2], " ".join(words[3:5])) for words in lines if len(words) > 4}
 
 
 def present(host: Host) -> dict[str, str]:
-    """Reference → digest of the images that a machine's containerd has for the kubelet."""
+    """The images that a machine's containerd has for the kubelet: reference → digest."""
     return {reference: digest for reference, (digest, _) in listed(host).items()}
 
 
 def lacks(host: Host, wanted: Mapping[str, str]) -> list[str]:
-    """The references that a machine does not have with the wanted digest, sorted."""
+    """The references that a machine lacks or has with another digest, sorted."""
     there = present(host)
     return sorted(name for name, digest in wanted.items() if there.get(name) != digest)
 
@@ -68,7 +68,7 @@ def begin(machines: Mapping[str, Host], archive: Path) -> int:
     """Start an import in the background on the machines that lack any of its images; `load` waits for it.
 
     Returns:
-        How many imports were started. Machines that would need a copy of the archive first are left to `load`.
+        How many imports were started. A machine that needs a copy of the archive first is left to `load`.
     """
     wanted = contents(archive)
     started = 0
@@ -93,7 +93,7 @@ def load(machines: Mapping[str, Host], archive: Path) -> int:
 
     Raises:
         CommandFailed: containerd refused the archive.
-        StackbookError: an image is missing or another one after the import.
+        StackbookError: after the import, an image is missing or has another digest.
     """
     wanted = contents(archive)
     with ThreadPoolExecutor(max_workers=4) as pool:
@@ -101,7 +101,7 @@ def load(machines: Mapping[str, Host], archive: Path) -> int:
 
 
 def begin_pull(machines: Mapping[str, Host], references: Iterable[str]) -> int:
-    """Start to pull images in the background on the machines that lack them; `pull` waits for it. Returns how many were started."""
+    """Start pulling images in the background on machines that lack them; `pull` waits. Returns how many pulls were started."""
     started = 0
     for host in machines.values():
         there = present(host)
@@ -122,12 +122,12 @@ def pull(
     Args:
         machines: by name.
         image: its full name with a tag.
-        digest: what it must have; empty where that is not known.
+        digest: the digest that it must have; empty if it is not known.
         timeout: deadline in seconds for each machine.
-        say: is told what is pulled.
+        say: takes one line of progress.
 
     Raises:
-        PullFailed: containerd could not pull it, or got another digest; with the reason in one line.
+        PullFailed: containerd could not pull it, or got another digest; the message gives the reason in one line.
     """
     lacking = {name: host for name, host in machines.items() if image not in present(host)}
     if lacking:
@@ -142,7 +142,7 @@ def pull(
 
 
 _DAMAGED = "unexpected commit digest"
-"""A layer did not arrive whole. What arrived may be what containerd goes on with at the next pull, so that is tried once more."""
+"""A layer arrived damaged. At the next pull, containerd may continue from the damaged part, so the pull is tried once more."""
 
 
 class PullFailed(StackbookError):
@@ -162,7 +162,7 @@ def _pull(host: Host, image: str, timeout: float) -> None:
             )
         except WaitTimeout:
             host.run(["systemctl", "stop", f"{unit}-again"], check=False)
-            raise PullFailed(f"{image} was not there on {host.name} after {timeout:.0f} s") from None
+            raise PullFailed(f"{image} is not on {host.name} after {timeout:.0f} s") from None
         if answer.ok:
             return
         reason = pull_reason(answer.stderr + answer.stdout)
@@ -171,7 +171,7 @@ def _pull(host: Host, image: str, timeout: float) -> None:
 
 
 def pull_reason(said: str) -> str:
-    """Why ctr could not pull, in one line without its log's dressing.
+    """Why ctr could not pull an image, in one line without the fields of its log.
 
     >>> pull_reason('ctr: failed to resolve reference "docker.io/a:1": docker.io/a:1: not found')
     'failed to resolve reference "docker.io/a:1": docker.io/a:1: not found'
@@ -183,10 +183,10 @@ def pull_reason(said: str) -> str:
 
 
 def environment(host: Host, reference: str) -> dict[str, str]:
-    """The environment variables that an image sets, read from what a machine's containerd has of it.
+    """The environment variables that an image sets, read from containerd on a machine that has the image.
 
     Raises:
-        StackbookError: the machine does not have it.
+        StackbookError: the machine does not have the image.
     """
     digest = present(host).get(reference)
     if digest is None:
@@ -233,7 +233,7 @@ def _active(host: Host, unit: str) -> bool:
 
 
 def _as_unit(name: str) -> list[str]:
-    """A command as a unit of its own, which has the proxies that containerd has: ctr asks the registry itself."""
+    """Wrap a command in its own systemd unit with containerd's proxies, because ctr itself connects to the registry."""
     return ["systemd-run", "--quiet", "--collect", f"--unit={name}", f"--property=EnvironmentFile=-{PROXY_FILE}"]
 
 
@@ -242,7 +242,7 @@ def _pull_unit(reference: str) -> str:
 
 
 def _reachable(host: Host, archive: Path, *, copy: bool) -> tuple[str, bool]:
-    """The archive's path on the machine, and whether a copy was put there; no path where that would need one."""
+    """The archive's path on the machine, and whether it was copied there; the path is empty if it would need a copy."""
     if isinstance(host, ContainerHost):
         for here, there in host.shared:
             if archive.resolve().is_relative_to(here.resolve()):

@@ -1,4 +1,4 @@
-"""Where the mesh's ingress gateway is reached from this host."""
+"""The address at which this host reaches the mesh's ingress gateway."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAMESPACE = "istio-system"
 def ingress_url(kube: Kube) -> str:
     """The URL of the ingress gateway on port 80, without a path.
 
-    An external address where the service has one, else the NodePort of port http2 on the first node's address.
+    It uses the service's external address if there is one, otherwise the NodePort of port http2 on the first node's address.
 
     Raises:
         CheckFailed: there is no such service, or it has no port named http2.

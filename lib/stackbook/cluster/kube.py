@@ -1,4 +1,4 @@
-"""A cluster seen from this host: kubectl, the official Python client, and waits that say why they failed."""
+"""Access to a cluster from this host: kubectl, the official Python client, and waits that explain a timeout."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from stackbook.core.results import Result
 from stackbook.machines.transports import LocalHost, Observer, Text
 
 CREDENTIALS = "client"
-"""The scratch folder of the API's client."""
+"""Name of the temporary folder that the API's client uses."""
 
 
 BY_API = "this host, by the API"
-"""The host of a result that was asked of the API, and not of a kubectl process."""
+"""The `host` of a Result that comes from the API and not from a kubectl process."""
 
 
 @dataclass
@@ -44,13 +44,13 @@ class Kube:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a program needs in its environment to reach this cluster."""
+        """The environment variables with which a program reaches this cluster."""
         return {"KUBECONFIG": str(self.kubeconfig)}
 
     def kubectl(
         self, *args: str, check: bool = True, stdin: Text | None = None, timeout: float = 60.0, secret: bool = False
     ) -> Result:
-        """Run kubectl; an `apply` again where `webhooks.applied` does. See `Host.run` for what is raised."""
+        """Run kubectl; an `apply` is repeated as `webhook_retry.applied` describes. Raises what `Host.run` raises."""
 
         def run() -> Result:
             result = LocalHost(name="kubectl").run(
@@ -68,7 +68,7 @@ class Kube:
         return result
 
     def json(self, *args: str, timeout: float = 60.0) -> Any:
-        """The answer of a kubectl command with `-o json`; a plain `get` is asked of the API over one kept connection.
+        """The answer of a kubectl command with `-o json`; a plain `get` goes to the API over an open connection.
 
         Raises:
             CommandFailed: there is no such resource or object, or the API server does not answer.
@@ -80,7 +80,7 @@ class Kube:
         return found
 
     def _by_api(self, shown: tuple[str, ...], call: Callable[[], Any], *, given: str = "") -> Any:
-        """What a request returns; in the record it is the kubectl command that does the same, marked as done by the API."""
+        """Send a request to the API; the record shows the kubectl command that does the same, with the host BY_API."""
         start = time.monotonic()
         try:
             found, error = call(), ""
@@ -102,13 +102,13 @@ class Kube:
         """The objects of the cluster; None if there is no kubeconfig yet, which kubectl then reports.
 
         Raises:
-            InputError: there is one, and it cannot be used; with the reason.
+            InputError: the kubeconfig cannot be used; the message gives the reason.
         """
         if not Path(self.kubeconfig).is_file():
             return None
         try:
             return self._objects
-        except Exception as error:  # of a broken file, the client raises whatever its parts raise
+        except Exception as error:  # for a broken file, the client raises errors of many kinds
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(
                 f"the kubeconfig {self.kubeconfig} cannot be used: {redact(reason)[:300]}",
@@ -122,7 +122,7 @@ class Kube:
             How many objects were created or changed.
 
         Raises:
-            CommandFailed: an object is refused.
+            CommandFailed: the API server refuses an object.
         """
         items = manifests.objects(manifest)
         lines = self._write("apply", ("--server-side", f"--field-manager={FIELD_MANAGER}"), items, 60)
@@ -140,7 +140,7 @@ class Kube:
         self, verb: str, flags: tuple[str, ...], items: Sequence[Mapping[str, Any]], timeout: float
     ) -> list[str]:
         objects = self._reached()
-        if objects is None:  # no kubeconfig: kubectl says so
+        if objects is None:  # no kubeconfig: kubectl reports that
             text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
             return self.kubectl(verb, *flags, "-f", "-", stdin=text, timeout=timeout).lines
         write = objects.apply if verb == "apply" else objects.delete
@@ -156,7 +156,8 @@ class Kube:
     def client(self) -> Any:
         """The official client's ApiClient for this cluster, with a bounded number of retries.
 
-        It wants certificate and key as files: in a folder that goes even where a kernel is killed.
+        The client writes the certificate and key into files. They are in a temporary folder that is removed even if the kernel
+        is killed.
         """
         from kubernetes import client, config
 
@@ -191,11 +192,11 @@ class Kube:
     # reading
 
     def nodes(self) -> list[dict[str, Any]]:
-        """The nodes as the API has them, by name."""
+        """The nodes from the API, sorted by name."""
         return sorted(self.json("get", "nodes")["items"], key=lambda n: str(n["metadata"]["name"]))
 
     def pods(self, namespace: str, selector: str = "") -> list[dict[str, Any]]:
-        """The pods of a namespace that match a label selector, by name; those that are being deleted are left out."""
+        """The pods of a namespace that match a label selector, sorted by name, without those that are being deleted."""
         flags = ["-l", selector] if selector else []
         items = self.json("get", "pods", "-n", namespace, *flags)["items"]
         alive = [p for p in items if "deletionTimestamp" not in p["metadata"]]
@@ -231,7 +232,7 @@ class Kube:
         check: bool = True,
         stdin: str | None = None,
     ) -> Result:
-        """Run a command in a container of a pod: `target` like deploy/ratings-v1 or a pod's name."""
+        """Run a command in a container of a pod; `target` is like deploy/ratings-v1, or a pod's name."""
         flags = ["-c", container] if container else []
         flags += ["-i"] if stdin is not None else []
         return self.kubectl(
@@ -240,16 +241,16 @@ class Kube:
 
     @contextlib.contextmanager
     def port_forward(self, namespace: str, target: str, port: int, *, timeout: float = 20.0) -> Iterator[int]:
-        """A free port of this host's loopback, forwarded to a port of a pod or service while the block runs.
+        """While the block runs, forward a free port of this host's loopback interface to a port of a pod or service.
 
         Args:
-            namespace: where the target is.
+            namespace: the target's namespace.
             target: like svc/productpage or pod/x.
             port: the target's port.
             timeout: deadline for the first connection, in seconds.
 
         Raises:
-            WaitTimeout: kubectl did not start to listen; holds what it said.
+            WaitTimeout: kubectl did not start to listen; the message contains its output.
         """
         command = [
             str(self.kubectl_path),

@@ -18,7 +18,7 @@ from stackbook.core.errors import InputError
 from stackbook.core.names import did_you_mean
 
 EXISTING = "existing.kubeconfig"
-"""The copy with one context, in the lab's state: not where an embedded lab of the same name has its own."""
+"""File name of the copy with one context, in the lab's state. An embedded lab of the same name uses another file name."""
 _PATHS = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
 _KINDS = ("clusters", "users", "contexts")
 
@@ -28,11 +28,11 @@ class Existing:
     """One context of a kubeconfig.
 
     Attributes:
-        files: that were read.
+        files: the files that were read.
         context: its name.
         server: the API server's address.
-        user: as whom it is asked.
-        text: a kubeconfig with this context alone; it may hold keys.
+        user: the user of the context.
+        text: a kubeconfig with only this context; it may contain keys.
     """
 
     files: tuple[Path, ...]
@@ -49,11 +49,11 @@ class Existing:
 
 
 def existing(path: str, context: str = "") -> Existing:
-    """The context of an existing cluster, from the files that kubectl would read.
+    """Read the context of an existing cluster from the files that kubectl would read.
 
     Args:
         path: a file, or several separated by colons; empty for KUBECONFIG, else ~/.kube/config.
-        context: its name; may be empty where there is one only.
+        context: its name; may be empty if there is only one.
 
     Raises:
         InputError: there is no such file or context, a file is broken, or there are several contexts and none is named.
@@ -67,7 +67,7 @@ def existing(path: str, context: str = "") -> Existing:
     for file in there:
         for kind, entries in _entries(file).items():
             for name, entry in entries.items():
-                merged[kind].setdefault(name, entry)  # as kubectl does it: the first file that has a name wins
+                merged[kind].setdefault(name, entry)  # like kubectl: the first file that has a name wins
     contexts = merged["contexts"]
     if not contexts:
         raise InputError(f"{given} has no context", fix="an administrator of the cluster makes a kubeconfig")
@@ -98,14 +98,14 @@ def existing(path: str, context: str = "") -> Existing:
 
 
 def _entries(file: Path) -> dict[str, dict[str, Any]]:
-    """The named entries of one file, their paths made absolute."""
+    """The named entries of one file, with absolute paths."""
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
         found = {
             kind: {str(item["name"]): dict(item[kind[:-1]] or {}) for item in data.get(kind) or ()} for kind in _KINDS
         }
     except (yaml.YAMLError, OSError, UnicodeDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = type(error).__name__  # not its text: that may quote a key
+        reason = type(error).__name__  # not the error's text, which may quote a key
         raise InputError(
             f"{file} cannot be read as a kubeconfig ({reason})", fix="kubectl config view says more"
         ) from None
@@ -125,7 +125,7 @@ def _absolute(entry: dict[str, Any], folder: Path) -> None:
 
 
 def write_kubeconfig(text: str, path: Path) -> int:
-    """Keep a kubeconfig where only its owner can read it; returns 1 when it was changed."""
+    """Write a kubeconfig that only its owner can read; returns 1 if it changed, else 0."""
     if path.exists() and path.read_text(encoding="utf-8") == text and path.stat().st_mode & 0o777 == 0o600:
         return 0
     private.write(path, text)

@@ -1,7 +1,7 @@
-"""Who set which field of an object, and how the lab takes over what `kubectl apply` without --server-side had set.
+"""Field ownership: the lab takes over the fields that `kubectl apply` without --server-side has set.
 
-Without that, a field which is no longer in a manifest would stay for ever, as its old owner still wants it; kubectl does the
-same where it goes from one kind of apply to the other.
+Otherwise a field that is no longer in a manifest would stay, because its old owner still wants it. kubectl does the same when
+it migrates from client-side to server-side apply.
 https://kubernetes.io/docs/reference/using-api/server-side-apply/#migration-between-client-side-and-server-side-apply
 """
 
@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 CLIENT_SIDE = ("kubectl-client-side-apply", "OpenAPI-Generator")
-"""Managers whose fields are taken over: kubectl's own, and what this library wrote as before by whole replacement."""
+"""Managers whose fields are taken over: kubectl's own, and the one that older versions of this library used."""
 
 
 def taken_over(entries: Sequence[Mapping[str, Any]], manager: str) -> list[dict[str, Any]] | None:
-    """The managedFields of an object in which `manager` owns what was applied on the client's side; None where nothing was.
+    """The managedFields of an object with `manager` as the owner of what was applied client-side; None if nothing was.
 
     >>> taken_over([{"manager": "kubectl-client-side-apply", "operation": "Update", "fieldsV1": {"f:spec": {}}}], "lab")
     [{'manager': 'lab', 'operation': 'Apply', 'fieldsV1': {'f:spec': {}}}]
@@ -33,7 +33,7 @@ def taken_over(entries: Sequence[Mapping[str, Any]], manager: str) -> list[dict[
 
 
 def union(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of both sets.
+    """The union of two sets of fields.
 
     >>> union({"f:spec": {"f:a": {}}}, {"f:spec": {"f:b": {}}})
     {'f:spec': {'f:a': {}, 'f:b': {}}}

@@ -1,7 +1,7 @@
-"""Objects of a cluster by the official client's dynamic client: read, applied on the server's side, deleted.
+"""Read, apply (server-side) and delete objects of a cluster with the official client's dynamic client.
 
-A kubectl process takes 100 to 300 ms of a busy machine to find its configuration and connect; a request over the kept
-connection takes 10 ms, and a chapter asks and changes hundreds of times.
+On a busy machine, a kubectl process takes 100 to 300 ms to find its configuration and connect. A request over an open
+connection takes 10 ms, and a chapter sends hundreds of requests.
 https://kubernetes.io/docs/reference/using-api/server-side-apply/
 """
 
@@ -22,7 +22,7 @@ from stackbook.core.waiting import until
 
 FIELD_MANAGER = "stackbook"
 _RULES = ".istio.io"
-_STRICT = ("fieldValidation", "Strict")  # a misspelt field is an error, as with kubectl
+_STRICT = ("fieldValidation", "Strict")  # a misspelt field is an error, like in kubectl
 
 
 class ApiError(Exception):
@@ -31,7 +31,7 @@ class ApiError(Exception):
 
 @dataclass(frozen=True)
 class Question:
-    """What a plain `kubectl get` asks for: resources as they are spelt there, and which of their objects."""
+    """What a plain `kubectl get` asks for: resources as they are spelt there, and a choice of their objects."""
 
     resources: tuple[str, ...]
     name: str = ""
@@ -40,7 +40,7 @@ class Question:
 
 
 def question(args: Sequence[str]) -> Question | None:
-    """The question of a plain `kubectl get`; None for another command, several names, or another flag.
+    """Parse a plain `kubectl get`; returns None for another command, several names, or an unknown flag.
 
     >>> question(["get", "pods", "-n", "default", "-l", "app=web"])
     Question(resources=('pods',), name='', namespace='default', selectors={'label_selector': 'app=web'})
@@ -76,7 +76,7 @@ class Objects:
 
     Args:
         client: an `ApiClient` of the official client.
-        folder: where what the API server serves is remembered, while this process lives.
+        folder: keeps the list of the API server's resources while this process lives.
     """
 
     def __init__(self, client: Any, folder: Path) -> None:
@@ -111,16 +111,16 @@ class Objects:
             return {"apiVersion": "v1", "kind": "List", "items": items}
 
     def apply(self, items: Sequence[Mapping[str, Any]], *, timeout: float) -> list[str]:
-        """Apply objects on the server's side, in order; one line for each, as kubectl prints it.
+        """Apply objects server-side, in order; returns a line for each, as kubectl prints it.
 
-        The lab owns the fields that it sets, whoever had them; what `kubectl apply` without --server-side had set, it
-        takes over whole, so that a field which is no longer in the manifest goes.
+        The lab becomes the owner of the fields that it sets. It takes over all fields that `kubectl apply` without
+        --server-side has set, so that a field that is no longer in the manifest is removed.
 
-        A set of Istio's rules is tried first as a whole, without effect: where one of them is refused, none is applied. A rule
-        that came and went within a moment would reach no proxy, and nobody could tell when they all have lost it.
+        A set of Istio's rules is first applied as a dry run: if one rule is refused, none is applied. If a rule existed only
+        for a moment, nobody could tell when every proxy has dropped it.
 
         Raises:
-            ApiError: an object is refused; of other objects than a set of rules, those before it are applied.
+            ApiError: the API server refuses an object. Except in a set of rules, the objects before it are applied.
         """
         if len(items) > 1 and all(str(item["apiVersion"]).partition("/")[0].endswith(_RULES) for item in items):
             for item in items:
@@ -150,11 +150,11 @@ class Objects:
             )  # fmt: skip
 
     def delete(self, items: Sequence[Mapping[str, Any]], *, timeout: float) -> list[str]:
-        """Delete objects and wait until they are gone; a line for each that was there.
+        """Delete objects and wait until they are gone; returns a line for each that existed.
 
         Raises:
             ApiError: the API server refuses.
-            WaitTimeout: an object is still there after `timeout` seconds, with its finalizers.
+            WaitTimeout: an object still exists after `timeout` seconds; the message lists its finalizers.
         """
         from kubernetes.dynamic.exceptions import NotFoundError, ResourceNotFoundError
 
@@ -170,7 +170,7 @@ class Objects:
                         resource, **where, propagation_policy="Background", serializer=_plain, _request_timeout=timeout
                     )
                     going.append((resource, where, there["metadata"]["uid"]))
-                except (NotFoundError, ResourceNotFoundError):  # gone meanwhile, or its kind is
+                except (NotFoundError, ResourceNotFoundError):  # the object or its kind was deleted meanwhile
                     continue
         deadline = time.monotonic() + timeout
         for resource, where, uid in going:
@@ -194,7 +194,7 @@ class Objects:
         until(gone, what=f"{_shown(resource, where)} to be deleted", timeout=min(left, timeout), every=0.1, last=last)
 
     def _place(self, item: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """The resource of an object, and its name and namespace."""
+        """The resource of an object, with the object's name and namespace."""
         with self._lock:
             resource = self._dynamic.resources.get(api_version=item["apiVersion"], kind=item["kind"])
         namespace = item["metadata"].get("namespace", "default") if resource.namespaced else None
@@ -222,11 +222,11 @@ class Objects:
         )  # fmt: skip
 
     def _named(self, word: str) -> Any:
-        """The resource that kubectl knows by a word: plural, singular or short name, with its group behind a dot if need be."""
+        """The resource for a word that kubectl accepts: plural, singular or short name, with or without `.group`."""
         name, _, group = word.partition(".")
         with self._lock:
             for again in (False, True):
-                if again:  # what was installed after the first question
+                if again:  # it may have been installed after the list was read
                     self._dynamic.resources.invalidate_cache()
                 for resource in self._candidates(group):
                     if name in (resource.name, resource.singular_name, *(resource.short_names or ())):
@@ -234,7 +234,7 @@ class Objects:
         raise ApiError(f'error: the server doesn\'t have a resource type "{word}"')
 
     def _candidates(self, group: str) -> Iterator[Any]:
-        """Resources in the order in which kubectl prefers them: the core, apps, then all others; preferred versions first."""
+        """Sort resources as kubectl does: the core group, apps, then all others; preferred versions first."""
         from kubernetes.dynamic.resource import ResourceList
 
         core: list[dict[str, str]] = [{"prefix": "api"}, {"prefix": "apis", "group": "apps"}, {"prefix": "apis"}]
@@ -248,7 +248,7 @@ def _plain(_client: Any, data: Any) -> Any:
 
 
 def _same(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether two forms of an object differ in nothing but its status and in what the server notes of each write."""
+    """Whether two versions of an object are the same, apart from the status and the fields that the server sets on each write."""
     noted = ("resourceVersion", "managedFields", "generation")
     forms = [
         {**{k: v for k, v in form.items() if k != "status"},
@@ -259,14 +259,14 @@ def _same(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
 
 
 def _shown(resource: Any, where: Mapping[str, Any]) -> str:
-    """As kubectl names an object: service/reviews, destinationrule.networking.istio.io/reviews."""
+    """An object's name as kubectl prints it: service/reviews, destinationrule.networking.istio.io/reviews."""
     group = f".{resource.group}" if resource.group else ""
     return f"{resource.kind.lower()}{group}/{where['name']}"
 
 
 @contextlib.contextmanager
 def _as_kubectl_says() -> Iterator[None]:
-    """What the client raises becomes an `ApiError` in kubectl's words."""
+    """Turn the client's exceptions into an `ApiError` with kubectl's message."""
     from kubernetes.client.exceptions import ApiException
     from kubernetes.dynamic.exceptions import DynamicApiError, ResourceNotFoundError, ResourceNotUniqueError
     from urllib3.exceptions import HTTPError
@@ -282,7 +282,7 @@ def _as_kubectl_says() -> Iterator[None]:
 
 
 def _of_the_server(error: Any) -> str:
-    """The words of the answer; a webhook that denies gives a message without a reason."""
+    """The error message of an answer; when a webhook denies a request, the answer has a message but no reason."""
     try:
         body = json.loads(error.body)
         reason = f" ({body['reason']})" if body.get("reason") else ""

@@ -1,4 +1,4 @@
-"""Namespaces of Kubernetes that the lab made: told by a label, as anybody may have chosen the same name.
+"""Namespaces that the lab created. A label identifies them, because others may use the same name.
 
 A cluster may belong to somebody else. stackbook never deletes, empties or uses a namespace without the label.
 """
@@ -19,7 +19,7 @@ MARK = f"{LABEL}=true"
 
 
 class Cluster(Protocol):
-    """What is asked of a cluster: `stackbook.cluster.kube.Kube` is one."""
+    """The part of `stackbook.cluster.kube.Kube` that this module uses."""
 
     def kubectl(self, *args: str, check: bool = True, stdin: Any = None, timeout: float = 60.0) -> Result:
         """Run kubectl."""
@@ -31,10 +31,10 @@ class Cluster(Protocol):
 
 
 def demand(kube: Cluster, *names: str) -> None:
-    """Refuse to use namespaces that are there and that the lab did not make; changes nothing.
+    """Refuse to use existing namespaces that the lab did not create; changes nothing.
 
     Raises:
-        InputError: one of them has no label of the lab's.
+        InputError: a namespace does not have the lab's label.
     """
     for found in kube.json("get", "namespaces")["items"]:
         name, labels = found["metadata"]["name"], found["metadata"].get("labels", {})
@@ -46,10 +46,10 @@ def demand(kube: Cluster, *names: str) -> None:
 
 
 def create(kube: Cluster, *names: str) -> None:
-    """Create namespaces with the lab's label; one that the lab made already stays.
+    """Create namespaces with the lab's label; namespaces that the lab created before stay.
 
     Raises:
-        InputError: one of them is not the lab's.
+        InputError: a namespace is not the lab's.
     """
     for name in names:
         manifest = f"{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, labels: {{{LABEL}: 'true'}}}}}}"
@@ -63,17 +63,17 @@ def create(kube: Cluster, *names: str) -> None:
 
 def delete(kube: Cluster, *names: str, wait: bool = True, timeout: float = 120.0) -> None:
     """Delete the namespaces that have the lab's label; leave the others alone."""
-    # By label and name in one request: a namespace that somebody makes meanwhile is not taken for ours.
+    # One request selects by label and name, so a namespace that somebody creates meanwhile is not deleted.
     chosen = f"{MARK},kubernetes.io/metadata.name in ({','.join(names)})"
     kube.kubectl("delete", "namespace", "-l", chosen, f"--wait={str(wait).lower()}", timeout=timeout)
 
 
 @contextmanager
 def temporary(kube: Cluster, *names: str, timeout: float = 120.0) -> Iterator[None]:
-    """Empty namespaces that last as long as the block; those that a killed run has left are deleted first.
+    """Create empty namespaces that exist while the block runs; those that a killed run has left are deleted first.
 
     Raises:
-        InputError: one of them is not the lab's; nothing is changed.
+        InputError: a namespace is not the lab's; nothing is changed.
         WaitTimeout: a namespace has no default service account after 30 s.
     """
     demand(kube, *names)

@@ -1,4 +1,4 @@
-"""kubectl port-forward as a child process that ends with its block."""
+"""kubectl port-forward as a child process that ends with the block."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from stackbook.core.errors import WaitTimeout
 
 @contextlib.contextmanager
 def forwarding(command: Sequence[str], environment: Mapping[str, str], what: str, timeout: float) -> Iterator[int]:
-    """The local port of a `kubectl port-forward` that runs while the block does.
+    """Run `kubectl port-forward` while the block runs; yields the local port.
 
     Raises:
-        WaitTimeout: kubectl did not start to listen within `timeout` seconds; holds what it said.
+        WaitTimeout: kubectl did not start to listen within `timeout` seconds; the message contains its output.
     """
     process = subprocess.Popen(
         command,
@@ -37,7 +37,7 @@ def forwarding(command: Sequence[str], environment: Mapping[str, str], what: str
 
 
 def _listening(process: subprocess.Popen[bytes], what: str, timeout: float) -> int:
-    """The local port that kubectl port-forward says it listens on."""
+    """The local port in the output of kubectl port-forward."""
     assert process.stdout is not None
     deadline = time.monotonic() + timeout
     said = b""

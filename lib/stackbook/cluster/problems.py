@@ -1,4 +1,4 @@
-"""Why a node or a pod is not Ready, as the API has it."""
+"""Why a node or a pod is not Ready, according to the API."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def node_problem(node: dict[str, Any]) -> str:
-    """Why a node is not Ready; empty when it is."""
+    """Why a node is not Ready; empty if it is."""
     for condition in node["status"].get("conditions", []):
         if condition["type"] == "Ready":
             return "" if condition["status"] == "True" else f"{condition['reason']}: {condition['message']}"[:300]
@@ -14,7 +14,7 @@ def node_problem(node: dict[str, Any]) -> str:
 
 
 def pod_problem(pod: dict[str, Any]) -> str:
-    """Why a pod is not Ready; empty when it is (a pod that has completed counts as Ready)."""
+    """Why a pod is not Ready; empty if it is. A completed pod counts as Ready."""
     status = pod["status"]
     if status.get("phase") == "Succeeded":
         return ""

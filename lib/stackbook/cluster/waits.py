@@ -1,4 +1,4 @@
-"""Waits for nodes, pods and rollouts that say, when they fail, what was seen last and why it probably is so."""
+"""Waits for nodes, pods and rollouts. Their errors say what was last seen, and the likely cause."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def nodes_ready(kube: Kube, names: Sequence[str], *, timeout: float) -> None:
     """Wait until these nodes are Ready.
 
     Raises:
-        WaitTimeout: with the Ready condition of those that are not.
+        WaitTimeout: with the Ready condition of each node that is not Ready.
     """
 
     def seen() -> dict[str, str]:
@@ -37,10 +37,10 @@ def nodes_ready(kube: Kube, names: Sequence[str], *, timeout: float) -> None:
 
 
 def pods_ready(kube: Kube, namespace: str, selector: str, *, count: int | None, timeout: float) -> None:
-    """Wait until the pods that match are Ready, and there are `count` of them (at least one when None).
+    """Wait until `count` pods match and all of them are Ready; at least one if `count` is None.
 
     Raises:
-        WaitTimeout: with each pod that is not Ready, its reason, the newest warning and the last log line.
+        WaitTimeout: with each pod that is not Ready and its reason, the newest warning and the last log line.
     """
 
     def done() -> bool:
@@ -65,10 +65,10 @@ def pods_ready(kube: Kube, namespace: str, selector: str, *, count: int | None, 
 
 
 def rolled_out(kube: Kube, namespace: str, workload: str, *, timeout: float) -> None:
-    """Wait until a rollout is complete: `workload` like deployment/reviews-v1.
+    """Wait until a rollout is complete; `workload` is like deployment/reviews-v1.
 
     Raises:
-        WaitTimeout: with what kubectl said last and the likely cause.
+        WaitTimeout: with the last output of kubectl and the likely cause.
     """
     answer = kube.kubectl(
         "rollout", "status", "-n", namespace, workload, f"--timeout={timeout:.0f}s", check=False, timeout=timeout + 10
@@ -80,7 +80,7 @@ def rolled_out(kube: Kube, namespace: str, workload: str, *, timeout: float) -> 
 
 
 def explain(kube: Kube, namespace: str, selector: str = "") -> str:
-    """Why pods are not Ready: reason, newest warning event and last log line of the first that is not."""
+    """Why pods are not Ready: the reason, the newest warning event and the last log line of the first such pod."""
     for pod in kube.pods(namespace, selector):
         problem = pod_problem(pod)
         if not problem:

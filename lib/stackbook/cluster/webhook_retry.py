@@ -1,7 +1,7 @@
-"""An apply that failed because the API server's connection to a webhook broke, and how it is tried again.
+"""Retry an apply that failed because the API server's connection to a webhook broke.
 
-The API server keeps its connection to a webhook. If the pod network is recreated or istiod restarts, the next request
-finds that the connection has gone, and is not sent on another one.
+The API server keeps its connection to a webhook open. If the pod network is recreated or istiod restarts, the next request
+fails on that connection, and the API server does not open another one for it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from stackbook.core.waiting import pause
 
 BACK = 20.0
 """Seconds until a webhook is expected to be back."""
-# Of an error in transport Go's client names the request (`Post "https://…": EOF`). What is wrong with a certificate stays wrong.
+# In a transport error, Go's client names the request (`Post "https://…": EOF`). A certificate error does not go away by itself.
 _BROKEN = re.compile(r'failed calling webhook .*: Post "[^"]+": (?!.*x509: )')
 _UNCHANGED = " unchanged"
 
 
 def applied(apply: Callable[[], Result]) -> Result:
-    """The result of a `kubectl apply`, run again for up to BACK seconds while a webhook's connection is a broken one.
+    """The result of a `kubectl apply`, repeated for up to BACK seconds while a webhook's connection is broken.
 
-    Where an earlier try has made or changed an object, the result says so, and not that it is unchanged.
+    If an earlier try created or changed an object, the result says so instead of "unchanged".
     """
     start = time.monotonic()
     result = apply()
@@ -36,7 +36,7 @@ def applied(apply: Callable[[], Result]) -> Result:
 
 
 def called(call: Callable[[], Any], error: type[Exception]) -> Any:
-    """What a request returns, sent again for up to BACK seconds while it raises `error` for a webhook's broken connection."""
+    """The result of a request, repeated for up to BACK seconds while it raises `error` for a webhook's broken connection."""
     start = time.monotonic()
     while True:
         try:
@@ -48,7 +48,7 @@ def called(call: Callable[[], Any], error: type[Exception]) -> Any:
 
 
 def together(earlier: Result, later: Result) -> Result:
-    """A later try, with the lines of an earlier one for the objects that it found unchanged."""
+    """The output of a later try; for objects that it found unchanged, with the lines of the earlier try."""
     known = {line.rpartition(" ")[0]: line for line in earlier.lines}
     lines = [
         known.get(line.removesuffix(_UNCHANGED), line) if line.endswith(_UNCHANGED) else line for line in later.lines

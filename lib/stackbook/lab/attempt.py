@@ -1,7 +1,7 @@
-"""A challenge that is open on a lab: begun, verified, helped with, solved, and given back.
+"""An open challenge on a lab: begin it, verify it, get hints, solve it, and end it.
 
-One challenge is open at a time. What it is, what it has drawn and what it has changed is in the lab's state
-(`challenge.json`), so another process goes on where a kernel or a terminal has ended.
+One challenge is open at a time. The lab's state (`challenge.json`) has its id, what it has drawn and what it has changed, so
+another process can continue after a kernel or a terminal has ended.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 Find = Callable[[str], Challenge]
 PATIENCE = 5.0
-"""Seconds that `verify` gives the lab to settle after a change."""
+"""How many seconds `verify` waits for the lab to settle after a change."""
 _LOCK = 120.0
 
 
 class Attempt(Changes):
-    """An open challenge, as a learner has it in hand."""
+    """An open challenge, as a learner uses it."""
 
     # what a learner does
 
@@ -39,10 +39,10 @@ class Attempt(Changes):
         """Try each claim, print what holds and what does not, and say whether all hold.
 
         Args:
-            patience: seconds within which a claim that does not hold yet is tried again.
+            patience: for how many seconds claims that do not hold yet are tried again.
 
         Raises:
-            InputError: the challenge is not open any more.
+            InputError: the challenge is no longer open.
         """
         self._demand_open()
         found = self.findings(patience=patience)
@@ -58,7 +58,7 @@ class Attempt(Changes):
         return held == len(found)
 
     def findings(self, *, patience: float = 0.0) -> list[Finding]:
-        """Each claim with whether it holds and what was seen; see `verify`."""
+        """For each claim, whether it holds and what was seen; see `verify`."""
         deadline = time.monotonic() + patience
         while True:
             found = [_tried(claim.text, claim.prove) for claim in self.challenge.claims(self)]
@@ -67,7 +67,7 @@ class Attempt(Changes):
             pause(0.5)
 
     def hint(self) -> str:
-        """Print and return the next of three hints: where to look, what is wrong, how it is mended."""
+        """Print and return the next of three hints: where to look, what is wrong, how to fix it."""
         self._demand_open()
         if self.hints < HINTS:
             self.hints += 1
@@ -86,16 +86,16 @@ class Attempt(Changes):
         return text
 
     def solve(self) -> None:
-        """Run the commands of `solution`, each where it belongs.
+        """Run the commands of `solution`, each on its machine.
 
         Raises:
-            CommandFailed: one of them failed.
+            CommandFailed: a command failed.
         """
         self._demand_open()
         typed.run(self.lab, self.challenge.solution(self), self.folder)
 
     def end(self) -> None:
-        """Give back what the challenge has changed; see `end`."""
+        """Undo what the challenge has changed; see `end`."""
         if _saved(self.lab).get("id") == self.challenge.id:
             end(self.lab, lambda _: self.challenge)
 
@@ -105,7 +105,7 @@ class Attempt(Changes):
 
     @classmethod
     def saved(cls, lab: Lab, find: Find) -> Attempt | None:
-        """The challenge that is open on the lab, if there is one."""
+        """The open challenge of the lab; None if there is none."""
         data = _saved(lab)
         if not data:
             return None
@@ -130,7 +130,7 @@ def _tried(text: str, prove: Callable[[], str]) -> Finding:
 
 
 def open_on(lab: Lab) -> str:
-    """The id of the challenge that is open on a lab; empty where none is."""
+    """The id of the open challenge of a lab; empty if there is none."""
     return str(_saved(lab).get("id", ""))
 
 
@@ -143,14 +143,14 @@ def _saved(lab: Lab) -> dict[str, Any]:
 
 
 def begin(lab: Lab, find: Find, id: str, seed: str = "", *, say: Callable[[str], None] = print) -> Attempt:
-    """Begin a challenge, or go on with it where it is open already; another one that is open is given back first.
+    """Begin a challenge, or continue it if it is open; if another one is open, it is ended first.
 
     Args:
         lab: the lab.
-        find: the challenge of an id.
-        id: which one.
-        seed: with the lab's name it decides what is drawn; without one, this very lab does.
-        say: is told the situation and the goal.
+        find: returns the challenge with an id.
+        id: the challenge's id.
+        seed: decides what is drawn, together with the lab's name; if empty, the lab's instance decides.
+        say: takes the situation and the goal, line by line.
 
     Raises:
         InputError: there is no such challenge, or a chapter that it needs has not run; nothing was changed.
@@ -171,7 +171,7 @@ def begin(lab: Lab, find: Find, id: str, seed: str = "", *, say: Callable[[str],
         shutil.rmtree(attempt.folder, ignore_errors=True)
         try:
             challenge.begin(attempt)
-            if owner := ownership.user():  # the files are edited by who called sudo
+            if owner := ownership.user():  # the user who called sudo edits these files
                 ownership.give([attempt.folder], owner)
         except BaseException:
             _give_back(attempt, say)
@@ -185,10 +185,10 @@ def begin(lab: Lab, find: Find, id: str, seed: str = "", *, say: Callable[[str],
 
 
 def _demand_needs(lab: Lab, challenge: Challenge) -> None:
-    """Refuse a challenge that this lab cannot carry.
+    """Refuse a challenge that does not work on this lab.
 
     Raises:
-        InputError: it has no machines, or a chapter before has not left what is needed.
+        InputError: the lab has no machines, or a chapter that the challenge needs has not run.
     """
     if challenge.machines and lab.profile.target == "cluster":
         raise InputError(f"{challenge.id} works on machines, and this lab is an existing cluster", fix="choose another")
@@ -208,10 +208,10 @@ def _demand_needs(lab: Lab, challenge: Challenge) -> None:
 
 
 def end(lab: Lab, find: Find, *, say: Callable[[str], None] = print) -> bool:
-    """Give back what the open challenge has changed; False where none is open.
+    """Undo what the open challenge has changed; returns False if none is open.
 
     Raises:
-        CheckFailed: something could not be put back; it stays in the record, and the next `end` tries it again.
+        CheckFailed: something could not be undone; it stays in the record, and the next `end` tries it again.
     """
     with _alone(lab):
         current = Attempt.saved(lab, find)

@@ -1,6 +1,6 @@
-"""What a challenge is: something of the lab that is broken, or a goal, and claims that say whether it is reached.
+"""Declarations of challenges. A challenge breaks something of the lab or sets a goal; its claims say when it is solved.
 
-A challenge is a declaration. `stackbook.lab.attempt` begins one, verifies it, helps, and gives back what it changed.
+`stackbook.lab.attempt` begins a challenge, verifies it, gives hints, and undoes what it changed.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from stackbook.lab.attempt import Attempt
 
 HINTS = 3
-"""Hints of each challenge: where to look, what is wrong, how it is mended."""
+"""How many hints each challenge has: where to look, what is wrong, how to fix it."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Something that holds once the challenge is solved.
+    """A statement that is true once the challenge is solved.
 
     Attributes:
         text: the claim, in words.
-        prove: tries it out, and returns what was seen; raises StackbookError where the claim does not hold.
+        prove: tests it on the lab and returns what was seen; raises StackbookError if the claim does not hold.
     """
 
     text: str
@@ -42,12 +42,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Typed:
-    """A command of a solution, as one would type it.
+    """A command of a solution, as a learner would type it.
 
     Attributes:
         command: for bash; it may have several lines.
-        on: the machine that it is typed on; empty for a terminal of this host, in the folder of the challenge.
-        python: the text is a cell of a notebook that is bound to a lab, and not a command.
+        on: the machine on which it is typed; empty for a terminal of this host, in the folder of the challenge.
+        python: whether `command` is Python code for a cell of a notebook that is bound to the lab.
     """
 
     command: str
@@ -63,15 +63,15 @@ class Challenge:
         id: the chapter's number and a letter, like "06-b".
         chapter: the chapter's id, like "06-traffic".
         title: a few words.
-        situation: what is the case, in one or two sentences; it does not name the cause.
-        goal: what has to hold in the end.
-        hints: where to look, what is wrong, how it is mended.
-        begin: breaks one thing, or prepares the goal; changes the lab by the methods of `Attempt` alone.
-        claims: what holds in the end; each tries the real effect.
+        situation: what a learner finds, in one or two sentences, without the cause.
+        goal: what must be true in the end.
+        hints: where to look, what is wrong, how to fix it.
+        begin: breaks one thing, or prepares the goal; changes the lab only with the methods of `Attempt`.
+        claims: what is true in the end; each tests the real effect.
         solution: the commands of one solution.
-        needs: checks that must pass before it can begin, as "05-istio/istio".
-        machines: whether it works on machines of the lab, which an existing cluster has not.
-        recovered: waits until the lab is as before, after everything was put back.
+        needs: checks that must pass before it can begin, like "05-istio/istio".
+        machines: whether it needs machines; the target `cluster` has none.
+        recovered: waits until the lab is as before, after everything was undone.
     """
 
     id: str
@@ -89,10 +89,10 @@ class Challenge:
 
 
 def require(condition: object, problem: str) -> None:
-    """Raise CheckFailed with the problem, as it was seen, unless the condition holds.
+    """Check a condition.
 
     Raises:
-        CheckFailed: it does not hold.
+        CheckFailed: it is false; the message is `problem`, which says what was seen.
     """
     if not condition:
         raise CheckFailed(problem)

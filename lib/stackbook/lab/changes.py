@@ -1,4 +1,4 @@
-"""What a challenge draws, where it works, and how it changes the lab: each change is written down before it is made."""
+"""What a challenge draws, where it works, and how it changes the lab. Each change is recorded before it is made."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Changes:
     """The changes of an open challenge, and its record.
 
     Args:
-        lab: on which it is open.
-        challenge: which one.
-        seed: of what it draws: the same seed breaks the same thing.
+        lab: the lab on which it is open.
+        challenge: the challenge.
+        seed: decides what it draws: the same seed breaks the same thing.
     """
 
     def __init__(self, lab: Lab, challenge: Challenge, seed: str) -> None:
@@ -64,7 +64,7 @@ class Changes:
         return self.lab.profile.nodes[-1].name
 
     def draw(self, name: str, options: Sequence[T]) -> T:
-        """One of the options, by the seed; kept under its name in `drawn`, as JSON."""
+        """Draw one of the options with the seed, and keep it in `drawn` under this name; options must be JSON values."""
         if name not in self.drawn:
             self.drawn[name] = random.Random(f"{self.seed}:{self.challenge.id}:{name}").choice(list(options))
             self.save()
@@ -72,18 +72,18 @@ class Changes:
         return found
 
     def note(self, **values: Any) -> None:
-        """Keep values in `drawn` that the claims need."""
+        """Keep values that the claims need in `drawn`."""
         self.drawn.update(values)
         self.save()
 
-    # what a challenge may change: each is written down first
+    # what a challenge may change; each change is recorded first
 
     def _will(self, entry: journal.Entry) -> None:
         self.entries.append(entry)
         self.save()
 
     def space(self, *, mesh: bool = False) -> str:
-        """Make the challenge's own namespace, and return its name; with `mesh`, its pods get a sidecar."""
+        """Create the challenge's own namespace and return its name; with `mesh`, its pods get a sidecar."""
         self._will({"kind": "namespace", "name": self.namespace})
         own_namespaces.delete(self.lab.kube, self.namespace, timeout=90)
         own_namespaces.create(self.lab.kube, self.namespace)
@@ -92,15 +92,15 @@ class Changes:
         return self.namespace
 
     def apply(self, *objects: Mapping[str, Any]) -> None:
-        """Apply objects to the challenge's own namespace, which `space` has made."""
+        """Apply objects to the challenge's own namespace, which `space` creates."""
         placed = [{**o, "metadata": {**o["metadata"], "namespace": self.namespace}} for o in objects]
         self.lab.kube.apply(placed)
 
     def change_file(self, machine: str, path: str, change: Callable[[str], str]) -> None:
-        """Change the text of a machine's file; it is kept as it was.
+        """Change the text of a file on a machine; the journal keeps the original.
 
         Raises:
-            CheckFailed: the change makes no difference: the file is not as the challenge expects it.
+            CheckFailed: the change makes no difference, so the file is not what the challenge expects.
         """
         entry = journal.file_entry(self.lab, machine, path)
         before = entry["text"] or ""
@@ -111,22 +111,22 @@ class Changes:
         self.lab.machines[machine].run(["sh", "-c", 'cat > "$1"', "write", path], stdin=after)
 
     def change_object(self, kind: str, name: str, change: Callable[[Any], Any], *, namespace: str = "") -> None:
-        """Put another form of an object of the cluster in its place; it is kept as it was."""
+        """Replace an object of the cluster by a changed one; the journal keeps the original."""
         entry = journal.object_entry(self.lab, kind, name, namespace)
         self._will(entry)
         changed = change(json.loads(json.dumps(entry["object"])))
         self.lab.kube.kubectl("replace", "--field-manager=stackbook", "-f", "-", stdin=json.dumps(changed))
 
     def keep_object(self, kind: str, name: str, *, namespace: str = "") -> None:
-        """Keep an object of the cluster as it is, because a solution may change it."""
+        """Record an object of the cluster in the journal, because a solution may change it."""
         self._will(journal.object_entry(self.lab, kind, name, namespace))
 
     def undo(self, machine: str, *argv: str, timeout: float = 60) -> None:
-        """Have a command run on a machine when the challenge is given back; call it before the change."""
+        """Run a command on a machine when the challenge ends; call this before the change."""
         self._will({"kind": "command", "machine": machine, "argv": list(argv), "timeout": timeout})
 
     def undo_kubectl(self, *args: str) -> None:
-        """Have a kubectl command run when the challenge is given back; call it before the change."""
+        """Run a kubectl command when the challenge ends; call this before the change."""
         self._will({"kind": "kubectl", "args": list(args)})
 
     def write(self, name: str, text: str) -> Path:
@@ -137,10 +137,10 @@ class Changes:
         return path
 
     def read(self, name: str) -> str:
-        """The learner's file.
+        """The text of a file in the challenge's folder.
 
         Raises:
-            CheckFailed: there is none, or it is no text.
+            CheckFailed: there is no such file, or it is not text.
         """
         try:
             return (self.folder / name).read_text(encoding="utf-8")
@@ -148,7 +148,7 @@ class Changes:
             raise CheckFailed(f"{self.folder / name} cannot be read: {type(error).__name__}") from error
 
     def save(self) -> None:
-        """Write the record; nobody else can read it."""
+        """Write the record; only its owner can read it."""
         data = {"id": self.challenge.id, "seed": self.seed, "begun": self.begun, "hints": self.hints,
                 "drawn": self.drawn, "entries": self.entries}  # fmt: skip
         private.write(self.lab.state / FILE, json.dumps(data, indent=1))

@@ -1,8 +1,8 @@
-"""Where each image of a lab comes from: pulled from its project's registry where that has it, else built from packages.
+"""The source of each image of a lab: its project's registry if possible, otherwise a build from packages.
 
-The lab's own programs are always built. For every other image the registry that would serve it is asked once; the answer is kept
-with the lab, so that a lab that stands does not change its images. Images of one set stay together: `pilot` and `proxyv2`
-of different builds would not understand each other.
+The lab's own programs are always built. For every other image, its registry is asked once. The lab keeps the answer, so a
+running lab does not change its images. Images of one set come from the same source, because `pilot` and `proxyv2` from
+different builds do not work together.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Kind = Literal["build", "pull", "none"]
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Where one image comes from.
+    """The source of one image.
 
     Attributes:
-        name: in the catalogue.
-        kind: `build`, `pull`, or `none` where it can neither be pulled nor built.
-        reference: under which the machines have it; of the image that takes its place where it is built by another name.
-        reason: why it is so, in a few words.
+        name: its name in the catalogue.
+        kind: `build`, `pull`, or `none` if it can neither be pulled nor built.
+        reference: its reference on the machines; if another image is built instead, the reference of that image.
+        reason: the reason for this source, in a few words.
     """
 
     name: str
@@ -42,11 +42,11 @@ class ImageSources:
     """The sources of one lab's images.
 
     Args:
-        catalogue: of the images.
-        mode: the profile's `images`: `auto`, `preload` (build all that can be) or `pull`.
-        why_not: asks the registry for an image; empty when it can be pulled, else the reason (`Registries.why_not`).
-        memory: the file of what was decided.
-        strict: an image is pulled by a pinned digest only.
+        catalogue: the catalogue with the images.
+        mode: the profile's `images`: `auto`, `preload` (build every image that can be built) or `pull`.
+        why_not: asks the registry for an image; returns "" if it can be pulled, else the reason (`Registries.why_not`).
+        memory: the file with the decisions.
+        strict: pull an image only by a pinned digest.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ImageSources:
         self._strict = strict
 
     def of(self, name: str) -> ImageSource:
-        """The source of an image; asks the registry where that has not been decided yet.
+        """The source of an image; asks the registry if it has not been decided yet.
 
         Raises:
             InputError: there is no such image.
@@ -68,7 +68,7 @@ class ImageSources:
             return ImageSource(name, "pull", image.official, by)
         if image.instead:
             other = self._catalogue.image(image.instead)
-            return ImageSource(name, "build", other.reference, f"{image.instead} of the lab in its place: {reason}")
+            return ImageSource(name, "build", other.reference, f"the lab's {image.instead} instead: {reason}")
         if not image.built:
             return ImageSource(name, "none", "", reason)
         return ImageSource(name, "build", image.reference, reason)
@@ -78,17 +78,17 @@ class ImageSources:
         return self.of(name).kind == "pull"
 
     def all(self) -> list[ImageSource]:
-        """The sources of all images, in the catalogue's order; the registries are asked side by side."""
+        """The sources of all images, in the catalogue's order; asks several registries at a time."""
         firsts = {image.set: image for image in reversed(list(self._catalogue.images.values()))}
         with ThreadPoolExecutor(max_workers=8) as pool:
             list(pool.map(self._decided, firsts.values()))
         return [self.of(name) for name in self._catalogue.images]
 
     def fall_back(self, name: str, reason: str) -> None:
-        """An image could not be pulled: its set is built from now on.
+        """Note that an image could not be pulled, so its set is built from now on.
 
         Raises:
-            ArtifactUnavailable: the profile says `images: pull`, or what belongs to it can only be pulled.
+            ArtifactUnavailable: the profile says `images: pull`, or the image cannot be built.
         """
         image = self._catalogue.image(name)
         if self._mode == "pull":
@@ -99,17 +99,17 @@ class ImageSources:
         self._remember(image.set, f"its pull failed: {reason}")
 
     def to_pull(self, names: Iterable[str]) -> list[Image]:
-        """Those of the images that are pulled."""
+        """The images among these that are pulled."""
         return [self._catalogue.image(name) for name in names if self.pulled(name)]
 
     def to_build(self, names: Iterable[str]) -> list[str]:
-        """Those of the images that are built, each once; the images that take the place of others among them."""
+        """The images among these that are built, each once; includes images that are built instead of others."""
         sources = [self.of(name) for name in names]
         built = [self._catalogue.image(s.name).instead or s.name for s in sources if s.kind == "build"]
         return list(dict.fromkeys(built))
 
     def _decided(self, image: Image) -> str:
-        """Empty when the image is pulled, else why it is not."""
+        """Why an image is not pulled; empty if it is."""
         if not image.official:
             return "the lab's own"
         if self._strict and not image.digest:

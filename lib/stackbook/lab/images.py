@@ -1,4 +1,4 @@
-"""The images of a lab: where each comes from, and how the machines get it."""
+"""The images of a lab: where they come from, and how the machines get them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LabImages:
     """The images of one lab.
 
     Args:
-        lab: whose.
+        lab: the lab.
     """
 
     def __init__(self, lab: Lab) -> None:
@@ -32,7 +32,7 @@ class LabImages:
 
     @cached_property
     def registries(self) -> Registries:
-        """What this lab says about container registries: their mirrors, and the CA that signs them."""
+        """The lab's settings for container registries: their mirrors, and the CA of the mirrors."""
         ca = self._lab.profile.registry_ca
         return Registries(self._lab.profile.registry_mirrors, Path(ca).expanduser() if ca else None)
 
@@ -50,11 +50,11 @@ class LabImages:
 
     @property
     def upstream_envoy(self) -> bool:
-        """Whether the mesh's proxies are upstream Envoy, without Istio's own filters: told by the image itself."""
+        """Whether the mesh's proxies are upstream Envoy without Istio's own filters; read from the image."""
         return self.environment("proxyv2").get("ISTIO_META_ISTIO_PROXY_SHA", "").startswith("envoy-")
 
     def environment(self, name: str) -> dict[str, str]:
-        """The environment variables that an image sets: as built, or as a machine has pulled it; empty without machines."""
+        """The environment variables of an image, from its build or from a machine that has pulled it; empty without machines."""
         if not self.sources.pulled(name):
             return dict(self._lab.artifacts.catalogue.image(name).env)
         for host in self._lab.machines.values():
@@ -62,7 +62,7 @@ class LabImages:
         return {}
 
     def reference(self, name: str) -> str:
-        """The reference of an image, under which the machines have it or can pull it.
+        """The reference under which the machines have an image or can pull it.
 
         Raises:
             ArtifactUnavailable: it can neither be pulled nor built.
@@ -76,7 +76,7 @@ class LabImages:
     def kubeadm(self) -> Images:
         """Where kubeadm's images come from."""
         repository = self.reference("kube-apiserver").rpartition("/")[0]
-        # From the profile's own repository the kubelet pulls them itself: they are not on the machines under those names.
+        # The kubelet itself pulls images from the profile's own repository: the machines do not have them under those names.
         chosen = self._lab.profile.image_repository if self.sources.pulled("kube-apiserver") else ""
         return Images(
             repository=chosen or repository,
@@ -87,14 +87,14 @@ class LabImages:
         )
 
     def load(self, *names: str, on: Sequence[str] | None = None, step: Step | None = None) -> int:
-        """Have images on machines that lack any of them: pulled or imported; returns how many machines were changed.
+        """Pull or import images on machines that lack any of them; returns how many machines were changed.
 
-        An image that its registry does not give is built instead, with the rest of its set, and that is said.
+        If an image cannot be pulled, its set is built instead, and the step's progress says so.
 
         Args:
             names: bundles or images of the catalogue.
-            on: names of machines; all when None.
-            step: the step that this counts for.
+            on: names of machines; None for all.
+            step: the step whose changes this counts as.
 
         Raises:
             ArtifactUnavailable: an image can neither be pulled nor built.
@@ -107,7 +107,7 @@ class LabImages:
         members = self._members(names)
         for image in self.sources.to_pull(members):
             if not self.sources.pulled(image.name):
-                continue  # another one of its set has failed just now
+                continue  # another image of its set has just failed
             try:
                 changed += image_import.pull(wanted, image.official, digest=image.digest, say=say)
             except PullFailed as error:
@@ -123,7 +123,7 @@ class LabImages:
         return changed
 
     def preload(self, *names: str, on: Sequence[str] | None = None) -> None:
-        """Begin to pull or import images in the background, if they need not be built first; `load` waits for the end."""
+        """Start pulling or importing images in the background, if they need not be built first; `load` waits for the end."""
         if self._lab.profile.target == "cluster":
             return
         wanted = {name: host for name, host in self._lab.machines.items() if on is None or name in on}
@@ -134,7 +134,7 @@ class LabImages:
                 image_import.begin(wanted, archive)
 
     def components(self, names: Iterable[str]) -> list[str]:
-        """What has to be fetched or built for these components and images: without the images that are pulled."""
+        """The components to fetch or build for these components and images, without images that are pulled."""
         catalogue = self._lab.artifacts.catalogue
         found: dict[str, None] = {}
         for name in names:
@@ -147,11 +147,11 @@ class LabImages:
         return list(found)
 
     def references_to_pull(self, names: Sequence[str]) -> list[str]:
-        """The references of those images in these bundles and images that the machines pull."""
+        """The references of the images in these bundles and images that the machines pull."""
         return [image.official for image in self.sources.to_pull(self._members(names))]
 
     def archives(self, names: Sequence[str]) -> list[Path]:
-        """Archives with what is built of these bundles and images: the smallest bundle that has it, or one for each image."""
+        """Archives with the images that are built: the smallest bundle that has them, or one archive for each image."""
         found: dict[Path, None] = {}
         for name in names:
             if not (built := set(self.sources.to_build(self._members([name])))):
@@ -163,12 +163,12 @@ class LabImages:
         return list(found)
 
     def _members(self, names: Sequence[str]) -> list[str]:
-        """The images of these bundles and images, each once."""
+        """The images in these bundles and images, each once."""
         bundles = self._lab.artifacts.catalogue.bundles
         return list(dict.fromkeys(member for name in names for member in bundles.get(name, (name,))))
 
     def _bundle_of(self, name: str, built: set[str]) -> str:
-        """The bundle of that name, or else the smallest one, that has these images and no other that is not built here."""
+        """The bundle with these images and no image that is not built here: the one with this name, otherwise the smallest."""
         bundles = self._lab.artifacts.catalogue.bundles
         for bundle, members in sorted(bundles.items(), key=lambda item: (item[0] != name, len(item[1]))):
             if built <= set(members) and set(self.sources.to_build(members)) == set(members):

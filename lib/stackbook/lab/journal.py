@@ -1,10 +1,10 @@
-"""What a challenge has changed in the lab, written down before each change, so that any process can put it back.
+"""The journal of a challenge: each change of the lab, recorded before it is made, so that any process can undo it.
 
-The journal is a list of plain entries. Each has a `kind`:
+The journal is a list of dictionaries. Each has a `kind`:
 
-- `namespace`: one that the challenge made; it is deleted.
-- `object`: an object of the cluster as it was; it is put back whole, or made again.
-- `file`: a file of a machine as it was; no text means that there was none.
+- `namespace`: a namespace that the challenge created; it is deleted.
+- `object`: an object of the cluster before the change; it is replaced or created again.
+- `file`: a file of a machine before the change; without text, the file did not exist.
 - `command`: a command on a machine that undoes a change.
 - `kubectl`: the arguments of a kubectl command that undoes a change.
 """
@@ -26,7 +26,7 @@ _OF_THE_SERVER = ("resourceVersion", "uid", "creationTimestamp", "generation", "
 
 
 def plain(item: Mapping[str, Any]) -> dict[str, Any]:
-    """An object of the cluster without its status and what the server notes.
+    """An object of the cluster without its status and the metadata that the server sets.
 
     >>> plain({"kind": "A", "metadata": {"name": "a", "uid": "1"}, "status": {}})
     {'kind': 'A', 'metadata': {'name': 'a'}}
@@ -36,10 +36,10 @@ def plain(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def put_back(lab: Lab, entries: Sequence[Entry]) -> list[Entry]:
-    """Undo the entries, the last one first; an entry that fails does not keep the others from being undone.
+    """Undo the entries, the last one first; if one fails, the others are still undone.
 
     Returns:
-        The entries that could not be undone, in their order; the first reason is in `why` of each.
+        The entries that could not be undone, in their order, each with the reason in `why`.
     """
     left: list[Entry] = []
     for entry in reversed(entries):
@@ -53,7 +53,7 @@ def put_back(lab: Lab, entries: Sequence[Entry]) -> list[Entry]:
 def _namespace(lab: Lab, entry: Entry) -> None:
     name = entry["name"]
     own_namespaces.delete(lab.kube, name, wait=False)
-    # Pods that nobody asks any more need not drain; what is gone already is no error.
+    # These pods get no more requests, so they need not drain. Pods that are already gone are not an error.
     flags = ("--all", "-n", name, "--grace-period=1", "--wait=false")
     lab.kube.kubectl("delete", "pods", *flags, check=False)
 
@@ -72,7 +72,7 @@ def _file(lab: Lab, entry: Entry) -> None:
     if entry["text"] is None:
         host.run(["rm", "-f", entry["path"]])
         return
-    # Into the file that is there: a bind mount such as /etc/hosts cannot be replaced by another file.
+    # Write into the existing file: a bind mount such as /etc/hosts cannot be replaced by another file.
     host.run(["sh", "-c", 'cat > "$1"', "write", entry["path"]], stdin=entry["text"])
     host.run(["chmod", entry["mode"], entry["path"]])
 
@@ -95,7 +95,7 @@ _UNDO: Mapping[str, Callable[[Lab, Entry], None]] = {
 
 
 def file_entry(lab: Lab, machine: str, path: str) -> Entry:
-    """The entry of a machine's file as it is now."""
+    """The journal entry for a file of a machine, as it is now."""
     host = lab.machines[machine]
     if not host.run(["test", "-e", path], check=False).ok:
         return {"kind": "file", "machine": machine, "path": path, "text": None, "mode": ""}
@@ -104,10 +104,10 @@ def file_entry(lab: Lab, machine: str, path: str) -> Entry:
 
 
 def object_entry(lab: Lab, kind: str, name: str, namespace: str = "") -> Entry:
-    """The entry of an object as it is now.
+    """The journal entry for an object, as it is now.
 
     Raises:
-        InputError: it is a Secret: no copy of one is kept.
+        InputError: the object is a Secret, of which no copy is kept.
         CheckFailed: there is no such object.
     """
     if kind.lower().split(".")[0] in ("secret", "secrets"):

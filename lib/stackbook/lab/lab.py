@@ -1,4 +1,4 @@
-"""What a notebook binds to: the lab, as its profile describes it."""
+"""The lab to which a notebook is bound, as its profile describes it."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 
 class Check(Protocol):
-    """One thing that a chapter leaves."""
+    """A check of one thing that a chapter leaves."""
 
     @property
     def claim(self) -> str:
-        """What holds, in words."""
+        """The claim, in words."""
 
     def prove(self, lab: Lab) -> str:
-        """Evidence that it holds; raises StackbookError when it does not."""
+        """Evidence that the claim holds; raises StackbookError if it does not."""
 
 
 ChecksOf = Callable[[str], Sequence[Check]]
@@ -52,11 +52,11 @@ class Lab:
     """A lab, seen from one chapter.
 
     Args:
-        chapter: which one.
-        profile: of the lab.
-        parameters: of the chapter.
-        checks: what a chapter leaves, as checks; handed over from above, since they know everything that a chapter makes.
-        challenges: the challenge of an id, handed over from above for the same reason.
+        chapter: the chapter.
+        profile: the lab's profile.
+        parameters: the chapter's parameters.
+        checks: returns the checks of what a chapter leaves. `app` passes them, because they import from every room.
+        challenges: returns the challenge with an id; passed for the same reason.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Lab:
         cls, chapter: str, profile: str | Path = "embedded", *, checks: ChecksOf | None = None,
         challenges: attempt.Find | None = None, **parameters: Any,
     ) -> Lab:  # fmt: skip
-        """The lab of a profile, for a chapter; see `session.bind`."""
+        """Open the lab of a profile for a chapter; see `session.bind`."""
         found = next((c for c in chapters.ALL if chapter in (c.id, c.name)), None) or chapters.find(chapter)
         loaded = Profile.load(profile)
         schema = CHAPTER_PARAMETERS.get(found.id, ChapterParameters)
@@ -101,7 +101,7 @@ class Lab:
 
     @cached_property
     def provider(self) -> Provider:
-        """Where the machines come from."""
+        """The provider of the machines."""
         return for_profile(self.profile)
 
     @cached_property
@@ -118,13 +118,13 @@ class Lab:
         )
 
     def _waited_for(self, names: Sequence[str], seconds: float) -> None:
-        """Keep in the step's record which components it waited for, and how many seconds."""
+        """Add the components for which the step waited, and the seconds, to its evidence."""
         if self._observers:
             waited = self._observers[-1].evidence.setdefault("waited_for_components", {})
             waited[", ".join(names)] = round(seconds, 1)
 
     def progress(self, text: str) -> None:
-        """Keep in the record what is being done."""
+        """Add a line of progress to the record."""
         self.record.append("progress", chapter=self.chapter.id, text=str(text))
 
     @property
@@ -132,7 +132,7 @@ class Lab:
         """The machines by name, the control plane first.
 
         Raises:
-            CheckFailed: one of the profile's is not running.
+            CheckFailed: a machine of the profile is not running.
         """
         found = self.provider.machines()
         wanted = [n.name for n in self.profile.nodes] if self.profile.target != "cluster" else []
@@ -163,7 +163,7 @@ class Lab:
 
     @property
     def kubeconfig(self) -> Path:
-        """The kubeconfig of the lab's cluster; of an existing one a copy that has the profile's context alone."""
+        """The kubeconfig of the lab's cluster; for an existing cluster, a copy with only the profile's context."""
         if self.profile.target == "cluster":
             path = self.state / EXISTING
             write_kubeconfig(existing(self.profile.kubeconfig, self.profile.context).text, path)
@@ -192,7 +192,7 @@ class Lab:
 
     @property
     def runtime(self) -> operations.Operation:
-        """Containerd on a machine, as this lab needs it."""
+        """The operation that configures containerd for this lab."""
         spared = proxy_file(os.environ, proxies.inside(self.profile))
         return kubeadm.runtime(
             self.images.kubeadm.pause, contained=self.contained, registries=self.images.registries, proxies=spared
@@ -200,14 +200,14 @@ class Lab:
 
     @property
     def cgroup_v1(self) -> bool:
-        """Whether the machines have the old cgroup hierarchy."""
+        """Whether the machines use cgroup v1."""
         from stackbook.machines import facts
 
         return facts.CGROUP.read(self.control_plane) != "cgroup2fs"
 
     @cached_property
     def contained(self) -> bool:
-        """Whether the machines are containers: made here, or found to be such (systemd-detect-virt)."""
+        """Whether the machines are containers: created by stackbook, or according to systemd-detect-virt."""
         from stackbook.machines import facts
 
         if self.profile.target != "ssh":
@@ -225,8 +225,8 @@ class Lab:
     def step(self, id: str, title: str, *, alone: bool = True) -> Iterator[steps.Step]:
         """Run a block as a step of this chapter; see `stackbook.lab.step.step`.
 
-        Within `by_turns`, as while the chapter has the test bed, each step waits for the lab's turn; those that are not
-        `alone` do not: it is all the same to them what others do with bookinfo.
+        Within `by_turns`, for example while the chapter uses the test bed, each step waits for the lab's turn. A step with
+        `alone=False` does not wait, because it does not depend on what others do with bookinfo.
         """
         with steps.step(id, title, chapter=self.chapter.id, record=self.record) as current:
             self._observers.append(current)
@@ -238,7 +238,7 @@ class Lab:
 
     @contextlib.contextmanager
     def by_turns(self) -> Iterator[None]:
-        """While the block runs, each step of this chapter has the lab's turn: it uses, changes or restarts what others use."""
+        """While the block runs, each step of this chapter takes the lab's turn, because it uses or changes what others use."""
         self._sharing += 1
         try:
             yield
@@ -247,14 +247,14 @@ class Lab:
 
     @contextlib.contextmanager
     def turn(self, what: str, *, of: str = turns.BOOKINFO) -> Iterator[None]:
-        """Have bookinfo, its rules and what its mesh traces for this process alone while the block runs; see `stackbook.lab.turns`.
+        """Reserve bookinfo, its rules and its traces for this process while the block runs; see `stackbook.lab.turns`.
 
         Args:
-            what: what for, in a word or two.
-            of: something else that the lab has only once, such as Prometheus.
+            what: the purpose, in a word or two.
+            of: another thing that the lab has only once, such as Prometheus.
 
         Raises:
-            WaitTimeout: another process had it all the time.
+            WaitTimeout: other processes held the turn until the deadline.
         """
         current = self._observers[-1] if self._observers else None
         say = current.progress if current else None
@@ -264,31 +264,31 @@ class Lab:
             yield
 
     def enter(self, scope: contextlib.AbstractContextManager[Any]) -> contextlib.ExitStack:
-        """Enter a context that lasts over several cells; `leave` ends it, and so does the end of the kernel."""
+        """Enter a context that lasts for several cells, until `leave` or the end of the kernel."""
         stack = contextlib.ExitStack()
         stack.enter_context(scope)
         atexit.register(stack.close)
         return stack
 
     def leave(self, stack: contextlib.ExitStack) -> None:
-        """End what `enter` began."""
+        """Leave a context that `enter` has entered."""
         atexit.unregister(stack.close)
         stack.close()
         print("✓ what this chapter made is taken away")
 
     def apply(self, host: Host, operation: operations.Operation, step: steps.Step) -> list[operations.Command]:
-        """Run what an operation still needs on a machine, as part of a step."""
+        """Run the commands of an operation that a machine still needs, as part of a step."""
         return operations.apply(host, operation, step=step)
 
     # checks
 
     def checks_of(self, chapter: str) -> Sequence[Check]:
-        """What a chapter leaves, as checks; needs a lab that was bound (`session.bind`)."""
+        """The checks of what a chapter leaves; the lab must come from `session.bind` or `session.opened`."""
         assert self._checks, "this lab was opened without checks: use session.bind or session.opened"
         return self._checks(chapter)
 
     def preconditions(self) -> None:
-        """Prove that the chapters this one stands on have left what it needs; see `proofs.preconditions`."""
+        """Prove that earlier chapters have left what this one needs; see `proofs.preconditions`."""
         if open := attempt.open_on(self):
             print(
                 f"– the challenge {open} is open on this lab: end it first, or steps may fail (stackbook challenge end)"
@@ -301,11 +301,11 @@ class Lab:
         learner.note(self.state, "finished", self.chapter.id)
 
     def challenge(self, id: str, *, seed: str = "") -> attempt.Attempt:
-        """Begin a challenge on this lab, or go on with it where it is open; see `attempt.begin`.
+        """Begin a challenge on this lab, or continue it if it is open; see `attempt.begin`.
 
         Args:
             id: the chapter's number and a letter, like "06-b".
-            seed: with the lab's name it decides what is drawn; without one, this very lab does, so that a class differs.
+            seed: decides what is drawn, together with the lab's name. If empty, the draw differs from lab to lab.
 
         Raises:
             InputError: there is no such challenge, or a chapter that it needs has not run.
@@ -314,12 +314,12 @@ class Lab:
         return attempt.begin(self, self._challenges, id, seed)
 
     def instance(self) -> str:
-        """What tells this lab from one built later under the same name."""
+        """An id that distinguishes this lab from a later lab with the same name."""
         marker = self.state / "instance"
         return marker.read_text(encoding="utf-8").strip() if marker.exists() else ""
 
     def provision(self) -> int:
-        """Make and start the machines that are missing; returns how many things were changed."""
+        """Create and start the machines that are missing; returns the number of changes."""
         changed = self.provider.provision(say=self.progress)
         marker = self.state / "instance"
         if not marker.exists():
@@ -329,14 +329,14 @@ class Lab:
     # pages
 
     def errata(self) -> None:
-        """Show what the guide says wrongly or no longer rightly, of the ids that this chapter's cells name."""
+        """Show where the guide is wrong or outdated, for the ids that this chapter's cells name."""
         if rows := pages.errata(self.chapter):
             display.table(rows)
         else:
             print("✓ everything the guide says here still holds")
 
     def kubectl(self, text: str, *, timeout: float = 60.0) -> None:
-        """Type a kubectl command on the page, and show its real output; see `stackbook.lab.typed_kubectl`."""
+        """Show a kubectl command on the page with its real output; see `stackbook.lab.typed_kubectl`."""
         typed_kubectl.kubectl(self.kube, text, timeout=timeout)
 
     def show(self, rows: Any, caption: str = "") -> None:
@@ -344,5 +344,5 @@ class Lab:
         display.table(rows, caption)
 
     def figure(self, fig: Any, *, alt: str) -> None:
-        """Show a plot with a text for those who cannot see it."""
+        """Show a plot with its alternative text."""
         display.figure(fig, alt)

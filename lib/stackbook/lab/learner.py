@@ -1,4 +1,4 @@
-"""What a learner has done, chapter by chapter: a file of events in the lab's state. Nothing is sent anywhere."""
+"""A learner's progress: a file of events in the lab's state. Nothing is sent anywhere."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 
 FILE = "progress.jsonl"
 PAUSE = 900.0
-"""Seconds: whoever does nothing for longer is taken to have been away."""
+"""Seconds; a longer gap between two events does not count as time spent on the chapter."""
 
 
 def note(state: Path, event: str, chapter: str, **values: Any) -> None:
-    """Add an event; where the state cannot be written, the chapter goes on without it.
+    """Add an event; if the state cannot be written, the chapter continues without it.
 
     Args:
         state: the folder of the lab's state.
         event: "bound", "finished", "begun", "verified", "hint", "solution" or "ended".
         chapter: the chapter's id.
-        values: more of it.
+        values: further values of the event.
     """
     by = "batch" if os.environ.get("STACKBOOK_RUN") else "learner"
     data = {"time": round(time.time(), 1), "event": event, "chapter": chapter, "by": by, **values}
@@ -37,7 +37,7 @@ def note(state: Path, event: str, chapter: str, **values: Any) -> None:
 
 
 def events(state: Path) -> list[dict[str, Any]]:
-    """The events of a lab, in their order; lines that cannot be read are left out."""
+    """The events of a lab, in order; skips lines that cannot be read."""
     try:
         lines = (state / FILE).read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
@@ -55,16 +55,16 @@ def events(state: Path) -> list[dict[str, Any]]:
 
 @dataclass
 class Chapter:
-    """What was done in a chapter.
+    """What a learner has done in a chapter.
 
     Attributes:
         chapter: its id.
-        read: whether a kernel was bound to it by a learner, and not by a run.
-        run: whether it came to its end, by whomever.
+        read: whether a learner, and not a run, has bound a kernel to it.
+        run: whether a learner or a run has reached its end.
         solved: the challenges that were solved.
         tried: the challenges that were begun.
-        hints: how many hints were asked for.
-        solutions: the challenges whose solution was looked at before they were solved.
+        hints: how many hints the learner asked for.
+        solutions: the challenges whose solution the learner read before solving them.
         seconds: how long a learner worked on it, without pauses of more than a quarter of an hour.
     """
 
@@ -79,7 +79,7 @@ class Chapter:
 
 
 def summary(found: Iterable[Mapping[str, Any]], chapters: Iterable[str]) -> list[Chapter]:
-    """What the events say of each chapter, in the order of the chapters.
+    """Summarize the events of each chapter, in the order of the chapters.
 
     >>> one = {"time": 1, "event": "bound", "chapter": "06-traffic", "by": "learner"}
     >>> two = {"time": 61, "event": "verified", "chapter": "06-traffic", "challenge": "06-a", "solved": True}

@@ -1,4 +1,4 @@
-"""What a chapter's page says of the guide, from the ledger ids in the metadata of its cells."""
+"""What a chapter's page says about the guide, from the ledger ids in the metadata of its cells."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stackbook.config.chapters import Chapter
 
 
 def errata(chapter: Chapter) -> list[dict[str, str]]:
-    """Rows of what the guide says wrongly or no longer rightly, of the ids that a chapter's cells name."""
+    """A row for each id in the chapter's cells for which the guide is wrong or outdated."""
     from stackbook.config.ledger import entries
 
     known = entries.load()

@@ -1,8 +1,7 @@
-"""A line below a running cell that says what a long step is doing, for somebody who looks at it in JupyterLab.
+"""A line below a running cell in JupyterLab that says what a long step is doing.
 
-It is a separate display that is rewritten each second, and empty when the step ends: what a cell prints never stands
-behind it, and what stays on the page is the same as in a batch run, where nothing is shown (the terminal follows the
-record instead).
+The line is a separate display, updated every second and cleared when the step ends. So it does not mix with the cell's
+output, and the page is the same as after a batch run. A batch run shows no such line; the terminal follows the record.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 
-_AFTER = 1.5  # seconds: a short step needs no such line
+_AFTER = 1.5  # seconds; a shorter step needs no such line
 _WIDTH = 110
 Show = Callable[[str], None]
 
 
 class Ticker:
-    """The line of one step; `text` is what it is doing, `show` puts a line in place of the one before."""
+    """The line of one step; `text` says what the step is doing, and `show` replaces the line on the page."""
 
     def __init__(self, title: str, show: Show, *, every: float = 1.0, after: float = _AFTER) -> None:
         self.text = ""
@@ -30,7 +29,7 @@ class Ticker:
         self._shown = False
 
     def run(self) -> None:
-        """Write the line again and again until `end`."""
+        """Update the line repeatedly until `end`."""
         start = time.monotonic()
         if self._ended.wait(self._after):
             return
@@ -39,7 +38,7 @@ class Ticker:
             self._ended.wait(self._every)
 
     def end(self) -> None:
-        """Take the line away; it does not come back."""
+        """Clear the line for good."""
         self._ended.set()
         with self._writing:
             if self._shown:
@@ -55,13 +54,13 @@ class Ticker:
 
 
 def interactive() -> bool:
-    """Whether somebody looks at the page: a kernel of JupyterLab, not one of a batch run or of a test."""
+    """Whether this kernel belongs to JupyterLab, and not to a batch run or a test."""
     return bool(os.environ.get("JPY_SESSION_NAME")) and not os.environ.get("STACKBOOK_RUN")
 
 
 @contextlib.contextmanager
 def ticking(title: str, *, show: Show | None = None, every: float = 1.0, after: float = _AFTER) -> Iterator[Ticker]:
-    """Show a line while the block runs, if somebody looks; its `text` may be set all the same."""
+    """Show a line while the block runs, if this kernel is interactive; `text` can be set in any case."""
     ticker = Ticker(title, show or _display(), every=every, after=after)
     if not interactive():
         yield ticker
@@ -76,7 +75,7 @@ def ticking(title: str, *, show: Show | None = None, every: float = 1.0, after: 
 
 
 def _display() -> Show:
-    """A display of its own on the page; nothing where no kernel runs."""
+    """A function that updates its own display on the page; it does nothing outside a kernel."""
     place = f"stackbook-{uuid.uuid4().hex}"
     there = False
 

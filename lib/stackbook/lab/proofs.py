@@ -1,4 +1,4 @@
-"""What a chapter needs and what it leaves, proved on the lab, and what such a proof is valid for."""
+"""Prove what a chapter needs and what it leaves, and compute the key for which such a proof is valid."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def preconditions(lab: Lab) -> None:
-    """Prove that the chapters this one stands on have left what it needs.
+    """Prove that earlier chapters have left what this one needs.
 
     Raises:
-        CheckFailed: the first thing missing, and the chapter to run.
+        CheckFailed: with the first thing that is missing, and the chapter to run.
     """
     with _undisturbed(lab, "preconditions"):
         for needed in lab.chapter.needs:
@@ -40,7 +40,7 @@ def postconditions(lab: Lab) -> None:
     """Prove what this chapter leaves, and show it as a table.
 
     Raises:
-        CheckFailed: something is not as the chapter promises.
+        CheckFailed: the chapter did not leave something that it promises.
     """
     rows = []
     with _undisturbed(lab, "postconditions"):
@@ -61,18 +61,18 @@ def postconditions(lab: Lab) -> None:
 
 
 def _undisturbed(lab: Lab, what: str) -> contextlib.AbstractContextManager[None]:
-    """The lab's turn, for a chapter that stands on the mesh."""
+    """The lab's turn, for a chapter that needs the mesh."""
     return lab.turn(what) if "05-istio" in lab.chapter.needs else contextlib.nullcontext()
 
 
 def key(lab: Lab, *, instance: str | None = None) -> str:
-    """What a proof of this chapter is valid for: its notebook, the library, its parameters, the lab's, and this very lab.
+    """The key of a proof of this chapter. A proof is valid only for the same key.
 
-    What other code has proved is proved again.
+    The key is a hash of the chapter's code cells, the library, the chapter's and the lab's parameters, and the lab's instance.
 
     Args:
-        lab: seen from the chapter.
-        instance: another lab of that name, as a snapshot holds one; this very lab when None.
+        lab: the lab, seen from the chapter.
+        instance: the instance of another lab with this name, from a snapshot; None for this lab's.
     """
     book = json.loads(lab.chapter.notebook.read_text(encoding="utf-8"))
     sources = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]
@@ -84,7 +84,7 @@ def key(lab: Lab, *, instance: str | None = None) -> str:
 
 @functools.cache
 def library_digest() -> str:
-    """A digest of the library: its code, manifests and catalogue, and the sources of what it builds."""
+    """A digest of the library: its code, manifests and catalogue, and the sources of the programs that it builds."""
     lib = paths.checkout() / "lib"
     digest = hashlib.sha256()
     for path in sorted(lib.rglob("*")):

@@ -1,7 +1,7 @@
-"""A step of a chapter, and the record that it leaves.
+"""A step of a chapter, and its record.
 
-A step has failed unless its last line was reached. The cell shows one line that is the same on every run, which unfolds to the
-commands of this run; times, commands and evidence go to the record.
+A step fails unless it reaches its last line. The cell shows one line, which is the same on every run and unfolds to the
+commands of this run. Times, commands and evidence go into the record.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _MAX_INPUT = 100_000
 
 @dataclass(frozen=True)
 class Record:
-    """An append-only file of events, one JSON object a line. Secrets are masked on the way in.
+    """An append-only file of events, one JSON object per line, with secrets masked.
 
-    Each event is written with one `write` to a file opened for appending, so a reader that follows it sees whole lines.
+    Each event is one `write` to a file opened for appending, so a reader that follows the file sees whole lines.
     """
 
     path: Path
@@ -38,7 +38,7 @@ class Record:
     def append(self, event: str, **values: Any) -> None:
         """Add an event with the time in seconds since the epoch."""
         data = {"event": event, "time": round(time.time(), 3), **scrub(values)}
-        # What is no Unicode (a lone surrogate) is written as JSON's own escape of it.
+        # A lone surrogate is not valid Unicode; it is written as a JSON escape.
         line = json.dumps(data, ensure_ascii=False).encode(errors="backslashreplace")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o600)
@@ -48,11 +48,11 @@ class Record:
             os.close(descriptor)
 
     def events(self) -> list[dict[str, Any]]:
-        """Every whole event so far; a half-written last line is left out."""
+        """Every complete event so far; skips an incomplete last line."""
         if not self.path.exists():
             return []
         found = []
-        # Not splitlines: it would also split at U+2028 and others that JSON holds as they are.
+        # Not splitlines, which would also split at U+2028 and other characters that JSON does not escape.
         for line in self.path.read_text(encoding="utf-8", errors="replace").split("\n"):
             with contextlib.suppress(ValueError, RecursionError):
                 value = json.loads(line)
@@ -75,7 +75,7 @@ class Step:
     ticker: Ticker | None = None
 
     def observe(self, result: Result) -> None:
-        """Keep what a command did; hosts call this for each command while the step runs."""
+        """Record a command and its result; hosts call this for each command while the step runs."""
         self.commands.append(
             {
                 "host": result.host,
@@ -88,11 +88,11 @@ class Step:
         )
 
     def note(self, **evidence: Any) -> None:
-        """Keep values that prove something: they go to the record, not to the page."""
+        """Add evidence: values for the record that are not shown on the page."""
         self.evidence.update(evidence)
 
     def progress(self, text: str) -> None:
-        """Say what is going on; shown by the terminal that follows the run, and below the running cell in JupyterLab."""
+        """Report progress; the terminal that follows the run shows it, and JupyterLab shows it below the running cell."""
         if self.ticker:
             self.ticker.text = text
         self.record.append("progress", chapter=self.chapter, step=self.id, text=text)
@@ -101,7 +101,7 @@ class Step:
         """Prove a claim.
 
         Raises:
-            CheckFailed: it does not hold; the message has what was seen instead.
+            CheckFailed: it does not hold; the message says what was seen instead.
         """
         self.record.append("check", chapter=self.chapter, step=self.id, claim=claim, holds=bool(condition))
         if not condition:
@@ -113,10 +113,10 @@ def step(id: str, title: str, *, chapter: str, record: Record, quiet: bool = Fal
     """Run a block as a step.
 
     Args:
-        id: short stable name, unique within the chapter.
-        title: what it does, in a few words.
+        id: short stable name, unique in the chapter.
+        title: what the step does, in a few words.
         chapter: name of the chapter.
-        record: where its events go.
+        record: the record for its events.
         quiet: print nothing.
     """
     current = Step(id=id, title=title, chapter=chapter, record=record)

@@ -1,4 +1,4 @@
-"""The line that a step leaves on the page. It unfolds to what the step typed: each command, its machine and its file."""
+"""The line that a step prints on the page. It unfolds to the step's commands, each with its machine and its input file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from stackbook.lab.typed_commands import typed
 
-# A page is read: beyond this, `stackbook commands` is the place.
+# Longer output would make the page hard to read; `stackbook commands` prints everything.
 _LONGEST_FILE = 60
 _LONGEST = 150  # lines
 _WIDTH = 400
@@ -18,7 +18,7 @@ _STYLE = "font-size:12px;max-height:30em;overflow:auto;white-space:pre-wrap;over
 
 
 def show(line: str, commands: Sequence[Mapping[str, Any]]) -> None:
-    """Show the line of a step: in a notebook with its commands, elsewhere as text."""
+    """Show the line of a step, in a notebook together with its commands."""
     if "IPython" not in sys.modules or sys.modules["IPython"].get_ipython() is None:
         print(line)
         return
@@ -28,7 +28,7 @@ def show(line: str, commands: Sequence[Mapping[str, Any]]) -> None:
 
 
 def block(line: str, commands: Sequence[Mapping[str, Any]]) -> str:
-    """The line as HTML, with the commands folded in behind it.
+    """The line as HTML that unfolds to the commands.
 
     >>> block("✓ a: b", [])
     '<details class="by-hand"><summary>✓ a: b</summary><p>This step ran no command: it reads files and data.</p></details>'

@@ -1,8 +1,7 @@
-"""Turns: what a lab has only once (bookinfo, its traffic rules, what its mesh traces) is used by one at a time.
+"""Turns: only one process at a time uses what a lab has only once (bookinfo, its traffic rules, what its mesh traces).
 
-Two notebooks that are open side by side, or two lanes of a batch, so wait for each other's steps instead of counting each
-other's requests. A second lock, for who is next, makes it fair: whoever gives a turn back and wants another queues up behind
-those who wait.
+Without turns, two open notebooks, or two lanes of a batch, would count each other's requests. A second lock for the next in
+line makes turns fair: a process that returns its turn and wants another one waits behind the others.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from pathlib import Path
 from stackbook.core.locks import Lock, Note, ancestors, words
 
 TIMEOUT = 600.0
-"""Seconds that a turn is waited for: the longest steps take one minute, and a few may wait."""
+"""Seconds to wait for a turn: the longest steps take one minute, and several processes may wait."""
 BOOKINFO = "bookinfo"
-_mine = threading.local()  # the turns that this thread has, by the lock's path, with how often
+_mine = threading.local()  # how many turns this thread has, by the path of the lock
 
 
 @contextlib.contextmanager
@@ -31,19 +30,19 @@ def turn(
     timeout: float = TIMEOUT,
     say: Callable[[str], None] | None = None,
 ) -> Iterator[float]:
-    """Have the turn of a lab while the block runs; gives the seconds that were waited for it.
+    """Hold a turn of a lab while the block runs; yields how many seconds this process waited for it.
 
-    Within a turn of this thread, or of a process that has started this one, there is nothing to wait for.
+    If this thread or an ancestor of this process already holds the turn, there is no wait.
 
     Args:
         folder: the lab's state.
-        who: what the turn is for, told to those who wait.
-        of: what is used: bookinfo with its rules and traces, or a word for something else that a lab has only once.
+        who: what the turn is for; shown to processes that wait.
+        of: what the turn is for the use of: bookinfo with its rules and traces, or another thing that a lab has only once.
         timeout: deadline in seconds.
-        say: is told what is waited for, where anything is.
+        say: takes a line about the holder while this process waits.
 
     Raises:
-        WaitTimeout: others had it all the time; with the process that has it, what for, and since when.
+        WaitTimeout: the turn did not become free; the message names the process that holds it, its purpose, and since when.
     """
     main = Lock((folder / f"turn{'' if of == BOOKINFO else f'-{of}'}.lock").resolve())
     depths: dict[Path, int] = _mine.__dict__.setdefault("depths", {})
@@ -77,6 +76,6 @@ def turn(
 
 
 def _of_a_parent(lock: Lock) -> bool:
-    """Whether a process that has started this one has the turn. Another thread of this process is nobody's parent."""
+    """Whether an ancestor of this process holds the turn; another thread of this process does not count."""
     holder = lock.holder()
     return holder is not None and holder["pid"] in ancestors() - {os.getpid()}

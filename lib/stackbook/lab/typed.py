@@ -1,4 +1,4 @@
-"""Commands of a solution: as text, and run as they stand there, so that what is shown is what was tried."""
+"""The commands of a solution, as text and executed. The same text is shown and executed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from stackbook.lab.lab import Lab
 
 TIMEOUT = 180.0
-"""Seconds that one command may take."""
+"""Deadline of one command, in seconds."""
 
 
 def as_text(commands: Sequence[Typed], folder: Path) -> str:
-    """The commands with a comment wherever the place changes.
+    """The commands as text, with a comment wherever the machine changes.
 
     >>> print(as_text([Typed("ip route", on="k8s-node1"), Typed("kubectl get nodes")], Path("/none")))
     # on k8s-node1: stackbook shell k8s-node1
@@ -43,10 +43,10 @@ def as_text(commands: Sequence[Typed], folder: Path) -> str:
 
 
 def run(lab: Lab, commands: Sequence[Typed], folder: Path) -> None:
-    """Run the commands: on their machine, in this process, or in a shell of this host that has the lab's kubectl.
+    """Run the commands on their machine, in this process, or in a shell of this host with the lab's kubectl.
 
     Raises:
-        CommandFailed: one failed.
+        CommandFailed: a command failed.
     """
     with _programs(lab, any(not (one.on or one.python) for one in commands)) as environment:
         for one in commands:
@@ -62,7 +62,7 @@ def run(lab: Lab, commands: Sequence[Typed], folder: Path) -> None:
 
 @contextlib.contextmanager
 def _programs(lab: Lab, wanted: bool) -> Iterator[dict[str, str]]:
-    """The environment of the shell: kubectl and istioctl where the lab has a cluster, and this Python as python3."""
+    """The environment of the shell: this Python as python3 and, if the lab has a cluster, kubectl and istioctl."""
     if not wanted:
         yield {}
         return

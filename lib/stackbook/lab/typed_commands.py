@@ -1,4 +1,4 @@
-"""The commands of a step as somebody would type them: with the machine that each belongs to, and the file that it takes."""
+"""The commands of a step as a user would type them, each with its machine and its input file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from stackbook.core.redact import redact
 
-# The lab's own bookkeeping: commands that only check whether something has to be done.
+# Commands that only check whether something has to be done.
 _BOOKKEEPING = re.compile(
     r"^(test |stat |cat |systemctl (is-active|show|is-enabled) |ctr -n k8s\.io (images|content) |systemd-run |sh -c 'command -v)"
 )
@@ -22,12 +22,12 @@ _BY_API = "by the API"
 
 
 def typed(commands: Sequence[Mapping[str, Any]], *, everything: bool = False, longest: int = 0) -> Iterator[str]:
-    """The lines, with a comment where the machine changes; each command once on each machine.
+    """The commands as lines, with a comment where the machine changes; each command once for each machine.
 
     Args:
-        commands: as a step recorded them: `host`, `command`, `rc`, and `input` where it was given a file.
-        everything: also repeated commands, and questions that only decide whether something has to be done.
-        longest: the file that a command reads is shown as a here-document of up to so many lines; 0 leaves it out.
+        commands: from the record of a step: `host`, `command`, `rc`, and `input` if the command read a file.
+        everything: include repeated commands, and commands that only check whether something has to be done.
+        longest: maximum number of lines of an input file, shown as a here-document; 0 leaves input files out.
     """
     host, seen = "", set()
     for command in commands:
@@ -53,7 +53,7 @@ def typed(commands: Sequence[Mapping[str, Any]], *, everything: bool = False, lo
 
 
 def _shown(text: str) -> str:
-    """A command as somebody would type it.
+    """A command as a user would type it.
 
     >>> _shown("/var/cache/stackbook/files/c457535b88cb5f15/istioctl install -y")
     'istioctl install -y'
@@ -68,12 +68,12 @@ def _shown(text: str) -> str:
 
 
 def _at_home(text: str) -> str:
-    """Paths below this user's home with `~`; in quotes a shell would not expand it."""
+    """Write paths below this user's home with `~`, except in quotes, where a shell would not expand it."""
     return re.sub(rf"(?<![^\s=]){re.escape(str(Path.home()))}/", "~/", text)
 
 
 def _file(text: str, longest: int) -> Iterator[str]:
-    """The lines of a file, of a long one the first."""
+    """The lines of a file; only the first ones if it is long."""
     lines = redact(text).splitlines()
     yield from lines[:longest]
     if len(lines) > longest:
@@ -81,7 +81,7 @@ def _file(text: str, longest: int) -> Iterator[str]:
 
 
 def _end(text: str) -> str:
-    """What ends a here-document: no line of the text.
+    """A delimiter for a here-document that is not a line of the text.
 
     >>> _end("a b")
     'EOF'

@@ -1,4 +1,4 @@
-"""Commands that a page types itself: `$ kubectl …` and the real output, without what differs from run to run."""
+"""kubectl commands on a page: `$ kubectl …` and the real output, without values that differ from run to run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stackbook.core.redact import redact
 if TYPE_CHECKING:
     from stackbook.cluster.kube import Kube
 
-# Columns of kubectl's tables that differ from run to run; and what a controller appends to the name of a pod or a replica set.
+# Columns of kubectl's tables that differ from run to run, and the suffix that a controller appends to a pod's or ReplicaSet's name.
 _CHANGING = frozenset({"AGE", "RESTARTS", "IP", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "LAST SEEN", "HOLDER"})
 _NOTHING = ("", "<none>", "None")
 _SUFFIX = re.compile(r"(?<=-)[bcdfghjklmnpqrstvwxz2456789]{8,10}(-[bcdfghjklmnpqrstvwxz2456789]{5})?(?=\s|$)")
@@ -21,15 +21,15 @@ _DAEMON = re.compile(r"(?<=-)[bcdfghjklmnpqrstvwxz2456789]{5}(?=\s|$)")
 def kubectl(kube: Kube, text: str, *, timeout: float = 60.0) -> None:
     """Run `kubectl <text>` against the lab's cluster, and print the command and its output.
 
-    In a table, what differs from run to run is `…`: ages, restarts, addresses, and the random ends of pods' names.
+    In a table, values that differ from run to run become `…`: ages, restarts, addresses, and the random ends of pods' names.
 
     Args:
         kube: the cluster.
-        text: the arguments as in a shell, quotes included; no pipes and no variables.
+        text: the arguments as in a shell, including quotes, without pipes and variables.
         timeout: deadline in seconds.
 
     Raises:
-        CommandFailed: kubectl says no; the cell fails with its words.
+        CommandFailed: kubectl failed; the cell shows its error.
     """
     print(f"$ kubectl {text}")
     said = kube.kubectl(*shlex.split(text), timeout=timeout).stdout
@@ -37,7 +37,7 @@ def kubectl(kube: Kube, text: str, *, timeout: float = 60.0) -> None:
 
 
 def stable(text: str) -> str:
-    """The output of kubectl without what differs from run to run; other text than a table stays as it is."""
+    """The output of kubectl without values that differ from run to run; text that is not a table stays unchanged."""
     lines = text.rstrip().splitlines()
     if not lines or not re.fullmatch(r"[A-Z][A-Z0-9()/ -]*", lines[0]):
         return text

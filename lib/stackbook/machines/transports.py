@@ -46,7 +46,7 @@ class Host(Protocol):
 
         Args:
             argv: the command, never parsed by a shell. Put no secret here or into `env`, because `ps` shows both.
-            check: raise CommandFailed when the exit status is not 0.
+            check: raise CommandFailed if the exit status is not 0.
             stdin: text for its standard input; use this for secrets.
             timeout: deadline in seconds, after which the command is stopped.
             env: variables to add to the environment.
@@ -61,7 +61,7 @@ class Host(Protocol):
         """
 
     def read(self, path: str) -> str:
-        """The text of a file; CommandFailed when it cannot be read."""
+        """The text of a file; raises CommandFailed if it cannot be read."""
 
     def write(self, path: str, text: Text, *, mode: int = 0o644) -> None:
         """Write `text` to the file, in one step, with these permissions."""
@@ -106,7 +106,7 @@ class RunningHost:
                 )
         result, late = self._execute(argv, stdin=stdin, timeout=timeout, env=env or {})
         failed = self._transport_failed(result)
-        if secret:  # from here on nothing has its output: no error, no observer, no variable that a traceback shows
+        if secret:  # from here on, no error, observer or variable in a traceback contains the output
             result, failed = result.hide(), self._why() if failed else ""
         if late:
             tail = (result.stderr or result.stdout).strip().splitlines()[-3:]
@@ -170,8 +170,8 @@ class RunningHost:
 
     def write(self, path: str, text: Text, *, mode: int = 0o644) -> None:
         """See `Host.write`."""
-        # A temporary name and `mv`: a reader sees the old file or the new one, never half of it. Nobody but the owner gets
-        # into a folder that is made for a file of his own, and `set -C` writes no file that somebody put there meanwhile.
+        # A temporary name and `mv`: a reader sees the old file or the new one, never half of it. A folder that is created for
+        # a private file is private as well, and with `set -C` a file that somebody creates meanwhile is not overwritten.
         script = (
             'set -e; case "$2" in *00) umask 077 ;; *) umask 022 ;; esac; mkdir -p "$(dirname "$1")"; umask 077; '
             'rm -f "$1.new"; set -C; cat > "$1.new"; chmod "$2" "$1.new"; mv "$1.new" "$1"'
@@ -196,7 +196,7 @@ def _end(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
             return process.communicate(timeout=3)
         except subprocess.TimeoutExpired:
             continue
-    # Dead, and somebody whom it had given its output to still holds that: a unit of systemd-run --pipe, for example.
+    # The process has ended, but another process still holds its output open: a unit of systemd-run --pipe, for example.
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=3)
     for stream in (process.stdout, process.stderr):

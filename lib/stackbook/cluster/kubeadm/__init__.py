@@ -1,4 +1,4 @@
-"""Kubernetes on machines by kubeadm: a machine's runtime and programs, init, join; one phase a module."""
+"""Install Kubernetes on machines with kubeadm: runtime, programs, init, join. Each phase is one module."""
 
 from stackbook.cluster.kubeadm.configuration import PATCHES, SOCKET, Images, cluster_part, init_config, join_config
 from stackbook.cluster.kubeadm.init import CONFIG, DNS_PATCH, DONE, initialised, kubeadm_init

@@ -1,4 +1,4 @@
-"""kubeadm's configuration files: what the guide gives as options, and what today's versions need besides.
+"""kubeadm's configuration files: the guide's options, and what today's versions need in addition.
 
 Source: kubeadm's configuration API v1beta4 (https://kubernetes.io/docs/reference/config-api/kubeadm-config.v1beta4/).
 """
@@ -24,8 +24,8 @@ class Images:
 
     Args:
         repository: prefix of the images, for `--image-repository`.
-        preloaded: they are on each machine before kubeadm runs, and the kubelet asks no registry.
-        pause: reference of the sandbox image, which `--image-repository` does not reach (K17).
+        preloaded: the images are on each machine before kubeadm runs, and the kubelet never pulls them.
+        pause: reference of the sandbox image, which `--image-repository` does not affect (K17).
         etcd, dns: references of etcd's and CoreDNS' images; empty for kubeadm's defaults.
     """
 
@@ -37,7 +37,7 @@ class Images:
 
 
 def init_config(profile: Profile, images: Images, *, cgroup_v1: bool, contained: bool) -> str:
-    """Kubeadm's configuration for `kubeadm init`: the guide's options and what today's versions need besides.
+    """The configuration for `kubeadm init`: the guide's options, and what today's versions need in addition.
 
     >>> from stackbook.config.profile import Profile
     >>> "advertiseAddress: 192.168.98.3" in init_config(Profile(), Images(), cgroup_v1=False, contained=True)
@@ -70,9 +70,9 @@ def init_config(profile: Profile, images: Images, *, cgroup_v1: bool, contained:
     }
     if cgroup_v1:
         kubelet["failCgroupV1"] = False
-    if _at_least(profile.kubernetes_version, (1, 35)):  # containers are killed here on purpose, again and again
+    if _at_least(profile.kubernetes_version, (1, 35)):  # the lab kills containers on purpose, again and again
         kubelet["crashLoopBackOff"] = {"maxContainerRestartPeriod": "2s"}
-    if contained:  # the host may swap, and a machine that is a container cannot and must not change that
+    if contained:  # the host may use swap, and a machine that is a container must not change that
         kubelet["failSwapOn"] = False
     proxy: dict[str, Any] = {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
@@ -85,7 +85,7 @@ def init_config(profile: Profile, images: Images, *, cgroup_v1: bool, contained:
 
 
 def _image(reference: str, repository: str) -> dict[str, str]:
-    """An image as kubeadm's configuration has it; the repository only where it is not that of the others.
+    """An image in the format of kubeadm's configuration; the repository is included only if it differs from the others'.
 
     >>> _image("quay.io/coreos/etcd:v3.7.2", "registry.k8s.io")
     {'imageRepository': 'quay.io/coreos', 'imageTag': 'v3.7.2'}
@@ -96,7 +96,7 @@ def _image(reference: str, repository: str) -> dict[str, str]:
 
 
 def _at_least(version: str, wanted: tuple[int, int]) -> bool:
-    """Whether a version such as "1.36.3" is as new as (1, 36)."""
+    """Whether a version such as "1.36.3" is at least (1, 36)."""
     major, minor = version.split(".")[:2]
     return (int(major), int(minor)) >= wanted
 
@@ -111,7 +111,7 @@ def _registration(name: str, images: Images, *, cgroup_v1: bool) -> dict[str, An
 
 
 def join_config(name: str, token: Secret, digest: str, profile: Profile, images: Images, *, cgroup_v1: bool) -> Secret:
-    """Kubeadm's configuration for `kubeadm join`: the way for the token, which everybody could read on a command line."""
+    """The configuration for `kubeadm join`. It contains the token, because every user could read a token on a command line."""
     config = {
         "apiVersion": "kubeadm.k8s.io/v1beta4",
         "kind": "JoinConfiguration",
@@ -128,6 +128,6 @@ def join_config(name: str, token: Secret, digest: str, profile: Profile, images:
 
 
 def cluster_part(config: str) -> str:
-    """The ClusterConfiguration in kubeadm's file: no secret is in it."""
+    """The ClusterConfiguration in kubeadm's file; it contains no secret."""
     parts = [d for d in yaml.safe_load_all(config) if d["kind"] == "ClusterConfiguration"]
     return yaml.safe_dump(parts[0], sort_keys=False).rstrip()

@@ -14,7 +14,7 @@ ADMIN = "/etc/kubernetes/admin.conf"
 _ASK = ("kubectl", f"--kubeconfig={ADMIN}", "-n", "kube-system")
 
 
-# CoreDNS is asked every second whether it is ready, not every ten: a cluster answers names that much sooner.
+# The kubelet probes the readiness of CoreDNS every second instead of every ten, so the cluster resolves names sooner.
 DNS_PATCH = """\
 spec:
   template:
@@ -27,10 +27,10 @@ spec:
 
 
 def initialised(host: Host) -> bool:
-    """Whether kubeadm init has completed on this machine, whether its API server answers now or not.
+    """Whether kubeadm init has completed on this machine, even if its API server does not answer now.
 
-    A marker says so. Where there is none, as in a lab from before there was one, the API server is asked for what kubeadm
-    makes last.
+    A marker file says so. A lab from an older version has no marker; there, the API server is asked for the object that
+    kubeadm creates last.
     """
     if not host.run(["test", "-s", ADMIN], check=False).ok:
         return False
@@ -42,12 +42,12 @@ def _marked(host: Host) -> bool:
 
 
 def kubeadm_init(host: Host, config: str, *, timeout: float = 240.0) -> int:
-    """Run `kubeadm init` unless it has completed; a half-done one is reset first. Returns the number of changes.
+    """Run `kubeadm init` unless it has completed; an incomplete one is reset first. Returns the number of changes.
 
-    A cluster that is there and does not answer is never taken for a half-done one: a reset would lose all that is in it.
+    A complete cluster that does not answer never counts as incomplete: a reset would delete everything in it.
 
     Raises:
-        CommandFailed: kubeadm failed; the message ends with what the kubelet said last.
+        CommandFailed: kubeadm failed; the message ends with the last errors of the kubelet.
     """
     if initialised(host):
         if not _marked(host):
@@ -58,14 +58,14 @@ def kubeadm_init(host: Host, config: str, *, timeout: float = 240.0) -> int:
     host.run(["rm", "-f", DONE])
     host.write(CONFIG, config, mode=0o600)
     host.write(f"{PATCHES}/corednsdeployment+strategic.yaml", DNS_PATCH)
-    # Its output holds the token of the join command, which lives for a day: kept out of every record.
+    # kubeadm would print the token of the join command, which is valid for a day; it must not get into a record.
     explained(host, ["kubeadm", "init", "--config", CONFIG, "--skip-token-print"], timeout)
     host.write(DONE, "")
     return 1
 
 
 def explained(host: Host, argv: list[str], timeout: float) -> None:
-    """Run kubeadm; when it fails, say what the kubelet and the containers said, which is where the reason is."""
+    """Run kubeadm; if it fails, add the last errors of the kubelet, because they contain the reason."""
     try:
         host.run(argv, timeout=timeout)
     except CommandFailed as error:

@@ -21,7 +21,7 @@ def joined(host: Host) -> bool:
 
 
 def join_command(control_plane: Host) -> tuple[Secret, str]:
-    """A fresh bootstrap token and the hash of the cluster's CA, from `kubeadm token create --print-join-command`."""
+    """A new bootstrap token and the hash of the cluster's CA, from `kubeadm token create --print-join-command`."""
     text = control_plane.run(
         ["kubeadm", "token", "create", "--ttl", "30m", "--print-join-command"], secret=True, timeout=60
     ).reveal()
@@ -31,7 +31,7 @@ def join_command(control_plane: Host) -> tuple[Secret, str]:
 
 
 def parsed(text: str) -> tuple[Secret, str]:
-    """The token and the hash of the CA out of the join command that kubeadm prints."""
+    """The token and the hash of the CA in the join command that kubeadm prints."""
     token = re.search(r"--token (\S+)", text)
     digest = re.search(r"--discovery-token-ca-cert-hash (sha256:[0-9a-f]{64})", text)
     if not token or not digest:
@@ -40,9 +40,9 @@ def parsed(text: str) -> tuple[Secret, str]:
 
 
 def _wait_signed(control_plane: Host, token: Secret) -> None:
-    """Wait until the cluster's public description is signed with a new token.
+    """Wait until the ConfigMap cluster-info is signed with a new token.
 
-    kubeadm join asks for that signature every five seconds; asked too soon, it sleeps through it.
+    kubeadm join checks for that signature only every five seconds, so starting it too early costs five seconds.
     """
     name = f"jws-kubeconfig-{token.reveal().partition('.')[0]}"
     ask = [
@@ -71,9 +71,9 @@ def kubeadm_join(
     cgroup_v1: bool,
     timeout: float = 180.0,
 ) -> int:
-    """Run `kubeadm join` unless it has completed; a half-done one is reset first. Returns the number of changes.
+    """Run `kubeadm join` unless it has completed; an incomplete one is reset first. Returns the number of changes.
 
-    The token goes to the machine in a file that only root reads, which is removed afterwards, never in a command line.
+    The token goes to the machine in a file that only root can read, and never on a command line. The file is removed afterwards.
     """
     if joined(host):
         return 0

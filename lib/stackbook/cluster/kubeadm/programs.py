@@ -47,7 +47,7 @@ ExecStart=/usr/bin/kubelet $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELE
 
 
 def kubelet_service() -> Operation:
-    """The kubelet's unit as the packages of the project install it."""
+    """The kubelet's unit file, as the project's packages install it."""
 
     def operation(host: Host) -> Iterator[Command]:
         written = [
@@ -76,10 +76,10 @@ def version_of(host: Host, program: str) -> str:
 
 
 def install(host: Host, binaries: Mapping[str, Path], version: str) -> list[str]:
-    """Install the programs on a machine that lacks them or has another version; returns those that were installed.
+    """Install the programs that a machine lacks or has in another version; returns those that were installed.
 
     Raises:
-        CommandFailed: a program does not say the expected version after it was put there.
+        CommandFailed: an installed program does not report the expected version.
     """
     done = []
     for name, local in binaries.items():

@@ -1,6 +1,6 @@
-"""Root's own kubeconfig on the control plane: one that was there before is kept beside it, and a reset puts it back.
+"""Root's kubeconfig on the control plane. An earlier one is kept beside it, and a reset restores it.
 
-Which one is the lab's is told by its checksum, in a file beside it.
+A file beside it has the checksum of the lab's kubeconfig, to recognize it.
 """
 
 from __future__ import annotations
@@ -32,4 +32,4 @@ fi
 rm -f "$mark"
 """
 )
-"""A shell script: takes the lab's kubeconfig away, and puts back the one from before. One that somebody has changed stays."""
+"""A shell script: removes the lab's kubeconfig and restores the earlier one. A kubeconfig that somebody has changed stays."""

@@ -23,12 +23,12 @@ def containerd_config(pause: str, *, contained: bool) -> str:
 
     Args:
         pause: reference of the sandbox image.
-        contained: the machine is a container itself, which may neither lower oom scores nor load AppArmor profiles.
+        contained: the machine is a container, so it may neither lower OOM scores nor load AppArmor profiles.
     """
     lines = ["version = 2", "", '[plugins."io.containerd.grpc.v1.cri"]', f'  sandbox_image = "{pause}"']
     if contained:
         lines += ["  restrict_oom_score_adj = true", "  disable_apparmor = true"]
-    # containerd 2's defaults: a container that is not root's may use port 80 and ping, in its own network namespace.
+    # containerd 2's defaults: a container without root may use port 80 and ping, in its own network namespace.
     lines += ["  enable_unprivileged_ports = true", "  enable_unprivileged_icmp = true"]
     cri = 'plugins."io.containerd.grpc.v1.cri"'
     runc = f"{cri}.containerd.runtimes.runc"
@@ -42,12 +42,12 @@ def containerd_config(pause: str, *, contained: bool) -> str:
 def runtime(
     pause: str, *, contained: bool, registries: Registries | None = None, proxies: str = ""
 ) -> Operation:  # fmt: skip
-    """Containerd runs with the systemd cgroup driver and the lab's sandbox image, and knows mirrors and proxies.
+    """Run containerd with the systemd cgroup driver, the lab's sandbox image, the mirrors and the proxies.
 
     Args:
         pause: reference of the sandbox image.
         contained: see `containerd_config`.
-        registries: whose mirrors are asked; none when None.
+        registries: the registries' mirrors; None for no mirrors.
         proxies: the environment file of the proxies (`registries.proxy_file`); empty for none. Only root may read it, as a
             proxy's address may hold a password.
     """
@@ -77,7 +77,7 @@ def runtime(
 
 
 def cni_plugins() -> Operation:
-    """The CNI plugins are where containerd looks for them: Debian's package puts them elsewhere."""
+    """Copy the CNI plugins to the folder where containerd looks for them; Debian's package installs them in another one."""
 
     def operation(host: Host) -> Iterator[Command]:
         if not host.run(["test", "-x", "/opt/cni/bin/bridge"], check=False).ok:

@@ -1,7 +1,7 @@
 """The manifests that the chapters apply.
 
-``${name}`` is filled in by :class:`string.Template`. Images are named per workload (``image_productpage_v1`` …),
-because the official sample has one image per service and version, and the lab's own bookinfo one for all of them.
+:class:`string.Template` replaces ``${name}``. Images are named per workload (``image_productpage_v1`` …), because the
+official sample has one image per service and version, and the lab's own bookinfo has one image for all of them.
 """
 
 import json
@@ -17,7 +17,7 @@ from stackbook.core.redact import MASK
 
 
 def render(name: str, **values: str) -> str:
-    """The text of a manifest with its placeholders filled in.
+    """The text of a manifest with values for its placeholders.
 
     Raises:
         InputError: there is no such manifest, or a placeholder has no value.
@@ -33,7 +33,7 @@ def render(name: str, **values: str) -> str:
 
 
 class _Loader(yaml.CSafeLoader):
-    """YAML as kubectl reads it: a date without quotes is text."""
+    """Read YAML like kubectl: a date without quotes is text."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -43,10 +43,10 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def objects(manifest: str | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The objects of a manifest: of YAML text with one or more documents, of one object or of several; a List's items.
+    """The objects of a manifest, which is YAML text with one or more documents, one object, or several; a List becomes its items.
 
     Raises:
-        InputError: the text is no YAML, or something in it has no kind or no name.
+        InputError: the text is not YAML, or an object in it has no kind or no name.
 
     >>> [item["kind"] for item in objects("{apiVersion: v1, kind: Pod, metadata: {name: a}}")]
     ['Pod']
@@ -72,7 +72,7 @@ def objects(manifest: str | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> 
 
 
 class _Dumper(yaml.CSafeDumper):
-    """YAML as people write it: text of several lines as a block."""
+    """YAML in which text of several lines is a block."""
 
 
 def _scalar(dumper: _Dumper, text: str) -> yaml.ScalarNode:
@@ -83,7 +83,7 @@ _Dumper.add_representer(str, _scalar)
 
 
 def text(items: Sequence[Mapping[str, Any]]) -> str:
-    """Objects as YAML documents that `kubectl apply -f` takes; the values of a Secret are `***`.
+    """Objects as YAML documents for `kubectl apply -f`; the values of a Secret are `***`.
 
     >>> print(text([{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "data": {"key": "c2VjcmV0"}}]), end="")
     apiVersion: v1

@@ -1,4 +1,4 @@
-"""The flags of a machine's container; docs/design.md says which one is there for what."""
+"""The flags of a machine's container; docs/machines.md explains each one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from stackbook.config.profile import Node
 from stackbook.core import paths
 
 VOLUMES = ("containerd", "kubelet")
-"""Of each machine, below /var/lib: overlay on overlay does not work, so these two need a real file system."""
+"""The volumes of each machine, below /var/lib. Overlay on overlay does not work, so these folders need a real file system."""
 CACHE_INSIDE = "/opt/stackbook"
-# tmpfs of a systemd machine. /tmp must allow execution; size bounds what a runaway log can take.
+# The tmpfs mounts that systemd needs. /tmp must allow execution; the sizes limit what a runaway log can use.
 _TMPFS = ("/run:rw,mode=755,size=512m", "/run/lock:rw,size=16m", "/tmp:rw,exec,mode=1777,size=1g")
 
 
@@ -19,15 +19,15 @@ def container_flags(node: Node, *, name: str, labels: Sequence[str], network: st
     """The flags of `podman run` and `podman create` for a node.
 
     Args:
-        node: which one.
-        name: of its container.
-        labels: the flags that mark it as the lab's.
-        network: the lab's.
+        node: the node.
+        name: the name of its container.
+        labels: the flags that label it as the lab's.
+        network: the name of the lab's network.
         mac: its MAC address.
     """
     flags = ["--name", name, "--hostname", node.name, *labels, "--privileged"]
     flags += ["--network", network, "--ip", node.address, "--mac-address", mac]
-    # podman's own systemd mode mounts the host's systemd hierarchy on cgroup v1, and two machines would share it.
+    # On cgroup v1, podman's systemd mode mounts the host's systemd hierarchy, and two machines would share it.
     flags += ["--systemd=false", "--cgroupns=private", "-e", "container=podman", "--stop-signal=SIGRTMIN+3"]
     flags += ["--stop-timeout", "10", "--tz", "UTC", "--no-hosts", "--dns=none", "--network-alias", node.name]
     for mount in _TMPFS:
@@ -37,14 +37,14 @@ def container_flags(node: Node, *, name: str, labels: Sequence[str], network: st
     flags += ["-v", f"{paths.cache()}:{CACHE_INSIDE}:ro"]
     if Path("/lib/modules").is_dir():
         flags += ["-v", "/lib/modules:/lib/modules:ro"]
-    flags += ["--http-proxy=false"]  # podman would keep this host's, with its password, in its records
+    flags += ["--http-proxy=false"]  # otherwise podman keeps this host's proxy, with its password, in its records
     if Path("/dev/kmsg").exists():
         flags += ["--device", "/dev/kmsg"]
     return flags + _limits()
 
 
 def _limits() -> list[str]:
-    """Ulimits of a machine: what containerd asks for, within what this host can give."""
+    """Ulimits of a machine: what containerd asks for, limited to what this host allows."""
     import resource
 
     wanted = 1_048_576

@@ -1,4 +1,4 @@
-"""What of a machine lasts when it is stopped: what it has written over its image, and its volumes."""
+"""The disks of a machine, which keep their content when it stops: what it has written over its image, and its volumes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ ROOT = "root"
 
 @dataclass(frozen=True)
 class Disk:
-    """A tree of files of one machine's, as this host sees it.
+    """One disk of a machine: a folder on this host.
 
     Args:
         machine: the machine's name.
-        what: ROOT, or the volume's name: it is mounted at /var/lib below that name.
+        what: ROOT, or the name of a volume, which is mounted at /var/lib/<name>.
         folder: where the files are on this host.
     """
 
@@ -32,10 +32,10 @@ class Disk:
 
 
 def disks(provider: Embedded) -> list[Disk]:
-    """Every disk of the profile's machines, whether they run or not.
+    """Every disk of the profile's machines, even of stopped ones.
 
     Raises:
-        HostUnfit: podman keeps containers in another way than by overlay file systems.
+        HostUnfit: podman uses another storage driver than overlay.
         StackbookError: a machine is missing, or has no such volume.
     """
     found = {str(entry["Name"]): entry for entry in inspected(provider)}
@@ -58,10 +58,10 @@ def disks(provider: Embedded) -> list[Disk]:
 
 
 def image(provider: Embedded) -> str:
-    """The name of the image that the machines were made of.
+    """The name of the machines' image.
 
     Raises:
-        StackbookError: they were made of several.
+        StackbookError: the machines have several images.
     """
     names = {str(entry["ImageName"]) for entry in inspected(provider)}
     if len(names) != 1:
@@ -72,10 +72,10 @@ def image(provider: Embedded) -> str:
 
 
 def inspected(provider: Embedded) -> list[dict[str, Any]]:
-    """What podman knows of the profile's machines.
+    """The output of `podman inspect` for the profile's machines.
 
     Raises:
-        StackbookError: one of them is missing.
+        StackbookError: a machine is missing.
     """
     there = provider.containers()
     names = [provider.container(node.name) for node in provider.profile.nodes]
@@ -87,7 +87,7 @@ def inspected(provider: Embedded) -> list[dict[str, Any]]:
 
 
 def used(provider: Embedded, found: Sequence[Disk]) -> int:
-    """The bytes that these disks take on this host."""
+    """The size of these disks on this host, in bytes."""
     argv = ["du", "-s", "--block-size=1", *(str(disk.folder) for disk in found)]
     # A file that disappears meanwhile is not an error.
     return sum(int(line.split()[0]) for line in provider.host.run(argv, check=False, timeout=120).lines)

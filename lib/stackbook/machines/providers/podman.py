@@ -1,6 +1,6 @@
 """Embedded machines: privileged podman containers on this host that run systemd, at the guide's addresses.
 
-The flags were found by trial on hosts with cgroup v1, hybrid and v2; docs/design.md explains each one.
+The flags were found by trial on hosts with cgroup v1, hybrid and v2; docs/machines.md explains each one.
 Everything created here has the label `stackbook.lab=<lab>`; nothing without it is ever changed.
 """
 
@@ -27,7 +27,7 @@ from stackbook.machines.providers.container_flags import CACHE_INSIDE, VOLUMES, 
 from stackbook.machines.providers.ssh import collect_journals
 from stackbook.machines.transports import ContainerHost, Host, LocalHost, belongs
 
-GONE = "running, says podman, with no process"
+GONE = "running according to podman, but without a process"
 EXITS = Path("/run/libpod/exits")  # podman's folder for root, and conmon's `--exit-dir`
 
 
@@ -60,7 +60,7 @@ class Embedded:
 
     @cached_property
     def podman(self) -> tuple[str, ...]:
-        """Podman with its global flags for this host."""
+        """The podman command with its global flags for this host."""
         result = self.host.run(["podman", "info", "--format", "json"], check=False, timeout=60)
         if not result.ok:
             last = (result.stderr.strip().splitlines() or ["it printed nothing"])[-1]
@@ -70,7 +70,7 @@ class Embedded:
         info = json.loads(result.stdout)["host"]
         flags: list[str] = []
         if info.get("cgroupVersion") == "v1":
-            # runc, as crun refuses a hybrid hierarchy; cgroupfs, as this host may run no systemd to ask.
+            # runc, because crun refuses a hybrid hierarchy; cgroupfs, because this host may not run systemd.
             flags += ["--cgroup-manager=cgroupfs", "--runtime=runc"]
         elif not Path("/run/systemd/system").exists():
             flags += ["--cgroup-manager=cgroupfs"]
@@ -109,7 +109,7 @@ class Embedded:
             shared=((paths.cache(), CACHE_INSIDE),),
         )
 
-    # making
+    # creating
 
     def provision(self, *, say: Say) -> int:
         """Create and start what is missing. See `Provider.provision`."""
@@ -120,7 +120,7 @@ class Embedded:
         missing = [n for n in self.profile.nodes if states.get(self.container(n.name)) != "running"]
         if missing:
             new = [name for n in missing if (name := self.container(n.name)) not in states]
-            image = self.ensure_image(say) if new else ""  # what is only stopped starts without it
+            image = self.ensure_image(say) if new else ""  # stopped machines start without it
             self._ensure_volumes(new, states)
             with ThreadPoolExecutor(max_workers=4) as pool:
                 jobs = [pool.submit(self._start, n, states.get(self.container(n.name)), image, say) for n in missing]
@@ -130,7 +130,7 @@ class Embedded:
         return changed
 
     def create(self, image: str, *, say: Say) -> None:
-        """Make the network, the volumes and the containers of all nodes, and start none: their disks are filled first.
+        """Create the network, volumes and containers of all nodes, but do not start them, so that their disks can be filled.
 
         Args:
             image: the machine image's name in podman.
@@ -171,7 +171,7 @@ class Embedded:
         return self._podman("image", "exists", name, check=False).ok
 
     def storage(self) -> Path:
-        """Where podman keeps containers and volumes."""
+        """The folder in which podman keeps containers and volumes."""
         return Path(self._podman("info", "--format", "{{.Store.GraphRoot}}").stdout.strip())
 
     def ensure_image(self, say: Say) -> str:
@@ -223,7 +223,7 @@ class Embedded:
             )
 
     def run_flags(self, node: Node) -> list[str]:
-        """The flags with which podman makes a node's container; see `container_flags`."""
+        """The podman flags for a node's container; see `container_flags`."""
         name, labels = self.container(node.name), self.belongings.flags
         return container_flags(node, name=name, labels=labels, network=self.network, mac=self.mac(node))
 
@@ -273,7 +273,7 @@ class Embedded:
         networks = {name_of(entry): entry for entry in self.belongings.listed("network", "ls")}
         for network, entry in networks.items():
             say(f"removing network {network}")
-            self._podman("network", "rm", network)  # without -f, which takes others' containers with it
+            self._podman("network", "rm", network)  # without -f, which would also remove containers of others
             self._remove_bridge(str(entry.get("network_interface", "")))
         return removed + len(networks) + forwarding.remove(self.host, self.belongings.mark)
 

@@ -1,4 +1,4 @@
-"""Stopping, pausing and continuing the machines of a lab: those with its label, and no other."""
+"""Stop, pause and unpause the machines with the lab's label."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from stackbook.machines.providers.base import Say
 from stackbook.machines.providers.podman import Embedded
 
 STOP_SECONDS = 12
-"""What systemd has to end everything on a machine; podman ends what is left then."""
+"""How long systemd may take to stop everything on a machine; then podman kills what is left."""
 _ON = ("running", "paused", "stopping")
 
 
 def running(provider: Embedded) -> list[str]:
-    """The lab's containers that have processes, paused ones as well; sorted."""
+    """The lab's containers that have processes, including paused ones; sorted."""
     return sorted(name for name, state in provider.containers().items() if state in _ON)
 
 
 def stop(provider: Embedded, *, say: Say) -> int:
-    """Stop every machine of the lab that runs, all at once; returns how many there were.
+    """Stop all running machines of the lab at the same time; returns how many there were.
 
     Raises:
-        StackbookError: one of them runs on.
+        StackbookError: a machine still runs.
     """
     states = {name: state for name, state in provider.containers().items() if state in _ON}
     for name in states:
@@ -36,23 +36,23 @@ def stop(provider: Embedded, *, say: Say) -> int:
         answer = provider.host.run(
             [*provider.podman, "stop", "-t", str(STOP_SECONDS), name], check=False, timeout=STOP_SECONDS + 60
         )
-        return (answer.stderr.strip().splitlines() or ["podman says nothing"])[-1]
+        return (answer.stderr.strip().splitlines() or ["podman printed nothing"])[-1]
 
     if states:
         with ThreadPoolExecutor(max_workers=len(states)) as pool:
             said = dict(zip(states, pool.map(end, states), strict=True))
         if left := [name for name in running(provider) if name in states]:
             raise StackbookError(
-                f"{left[0]} was told to stop and runs on: {said[left[0]]}", fix="stackbook stop, again"
+                f"{left[0]} was told to stop but still runs: {said[left[0]]}", fix="stackbook stop, again"
             )
     return len(states)
 
 
 @contextmanager
 def paused(provider: Embedded) -> Iterator[list[str]]:
-    """While the block runs, no process of the lab's machines goes on; yields the containers that ran before.
+    """Pause the lab's machines while the block runs; yields the containers that were running.
 
-    What is on their disks is then what it was at one moment. Those that were paused before stay so.
+    Their disks do not change meanwhile. Machines that were paused before stay paused.
     """
     states = provider.containers()
     names = sorted(name for name, state in states.items() if state == "running")
@@ -65,7 +65,7 @@ def paused(provider: Embedded) -> Iterator[list[str]]:
 
 
 def again(provider: Embedded, names: Sequence[str]) -> None:
-    """Let these machines go on, if they are paused."""
+    """Unpause these machines if they are paused."""
     states = provider.containers() if names else {}
     still = [name for name in names if states.get(name) == "paused"]
     if still:
