@@ -99,7 +99,8 @@ def again(lab: Lab, profile: Path, fault: str, began: float) -> Done:
     lines = [line.strip() for line in done.output.splitlines() if line.strip().startswith(("✗", "stackbook:"))] or [
         done.output[-300:]
     ]
-    outcome = "Ready" if done.status == 0 else lines[0]
+    causes = [line for line in lines if ": " in line]  # a step's own line has its name and its seconds only
+    outcome = "Ready" if done.status == 0 else (causes or lines)[0]
     ROWS.append(Row(fault, outcome, round(time.monotonic() - began, 1)))
     if done.status:
         keep_evidence(done.output, kube=lab.kube)
