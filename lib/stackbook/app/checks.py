@@ -271,6 +271,20 @@ def _logs_kept(lab: Lab) -> str:
     return f"{days} days"
 
 
+# 16
+
+
+def _no_incident(lab: Lab) -> str:
+    from stackbook.lab import attempt
+
+    with lab.turn("whether an incident is open"):
+        open = attempt.open_on(lab)
+        require(not open.startswith("16-"), f"the incident {open} is open", fix="stackbook challenge end")
+        wrong = bookinfo.unhealthy(lab.kube)
+        require(not wrong, "; ".join(wrong[:3]), fix="stackbook run --only 05")
+        return "no incident is open; bookinfo and its proxies are healthy"
+
+
 # 99
 
 
@@ -315,5 +329,6 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
         Check("current", "a search finds the newest line of every machine", _logs_current),
         Check("kept", "old lines are deleted", _logs_kept),
     ),
+    "16-incident": (Check("closed", "no incident is open, and bookinfo is as it was", _no_incident),),
     "99-reset": (Check("clean", "nothing of the lab is left on this host", _host_clean),),
 }

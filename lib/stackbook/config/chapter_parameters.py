@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -177,6 +177,13 @@ class Logs(ChapterParameters):
         return self
 
 
+class Incident(ChapterParameters):
+    """16: `level`: how many causes come into question, and how many there are; `seed`: the same word plants the same incident."""
+
+    level: Literal["easy", "normal", "hard"] = "easy"
+    seed: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z0-9-]+$")] = "book"
+
+
 CHAPTER_PARAMETERS: dict[str, type[ChapterParameters]] = {
     "03-flannel": Flannel,
     "04-kubernetes": Kubernetes,
@@ -187,4 +194,5 @@ CHAPTER_PARAMETERS: dict[str, type[ChapterParameters]] = {
     "10-metrics": Metrics,
     "11-tracing": Tracing,
     "12-logs": Logs,
+    "16-incident": Incident,
 }

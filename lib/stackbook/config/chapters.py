@@ -157,6 +157,13 @@ ALL: tuple[Chapter, ...] = (
         artifacts=("go", "app-bookinfo"),
         seconds=10,
     ),
+    Chapter(
+        "16-incident",
+        "An incident, found by its evidence",
+        needs=("05-istio", "10-metrics", "11-tracing", "12-logs"),
+        artifacts=("apps",),
+        seconds=90,
+    ),
     Chapter("90-diagnose", "What is wrong, and why", batch=False),
     Chapter("99-reset", "The host as it was", leaves="the host as it was before", batch=False),
 )

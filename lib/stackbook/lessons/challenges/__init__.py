@@ -1,4 +1,4 @@
-"""The challenges of all chapters, three and more for each from 01 to 15."""
+"""The challenges of all chapters, three and more for each from 01 to 16."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stackbook.lab.challenge import Challenge
 
 _MODULES = (
     "machines", "kubeadm", "flannel", "kubernetes", "istio", "traffic", "faults", "protobuf", "grpc", "metrics", "tracing",
-    "logs", "delivery", "ecosystem", "design",
+    "logs", "delivery", "ecosystem", "design", "incident",
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "trace_id", "span_id", "parent_id", "service", "app", "operation", "kind", "start", "seconds", "status", "flags",
-    "error", "request_id", "decision", "version", "pod", "url", "format",
+    "error", "request_id", "decision", "version", "pod", "url", "format", "cluster",
 )  # fmt: skip
 DECISIONS: Mapping[str, str] = {
     "4": "not traced",
@@ -37,7 +37,7 @@ def parse(traces: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     "reviews.default"), app ("reviews"), operation, kind (client, server, …), start (Unix time), seconds, status (HTTP;
     0 if there is none), flags (Envoy's response flags, "-" for none), error, request_id (with the digit 4 that it
     had when it was made), decision (Envoy's, see `DECISIONS`), version and pod of the workload, url, format (in which
-    Jaeger received it: otlp, zipkin).
+    Jaeger received it: otlp, zipkin), cluster (Envoy's, where the request was sent).
 
     Raises:
         StackbookError: the answer has an unexpected form.
@@ -65,7 +65,7 @@ def _row(span: Mapping[str, Any], process: Mapping[str, Any]) -> tuple[Any, ...]
         str(span["operationName"]), str(tags.get("span.kind", "")), span["startTime"] / 1e6, span["duration"] / 1e6,
         int(tags.get("http.status_code") or 0), str(tags.get("response_flags", "-")), _true(tags.get("error")),
         plain_id(request_id), DECISIONS.get(request_id[14:15], ""), version, pod, str(tags.get("http.url", "")),
-        str(tags.get("internal.span.format", "")),
+        str(tags.get("internal.span.format", "")), str(tags.get("upstream_cluster.name") or tags.get("upstream_cluster", "")),
     )  # fmt: skip
 
 

@@ -1,0 +1,107 @@
+"""A workload whose certificate has expired: signed by the mesh's own CA, and valid until yesterday.
+
+Istio's agent takes a certificate from files where it finds them when it starts, and else asks istiod for one:
+https://istio.io/latest/docs/ops/integrations/ (workload-spiffe-credentials; istio.io/istio pkg/security, `WorkloadIdentityPath`).
+The files lie in an emptyDir of the pod, so a new pod has none.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+
+from stackbook.core.errors import CheckFailed
+from stackbook.core.redact import Secret
+from stackbook.core.waiting import until
+from stackbook.lab.attempt import Attempt
+from stackbook.mesh import istio
+
+NAMESPACE = "default"
+FOLDER = "/var/run/secrets/workload-spiffe-credentials"
+FROM, UNTIL = "20200101000000Z", "20200201000000Z"
+_CONFIGURATION = """[ca]
+default_ca = own
+[own]
+dir = .
+new_certs_dir = .
+database = index.txt
+serial = serial
+default_md = sha256
+policy = any
+copy_extensions = none
+unique_subject = no
+[any]
+organizationName = optional
+[leaf]
+keyUsage = critical,digitalSignature,keyEncipherment
+extendedKeyUsage = serverAuth,clientAuth
+basicConstraints = critical,CA:FALSE
+subjectAltName = critical,URI:IDENTITY
+"""
+
+
+def certificate(attempt: Attempt, place: str) -> None:
+    """Give the pod of a service an expired certificate, and let its agent start again."""
+    kube = attempt.lab.kube
+    pod = str(kube.pods(NAMESPACE, f"app={place}")[0]["metadata"]["name"])
+    root, key = _authority(attempt)
+    chain, own = signed(root, key, f"spiffe://cluster.local/ns/{NAMESPACE}/sa/bookinfo-{place}")
+    attempt.undo_kubectl("delete", "pods", "-n", NAMESPACE, "-l", f"app={place}", "--grace-period=1", "--wait=false")
+    for name, text in (("cert-chain.pem", chain + root), ("key.pem", own.reveal()), ("root-cert.pem", root)):
+        kube.exec(NAMESPACE, pod, "sh", "-c", f"cat > {FOLDER}/{name}", container="istio-proxy", stdin=text)
+    before = _restarts(attempt, pod)
+    kube.exec(NAMESPACE, pod, "sh", "-c", "kill -TERM 1", container="istio-proxy", check=False)
+    until(lambda: _restarts(attempt, pod) > before, what=f"the agent of {place} to start again", timeout=90, every=0.5)
+    kube.wait_pods(NAMESPACE, f"app={place}", count=1, timeout=90)
+
+
+def _restarts(attempt: Attempt, pod: str) -> int:
+    status = attempt.lab.kube.json("get", "pod", pod, "-n", NAMESPACE)["status"]
+    states = [*status.get("containerStatuses", ()), *status.get("initContainerStatuses", ())]
+    return sum(int(state["restartCount"]) for state in states if state["name"] == "istio-proxy")
+
+
+def _authority(attempt: Attempt) -> tuple[str, Secret]:
+    """The certificate and the key of the mesh's CA.
+
+    Raises:
+        CheckFailed: istiod keeps them elsewhere.
+    """
+    flags = ("get", "secret", "istio-ca-secret", "-n", istio.NAMESPACE, "-o", "json")
+    answer = attempt.lab.kube.kubectl(*flags, check=False, secret=True)
+    if not answer.ok:
+        raise CheckFailed("istiod's CA is not its own: there is no Secret istio-ca-secret", fix="take another seed")
+    data = json.loads(answer.reveal())["data"]
+    named = {name: base64.b64decode(data[name]).decode() for name in ("ca-cert.pem", "ca-key.pem")}
+    return named["ca-cert.pem"], Secret(named["ca-key.pem"])
+
+
+def signed(root: str, key: Secret, identity: str) -> tuple[str, Secret]:
+    """An expired certificate of an identity, signed by a CA, and its key; by `openssl ca`, which takes any dates.
+
+    Raises:
+        CheckFailed: openssl cannot do it.
+    """
+    with tempfile.TemporaryDirectory(prefix="stackbook-tls-") as name:
+        folder = Path(name)
+        (folder / "ca.cnf").write_text(_CONFIGURATION.replace("IDENTITY", identity), encoding="ascii")
+        (folder / "index.txt").touch()
+        (folder / "serial").write_text("20\n", encoding="ascii")
+        (folder / "ca.pem").write_text(root, encoding="ascii")
+        private_key = folder / "ca.key"
+        private_key.touch(mode=0o600)
+        private_key.write_text(key.reveal(), encoding="ascii")
+        new = ["openssl", "req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", "own.key", "-out", "own.csr",
+               "-subj", "/O=incident"]  # fmt: skip
+        sign = ["openssl", "ca", "-batch", "-notext", "-config", "ca.cnf", "-in", "own.csr", "-out", "own.pem", "-cert", "ca.pem",
+                "-keyfile", "ca.key", "-extensions", "leaf", "-startdate", FROM, "-enddate", UNTIL]  # fmt: skip
+        for argv in (new, sign):
+            done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False, timeout=30)
+            if done.returncode:
+                raise CheckFailed(f"openssl could not sign a certificate: {done.stderr.strip()[-300:]}")
+        return (folder / "own.pem").read_text(encoding="ascii"), Secret(
+            (folder / "own.key").read_text(encoding="ascii")
+        )

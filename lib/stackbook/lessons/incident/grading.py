@@ -1,0 +1,208 @@
+"""The grade of a report: each piece of evidence is asked for again on the live stack, and judged by what it says there.
+
+A finding without evidence, with evidence that does not hold, or with evidence about something else is refused: it scores nothing,
+whatever cause it names. A wrong cause at the right place, with evidence of the symptom, scores a part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from stackbook.core.errors import StackbookError
+from stackbook.lessons.incident import facts
+from stackbook.lessons.incident.causes import CAUSES, about
+from stackbook.lessons.incident.facts import METRIC, Fact
+from stackbook.lessons.incident.reports import Evidence, Finding, Metric
+
+POINTS: Mapping[str, int] = {"cause": 50, "place": 15, "evidence": 15, "minutes": 10, "untouched": 10}
+"""The most that each part gives: 100 in all."""
+QUICK, LATE = 10.0, 30.0
+"""Minutes: up to the first the time costs nothing, from the second on it gives nothing."""
+EACH_TOUCH = 5
+_EARLY = 1.0
+"""Seconds by which the clocks of machines and this host may differ."""
+
+
+class Reader(Protocol):
+    """Where evidence is looked up again."""
+
+    def fact(self, evidence: Evidence, *, before: float) -> Fact | None:
+        """What the evidence says today; None if it does not exist. A metric is also asked at the time `before` the incident."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What was planted: cause and place, since when (Unix time); `before` is a time at which all was well."""
+
+    cause: str
+    place: str
+    since: float
+    before: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A piece of evidence: whether it holds and bears on the finding, whether it tells the cause, and why not."""
+
+    evidence: Evidence
+    signal: str
+    holds: bool
+    tells: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A line of the score."""
+
+    part: str
+    points: float
+    of: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """The grade of a report: its parts, what was found of each piece of evidence, and how many causes it names rightly."""
+
+    parts: Sequence[Part]
+    verdicts: Sequence[Verdict]
+    refused: str
+    right: int
+    of: int
+
+    @property
+    def total(self) -> int:
+        """Points of 100."""
+        return round(sum(part.points for part in self.parts))
+
+    @property
+    def solved(self) -> bool:
+        """Whether every cause was named, with evidence that tells it, and nothing else was."""
+        return not self.refused and self.right == self.of
+
+
+def grade(
+    planted: Sequence[Truth], findings: Sequence[Finding], reader: Reader, *, minutes: float, touched: Sequence[str], now: float
+) -> Score:  # fmt: skip
+    """Grade a report.
+
+    Args:
+        planted: what is wrong.
+        findings: the report.
+        reader: where its evidence is looked up.
+        minutes: since the incident began.
+        touched: what else was changed in the lab since then.
+        now: Unix time of the report.
+    """
+    if not findings:
+        return _nothing("there is no report", len(planted))
+    count = max(len(planted), len(findings))
+    sums = dict.fromkeys(POINTS, 0.0)
+    verdicts: list[Verdict] = []
+    right, refused, whys = 0, "", []
+    for finding in findings:
+        truth = next((t for t in planted if t.place == finding.place), planted[0])
+        own = [judge(one, finding, truth, reader, now=now) for one in finding.evidence]
+        verdicts += own
+        if why := _refusal(finding, own):
+            refused = refused or f"{finding.cause} at {finding.place}: {why}"
+            continue
+        points, found = _points(finding, truth, own)
+        right += found
+        for name, value in points.items():
+            sums[name] += value / count
+        whys.append(_why(finding, truth, own))
+    if refused:
+        return _nothing(refused, len(planted), verdicts)
+    share = right / count
+    sums["minutes"] = POINTS["minutes"] * share * min(1.0, max(0.0, (LATE - minutes) / (LATE - QUICK)))
+    sums["untouched"] = share * max(0, POINTS["untouched"] - EACH_TOUCH * len(touched))
+    reasons = {
+        "cause": "; ".join(whys), "place": f"of {count}" if count > 1 else "",
+        "evidence": f"signals: {', '.join(sorted({v.signal for v in verdicts}))}",
+        "minutes": f"{'within' if minutes <= QUICK else 'after'} {QUICK:.0f} minutes",
+        "untouched": ", ".join(touched[:4]) or "nothing was changed",
+    }  # fmt: skip
+    parts = [Part(name, round(sums[name], 1), most, reasons[name]) for name, most in POINTS.items()]
+    return Score(parts, verdicts, "", right if len(findings) <= len(planted) else 0, len(planted))
+
+
+def _nothing(why: str, of: int, verdicts: Sequence[Verdict] = ()) -> Score:
+    return Score([Part(name, 0.0, most, "refused") for name, most in POINTS.items()], list(verdicts), why, 0, of)
+
+
+def _refusal(finding: Finding, verdicts: Sequence[Verdict]) -> str:
+    """Why a finding scores nothing; empty if its evidence holds."""
+    if not finding.evidence:
+        return "it names a cause and shows no evidence"
+    return next((f"{v.evidence}: {v.why}" for v in verdicts if not v.holds), "")
+
+
+def _points(finding: Finding, truth: Truth, verdicts: Sequence[Verdict]) -> tuple[dict[str, float], bool]:
+    """The points for cause, place and evidence, and whether the cause is found."""
+    placed = finding.place == truth.place
+    found = placed and finding.cause == truth.cause and any(v.tells for v in verdicts)
+    same = CAUSES[finding.cause].symptom == CAUSES[truth.cause].symptom
+    signals = min(2, len({v.signal for v in verdicts})) / 2
+    return {
+        "cause": POINTS["cause"] * found,
+        "place": POINTS["place"] * (placed and same),
+        "evidence": POINTS["evidence"] * signals * same,
+    }, found
+
+
+def _why(finding: Finding, truth: Truth, verdicts: Sequence[Verdict]) -> str:
+    if finding.place != truth.place:
+        return f"{finding.place}: something is wrong elsewhere"
+    if finding.cause == truth.cause:
+        shown = any(v.tells for v in verdicts)
+        return f"{finding.place}: {finding.cause}" + ("" if shown else ", but the evidence shows the symptom alone")
+    same = CAUSES[finding.cause].symptom == CAUSES[truth.cause].symptom
+    return f"{finding.place}: not {finding.cause}, {'though the symptom is the same' if same else 'and it has another symptom'}"
+
+
+def judge(evidence: Evidence, finding: Finding, truth: Truth, reader: Reader, *, now: float) -> Verdict:
+    """Look one piece of evidence up, and say whether it holds, is of the incident's time, and bears on the place."""
+    signal = METRIC if isinstance(evidence, Metric) else evidence.signal
+
+    def no(why: str) -> Verdict:
+        return Verdict(evidence, signal, False, False, why)
+
+    if isinstance(evidence, Metric) and not truth.since - _EARLY <= evidence.at <= now + _EARLY:
+        return no("it is not of the time of the incident")
+    try:
+        fact = reader.fact(evidence, before=truth.before)
+    except StackbookError as error:
+        return no(error.message.splitlines()[0][:160])
+    if fact is None:
+        return no("it does not exist")
+    if not isinstance(evidence, Metric) and not truth.since - _EARLY <= float(fact["time"]) <= now + _EARLY:
+        return no("it is not of the time of the incident")
+    if wrong := _disagreement(evidence, fact):
+        return no(wrong)
+    seen = fact if isinstance(evidence, Metric) else facts.claimed(fact, evidence.shows)
+    if not about(seen, finding.place):
+        return no(f"it is about {fact['target'] or 'no service'}, not about {finding.place}")
+    tells = CAUSES[finding.cause].told_by(seen, finding.place)
+    if not tells and not facts.symptom(seen):
+        return no("it shows nothing that is wrong" if signal != METRIC else "it is as it was before the incident")
+    return Verdict(evidence, signal, True, tells, "it tells the cause" if tells else "it shows the symptom")
+
+
+def _disagreement(evidence: Evidence, fact: Fact) -> str:
+    """What the evidence says that is not so; empty if all of it is."""
+    if isinstance(evidence, Metric):
+        if (evidence.value is None) != (fact["value"] is None):
+            return f"its value is {'missing' if fact['value'] is None else format(fact['value'], '.3g')}"
+        if evidence.value is not None and not facts.agrees(fact["value"], evidence.value):
+            return f"its value is {fact['value']:.3g}"
+        return ""
+    if not evidence.shows:
+        return "nothing is said about what it shows"
+    for name, said in evidence.shows.items():
+        if name not in fact or not facts.agrees(fact[name], said):
+            return f"its {name} is {str(fact.get(name, 'missing'))[:80]}"
+    return ""

@@ -1,0 +1,89 @@
+"""What else was changed in the lab while an incident was open: the objects and the pods that are not as they stood."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from stackbook.core.errors import CommandFailed
+from stackbook.mesh.rules import KINDS
+from stackbook.traffic.testbed import PODS
+
+if TYPE_CHECKING:
+    from stackbook.cluster.kube import Kube
+
+NAMESPACES = ("default", "istio-system", "logging")
+_OBJECTS = (
+    *KINDS.values(), "authorizationpolicies.security.istio.io", "requestauthentications.security.istio.io",
+    "telemetries.telemetry.istio.io", "deployments", "statefulsets", "daemonsets", "services", "configmaps", "pods",
+)  # fmt: skip
+_BY_ITSELF = ("istio-leader", "istio-namespace-controller-election", "istio-gateway-status-leader")
+"""ConfigMaps that controllers write whenever they like; so are annotations and status of any object."""
+
+
+def standing(kube: Kube) -> dict[str, str]:
+    """What stands in the namespaces of the stack: "Kind namespace/name" → a mark that changes with its spec."""
+    found: dict[str, str] = {}
+    for namespace in NAMESPACES:
+        try:
+            items = kube.json("get", ",".join(_OBJECTS), "-n", namespace)["items"]
+        except CommandFailed:
+            continue
+        found |= marks(items)
+    return found
+
+
+def marks(items: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The marks of objects. A pod's is its uid: a container that restarts by itself was not touched.
+
+    >>> pod = {"kind": "Pod", "metadata": {"namespace": "default", "name": "a-1", "uid": "u"}}
+    >>> marks([pod])
+    {'Pod default/a-1': 'u'}
+    """
+    found: dict[str, str] = {}
+    for item in items:
+        meta = item["metadata"]
+        owners = {owner["kind"] for owner in meta.get("ownerReferences", ())}
+        if item["kind"] == "Pod":
+            if "Job" in owners or meta["name"] in PODS or "deletionTimestamp" in meta:
+                continue
+            mark = str(meta["uid"])
+        else:
+            if meta["name"].startswith(_BY_ITSELF):
+                continue
+            kept = [
+                {name: value for name, value in item.items() if name not in ("metadata", "status")},
+                meta.get("labels", {}),
+            ]
+            mark = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+        found[f"{item['kind']} {meta['namespace']}/{meta['name']}"] = mark
+    return found
+
+
+def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """What was changed, made or removed, one line each; the pods of a workload that was changed count with it.
+
+    >>> changes({"Pod default/a-1": "u"}, {"Pod default/a-2": "v"})
+    ['a pod of default/a was replaced']
+    """
+    names = sorted({*before, *after})
+    different = [name for name in names if before.get(name) != after.get(name)]
+    objects = [name for name in different if not name.startswith("Pod ")]
+    lines = []
+    for name in objects:
+        word = "was made" if name not in before else "was removed" if name not in after else "was changed"
+        lines.append(f"{name} {word}")
+    workloads = {name.partition(" ")[2] for name in objects}
+    pods = {
+        workload for name in different if name.startswith("Pod ") and (workload := _workload(name)) not in workloads
+    }
+    return lines + [f"a pod of {workload} was replaced" for workload in sorted(pods)]
+
+
+def _workload(pod: str) -> str:
+    """The workload of a pod by its name: those of a Deployment have two more parts, where the first is its template's hash."""
+    parts = pod.partition(" ")[2].split("-")
+    hashed = len(parts) > 2 and len(parts[-1]) == 5 and parts[-2][-1:].isalnum() and any(c.isdigit() for c in parts[-2])
+    return "-".join(parts[:-2] if hashed and len(parts[-2]) >= 8 else parts[:-1])

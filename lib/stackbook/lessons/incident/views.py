@@ -1,0 +1,153 @@
+"""What a chapter shows of an incident: each service now and before, bad requests by what the proxies say, a report without its ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from stackbook.analysis.display import PALETTE
+from stackbook.core.waiting import until
+from stackbook.lessons.incident import facts, solving
+from stackbook.lessons.incident.cases import Case
+from stackbook.lessons.incident.causes import CAUSES, PLACES
+from stackbook.lessons.incident.grading import Score
+from stackbook.lessons.incident.reports import Finding, Metric
+from stackbook.lessons.incident.witnesses import Witnesses
+
+SIGNALS = ("arrivals per s", "failures per s", "ms per request")
+_LEAST = {"arrivals per s": 0.5, "failures per s": 0.3, "ms per request": 1000 * facts.SLOW / 2}
+"""What is smaller than this both now and before is the same."""
+_ENOUGH = 40
+_WIDE = 60
+
+
+def gathered(see: Witnesses, *, timeout: float = 60.0) -> None:
+    """Wait until all three signals have something of the incident's time: some ten seconds of requests.
+
+    Raises:
+        WaitTimeout: one of them has too little.
+    """
+    counts: dict[str, int] = {}
+
+    def enough() -> bool:
+        counts.update(spans=len(see.spans()), lines=len(see.lines()))
+        return min(counts.values()) >= _ENOUGH
+
+    until(enough, what="spans and log lines of the incident", timeout=timeout, every=2.0, last=lambda: str(counts))
+
+
+def overview(see: Witnesses) -> pd.DataFrame:
+    """Three numbers for each service: service, signal, before, now, and whether it is `worse`."""
+    queries = (solving.arrivals, solving.failures, solving.duration)
+    rows = []
+    for place in PLACES:
+        for signal, query in zip(SIGNALS, queries, strict=True):
+            found = see.compare(query(place, see.words.name))
+            before, now = float(found["before"] or 0), float(found["value"] or 0)
+            matters = max(before, now) >= _LEAST[signal] and facts.deviates(now, before)
+            worse = matters and (now < before if signal == SIGNALS[0] else now > before)
+            rows.append({"service": place, "signal": signal, "before": before, "now": now, "worse": worse})
+    return pd.DataFrame(rows)
+
+
+def changed(table: pd.DataFrame) -> list[dict[str, str]]:
+    """The rows of an overview that are worse, without their numbers."""
+    words = dict(zip(SIGNALS, ("fewer requests arrive", "calls of it fail", "it takes longer"), strict=True))
+    wrong = table[table["worse"]]
+    return [{"service": row["service"], "since the incident": words[row["signal"]]} for row in wrong.to_dict("records")]
+
+
+def draw(table: pd.DataFrame) -> Any:
+    """The overview as bars: each service before and now, one panel for each signal."""
+    import matplotlib.pyplot as plt
+
+    fig, panels = plt.subplots(3, 1, figsize=(9, 8.5), sharex=True)
+    for axes, signal in zip(panels, SIGNALS, strict=True):
+        part = table[table["signal"] == signal].set_index("service")
+        places = range(len(part))
+        axes.bar([p - 0.2 for p in places], part["before"], 0.38, color=PALETTE[0], label="before")
+        axes.bar([p + 0.2 for p in places], part["now"], 0.38, color=PALETTE[1], hatch="//", label="now")
+        axes.set_xticks(list(places), list(part.index))
+        axes.set(ylabel=signal)
+        axes.grid(axis="x", visible=False)
+    panels[0].set(title="Each service of bookinfo, before the incident and now")
+    panels[-1].set(xlabel="service")
+    panels[0].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return fig
+
+
+def bad(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that show a symptom, or a program's last words."""
+    if rows.empty:
+        return rows
+    records = rows.to_dict("records")
+    return rows[[bool(facts.symptom(one)) or "FATAL" in str(one.get("message", "")) for one in records]]
+
+
+def kinds(rows: pd.DataFrame, *columns: str, least: int = solving.LEAST) -> list[dict[str, Any]]:
+    """The kinds of bad rows: each combination of some columns that occurs often enough, sorted."""
+    found = bad(rows)
+    if found.empty:
+        return []
+    shown = found.assign(**{name: found[name].astype(str).str.slice(0, _WIDE) for name in columns})
+    sizes = shown.groupby(list(columns), sort=True).size()
+    frame = sizes[sizes >= least].reset_index()[list(columns)]
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def worst(rows: pd.DataFrame) -> str:
+    """The trace of the last bad request among spans; empty if none is bad."""
+    found = bad(rows)
+    return "" if found.empty else str(found["trace"].iloc[-1])
+
+
+def report(findings: Sequence[Finding]) -> list[dict[str, str]]:
+    """A report as rows, without ids and values that are others each time."""
+    rows = []
+    for finding in findings:
+        for one in finding.evidence:
+            if isinstance(one, Metric):
+                signal, shows = "metric", one.query
+            else:
+                signal = one.signal
+                shows = ", ".join(f"{k} {v}" for k, v in one.shows.items() if not isinstance(v, float))
+            rows.append({"cause": finding.cause, "place": finding.place, "signal": signal, "shows": shows or "time"})
+    return rows
+
+
+def points(scores: dict[str, Score]) -> list[dict[str, Any]]:
+    """Several reports side by side: what each scores, and why."""
+    return [
+        {"report": name, "points": score.total, "why": score.refused or score.parts[0].why}
+        for name, score in scores.items()
+    ]
+
+
+def folded(findings: Sequence[Finding]) -> None:
+    """Show a report behind a line that unfolds; as text it is the line alone, with the causes."""
+    from IPython.display import display
+
+    rows = pd.DataFrame(report(findings))
+    inner = rows.to_html(index=False, border=0)
+    line = "the report of the automatic solution"
+    data = {
+        "text/html": f"<details><summary>{line}</summary>{inner}</details>",
+        "text/plain": f"{line}\n{rows.to_string(index=False)}",
+    }
+    display(data, raw=True)  # type: ignore[no-untyped-call]
+
+
+def guesses(case: Case, findings: Sequence[Finding]) -> dict[str, Score]:
+    """Three reports that are not good enough: no evidence, evidence of another service, a near miss with evidence that holds."""
+    first, *rest = findings
+    other = next(place for place in PLACES if place != first.place)
+    near = next(name for name in CAUSES[first.cause].near if CAUSES[name].symptom == CAUSES[first.cause].symptom)
+    handed = {
+        "the cause without evidence": replace(first, evidence=()),
+        "with evidence of another service": replace(first, place=other),
+        "a near miss": replace(first, cause=near),
+    }
+    return {name: case.report(one, *rest) for name, one in handed.items()}
