@@ -11,7 +11,19 @@ import pytest
 from stackbook.core.errors import InputError
 from stackbook.lab.challenge import Challenge
 from stackbook.lessons import challenges
-from stackbook.lessons.incident import cases, causes, facts, grading, plants, reports, solving, tokens, touched, views, witnesses
+from stackbook.lessons.incident import (
+    cases,
+    causes,
+    facts,
+    grading,
+    plants,
+    reports,
+    solving,
+    tokens,
+    touched,
+    views,
+    witnesses,
+)
 from stackbook.lessons.incident.causes import CAUSES, PLACES
 from stackbook.lessons.incident.grading import POINTS, Score, Truth
 from stackbook.lessons.incident.reports import Evidence, Finding, Metric, Row
@@ -52,7 +64,7 @@ SIGNS: dict[str, tuple[dict[str, Any], ...]] = {
     "plain-text": (span(status=503, flags="UC"), line(status=503, flags="UC")),
     "expired-certificate": (
         span(status=503, flags="UF"),
-        line(status=503, flags="UF", reason="TLS_error: CERTIFICATE_VERIFY_FAILED: certificate has expired"),
+        line(status=503, flags="UF", reason="TLS_error:|268435581:SSL_routines:CERTIFICATE_VERIFY_FAILED:_certificate_has_expired"),
     ),
     "full-disk": (
         span(service="ratings", kind="server", status=500, version="v2"),
@@ -60,7 +72,7 @@ SIGNS: dict[str, tuple[dict[str, Any], ...]] = {
     ),
     "slow-store": (
         span(service="ratings", kind="server", seconds=0.5, own=0.5, version="v2"),
-        line(service="ratings", kind="server", container="ratings", message="slow query: ratings of product 0 took 0.35 s"),
+        line(service="ratings", kind="server", container="ratings", message="slow query: ratings of product 0, 0.4 s"),
     ),
     "wrong-clock": (
         span(service="productpage", kind="server", target="productpage", status=401),
@@ -104,7 +116,9 @@ LOG = Row("log", "log-fi", {"status": 503})
 TRUTH = Truth("abort-rule", "ratings", SINCE, SINCE)
 
 
-def graded(*findings: Finding, minutes: float = 5.0, touched: tuple[str, ...] = (), truths: tuple[Truth, ...] = (TRUTH,)) -> Score:
+def graded(
+    *findings: Finding, minutes: float = 5.0, touched: tuple[str, ...] = (), truths: tuple[Truth, ...] = (TRUTH,)
+) -> Score:
     return grading.grade(truths, findings, READER, minutes=minutes, touched=touched, now=NOW)
 
 
@@ -135,7 +149,9 @@ def test_the_sign_of_a_cause_tells_it_from_its_near_misses(cause: str) -> None:
     for near in CAUSES[cause].near:
         others = [facts.claimed(one, dict.fromkeys(facts.COLUMNS)) for one in SIGNS[near]]
         assert not any(CAUSES[cause].told_by(one, place_of(near)) for one in others), near
-    assert not any(CAUSES[cause].told_by(one, next(p for p in PLACES if p != place)) for one in shown), "another service"
+    assert not any(CAUSES[cause].told_by(one, next(p for p in PLACES if p != place)) for one in shown), (
+        "another service"
+    )
 
 
 def test_a_healthy_row_shows_nothing() -> None:
@@ -205,6 +221,14 @@ def test_a_wrong_cause_with_the_right_symptom_scores_less() -> None:
     assert slow.total == 0 and "another symptom" in slow.parts[0].why
 
 
+def test_a_near_miss_may_show_the_sign_of_the_true_cause_and_scores_as_little() -> None:
+    last = SIGNS["crash"][1]
+    reader = Reader({"doc": last})
+    report = Finding("no-pods", "ratings", [Row("log", "doc", {"message": "FATAL"})])
+    score = grading.grade([Truth("crash", "ratings", SINCE, SINCE)], [report], reader, minutes=1, touched=[], now=NOW)
+    assert not score.refused and 0 < score.total < 30
+
+
 def test_the_right_cause_that_only_the_symptom_supports_scores_as_a_guess_would() -> None:
     score = graded(finding(Row("trace", "fi", {"status": 503}), LOG))
     assert score.total == POINTS["place"] + POINTS["evidence"] and not score.solved
@@ -228,7 +252,12 @@ def test_one_signal_gives_half_of_the_points_for_evidence() -> None:
 def test_two_causes_are_both_wanted_and_a_third_finding_costs() -> None:
     both = (TRUTH, Truth("no-pods", "details", SINCE, SINCE))
     reader = Reader({**READER.rows}, {'sum(up{app="details"})': (None, 1.0)})
-    gone = finding(Metric('sum(up{app="details"})', None, NOW), Row("trace", "details", {"flags": "FI"}), cause="no-pods", place="details")
+    gone = finding(
+        Metric('sum(up{app="details"})', None, NOW),
+        Row("trace", "details", {"flags": "FI"}),
+        cause="no-pods",
+        place="details",
+    )
     one, two = finding(FI, LOG), gone
 
     def score(*findings: Finding) -> Score:
@@ -343,7 +372,10 @@ def test_the_levels_are_challenges_of_chapter_16() -> None:
 
 def test_a_pod_that_restarts_by_itself_was_not_touched_but_one_that_was_deleted_was() -> None:
     def pod(name: str, uid: str, **more: Any) -> dict[str, Any]:
-        return {"kind": "Pod", "metadata": {"namespace": "default", "name": name, "uid": uid, "labels": {"app": "details"}, **more}}
+        return {
+            "kind": "Pod",
+            "metadata": {"namespace": "default", "name": name, "uid": uid, "labels": {"app": "details"}, **more},
+        }
 
     def deployment(replicas: int) -> dict[str, Any]:
         meta = {"namespace": "default", "name": "details-v1", "labels": {"app": "details"}, "generation": replicas}
@@ -353,7 +385,9 @@ def test_a_pod_that_restarts_by_itself_was_not_touched_but_one_that_was_deleted_
     assert touched.changes(before, touched.marks([pod("details-v1-6d5f8c9b64-x2x4z", "1"), deployment(1)])) == []
     replaced = touched.marks([pod("details-v1-6d5f8c9b64-bbbbb", "2"), deployment(1)])
     assert touched.changes(before, replaced) == ["a pod of default/details-v1 was replaced"]
-    scaled = touched.marks([pod("details-v1-6d5f8c9b64-x2x4z", "1"), pod("details-v1-6d5f8c9b64-ccccc", "3"), deployment(2)])
+    scaled = touched.marks(
+        [pod("details-v1-6d5f8c9b64-x2x4z", "1"), pod("details-v1-6d5f8c9b64-ccccc", "3"), deployment(2)]
+    )
     assert touched.changes(before, scaled) == ["Deployment default/details-v1 was changed"]
     assert touched.changes(before, touched.marks([deployment(1)])) == ["a pod of default/details-v1 was replaced"]
 

@@ -51,11 +51,14 @@ def _flag(letters: str) -> Callable[[Fact, str], bool]:
 
 
 def _said(*words: str) -> Callable[[Fact, str], bool]:
-    """Whether a log line's claimed text has one of these words."""
+    """Whether a log line's claimed text has one of these words; an access log writes underscores for blanks."""
+
+    def plain(text: str) -> str:
+        return text.lower().replace("_", " ")
 
     def tells(fact: Fact, _: str) -> bool:
-        text = " ".join(str(fact.get(name, "")) for name in ("message", "details", "reason")).lower()
-        return fact["signal"] == LOG and any(word.lower() in text for word in words)
+        text = plain(" ".join(str(fact.get(name, "")) for name in ("message", "details", "reason")))
+        return fact["signal"] == LOG and any(plain(word) in text for word in words)
 
     return tells
 

@@ -1,8 +1,7 @@
-"""A workload whose certificate has expired: signed by the mesh's own CA, and valid until yesterday.
+"""A workload whose certificate has expired: signed by the mesh's own CA, and valid for a month of 2020.
 
-Istio's agent takes a certificate from files where it finds them when it starts, and else asks istiod for one:
-https://istio.io/latest/docs/ops/integrations/ (workload-spiffe-credentials; istio.io/istio pkg/security, `WorkloadIdentityPath`).
-The files lie in an emptyDir of the pod, so a new pod has none.
+Istio's agent takes a certificate from files in /etc/certs where there are any, and asks istiod for one otherwise (istio.io/istio
+pkg/security, `DefaultCertChainFilePath`). The files come from a Secret, which a user volume of the sidecar mounts.
 """
 
 from __future__ import annotations
@@ -12,15 +11,15 @@ import json
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from stackbook.core.errors import CheckFailed
 from stackbook.core.redact import Secret
-from stackbook.core.waiting import until
 from stackbook.lab.attempt import Attempt
 from stackbook.mesh import istio
 
 NAMESPACE = "default"
-FOLDER = "/var/run/secrets/workload-spiffe-credentials"
+FOLDER = "/etc/certs"
 FROM, UNTIL = "20200101000000Z", "20200201000000Z"
 _CONFIGURATION = """[ca]
 default_ca = own
@@ -44,24 +43,28 @@ subjectAltName = critical,URI:IDENTITY
 
 
 def certificate(attempt: Attempt, place: str) -> None:
-    """Give the pod of a service an expired certificate, and let its agent start again."""
-    kube = attempt.lab.kube
-    pod = str(kube.pods(NAMESPACE, f"app={place}")[0]["metadata"]["name"])
+    """Let the sidecar of a service show an expired certificate."""
+    kube, name = attempt.lab.kube, f"{place}-certificate"
     root, key = _authority(attempt)
     chain, own = signed(root, key, f"spiffe://cluster.local/ns/{NAMESPACE}/sa/bookinfo-{place}")
-    attempt.undo_kubectl("delete", "pods", "-n", NAMESPACE, "-l", f"app={place}", "--grace-period=1", "--wait=false")
-    for name, text in (("cert-chain.pem", chain + root), ("key.pem", own.reveal()), ("root-cert.pem", root)):
-        kube.exec(NAMESPACE, pod, "sh", "-c", f"cat > {FOLDER}/{name}", container="istio-proxy", stdin=text)
-    before = _restarts(attempt, pod)
-    kube.exec(NAMESPACE, pod, "sh", "-c", "kill -TERM 1", container="istio-proxy", check=False)
-    until(lambda: _restarts(attempt, pod) > before, what=f"the agent of {place} to start again", timeout=90, every=0.5)
-    kube.wait_pods(NAMESPACE, f"app={place}", count=1, timeout=90)
+    files = {"cert-chain.pem": chain + root, "key.pem": own.reveal(), "root-cert.pem": root}
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "stringData": files,
+    }
+    attempt.undo_kubectl("delete", "secret", name, "-n", NAMESPACE, "--ignore-not-found")
+    kube.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(secret), secret=True)
 
+    def mounted(item: dict[str, Any]) -> dict[str, Any]:
+        notes = item["spec"]["template"]["metadata"].setdefault("annotations", {})
+        notes["sidecar.istio.io/userVolume"] = json.dumps({name: {"secret": {"secretName": name}}})
+        notes["sidecar.istio.io/userVolumeMount"] = json.dumps({name: {"mountPath": FOLDER, "readOnly": True}})
+        return item
 
-def _restarts(attempt: Attempt, pod: str) -> int:
-    status = attempt.lab.kube.json("get", "pod", pod, "-n", NAMESPACE)["status"]
-    states = [*status.get("containerStatuses", ()), *status.get("initContainerStatuses", ())]
-    return sum(int(state["restartCount"]) for state in states if state["name"] == "istio-proxy")
+    attempt.change_object("deployment", f"{place}-v1", mounted, namespace=NAMESPACE)
+    kube.wait_rollout(NAMESPACE, f"deployment/{place}-v1", timeout=90)
 
 
 def _authority(attempt: Attempt) -> tuple[str, Secret]:

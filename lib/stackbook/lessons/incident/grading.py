@@ -187,7 +187,10 @@ def judge(evidence: Evidence, finding: Finding, truth: Truth, reader: Reader, *,
     if not about(seen, finding.place):
         return no(f"it is about {fact['target'] or 'no service'}, not about {finding.place}")
     tells = CAUSES[finding.cause].told_by(seen, finding.place)
-    if not tells and not facts.symptom(seen):
+    another = any(
+        cause.told_by(seen, finding.place) for cause in CAUSES.values()
+    )  # the last words of a program, for example
+    if not (tells or another or facts.symptom(seen)):
         return no("it shows nothing that is wrong" if signal != METRIC else "it is as it was before the incident")
     return Verdict(evidence, signal, True, tells, "it tells the cause" if tells else "it shows the symptom")
 

@@ -13,8 +13,8 @@ from stackbook.lessons.challenges import workloads
 
 NAMESPACE = "default"
 NEW = "ratings-v2"
-SLOWLY = 0.35
-"""Seconds that one query of the slow store takes; the next one waits for it."""
+SLOWLY = 0.4
+"""Seconds that one query of the slow store takes."""
 _BODY = '{"id":0,"ratings":{"Reviewer1":5,"Reviewer2":4}}'
 _SERVER = """cat > /tmp/answer <<'END'
 while read -r line && [ "${#line}" -gt 1 ]; do :; done
@@ -25,7 +25,7 @@ printf 'HTTP/1.1 %s\\r\\ncontent-type: application/json\\r\\ncontent-length: %s\
 END
 exec socat TCP-LISTEN:9080,reuseaddr,fork,backlog=128 EXEC:"/bin/sh /tmp/answer" """.replace("BODY", _BODY)
 _LEDGER = "busybox dd if=/dev/zero of=/store/ledger bs=4096 count=1 oflag=append conv=notrunc status=none"
-_QUERY = f'busybox flock /tmp/lock busybox sleep {SLOWLY}; echo "slow query: ratings of product 0 took {SLOWLY} s or more" >&2; true'
+_QUERY = f"busybox sleep {SLOWLY:g} && echo 'slow query: ratings of product 0, {SLOWLY:g} s' >&2"
 _FATAL = "FATAL: config.json: unexpected end of file"
 
 
@@ -35,7 +35,7 @@ def full_disk(attempt: Attempt, place: str) -> None:
 
 
 def slow_store(attempt: Attempt, place: str) -> None:
-    """A new version of ratings whose store answers one slow query after the other."""
+    """A new version of ratings whose store takes long for each query."""
     _release(attempt, place, _QUERY)
 
 

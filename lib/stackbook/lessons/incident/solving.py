@@ -34,7 +34,7 @@ SHOWS: Mapping[str, tuple[str, ...]] = {
 
 
 def solve(see: Witnesses, *, causes: int = 1, timeout: float = TIMEOUT) -> list[Finding]:
-    """Read the signals until they tell so many causes.
+    """Read the signals until they tell so many causes, each by two signals.
 
     Raises:
         WaitTimeout: they do not; with what was found.
@@ -44,7 +44,7 @@ def solve(see: Witnesses, *, causes: int = 1, timeout: float = TIMEOUT) -> list[
     def decided() -> bool:
         rows = [*see.spans(seconds=BACK).to_dict("records"), *see.lines(seconds=BACK).to_dict("records")]
         found[:] = decide(rows, see.compare, see.words.name)
-        return len(found) >= causes
+        return len(found) >= causes and all(len(one.evidence) > 1 for one in found[:causes])
 
     until(decided, what="the signals to tell what is wrong", timeout=timeout, every=2.0,
           last=lambda: ", ".join(f"{one.cause} at {one.place}" for one in found) or "nothing is wrong")  # fmt: skip

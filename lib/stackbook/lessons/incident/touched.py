@@ -8,27 +8,33 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stackbook.core.errors import CommandFailed
+from stackbook.lessons.incident.causes import PLACES
 from stackbook.mesh.rules import KINDS
-from stackbook.traffic.testbed import PODS
 
 if TYPE_CHECKING:
     from stackbook.cluster.kube import Kube
 
-NAMESPACES = ("default", "istio-system", "logging")
-_OBJECTS = (
+_RULES = (
     *KINDS.values(), "authorizationpolicies.security.istio.io", "requestauthentications.security.istio.io",
-    "telemetries.telemetry.istio.io", "deployments", "statefulsets", "daemonsets", "services", "configmaps", "pods",
+    "telemetries.telemetry.istio.io",
 )  # fmt: skip
-_BY_ITSELF = ("istio-leader", "istio-namespace-controller-election", "istio-gateway-status-leader")
-"""ConfigMaps that controllers write whenever they like; so are annotations and status of any object."""
+_WORKLOADS = ("deployments", "statefulsets", "daemonsets", "services")
+LOOKED_AT: Mapping[str, tuple[str, ...]] = {
+    "default": (*_RULES, *_WORKLOADS, "pods"),
+    "istio-system": (*_RULES, *_WORKLOADS, "configmaps"),
+    "logging": _WORKLOADS,
+}
+"""The stack: bookinfo with its pods, and every rule beside it; the mesh with Prometheus and Jaeger; Elasticsearch and its shippers."""
+_BY_ITSELF = ("istio-leader", "istio-namespace-controller-election", "istio-gateway-")
+"""ConfigMaps that controllers write whenever they like."""
 
 
 def standing(kube: Kube) -> dict[str, str]:
     """What stands in the namespaces of the stack: "Kind namespace/name" → a mark that changes with its spec."""
     found: dict[str, str] = {}
-    for namespace in NAMESPACES:
+    for namespace, kinds in LOOKED_AT.items():
         try:
-            items = kube.json("get", ",".join(_OBJECTS), "-n", namespace)["items"]
+            items = kube.json("get", ",".join(kinds), "-n", namespace)["items"]
         except CommandFailed:
             continue
         found |= marks(items)
@@ -36,29 +42,29 @@ def standing(kube: Kube) -> dict[str, str]:
 
 
 def marks(items: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The marks of objects. A pod's is its uid: a container that restarts by itself was not touched.
+    """The marks of objects; in the namespace default, workloads and pods of others than bookinfo are left out.
 
-    >>> pod = {"kind": "Pod", "metadata": {"namespace": "default", "name": "a-1", "uid": "u"}}
+    A pod's mark is its uid: a container that restarts by itself was not touched.
+
+    >>> pod = {"kind": "Pod", "metadata": {"namespace": "default", "name": "a-1", "uid": "u", "labels": {"app": "details"}}}
     >>> marks([pod])
     {'Pod default/a-1': 'u'}
     """
-    found: dict[str, str] = {}
+    found = {}
     for item in items:
         meta = item["metadata"]
-        owners = {owner["kind"] for owner in meta.get("ownerReferences", ())}
-        if item["kind"] == "Pod":
-            if "Job" in owners or meta["name"] in PODS or "deletionTimestamp" in meta:
-                continue
-            mark = str(meta["uid"])
-        else:
-            if meta["name"].startswith(_BY_ITSELF):
-                continue
-            kept = [
-                {name: value for name, value in item.items() if name not in ("metadata", "status")},
-                meta.get("labels", {}),
-            ]
-            mark = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
-        found[f"{item['kind']} {meta['namespace']}/{meta['name']}"] = mark
+        rule = "istio.io/" in str(item.get("apiVersion", ""))
+        strange = meta["namespace"] == "default" and not rule and meta.get("labels", {}).get("app") not in PLACES
+        if strange or "deletionTimestamp" in meta or meta["name"].startswith(_BY_ITSELF):
+            continue
+        kept = [
+            {name: value for name, value in item.items() if name not in ("metadata", "status")},
+            meta.get("labels", {}),
+        ]
+        digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+        found[f"{item['kind']} {meta['namespace']}/{meta['name']}"] = (
+            str(meta["uid"]) if item["kind"] == "Pod" else digest
+        )
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,11 +22,13 @@ SIGNALS = ("arrivals per s", "failures per s", "ms per request")
 _LEAST = {"arrivals per s": 0.5, "failures per s": 0.3, "ms per request": 1000 * facts.SLOW / 2}
 """What is smaller than this both now and before is the same."""
 _ENOUGH = 40
-_WIDE = 60
+_SECONDS = 20.0
+"""The window of the queries, and the time of a scrape."""
+_WIDE = 90
 
 
 def gathered(see: Witnesses, *, timeout: float = 60.0) -> None:
-    """Wait until all three signals have something of the incident's time: some ten seconds of requests.
+    """Wait until all three signals have something of the incident's time: a whole window of the queries, some spans, some lines.
 
     Raises:
         WaitTimeout: one of them has too little.
@@ -34,7 +37,7 @@ def gathered(see: Witnesses, *, timeout: float = 60.0) -> None:
 
     def enough() -> bool:
         counts.update(spans=len(see.spans()), lines=len(see.lines()))
-        return min(counts.values()) >= _ENOUGH
+        return min(counts.values()) >= _ENOUGH and time.time() >= see.since + _SECONDS
 
     until(enough, what="spans and log lines of the incident", timeout=timeout, every=2.0, last=lambda: str(counts))
 
@@ -143,7 +146,7 @@ def folded(findings: Sequence[Finding]) -> None:
 def guesses(case: Case, findings: Sequence[Finding]) -> dict[str, Score]:
     """Three reports that are not good enough: no evidence, evidence of another service, a near miss with evidence that holds."""
     first, *rest = findings
-    other = next(place for place in PLACES if place != first.place)
+    other = next(place for place in PLACES if place not in {one.place for one in findings})
     near = next(name for name in CAUSES[first.cause].near if CAUSES[name].symptom == CAUSES[first.cause].symptom)
     handed = {
         "the cause without evidence": replace(first, evidence=()),
