@@ -55,7 +55,7 @@ SIGNS: dict[str, tuple[dict[str, Any], ...]] = {
     "no-pods": (span(status=503, flags="UH"), line(status=503, flags="UH", details="no_healthy_upstream")),
     "crash": (
         span(status=503, flags="UH"),
-        line(service="ratings", kind="server", container="ratings", message="FATAL: config.json: unexpected end of file"),
+        line(service="ratings", kind="program", container="ratings", message="FATAL: config.json: unexpected end of file"),
     ),
     "denied": (
         span(service="ratings", kind="server", status=403),
@@ -68,11 +68,11 @@ SIGNS: dict[str, tuple[dict[str, Any], ...]] = {
     ),
     "full-disk": (
         span(service="ratings", kind="server", status=500, version="v2"),
-        line(service="ratings", kind="server", container="ratings", message="dd: /store/ledger: No space left on device"),
+        line(service="ratings", kind="program", container="ratings", message="dd: /store/ledger: No space left on device"),
     ),
     "slow-store": (
         span(service="ratings", kind="server", seconds=0.5, own=0.5, version="v2"),
-        line(service="ratings", kind="server", container="ratings", message="slow query: ratings of product 0, 0.4 s"),
+        line(service="ratings", kind="program", container="ratings", message="slow query: ratings of product 0, 0.4 s"),
     ),
     "wrong-clock": (
         span(service="productpage", kind="server", target="productpage", status=401),
@@ -340,7 +340,7 @@ def test_the_solution_is_not_told_what_was_planted() -> None:
 @pytest.mark.parametrize("words", ["istio", "envoy"])
 def test_each_query_names_its_service(words: str) -> None:
     for place in PLACES:
-        for query in (solving.failures(place, words), solving.arrivals(place, words), solving.duration(place, words)):
+        for query in (solving.failures(place, words), solving.answers(place, words), solving.duration(place, words)):
             assert witnesses.metric_fact(query, value=1, before=0, at=0)["target"] == place
 
 
@@ -404,3 +404,6 @@ def test_a_token_of_a_clock_that_is_ahead_is_not_yet_valid() -> None:
 def test_a_report_is_shown_without_its_ids() -> None:
     rows = views.report([replace(finding(FI, Row("trace", "x", {"own": 0.53})), cause="slow-store")])
     assert [row["shows"] for row in rows] == ["flags FI", "time"]
+    for words in ("istio", "envoy"):
+        asked = Metric(solving.failures("details", words), 2.0, NOW)
+        assert views.report([finding(asked)])[0]["shows"] == "details: calls of it fail"

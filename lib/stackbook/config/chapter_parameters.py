@@ -181,7 +181,7 @@ class Incident(ChapterParameters):
     """16: `level`: how many causes come into question, and how many there are; `seed`: the same word plants the same incident."""
 
     level: Literal["easy", "normal", "hard"] = "easy"
-    seed: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z0-9-]+$")] = "book"
+    seed: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z0-9-]+$")] = "friday"
 
 
 CHAPTER_PARAMETERS: dict[str, type[ChapterParameters]] = {

@@ -14,7 +14,7 @@ Fact = Mapping[Any, Any]
 TRACE, LOG, METRIC = "trace", "log", "metric"
 SIGNALS = (METRIC, TRACE, LOG)
 IDENTITY = ("signal", "service", "target", "kind", "container", "time")
-"""`service` reports it, `target` is the service that it is about; `kind` is client or server, as in a span."""
+"""`service` reports it, `target` is the service that it is about; `kind` is client or server, as in a span, or program."""
 COLUMNS = ("status", "flags", "seconds", "own", "cluster", "details", "reason", "message", "version")
 """`own`: seconds of a server span that no call of its own explains; `details` and `reason`: why the proxy says so."""
 SLOW = 0.25

@@ -130,12 +130,13 @@ def failures(place: str, words: str, *, window: int = 15) -> str:
     return f"sum(rate(envoy_cluster_upstream_rq{{{labels}}}[{window}s]))"
 
 
-def arrivals(place: str, words: str, *, window: int = 15) -> str:
-    """PromQL: requests that arrived at a service, per second, as its own proxies counted them."""
+def answers(place: str, words: str, *, window: int = 15) -> str:
+    """PromQL: requests that a service answered without an error, per second, as its own proxies counted them."""
+    good = 'response_code=~"[123].."'
     if words == "istio":
-        return f'sum(rate(istio_requests_total{{reporter="destination",destination_canonical_service="{place}"}}[{window}s]))'
-    labels = f'app="{place}",cluster_name=~"inbound.*",response_code!=""'
-    return f"sum(rate(envoy_cluster_upstream_rq{{{labels}}}[{window}s]))"
+        labels = f'reporter="destination",destination_canonical_service="{place}",{good}'
+        return f"sum(rate(istio_requests_total{{{labels}}}[{window}s]))"
+    return f'sum(rate(envoy_cluster_upstream_rq{{app="{place}",cluster_name=~"inbound.*",{good}}}[{window}s]))'
 
 
 def duration(place: str, words: str, *, window: int = 15) -> str:

@@ -18,9 +18,10 @@ from stackbook.lessons.incident.grading import Score
 from stackbook.lessons.incident.reports import Finding, Metric
 from stackbook.lessons.incident.witnesses import Witnesses
 
-SIGNALS = ("arrivals per s", "failures per s", "ms per request")
-_LEAST = {"arrivals per s": 0.5, "failures per s": 0.3, "ms per request": 1000 * facts.SLOW / 2}
+SIGNALS = ("good answers per s", "failures per s", "ms per request")
+_LEAST = {"good answers per s": 0.5, "failures per s": 0.3, "ms per request": 1000 * facts.SLOW / 2}
 """What is smaller than this both now and before is the same."""
+_WORDS = ("fewer good answers", "calls of it fail", "it takes longer")
 _ENOUGH = 40
 _SECONDS = 20.0
 """The window of the queries, and the time of a scrape."""
@@ -44,7 +45,7 @@ def gathered(see: Witnesses, *, timeout: float = 60.0) -> None:
 
 def overview(see: Witnesses) -> pd.DataFrame:
     """Three numbers for each service: service, signal, before, now, and whether it is `worse`."""
-    queries = (solving.arrivals, solving.failures, solving.duration)
+    queries = (solving.answers, solving.failures, solving.duration)
     rows = []
     for place in PLACES:
         for signal, query in zip(SIGNALS, queries, strict=True):
@@ -58,7 +59,7 @@ def overview(see: Witnesses) -> pd.DataFrame:
 
 def changed(table: pd.DataFrame) -> list[dict[str, str]]:
     """The rows of an overview that are worse, without their numbers."""
-    words = dict(zip(SIGNALS, ("fewer requests arrive", "calls of it fail", "it takes longer"), strict=True))
+    words = dict(zip(SIGNALS, _WORDS, strict=True))
     wrong = table[table["worse"]]
     return [{"service": row["service"], "since the incident": words[row["signal"]]} for row in wrong.to_dict("records")]
 
@@ -91,11 +92,18 @@ def bad(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def kinds(rows: pd.DataFrame, *columns: str, least: int = solving.LEAST) -> list[dict[str, Any]]:
-    """The kinds of bad rows: each combination of some columns that occurs often enough, sorted."""
+    """The kinds of bad rows: each combination of some columns that occurs often enough, sorted.
+
+    A line of a program has no status; what it says stands where a proxy has its details.
+    """
     found = bad(rows)
     if found.empty:
         return []
-    shown = found.assign(**{name: found[name].astype(str).str.slice(0, _WIDE) for name in columns})
+    shown = found.assign(**{name: found[name].astype(str) for name in columns})
+    if "details" in columns:
+        own = shown["kind"] == "program"
+        shown.loc[own, "details"], shown.loc[own, "status"] = shown.loc[own, "message"], ""
+    shown = shown.assign(**{name: shown[name].str.slice(0, _WIDE) for name in columns})
     sizes = shown.groupby(list(columns), sort=True).size()
     frame = sizes[sizes >= least].reset_index()[list(columns)]
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
@@ -113,12 +121,21 @@ def report(findings: Sequence[Finding]) -> list[dict[str, str]]:
     for finding in findings:
         for one in finding.evidence:
             if isinstance(one, Metric):
-                signal, shows = "metric", one.query
+                signal, shows = "metric", _question(one.query)
             else:
                 signal = one.signal
                 shows = ", ".join(f"{k} {v}" for k, v in one.shows.items() if not isinstance(v, float))
             rows.append({"cause": finding.cause, "place": finding.place, "signal": signal, "shows": shows or "time"})
     return rows
+
+
+def _question(query: str) -> str:
+    """What a query of the solution asks, in words; Istio's own metrics have other names than Envoy's."""
+    for signal, ask in zip(_WORDS, (solving.answers, solving.failures, solving.duration), strict=True):
+        for place in PLACES:
+            if query in (ask(place, "istio"), ask(place, "envoy")):
+                return f"{place}: {signal}"
+    return query
 
 
 def points(scores: dict[str, Score]) -> list[dict[str, Any]]:

@@ -150,7 +150,7 @@ def _line(document: Mapping[str, Any]) -> tuple[Any, ...]:
     message = str(document.get("message", ""))
     return (
         LOG, document["_id"], pd.Timestamp(document["@timestamp"]).timestamp(), service, document.get("version", ""),
-        owner["container"], "server" if inbound else "client", service if inbound else destination(cluster),
+        owner["container"], "program" if not access else "server" if inbound else "client", service if inbound else destination(cluster),
         int(access.get("status") or 0) if access else 200, str(access.get("flags") or "-"),
         int(access.get("milliseconds") or 0) / 1000, cluster, str(access.get("details") or ""),
         str(fields.get("upstream_transport_failure_reason") or fields.get("connection_termination_details") or ""),
