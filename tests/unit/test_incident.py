@@ -216,9 +216,8 @@ def test_an_unsolved_incident_scores_nothing() -> None:
 def test_a_wrong_cause_with_the_right_symptom_scores_less() -> None:
     right, near = graded(finding(FI, LOG)), graded(finding(FI, LOG, cause="full-disk"))
     assert 0 < near.total == POINTS["place"] + POINTS["evidence"] < right.total and not near.solved
-    assert "the symptom is the same" in near.parts[0].why
     slow = graded(finding(FI, LOG, cause="slow-store"))
-    assert slow.total == 0 and "another symptom" in slow.parts[0].why
+    assert slow.total == 0 and not slow.solved
 
 
 def test_a_near_miss_may_show_the_sign_of_the_true_cause_and_scores_as_little() -> None:
@@ -232,7 +231,9 @@ def test_a_near_miss_may_show_the_sign_of_the_true_cause_and_scores_as_little() 
 def test_the_right_cause_that_only_the_symptom_supports_scores_as_a_guess_would() -> None:
     score = graded(finding(Row("trace", "fi", {"status": 503}), LOG))
     assert score.total == POINTS["place"] + POINTS["evidence"] and not score.solved
-    assert "the symptom alone" in score.parts[0].why
+    near = graded(finding(Row("trace", "fi", {"status": 503}), LOG, cause="denied"))
+    said = [one.parts[0].why.replace(cause, "it") for one, cause in ((score, "abort-rule"), (near, "denied"))]
+    assert said[0] == said[1] and near.total == score.total, "so guessing one cause after the other tells nothing"
 
 
 @pytest.mark.parametrize(("minutes", "wanted"), [(0.5, 100), (10, 100), (20, 95), (30, 90), (90, 90)])

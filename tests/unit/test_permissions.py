@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,9 +29,10 @@ from stackbook.cluster import kubeadm, kubeconfig
 from stackbook.cluster.kube import CREDENTIALS, Kube
 from stackbook.config.profile import Profile
 from stackbook.config.registries import PROXY_FILE
-from stackbook.core import paths, private, temp_dirs
+from stackbook.core import paths, private, redact, temp_dirs
 from stackbook.core.results import Result
 from stackbook.lessons.delivery import compose, gitea
+from stackbook.lessons.incident import expired
 from stackbook.lessons.kubeadm import control_plane
 from stackbook.machines import operations
 from stackbook.machines.transports import LocalHost
@@ -226,6 +228,20 @@ def _snapshots_files(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyP
     return {name: mode for p in made for name, mode in modes(p).items()} | above | between
 
 
+def _expired_certificates_keys(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Modes:
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    real = str(shutil.which("openssl"))
+    words = [real, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key", "-out", "root", "-subj", "/O=x"]
+    subprocess.run(words, cwd=folder, check=True, capture_output=True)
+    names = 'for word; do case "$last" in -keyout|-keyfile) key="$PWD/$word" ;; esac; last="$word"; done\n'
+    program(folder / "bin" / "openssl", f'{real} "$@" || exit 1\n{names}' + LOOK.format('"$key"', folder / "note"))
+    monkeypatch.setenv("PATH", f"{folder}/bin:{os.environ['PATH']}")
+    key = redact.Secret((folder / "key").read_text(), remember=False)
+    assert "PRIVATE KEY" in expired.signed((folder / "root").read_text(), key, "spiffe://x/ns/y/sa/z")[1].reveal()
+    assert sorted(Path(name).name for name in seen(folder / "note") if not name.endswith("/")) == ["ca.key", "own.key"]
+    return seen(folder / "note")
+
+
 WRITERS: dict[str, Callable[[Path, Machine, pytest.MonkeyPatch], Modes]] = {
     "the join token on a machine": _join,
     "the proxies on a machine": _machines_proxies,
@@ -237,6 +253,7 @@ WRITERS: dict[str, Callable[[Path, Machine, pytest.MonkeyPatch], Modes]] = {
     "Gitea's settings": _giteas_settings,
     "Gitea's settings, edited": _edited_settings,
     "the key of Elasticsearch's certificate": _certificates_key,
+    "the keys of an expired certificate": _expired_certificates_keys,
     "the environment under sudo": _environment_under_sudo,
     "JupyterLab's token and address": _jupyters_token,
     "a snapshot, which holds the lab's keys": _snapshots_files,
@@ -287,6 +304,7 @@ LOOKED_AT = {
     "cluster/kubeadm/join.py": "the join token on a machine",
     "cluster/kubeadm/runtime.py": "the proxies on a machine",
     "observability/logs/credentials.py": "the key of Elasticsearch's certificate",
+    "lessons/incident/expired.py": "the keys of an expired certificate",
     "app/snapshots/archive.py": "a snapshot, which holds the lab's keys",
     "app/snapshots/manifest.py": "a snapshot, which holds the lab's keys",
     "app/snapshots/store.py": "a snapshot, which holds the lab's keys",
@@ -297,6 +315,7 @@ WITHOUT_FILES = {
     "cluster/kubeadm/configuration.py",
     "lessons/delivery/webhook_receiver.py",
     "lessons/delivery/oauth.py",
+    "lessons/incident/tokens.py",
     "lessons/delivery/openssl.py",
     "artifacts/go_toolchain.py",
     "observability/logs/client.py",

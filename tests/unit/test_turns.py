@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from stackbook.app import session
 from stackbook.core.errors import WaitTimeout
 from stackbook.lab.lab import Lab
-from stackbook.lab.turns import turn
+from stackbook.lab.turns import taken, turn
 
 OTHER = """
 import sys, time
@@ -63,6 +64,26 @@ def test_another_is_waited_for_and_named(tmp_path: Path) -> None:
         assert process.wait(5) == 0
     named = f"waits for its turn: process {process.pid} holds it since "
     assert [text for text in said if named in text and "06-traffic, canary" in text], said
+
+
+def test_it_is_said_whether_somebody_has_it(tmp_path: Path) -> None:
+    assert not taken(tmp_path)
+    with held(tmp_path, 20):
+        assert taken(tmp_path) and not taken(tmp_path, of="Prometheus")
+    assert not taken(tmp_path), "a process that was killed has it no more"
+
+
+def test_an_open_challenge_is_named_unless_a_chapter_is_at_work_on_it(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Chapter 16 keeps the turn while its incident is open; what another chapter prints meanwhile stays the same."""
+    lab = session.opened("08-protobuf")
+    (lab.state / "challenge.json").write_text('{"id": "16-a"}')
+    lab.preconditions()
+    assert "the challenge 16-a is open on this lab" in capsys.readouterr().out
+    with held(lab.state, 20):
+        lab.preconditions()
+    assert "16-a" not in capsys.readouterr().out
 
 
 def test_the_deadline_says_who_has_it_and_what_for(tmp_path: Path) -> None:

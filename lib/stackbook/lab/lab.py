@@ -289,7 +289,8 @@ class Lab:
 
     def preconditions(self) -> None:
         """Prove that earlier chapters have left what this one needs; see `proofs.preconditions`."""
-        if open := attempt.open_on(self):
+        # Within somebody's turn it belongs to a chapter that is at work, which ends it.
+        if (open := attempt.open_on(self)) and not turns.taken(self.state):
             print(
                 f"– the challenge {open} is open on this lab: end it first, or steps may fail (stackbook challenge end)"
             )

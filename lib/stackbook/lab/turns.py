@@ -44,7 +44,7 @@ def turn(
     Raises:
         WaitTimeout: the turn did not become free; the message names the process that holds it, its purpose, and since when.
     """
-    main = Lock((folder / f"turn{'' if of == BOOKINFO else f'-{of}'}.lock").resolve())
+    main = _main(folder, of)
     depths: dict[Path, int] = _mine.__dict__.setdefault("depths", {})
     if depths.get(main.path) or _of_a_parent(main):
         depths[main.path] = depths.get(main.path, 0) + 1
@@ -73,6 +73,15 @@ def turn(
             yield time.monotonic() - began
         finally:
             depths[main.path] = 0
+
+
+def taken(folder: Path, *, of: str = BOOKINFO) -> bool:
+    """Whether a process has a turn of the lab at this moment; see `turn`."""
+    return _main(folder, of).holder() is not None
+
+
+def _main(folder: Path, of: str) -> Lock:
+    return Lock((folder / f"turn{'' if of == BOOKINFO else f'-{of}'}.lock").resolve())
 
 
 def _of_a_parent(lock: Lock) -> bool:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
-import tempfile
-from pathlib import Path
 from typing import Any
 
+from stackbook.core import private, temp_dirs
 from stackbook.core.errors import CheckFailed
 from stackbook.core.redact import Secret
 from stackbook.lab.attempt import Attempt
@@ -88,15 +87,12 @@ def signed(root: str, key: Secret, identity: str) -> tuple[str, Secret]:
     Raises:
         CheckFailed: openssl cannot do it.
     """
-    with tempfile.TemporaryDirectory(prefix="stackbook-tls-") as name:
-        folder = Path(name)
+    with temp_dirs.folder("authority") as folder:
         (folder / "ca.cnf").write_text(_CONFIGURATION.replace("IDENTITY", identity), encoding="ascii")
         (folder / "index.txt").touch()
         (folder / "serial").write_text("20\n", encoding="ascii")
         (folder / "ca.pem").write_text(root, encoding="ascii")
-        private_key = folder / "ca.key"
-        private_key.touch(mode=0o600)
-        private_key.write_text(key.reveal(), encoding="ascii")
+        private.write(folder / "ca.key", key)
         new = ["openssl", "req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", "own.key", "-out", "own.csr",
                "-subj", "/O=incident"]  # fmt: skip
         sign = ["openssl", "ca", "-batch", "-notext", "-config", "ca.cnf", "-in", "own.csr", "-out", "own.pem", "-cert", "ca.pem",

@@ -157,9 +157,10 @@ def _points(finding: Finding, truth: Truth, verdicts: Sequence[Verdict]) -> tupl
 def _why(finding: Finding, truth: Truth, verdicts: Sequence[Verdict]) -> str:
     if finding.place != truth.place:
         return f"{finding.place}: something is wrong elsewhere"
+    if not any(v.tells for v in verdicts):  # nothing is said about whether the cause is right: guessing is not to help
+        return f"{finding.place}: the evidence does not tell {finding.cause} from its near misses"
     if finding.cause == truth.cause:
-        shown = any(v.tells for v in verdicts)
-        return f"{finding.place}: {finding.cause}" + ("" if shown else ", but the evidence shows the symptom alone")
+        return f"{finding.place}: {finding.cause}"
     same = CAUSES[finding.cause].symptom == CAUSES[truth.cause].symptom
     return f"{finding.place}: not {finding.cause}, {'though the symptom is the same' if same else 'and it has another symptom'}"
 
