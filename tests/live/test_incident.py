@@ -25,6 +25,7 @@ from stackbook.lessons.incident.cases import Case
 from stackbook.lessons.incident.causes import CAUSES, PLACES
 from stackbook.lessons.incident.grading import Score
 from stackbook.lessons.incident.reports import Finding, Metric
+from stackbook.lessons.incident.witnesses import Witnesses
 from test_challenges import differences, namespaces_gone, state
 
 pytestmark = pytest.mark.live
@@ -74,8 +75,8 @@ def begun(lab: Lab, what: tuple[tuple[str, str], ...]) -> tuple[Case, attempt.Fi
     return Case(attempt.begin(lab, lambda _: own, own.id, "tests", say=lambda line: None)), lambda _: own
 
 
-def refused(case: Case, *findings: Finding) -> str:
-    score: Score = case.report(*findings)
+def refused(case: Case, *findings: Finding, see: Witnesses | None = None) -> str:
+    score: Score = case.report(*findings, see=see)
     assert score.total == 0 and not score.solved, score
     return score.refused
 
@@ -101,24 +102,26 @@ def test_planted_found_by_evidence_scored_and_given_back(
             with case.witnesses() as see:
                 findings = case.solve(see)
                 earlier = Metric(f'sum(up{{app="{findings[0].place}"}})', 1.0, case.since - 5)
-            moments.append(time.monotonic())
-            assert moments[-1] - began < LONGEST
-            assert {(one.cause, one.place) for one in findings} == set(what)
-            score = case.report(*findings)
-            assert score.solved and score.total >= 90, score
-            assert len({verdict.signal for verdict in score.verdicts}) >= 2
-            moments.append(time.monotonic())
-            first, *rest = findings
-            assert "shows no evidence" in refused(case, replace(first, evidence=()), *rest)
-            assert "not of the time" in refused(case, replace(first, evidence=(*first.evidence, earlier)), *rest)
-            other = next(place for place in PLACES if place not in {place for _, place in what})
-            assert refused(case, replace(first, place=other), *rest)
-            near = next(
-                name for name in CAUSES[first.cause].near if CAUSES[name].symptom == CAUSES[first.cause].symptom
-            )
-            wrong = case.report(replace(first, cause=near), *rest)
-            assert 0 < wrong.total < score.total - 20 and not wrong.solved, wrong
-            moments.append(time.monotonic())
+                moments.append(time.monotonic())
+                assert moments[-1] - began < LONGEST
+                assert {(one.cause, one.place) for one in findings} == set(what)
+                score = case.report(*findings, see=see)
+                assert score.solved and score.total >= 90, score
+                assert len({verdict.signal for verdict in score.verdicts}) >= 2
+                moments.append(time.monotonic())
+                first, *rest = findings
+                assert "shows no evidence" in refused(case, replace(first, evidence=()), *rest, see=see)
+                assert "not of the time" in refused(
+                    case, replace(first, evidence=(*first.evidence, earlier)), *rest, see=see
+                )
+                other = next(place for place in PLACES if place not in {place for _, place in what})
+                assert refused(case, replace(first, place=other), *rest, see=see)
+                near = next(
+                    name for name in CAUSES[first.cause].near if CAUSES[name].symptom == CAUSES[first.cause].symptom
+                )
+                wrong = case.report(replace(first, cause=near), *rest, see=see)
+                assert 0 < wrong.total < score.total - 20 and not wrong.solved, wrong
+                moments.append(time.monotonic())
         finally:
             attempt.end(lab, find, say=lambda line: None)
         moments.append(time.monotonic())

@@ -169,18 +169,23 @@ class Case:
 
     # its report
 
-    def report(self, *findings: Finding) -> Score:
-        """Hand in a report: it is written into answer.yaml, graded, and shown as a table."""
+    def report(self, *findings: Finding, see: Witnesses | None = None) -> Score:
+        """Hand in a report: it is written into answer.yaml and graded; `show` prints the grade.
+
+        Args:
+            findings: one for each cause.
+            see: where its evidence is looked up; opened for this report if None.
+        """
         for one in findings:
             reports.check(one)
         self.attempt.write(ANSWER, reports.as_text(findings))
-        score = self.graded()
+        score = self.graded(see)
         learner.note(self.attempt.lab.state, "verified", self.attempt.challenge.chapter, challenge=self.attempt.challenge.id,
                      holds=score.right, of=score.of, solved=score.solved, points=score.total)  # fmt: skip
         return score
 
-    def graded(self) -> Score:
-        """The grade of the report in answer.yaml."""
+    def graded(self, see: Witnesses | None = None) -> Score:
+        """The grade of the report in answer.yaml; see `report`."""
         findings = reports.parsed(self.attempt.read(ANSWER))
         now = time.time()
         truths = [Truth(cause, place, self.since, self.since) for cause, place in self.attempt.drawn["planted"]]
@@ -188,8 +193,8 @@ class Case:
         minutes = (now - float(self.attempt.drawn["told"])) / 60
         if not findings:
             return grading.grade(truths, [], _Nobody(), minutes=minutes, touched=changed, now=now)
-        with self.witnesses() as see:
-            return grading.grade(truths, findings, see, minutes=minutes, touched=changed, now=now)
+        with contextlib.nullcontext(see) if see else self.witnesses() as reader:
+            return grading.grade(truths, findings, reader, minutes=minutes, touched=changed, now=now)
 
     def end(self) -> None:
         """Give the lab back as it was."""
