@@ -28,7 +28,7 @@ from stackbook.lessons.incident.reports import Finding, Metric
 from stackbook.lessons.incident.witnesses import Witnesses
 from test_challenges import differences, namespaces_gone, state
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.more]
 CHAPTER = "16-incident"
 LONGEST = 120.0
 """Seconds that the automatic solution may take."""
