@@ -97,7 +97,8 @@ class Begun:
         )  # fmt: skip
         os.close(theirs)
         self.latest = folder / "runs" / "latest"
-        self.wait_for(lambda: (self.latest / "kernel").is_file() and (folder / "fetching").is_file())
+        written = (self.latest / "kernel", folder / "fetching")  # each exists for a moment before its text is in it
+        self.wait_for(lambda: all(file.is_file() and file.read_text().strip() for file in written))
         self.pids = [int((self.latest / "kernel").read_text()), int((folder / "fetching").read_text())]
 
     def wait_for(self, there: Callable[[], bool]) -> None:

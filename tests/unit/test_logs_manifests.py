@@ -203,11 +203,11 @@ def running(folder, *, second="0.1", rsyslogd="exec /bin/sleep 60"):
            "SHIPPER_PODS": str(folder / "pods")}  # fmt: skip
     process = subprocess.Popen(["sh", "-c", shipper_script.SCRIPT], env=env, stdout=subprocess.PIPE, text=True)
     try:
-        until(lambda: starts.exists() and starts.stat().st_size > before, what="it has started", timeout=20, every=0.02)
+        until(lambda: starts.exists() and starts.stat().st_size > before, what="it has started", timeout=60, every=0.02)
         yield state
     finally:
         process.terminate()
-        said, _ = process.communicate(timeout=20)
+        said, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and "stopped" in said, said
 
 
@@ -307,7 +307,7 @@ def test_a_place_holds_only_once_rsyslogd_has_counted_again(tmp_path, alive, pla
         until(
             lambda: looked.exists() and looked.stat().st_size > 2 * 12,
             what="it has looked again",
-            timeout=20,
+            timeout=60,
             every=0.02,
         )
         found = json.loads((state / "older" / "imfile-state:1").read_text())
@@ -327,12 +327,12 @@ def test_a_file_that_rsyslogd_does_not_see_has_it_started_anew_unless_it_is_busy
         looks = state / "looks"
         once = len("started\n")
         if anew:
-            until(lambda: (state / "starts").stat().st_size > once, what="it is restarted", timeout=20, every=0.05)
+            until(lambda: (state / "starts").stat().st_size > once, what="it is restarted", timeout=60, every=0.05)
         else:
             until(
                 lambda: looks.exists() and looks.stat().st_size > 2 * 45,
                 what="it has looked often",
-                timeout=20,
+                timeout=60,
                 every=0.05,
             )
             assert (state / "starts").stat().st_size == once
