@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
@@ -23,15 +24,19 @@ from stackbook.core.errors import InputError
         ("", "debian-12"),
     ],
 )
-def test_the_hosts_own_release(text: str, name: str, tmp_path: Path) -> None:
+def test_the_hosts_own_release(text: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "os-release"
     path.write_text(text)
-    assert machine_releases.chosen("host", path) == name
-    assert machine_releases.chosen("debian-13", path) == "debian-13", "what a profile says counts"
+    monkeypatch.setattr(platform, "_os_release_candidates", (str(path),))
+    monkeypatch.setattr(platform, "_os_release_cache", None)
+    assert machine_releases.chosen("host") == name
+    assert machine_releases.chosen("debian-13") == "debian-13", "what a profile says counts"
 
 
-def test_a_host_without_that_file(tmp_path: Path) -> None:
-    assert machine_releases.chosen("host", tmp_path / "none") == "debian-12"
+def test_a_host_without_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "_os_release_candidates", (str(tmp_path / "none"),))
+    monkeypatch.setattr(platform, "_os_release_cache", None)
+    assert machine_releases.chosen("host") == "debian-12"
 
 
 @pytest.mark.parametrize("name", machine_releases.RELEASES)

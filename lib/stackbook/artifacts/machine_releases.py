@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,6 @@ from types import MappingProxyType
 HOST = "host"
 IMAGES = "debian-12"
 """The release of the packages in the images that the lab builds; it does not depend on the machines' release."""
-_OS_RELEASE = Path("/etc/os-release")
 
 
 @dataclass(frozen=True)
@@ -71,17 +71,15 @@ def of_suite(suite: str) -> MachineRelease:
     return next(release for release in RELEASES.values() if release.suite == suite)
 
 
-def chosen(name: str, os_release: Path = _OS_RELEASE) -> str:
+def chosen(name: str) -> str:
     """The name of a release; `host` becomes this host's release, or `debian-12` if this host has another one."""
     if name != HOST:
         return name
     try:
-        text = os_release.read_text(encoding="utf-8")
+        host = platform.freedesktop_os_release()
     except OSError:
         return IMAGES
-    pairs = (line.partition("=") for line in text.splitlines())
-    values = {key: value.strip().strip("\"'") for key, _, value in pairs}
-    own = f"{values.get('ID', '')}-{values.get('VERSION_ID', '')}"
+    own = f"{host['ID']}-{host.get('VERSION_ID', '')}"
     return own if own in PROVED else IMAGES
 
 

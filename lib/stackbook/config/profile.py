@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from stackbook.config.registries import check_mirrors
 from stackbook.core.errors import InputError
@@ -169,18 +178,12 @@ class Profile(Model):
         check_mirrors(value)
         return value
 
-    @field_validator("registry_ca")
+    @field_validator("registry_ca", "known_hosts")
     @classmethod
-    def _good_ca(cls, value: str) -> str:
+    def _good_file(cls, value: str, field: ValidationInfo) -> str:
         if value and not Path(value).expanduser().is_file():
-            raise ValueError(f"file {value} not found: give the path of the CA's PEM file")
-        return value
-
-    @field_validator("known_hosts")
-    @classmethod
-    def _good_known_hosts(cls, value: str) -> str:
-        if value and not Path(value).expanduser().is_file():
-            raise ValueError(f"file {value} not found: give the path of a known_hosts file, or leave it out")
+            what = {"registry_ca": "the CA's PEM file", "known_hosts": "a known_hosts file, or leave it out"}
+            raise ValueError(f"file {value} not found: give the path of {what[str(field.field_name)]}")
         return value
 
     @field_validator("nodes", mode="before")
