@@ -162,7 +162,9 @@ def _pull(host: Host, image: str, timeout: float) -> None:
             )
         except WaitTimeout:
             host.run(["systemctl", "stop", f"{unit}-again"], check=False)
-            raise PullFailed(f"{image} is not on {host.name} after {timeout:.0f} s") from None
+            raise PullFailed(
+                f"timed out after {timeout:.0f} s pulling {image} on {host.name}: its registry does not answer, or is too slow"
+            ) from None
         if answer.ok:
             return
         reason = pull_reason(answer.stderr + answer.stdout)
