@@ -5,6 +5,7 @@ They are containers with a network of their own; everything carries the label `s
 
 from __future__ import annotations
 
+import resource
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,8 +84,9 @@ def _image(folder: Path) -> None:
 
 
 def _start(name: str) -> None:
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # the host may not allow more
     flags = ["--privileged", "--systemd=false", "--cgroupns=private", "-e", "container=podman", "--stop-signal=SIGRTMIN+3",
-             "--no-hosts", "--http-proxy=false", "--network", NETWORK, "--ip", ADDRESSES[name], "--ulimit", "nofile=65536:65536",
+             "--no-hosts", "--http-proxy=false", "--network", NETWORK, "--ip", ADDRESSES[name], "--ulimit", f"nofile={files}:{files}",
              "--tmpfs", "/run:rw,mode=755", "--tmpfs", "/run/lock:rw", "--tmpfs", "/tmp:rw,exec,mode=1777"]  # fmt: skip
     if name != GATE:  # overlay on overlay does not work
         flags += ["-v", "/var/lib/containerd", "-v", "/var/lib/kubelet"]

@@ -22,6 +22,16 @@ kube-flannel-ds-k99m4        1/1     Running   3 (10m ago)   18m   192.0.2.4    
 etcd-k8s-master              1/1     Running   0             5d    <none>       k8s-master
 """
 
+DESCRIPTION = """\
+Name:               myapp
+CreationTimestamp:  Sat, 28 Nov 2026 08:50:48 +0000
+Labels:             app=myapp
+Replicas:           2 desired | 2 updated
+  Type:        RollingUpdate
+IP:                 10.96.14.2
+NewReplicaSet:      myapp-86677c4ccd (2/2 replicas created)
+"""
+
 
 def test_a_table_keeps_what_is_the_same_on_every_run() -> None:
     assert stable(NODES).splitlines() == [
@@ -38,6 +48,18 @@ def test_a_table_keeps_what_is_the_same_on_every_run() -> None:
     assert stable(PODS.replace("4nrll", "x2x4z").replace("3 (10m ago)", "7          ")) == stable(PODS)
     assert stable("service/reviews created\n") == "service/reviews created\n"
     assert stable("") == ""
+
+
+def test_a_description_keeps_what_is_the_same_on_every_run() -> None:
+    assert stable(DESCRIPTION).splitlines() == [
+        "Name:               myapp",
+        "CreationTimestamp:  …",
+        "Labels:             app=myapp",
+        "Replicas:           2 desired | 2 updated",
+        "  Type:        RollingUpdate",
+        "IP:                 …",
+        "NewReplicaSet:      myapp-… (2/2 replicas created)",
+    ]
 
 
 @pytest.fixture

@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 _CHANGING = frozenset({"AGE", "RESTARTS", "IP", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "LAST SEEN", "HOLDER"})
 _NOTHING = ("", "<none>", "None")
 _SUFFIX = re.compile(r"(?<=-)[bcdfghjklmnpqrstvwxz2456789]{8,10}(-[bcdfghjklmnpqrstvwxz2456789]{5})?(?=\s|$)")
+# Lines of `kubectl describe` that differ from run to run.
+_FIELD = re.compile(r"(?m)^(\s*(?:CreationTimestamp|Start Time|Started|Node|IP|IPs|Endpoints|UID):\s+)\S.*$")
 _DAEMON = re.compile(r"(?<=-)[bcdfghjklmnpqrstvwxz2456789]{5}(?=\s|$)")
 
 
 def kubectl(kube: Kube, text: str, *, timeout: float = 60.0) -> None:
     """Run `kubectl <text>` against the lab's cluster, and print the command and its output.
 
-    In a table, values that differ from run to run become `…`: ages, restarts, addresses, and the random ends of pods' names.
+    Values that differ from run to run become `…`: in a table ages, restarts, addresses and the random ends of pods' names; in
+    the output of `kubectl describe` times, addresses and the random ends of names, too.
 
     Args:
         kube: the cluster.
@@ -37,7 +40,9 @@ def kubectl(kube: Kube, text: str, *, timeout: float = 60.0) -> None:
 
 
 def stable(text: str) -> str:
-    """The output of kubectl without values that differ from run to run; text that is not a table stays unchanged."""
+    """The output of kubectl without values that differ from run to run; text of another form stays unchanged."""
+    if text.startswith("Name:"):  # kubectl describe
+        return _SUFFIX.sub("…", _FIELD.sub(r"\1…", text))
     lines = text.rstrip().splitlines()
     if not lines or not re.fullmatch(r"[A-Z][A-Z0-9()/ -]*", lines[0]):
         return text
