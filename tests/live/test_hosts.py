@@ -199,7 +199,7 @@ def test_a_full_disk_is_named(part: str, tmp_path: Path) -> None:
 # as the release is
 
 
-MACHINES = {"debian-13": "13", "ubuntu-24.04": "12"}
+MACHINES = {"debian-13": "13", "ubuntu-24.04": "24.04"}
 
 
 @pytest.mark.parametrize("release", RELEASES)

@@ -15,23 +15,39 @@ ADDRESS = json.dumps(
          "addr_info": [{"family": "inet", "local": "127.0.0.1", "prefixlen": 8},
                        {"family": "inet6", "local": "::1", "prefixlen": 128}]},
         {"ifname": "flannel.1", "flags": ["UP"], "mtu": 1450, "address": "aa:bb:cc:dd:ee:ff",
-         "linkinfo": {"info_kind": "vxlan"}, "addr_info": []},
+         "addr_info": []},
         {},
     ]
 )  # fmt: skip
 
 
 def test_interfaces() -> None:
-    lo, vxlan = facts.INTERFACES.read(FakeHost({"ip -j -d address": ADDRESS}))
+    lo, vxlan = facts.INTERFACES.read(FakeHost({"ip -j address": ADDRESS}))
     assert (lo.name, lo.addresses, lo.mtu, lo.up) == ("lo", ("127.0.0.1/8",), 65536, True)
-    assert (vxlan.link, vxlan.mac, vxlan.addresses) == ("vxlan", "aa:bb:cc:dd:ee:ff", ())
+    assert (vxlan.mac, vxlan.addresses) == ("aa:bb:cc:dd:ee:ff", ())
+
+
+def test_links_have_their_kind_without_the_details_that_some_hosts_print_broken() -> None:
+    host = FakeHost(
+        {
+            "ip -j address": ADDRESS,
+            "ip -j link show type bridge": "",
+            "ip -j link show type veth": "[{}]",
+            "ip -j link show type vxlan": json.dumps([{}, {"ifname": "flannel.1"}, {"ifname": "came-later"}]),
+        }
+    )
+    assert {name: link["kind"] for name, link in facts.links(host).items()} == {"lo": "", "flannel.1": ""}
+    found = facts.links(host, ("vxlan",))
+    assert {name: link["kind"] for name, link in found.items()} == {"lo": "", "flannel.1": "vxlan"}
+    assert found["lo"]["addr_info"][0]["local"] == "127.0.0.1"
+    assert not [command for command in host.ran if " -d" in command]
 
 
 def test_what_cannot_be_read_is_neither_an_empty_answer_nor_a_failing_command() -> None:
     with pytest.raises(facts.FactUnreadable, match="interfaces of fake"):
-        facts.INTERFACES.read(FakeHost({"ip -j -d address": "no json"}))
+        facts.INTERFACES.read(FakeHost({"ip -j address": "no json"}))
     with pytest.raises(CommandFailed):
-        facts.INTERFACES.read(FakeHost({"ip -j -d address": (1, "", "broken")}))
+        facts.INTERFACES.read(FakeHost({"ip -j address": (1, "", "broken")}))
     with pytest.raises(facts.FactUnreadable, match="empty"):
         facts.HOSTNAME.read(FakeHost({"hostname": "\n"}))
 

@@ -16,7 +16,7 @@ from stackbook.core.errors import InputError
 @pytest.mark.parametrize(
     ("text", "name"),
     [
-        ('NAME="Ubuntu"\nID=ubuntu\nVERSION_ID="24.04"\n', "debian-12"),
+        ('NAME="Ubuntu"\nID=ubuntu\nVERSION_ID="24.04"\n', "ubuntu-24.04"),
         ('ID=debian\nVERSION_ID="13"\n', "debian-13"),
         ("ID=debian\nVERSION_ID='12'\n", "debian-12"),
         ('ID=ubuntu\nVERSION_ID="22.04"\n', "debian-12"),

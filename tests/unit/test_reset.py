@@ -82,7 +82,7 @@ def test_what_others_use_or_was_there_stays(before, there, gone):
 
 
 SYSCTLS = ["net.ipv4.ip_forward = 0", "vm.overcommit_memory = 0"]
-BRIDGE = {"docker0": {"linkinfo": {"info_kind": "bridge"}}}
+BRIDGE = {"docker0": {"kind": "bridge"}}
 
 
 @pytest.mark.parametrize(
@@ -121,13 +121,13 @@ MARKS = Marks(
     (Path("/home/u/.cache/stackbook"),),
 )
 LINKS = {
-    "sbleft": {"linkinfo": {"info_kind": "dummy"}},
-    "veth0": {"master": "podman1", "linkinfo": {"info_kind": "veth"}},
-    "veth7": {"master": "docker0", "linkinfo": {"info_kind": "veth"}},
-    "veth8": {"linkinfo": {"info_kind": "veth"}},
-    "br9": {"linkinfo": {"info_kind": "bridge"}, "addr_info": [{"local": "192.168.98.2"}]},
-    "podman5": {"linkinfo": {"info_kind": "bridge"}},
-    "podman6": {"linkinfo": {"info_kind": "bridge"}},
+    "sbleft": {"kind": "dummy"},
+    "veth0": {"master": "podman1", "kind": "veth"},
+    "veth7": {"master": "docker0", "kind": "veth"},
+    "veth8": {"kind": "veth"},
+    "br9": {"kind": "bridge", "addr_info": [{"local": "192.168.98.2"}]},
+    "podman5": {"kind": "bridge"},
+    "podman6": {"kind": "bridge"},
 }
 THEIR_ID, LOST_ID = "c0ffee00" * 8, "decaf000" * 8
 RUNNING = others(

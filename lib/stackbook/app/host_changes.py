@@ -19,6 +19,7 @@ from stackbook.app.host_state import Difference, Lines, compare, plain_names
 from stackbook.config.profile import Profile
 from stackbook.core import paths
 from stackbook.core.errors import StackbookError
+from stackbook.machines import facts
 from stackbook.machines.providers.belongings import LABEL, is_of, labels_of, name_of
 from stackbook.machines.providers.podman import Embedded, volumes_of
 from stackbook.machines.transports import Host
@@ -89,7 +90,7 @@ class Others:
         networks: the names of their networks.
         bridges: the bridges of podman's networks.
         namespaces: the names of this host's network namespaces.
-        links: this host's links by name, as `ip -j -d address` has them.
+        links: this host's links by name, as `stackbook.machines.facts.links` reads them.
     """
 
     known: bool
@@ -107,9 +108,10 @@ class Others:
         containers, networks = _listed(host, "ps", "-a"), _listed(host, "network", "ls")
         others = [entry for entry in containers or [] if not is_of(entry, lab, _state(lab))]
         running = [entry for entry in others if entry.get("State") in ("running", "paused", "stopping")]
-        links, spaces = "", []
+        links: dict[str, dict[str, Any]] = {}
+        spaces: list[str] = []
         with suppress(StackbookError):  # the snapshot reports that it could not be read
-            links = host.run(["ip", "-j", "-d", "address"]).stdout
+            links = facts.links(host)
             spaces = plain_names(host.run(["ip", "netns", "list"]).lines)
         return cls(
             known=containers is not None and networks is not None,
@@ -118,7 +120,7 @@ class Others:
             places=frozenset(_places(host, [str(entry["Id"]) for entry in others])),
             networks=frozenset(name_of(e) for e in networks or [] if not is_of(e, lab, _state(lab))),
             bridges=frozenset(str(entry.get("network_interface", "")) for entry in networks or []),
-            links={entry["ifname"]: entry for entry in json.loads(links or "[]") if entry},
+            links=links,
             namespaces=frozenset(spaces),
         )
 
@@ -190,7 +192,7 @@ def _interface(name: str, marks: Marks, others: Others) -> bool:
 
 
 def _kind(link: Mapping[str, Any]) -> str:
-    return str(link.get("linkinfo", {}).get("info_kind", ""))
+    return str(link.get("kind", ""))
 
 
 def _namespace(name: str, others: Others) -> bool:

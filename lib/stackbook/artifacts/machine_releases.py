@@ -58,10 +58,6 @@ RELEASES: Mapping[str, MachineRelease] = MappingProxyType(
 )
 
 
-PROVED = ("debian-12", "debian-13")
-"""Those that a profile can name. On machines of Ubuntu 24.04, chapter 03 cannot read what `ip` prints of an interface."""
-
-
 def of_suite(suite: str) -> MachineRelease:
     """The release with this code name.
 
@@ -80,7 +76,7 @@ def chosen(name: str) -> str:
     except OSError:
         return IMAGES
     own = f"{host['ID']}-{host.get('VERSION_ID', '')}"
-    return own if own in PROVED else IMAGES
+    return own if own in RELEASES else IMAGES
 
 
 def numbered(version: str) -> str:

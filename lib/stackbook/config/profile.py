@@ -151,7 +151,7 @@ class Profile(Model):
     pod_cidr: Network = "10.244.0.0/16"
     service_cidr: Network = "10.0.0.0/12"
     kubernetes_version: Version = "1.36.3"
-    machine_release: Literal["host", "debian-12", "debian-13"] = "host"
+    machine_release: Literal["host", "debian-12", "debian-13", "ubuntu-24.04"] = "host"
     flannel_backend: Literal["vxlan", "host-gw", "udp"] = "vxlan"
     istio_profile: Literal["demo", "default", "minimal"] = "demo"
     source: Literal["auto", "release", "registry"] = "auto"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -62,14 +62,13 @@ class Fact(Generic[T]):
 
 @dataclass(frozen=True)
 class Interface:
-    """A network interface; `addresses` are IPv4 with prefix length; `link` is the kernel's kind (vxlan, bridge, veth …)."""
+    """A network interface; `addresses` are IPv4 with prefix length."""
 
     name: str
     mac: str
     addresses: tuple[str, ...]
     mtu: int
     up: bool
-    link: str = ""
 
 
 def parse_key_values(text: str) -> dict[str, str]:
@@ -79,7 +78,7 @@ def parse_key_values(text: str) -> dict[str, str]:
 
 
 def parse_interfaces(text: str) -> tuple[Interface, ...]:
-    """The output of `ip -j -d address`."""
+    """The output of `ip -j address`."""
     return tuple(
         Interface(
             name=entry["ifname"],
@@ -89,11 +88,24 @@ def parse_interfaces(text: str) -> tuple[Interface, ...]:
             ),
             mtu=int(entry.get("mtu", 0)),
             up="UP" in entry.get("flags", []),
-            link=entry.get("linkinfo", {}).get("info_kind", ""),
         )
         for entry in json.loads(text or "[]")
         if entry
     )
+
+
+def links(host: Host, kinds: Iterable[str] = ("bridge", "veth")) -> dict[str, dict[str, Any]]:
+    """The links of a machine by name, as `ip -j address` prints them, with their `kind` where it is one of `kinds`, else empty."""
+    found: dict[str, dict[str, Any]] = {
+        entry["ifname"]: {**entry, "kind": ""}
+        for entry in parse_json(host.run(["ip", "-j", "address"]).stdout)
+        if entry
+    }
+    for kind in kinds:
+        for entry in parse_json(host.run(["ip", "-j", "link", "show", "type", kind]).stdout):
+            if entry.get("ifname") in found:
+                found[entry["ifname"]]["kind"] = kind
+    return found
 
 
 def parse_swap(text: str) -> tuple[str, ...]:
@@ -140,7 +152,8 @@ PRODUCT_UUID: Fact[str] = Fact(
     absent=(1,),
     missing="",
 )
-INTERFACES: Fact[tuple[Interface, ...]] = Fact("interfaces", ("ip", "-j", "-d", "address"), parse_interfaces)
+# Never with -d: Ubuntu 24.04's iproute2 6.1 then prints broken JSON, or crashes, where there is a VXLAN device on a newer kernel.
+INTERFACES: Fact[tuple[Interface, ...]] = Fact("interfaces", ("ip", "-j", "address"), parse_interfaces)
 ROUTES: Fact[list[dict[str, Any]]] = Fact("routes", ("ip", "-j", "route"), parse_json)
 SWAP: Fact[tuple[str, ...]] = Fact("swap devices", ("cat", "/proc/swaps"), parse_swap)
 MEMORY: Fact[dict[str, int]] = Fact("memory", ("cat", "/proc/meminfo"), parse_meminfo)

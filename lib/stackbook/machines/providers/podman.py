@@ -20,6 +20,7 @@ from stackbook.core import paths
 from stackbook.core.errors import CommandFailed, HostUnfit, StackbookError, WaitTimeout
 from stackbook.core.results import Result
 from stackbook.core.waiting import until
+from stackbook.machines import facts
 from stackbook.machines.providers import forwarding
 from stackbook.machines.providers.base import Say
 from stackbook.machines.providers.belongings import LABEL, Belongings, name_of
@@ -289,18 +290,15 @@ class Embedded:
 
         It is the lab's if it has the gateway's address, or none, and nothing is attached to it.
         """
-        answer = (
-            self.host.run(["ip", "-json", "-details", "address", "show", "dev", interface], check=False)
-            if interface
-            else None
-        )
-        if answer is None or not answer.ok:
+        if not interface:
             return
-        link = json.loads(answer.stdout)[0]
+        bridges = facts.parse_json(self.host.run(["ip", "-j", "address", "show", "type", "bridge"], check=False).stdout)
+        link = next((each for each in bridges if each.get("ifname") == interface), None)
+        if link is None:
+            return
         addresses = {str(each.get("local")) for each in link.get("addr_info", []) if each.get("family") == "inet"}
-        attached = self.host.run(["ip", "-json", "link", "show", "master", interface], check=False).stdout.strip()
-        bridge = link.get("linkinfo", {}).get("info_kind") == "bridge"
-        if bridge and addresses <= {self.profile.gateway} and attached in ("", "[]"):
+        attached = self.host.run(["ip", "-j", "link", "show", "master", interface], check=False).stdout.strip()
+        if addresses <= {self.profile.gateway} and attached in ("", "[]"):
             self.host.run(["ip", "link", "delete", interface, "type", "bridge"], check=False)
 
     def _remove_volume(self, volume: str) -> None:
