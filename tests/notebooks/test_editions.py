@@ -68,6 +68,27 @@ def test_the_prose_is_chinese(name: str) -> None:
             assert english_left(text) == [], cell["id"]
 
 
+_BROKEN = re.compile(r"[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]\n(?=[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef])")
+
+
+def broken_lines(text: str) -> list[str]:
+    """Line breaks between two Chinese characters, which a page shows as a space; outside blocks of code."""
+    return _BROKEN.findall(re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_line_breaks_inside_a_chinese_sentence(name: str) -> None:
+    _, chinese = pair(name)
+    for cell in chinese["cells"]:
+        if cell["cell_type"] == "markdown":
+            assert not broken_lines("".join(cell["source"])), "".join(cell["source"])
+
+
+def test_a_line_break_inside_a_sentence_is_found() -> None:
+    assert len(broken_lines("图中会同时\n显示三样东西。\n\n下一段。\n```\n图\n图\n```")) == 1
+    assert not broken_lines("- 一\n- 二")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_links_and_headings_are_those_of_the_english_text(name: str) -> None:
     for one, other in zip(*(book["cells"] for book in pair(name)), strict=True):
