@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import book_site
 import lab_page
 import pytest
 from test_report_page import TOO_WIDE
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lab_page.demand_chromium()
-    folder = tmp_path_factory.mktemp("book") / "site"
-    python = ROOT / ".venv-book" / "bin" / "python"
-    done = subprocess.run([python, ROOT / "tools/book/build.py", "--output", folder], capture_output=True, text=True,
-                          check=False, timeout=300)  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    return folder
+    return book_site.site(tmp_path_factory.mktemp("book") / "site")
 
 
 @pytest.fixture

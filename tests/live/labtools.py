@@ -9,16 +9,26 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import pytest
+from _pytest.mark import ParameterSet
 from stackbook.cluster.kube import Kube
 from stackbook.core import paths
 from stackbook.core.errors import StackbookError
 from stackbook.lab.lab import Lab
 
 ROOT = Path(__file__).parents[2]
+
+
+def sample(cases: Iterable[str], *in_ci: str) -> list[ParameterSet]:
+    """Cases for `parametrize`: CI runs those that are named, `make test-more` runs the others."""
+    names = list(cases)
+    assert set(in_ci) <= set(names), set(in_ci) - set(names)
+    return [pytest.param(name, id=name, marks=() if name in in_ci else pytest.mark.more) for name in names]
 
 
 @dataclass(frozen=True)

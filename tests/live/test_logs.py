@@ -168,6 +168,7 @@ def test_a_wrong_password_is_said_in_one_line(logs: Lab) -> None:
         pass
 
 
+@pytest.mark.more
 def test_shippers_that_are_locked_out_fail_the_claim(logs: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     with faults.locked_out(logs.kube):
         wait_behind(logs, deploy.shippers(logs.kube)[0]["node"])
@@ -197,6 +198,7 @@ def test_a_retention_that_does_not_run_fails_the_claim(logs: Lab) -> None:
         suspended("false")
 
 
+@pytest.mark.more
 def test_a_shipper_killed_outright_loses_nothing(logs: Lab) -> None:
     with generators.numbered(logs, 4000, seconds=8) as pods:
         with client.opened(logs.kube) as store:
@@ -208,6 +210,7 @@ def test_a_shipper_killed_outright_loses_nothing(logs: Lab) -> None:
         assert loss_accounting.problems(found, pods.share) == []
 
 
+@pytest.mark.more
 def test_a_shipper_ended_in_good_order_while_nobody_takes_its_lines_loses_nothing(logs: Lab) -> None:
     """The lines are long: what it has in hand for one request is megabytes."""
     with generators.numbered(logs, 600, seconds=3, filled=0.9) as pods:
@@ -237,6 +240,7 @@ def no_shipper(lab: Lab) -> Iterator[None]:
         lab.kube.wait_rollout(NAMESPACE, "daemonset/shipper")
 
 
+@pytest.mark.more
 def test_a_shipper_away_until_the_kubelet_compresses_a_log_loses_nothing(logs: Lab) -> None:
     """What the kubelet does at a log's second rotation is done here by hand; the logs are too small for it to rotate them too."""
     with contextlib.ExitStack() as stack:
@@ -255,6 +259,7 @@ def test_a_shipper_away_until_the_kubelet_compresses_a_log_loses_nothing(logs: L
         assert loss_accounting.problems(found, pods.share) == []
 
 
+@pytest.mark.more
 def test_a_log_rotated_behind_deleted_ones_is_seen_all_the_same(logs: Lab) -> None:
     """imfile lets go of deleted files one by one, 6 s each, before it sees what was rotated: for these it would take 4 min."""
     if deploy.flavour(logs) != "rsyslog":

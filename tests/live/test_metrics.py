@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from labtools import sample
 from mutate import copy, run_here
 from stackbook.config.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.core.errors import CheckFailed, WaitTimeout
@@ -50,7 +51,7 @@ def prometheus(lab: Lab, as_it_was: None, alone: None) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("name", MUTATIONS)
+@pytest.mark.parametrize("name", sample(MUTATIONS, "one request less in the client's table", "nothing is broken"))
 def test_the_chapters_check_fails(name: str) -> None:
     steps, changes, words = MUTATIONS[name]
     with pytest.raises((CheckFailed, WaitTimeout), match=words):

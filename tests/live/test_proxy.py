@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from labtools import ROOT, Done
+from labtools import ROOT, Done, sample
 from proxy_server import Proxy, fenced
 from stackbook.artifacts.resolver import Resolver
 from stackbook.core import paths
@@ -57,8 +57,9 @@ def of_the_lab(space: Proxy) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("name", KINDS.values(), ids=KINDS)
-def test_a_component_is_fetched_through_the_only_way_out(space: Proxy, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", sample(KINDS, "Go module"))
+def test_a_component_is_fetched_through_the_only_way_out(space: Proxy, kind: str, tmp_path: Path) -> None:
+    name = KINDS[kind]
     before = len(space.log.read_text())
     done = inside(space, "fetch", name, env={"STACKBOOK_CACHE": str(tmp_path / "cache")})
     assert done.status == 0, done.output[-3000:]

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from labtools import sample
 from stackbook.app import checks
 from stackbook.core import paths
 from stackbook.core.errors import CheckFailed, StackbookError, WaitTimeout
@@ -135,7 +136,10 @@ def as_it_was(request: pytest.FixtureRequest, alone: None) -> Iterator[None]:
         telemetry.put_back(names["lab"].kube, names["usual"], drain=False)
 
 
-@pytest.mark.parametrize("name", MUTATIONS)
+@pytest.mark.parametrize(
+    "name",
+    sample(MUTATIONS, "another parent", "the switch does nothing", "another rule for ids", "no fault", "not killed"),
+)
 def test_a_step_notices(
     name: str, chapter: dict[str, Any], cells: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +159,7 @@ def test_a_step_notices(
             telemetry.set_runtime(names["lab"].kube, telemetry.PROMPT)
 
 
+@pytest.mark.more
 def test_propagation_off_is_noticed(
     chapter: dict[str, Any], cells: dict[str, str], lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +202,7 @@ def test_a_service_without_jaeger_behind_it_is_noticed(lab: Lab, proved: dict[st
     proved["jaeger"]()
 
 
+@pytest.mark.more
 def test_ten_thousand_spans_are_read_and_joined_by_request_id(chapter: dict[str, Any], lab: Lab) -> None:
     """What the three witnesses need: every request of a batch, none lost, in one table."""
     began = time.time()

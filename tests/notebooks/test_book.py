@@ -4,39 +4,26 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
 from urllib.parse import unquote
 
+import book_site
 import pytest
+from book_site import build
 from stackbook.config import chapters
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTHON = ROOT / ".venv-book" / "bin" / "python"
 pytestmark = pytest.mark.slow
-
-
-def build(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """What `make book` runs."""
-    if not PYTHON.exists():
-        reason = "the book's packages are not installed: make book"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    command = [str(PYTHON), str(ROOT / "tools" / "book" / "build.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The book of the committed chapters."""
-    folder = tmp_path_factory.mktemp("book") / "site"
-    done = build("--output", str(folder))
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder
+    return book_site.site(tmp_path_factory.mktemp("book") / "site")
 
 
 class Page(HTMLParser):
