@@ -87,6 +87,7 @@ def _start(name: str) -> None:
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # the host may not allow more
     flags = ["--privileged", "--systemd=false", "--cgroupns=private", "-e", "container=podman", "--stop-signal=SIGRTMIN+3",
              "--no-hosts", "--http-proxy=false", "--network", NETWORK, "--ip", ADDRESSES[name], "--ulimit", f"nofile={files}:{files}",
+             "--ulimit", "nproc=32768:32768",
              "--tmpfs", "/run:rw,mode=755", "--tmpfs", "/run/lock:rw", "--tmpfs", "/tmp:rw,exec,mode=1777"]  # fmt: skip
     if name != GATE:  # overlay on overlay does not work
         flags += ["-v", "/var/lib/containerd", "-v", "/var/lib/kubelet"]

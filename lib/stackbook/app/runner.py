@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from stackbook.app import challenging, checks, import_patch, life, preflight, reset
+from stackbook.app import challenging, checks, import_patch, kernel_errors, life, preflight, reset
 from stackbook.app.run_display import display
 from stackbook.app.run_record import PASSED, Outcome, Run, exit_status, keep_evidence, save, summary
 from stackbook.app.snapshots.store import Store
@@ -259,6 +259,7 @@ def _execute(current: Run, chapter: chapters.Chapter, values: Mapping[str, Any],
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
+    kernel_errors.report_once()
     target = current.folder / f"{chapter.id}.ipynb"
     outcome.notebook = target.name
     os.environ["STACKBOOK_RUN"] = str(current.folder.resolve())
