@@ -116,7 +116,8 @@ def machines(folder: Path) -> Iterator[Machines]:
             public = key.with_suffix(".pub").read_text().strip()
             made.sh(name, f"ssh-keygen -A; echo 'AllowUsers {allowed}' > /etc/ssh/sshd_config.d/test.conf; "
                     f"install -d -m 700 -o {USER} -g {USER} /home/{USER}/.ssh; echo '{public}' > /home/{USER}/.ssh/authorized_keys; "
-                    f"chown {USER} /home/{USER}/.ssh/authorized_keys; systemctl restart ssh")  # fmt: skip
+                    f"chown {USER} /home/{USER}/.ssh/authorized_keys; systemctl reset-failed ssh; "
+                    "systemctl restart ssh || { journalctl -u ssh -n 20 --no-pager >&2; exit 1; }")  # fmt: skip
             host_key = made.run(name, "cat", "/etc/ssh/ssh_host_ed25519_key.pub").split()[:2]
             lines.append(f"{address} {' '.join(host_key)}\n")
         known.write_text("".join(lines))
