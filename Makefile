@@ -4,7 +4,7 @@ PROFILE ?= embedded
 BIN := .venv/bin
 RUN_ARGS ?=
 
-.PHONY: help setup lab notebooks test test-more test-fast lint bench bench-cold audit fetch reset clean book
+.PHONY: help setup lab notebooks test test-more test-fast lint bench bench-cold bench-scale audit fetch reset clean book
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ bench: setup ## the lab against the same steps by bare commands; writes bench/<t
 
 bench-cold: setup ## make lab from an empty cache, whole; half an hour; writes bench/<time>-cold.json
 	@$(BIN)/python -m stackbook.app.cold_benchmark
+
+bench-scale: setup ## labs with 2, 4 and 8 machines, then up to 200 pods in the mesh; half an hour; writes docs/scale.md
+	@$(BIN)/python -m stackbook.app.scale
 
 book: ## the executed chapters as a static site, book/README.html
 	@STACKBOOK_BOOK=1 tools/setup.sh

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -20,7 +21,6 @@ from labtools import ROOT, Done, keep_evidence, stackbook
 from stackbook.app import checks, reset, session
 from stackbook.app.snapshots import manifest
 from stackbook.app.snapshots.store import Store
-from stackbook.app.supervision import only_run
 from stackbook.config.profile import Profile
 from stackbook.core import paths
 from stackbook.core.waiting import until
@@ -198,8 +198,23 @@ def test_a_lab_whose_processes_were_lost_starts(profile: Path) -> None:
     healthy(profile)
 
 
+@contextlib.contextmanager
+def a_run(lab: str) -> Iterator[None]:
+    """Another process holds the run's lock; a process that this one starts would be taken for a part of its run."""
+    script = f"import sys\nfrom stackbook.app.supervision import only_run\nwith only_run({lab!r}): print(flush=True); sys.stdin.read()"
+    holder = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdin and holder.stdout
+    try:
+        assert holder.stdout.readline() == "\n"
+        yield
+    finally:
+        holder.stdin.close()
+        holder.wait(10)
+        holder.stdout.close()
+
+
 def test_a_command_under_a_run_is_refused(profile: Path) -> None:
-    with only_run("sblife"):
+    with a_run("sblife"):
         for words in (("stop",), ("start",), ("snapshot", "save", "x"), ("run", "--to", "01")):
             assert "another run uses the lab 'sblife'" in refused(profile, *words)
 
