@@ -104,6 +104,39 @@ def parameters_cell(book: Notebook) -> Iterator[str]:
             yield f"cell {number}: {name} is {values[name]!r}, the schema's default is {wanted[name]!r}"
 
 
+def objectives(book: Notebook) -> Iterator[str]:
+    """The first cell says how long the chapter takes, what it needs and leaves, and at least three things that one learns."""
+    first = text_of(book.cells[0]["source"])
+    if not re.search(r"^\*\*Time\*\* [^*]+ · \*\*needs\*\* [^*]+ · \*\*leaves\*\*\s+\w", first, re.MULTILINE):
+        yield "the first cell has no line: **Time** … · **needs** … · **leaves** …"
+    learned = re.search(r"^After this chapter you can:\n\n((?:- .+\n?(?:  .+\n?)*)+)", first, re.MULTILINE)
+    if len(re.findall(r"^- ", learned[1], re.MULTILINE) if learned else []) < 3:
+        yield "the first cell does not list three things: After this chapter you can: …"
+
+
+def questions(book: Notebook) -> Iterator[str]:
+    """Five numbered questions at the end, each with an answer that unfolds."""
+    found = [source for _, source, _ in book.of("markdown") if source.startswith("## Questions")]
+    if len(found) != 1:
+        yield f"one section of questions is wanted, found {len(found)}"
+        return
+    asked = re.findall(r"<details><summary>(\d)\. .*?</summary>(.*?)</details>", found[0], re.DOTALL)
+    if [number for number, _ in asked] != list("12345"):
+        yield f"questions 1 to 5 are wanted, found {[number for number, _ in asked]}"
+    for number, answer in asked:
+        if len(answer.split()) < 5:
+            yield f"question {number} has no answer"
+
+
+def commented_parameters(book: Notebook) -> Iterator[str]:
+    """Each parameter has a comment that says what it is."""
+    for number, source, cell in book.of("code"):
+        if "parameters" in cell["metadata"].get("tags", []):
+            for line in source.splitlines():
+                if re.match(r"\w+ = ", line) and not re.search(r"  # \w", line):
+                    yield f"cell {number}: {line.split()[0]} has no comment"
+
+
 def skeleton(book: Notebook) -> Iterator[str]:
     """bind, preconditions, steps, postconditions: each there, in this order; step ids are unique."""
     binds = book.calls_of("bind")
@@ -256,7 +289,10 @@ def nothing_of_this_machine(book: Notebook) -> Iterator[str]:
 
 RULES: tuple[Rule, ...] = (
     headings,
+    objectives,
+    questions,
     parameters_cell,
+    commented_parameters,
     skeleton,
     links,
     no_shell_escapes,

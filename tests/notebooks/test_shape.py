@@ -51,18 +51,40 @@ def text(source):
     return {"cell_type": "markdown", "source": source, "metadata": {}}
 
 
+TITLE = """\
+# A title
+
+**Time** 5 s · **needs** nothing · **leaves** nothing
+
+After this chapter you can:
+
+- do one thing,
+  and say why;
+- do another;
+- do a third.
+"""
+QUESTIONS = "## Questions\n\n" + "\n\n".join(
+    f"<details><summary>{n}. Why?</summary>\n\nBecause it is so, and not otherwise.\n\n</details>" for n in range(1, 6)
+)
+
+
 def good_cells():
     names = {"prediction": {}, "transfer_seconds": 2, "pings": 50}
     assert CHAPTER_PARAMETERS["03-flannel"]().model_dump() == names
     passed = ", ".join(f"{name}={name}" for name in names)
     return [
-        text("# A title\n\nIts subtitle."),
-        code(1, 'profile = "embedded"\n' + "\n".join(f"{k} = {v}" for k, v in names.items()), tags=["parameters"]),
+        text(TITLE),
+        code(
+            1,
+            'profile = "embedded"  # a name\n' + "\n".join(f"{k} = {v}  # what it is" for k, v in names.items()),
+            tags=["parameters"],
+        ),
         code(2, f'from stackbook.lab.lab import bind\nlab = bind("03-flannel", profile, {passed})', stream("target")),
         code(3, "lab.preconditions()", stream("✓")),
         text("## A section\n\n```\n# no heading\n```\n\n![a plot](https://example.org/plot.png)"),
         code(4, 'with lab.step("one", "does one thing"):\n    pass', stream("✓ one"), picture("a bar chart")),
         code(5, "lab.postconditions()", stream("✓")),
+        text(QUESTIONS),
         text("Next: [this one](03-flannel.ipynb)"),
     ]
 
@@ -94,6 +116,18 @@ BROKEN = {
     "headings: none": (rules.headings, replaced(0, source="A title")),
     "headings: two": (rules.headings, replaced(4, source="# Another")),
     "headings: no subtitle": (rules.headings, replaced(0, source="# A title\n")),
+    "objectives: no line of time": (rules.objectives, replaced(0, source=TITLE.replace("**needs**", "needs"))),
+    "objectives: two": (rules.objectives, replaced(0, source=TITLE.replace("- do a third.\n", ""))),
+    "questions: none": (rules.questions, replaced(7, source="## More")),
+    "questions: four": (rules.questions, replaced(7, source=QUESTIONS.replace("<summary>5.", "<summary>6."))),
+    "questions: no answer": (
+        rules.questions,
+        replaced(7, source=QUESTIONS.replace("Because it is so, and", "It is", 1)),
+    ),
+    "parameters: no comment": (
+        rules.commented_parameters,
+        replaced(1, source='profile = "embedded"  # a name\npings = 50'),
+    ),
     "headings: skipped": (rules.headings, replaced(4, source="### Too deep")),
     "parameters: no tag": (rules.parameters_cell, replaced(1, metadata={})),
     "parameters: not in the schema": (rules.parameters_cell, replaced(1, source='profile = "embedded"\nping = 50')),
@@ -112,8 +146,8 @@ BROKEN = {
     "skeleton: no postconditions": (rules.skeleton, replaced(6, source="pass")),
     "skeleton: order": (rules.skeleton, lambda cells: cells.insert(3, cells.pop(5))),
     "skeleton: step twice": (rules.skeleton, lambda cells: cells.insert(5, copy.deepcopy(cells[5]))),
-    "links: no next": (rules.links, replaced(7, source="The end.")),
-    "links: dead": (rules.links, replaced(7, source="Next: [more](04-nowhere.ipynb)")),
+    "links: no next": (rules.links, replaced(8, source="The end.")),
+    "links: dead": (rules.links, replaced(8, source="Next: [more](04-nowhere.ipynb)")),
     "shell": (rules.no_shell_escapes, replaced(5, source="!kubectl get pods")),
     "shell: assigned": (rules.no_shell_escapes, replaced(5, source="pods = !kubectl get pods")),
     "magic": (rules.no_shell_escapes, replaced(5, source="%matplotlib inline")),
