@@ -2,6 +2,6 @@
 
 import sys
 
-from stackbook.app.cli import main
+from stackbook.app.cli import entry
 
-sys.exit(main())
+sys.exit(entry())

@@ -232,3 +232,29 @@ def test_a_signal_that_comes_while_an_object_is_tidied_up_is_not_lost() -> None:
     done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 130, done.stderr
     assert done.stderr.startswith("stackbook: interrupted")
+
+
+INSIDE_EXEC = """
+import atexit, sys
+from stackbook.app import cli
+
+def interrupted(words):
+    atexit.register(print, "what is left to do at exit")
+    try:
+        exec("raise KeyboardInterrupt")  # as dataclasses do at import, when Ctrl-C comes then
+    except KeyboardInterrupt:
+        return cli.INTERRUPTED
+
+cli._main = interrupted
+print("begun", flush=True)
+sys.exit(cli.entry() if sys.argv[1] == "entry" else cli.main([]))
+"""
+
+
+def test_an_interrupt_inside_exec_does_not_change_the_exit_status() -> None:
+    command = [sys.executable, "-c", INSIDE_EXEC]
+    done = subprocess.run([*command, "entry"], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 130, done
+    assert done.stdout.splitlines() == ["begun", "what is left to do at exit"]
+    bare = subprocess.run([*command, "main"], capture_output=True, text=True, timeout=30, check=False)
+    assert bare.returncode == -signal.SIGINT, "Python has changed: entry() need not end the process itself any more"

@@ -10,6 +10,7 @@ import pytest
 from fakes import FakeHost
 from stackbook.config.profile import Profile
 from stackbook.core.errors import InputError, TransportError, WaitTimeout
+from stackbook.core.results import Result
 from stackbook.machines.providers import SSH, ssh_checks
 from stackbook.machines.ssh_host import SSHHost
 
@@ -143,3 +144,39 @@ def test_bad_input_is_refused(more: dict[str, object], said: str, tmp_path: Path
             Profile.load("embedded", overrides=more)
         else:
             profile(tmp_path, **more)
+
+
+@pytest.mark.parametrize(
+    ("jump", "said", "reason"),
+    [
+        ("gate", ["learner@10.0.0.9: Permission denied (publickey).",
+                  "kex_exchange_identification: Connection closed by remote host",
+                  "Connection closed by UNKNOWN port 65535"], "learner@10.0.0.9: Permission denied (publickey)."),
+        ("gate", ["Host key for 10.0.0.5 has changed and you have requested strict checking.", "Host key verification failed."],
+         "Host key for 10.0.0.5 has changed and you have requested strict checking. | Host key verification failed."),
+        ("", ["debug", "learner@10.0.0.5: Permission denied (publickey)."], "learner@10.0.0.5: Permission denied (publickey)."),
+        ("gate", ["Connection closed by UNKNOWN port 65535"], "Connection closed by UNKNOWN port 65535"),
+        ("", [], "ssh failed"),
+    ],
+)  # fmt: skip
+def test_the_reason_is_not_what_follows_from_it(jump: str, said: list[str], reason: str) -> None:
+    host = SSHHost(name="one", address="10.0.0.5", jump=jump)
+    failed = Result(("ssh",), 255, "", "".join(f"{line}\r\n" for line in said), 0.1, "one")
+    assert host._transport_failed(failed) == reason
+
+
+def test_before_a_run_refusals_count_and_machines_that_do_not_answer_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bad input ends the command with status 2, before its first chapter; chapter 01 waits for a machine that boots."""
+    away = Unreachable(name="one", reason="connect to host 10.0.0.5 port 22: No route to host")
+    good = FakeHost(dict(GOOD), name="two")
+    wrong = Unreachable(name="two", reason="learner@10.0.0.6: Permission denied (publickey).")
+    machines: dict[str, object] = {"one": away, "two": good}
+    monkeypatch.setattr(SSH, "machines", lambda self: machines)
+    SSH(Profile()).demand()
+    assert len(away.tried) == 1 and "uname -m" in good.ran
+    machines["two"] = wrong
+    with pytest.raises(InputError, match="Permission denied"):
+        SSH(Profile()).demand()
+    machines |= {"one": FakeHost(dict(GOOD), name="one"), "two": good}
+    with pytest.raises(InputError, match="the same machine"):
+        SSH(Profile()).demand()

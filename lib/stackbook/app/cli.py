@@ -7,6 +7,8 @@ SIGTERM, or SIGHUP, which a closed terminal sends (nohup ignores it).
 from __future__ import annotations
 
 import argparse
+import atexit
+import contextlib
 import os
 import shutil
 import signal
@@ -57,8 +59,33 @@ _KEPT = (
     "TZ",
     "KUBECONFIG",
 )
+INTERRUPTED = 130
+"""The exit status after an interrupt: 128 and the number of SIGINT, as shells have it."""
 NEEDS_ROOT = ("run", "reset", "shell", "status", "plan", "notebooks", "images", "diagnose", "class", *challenging.NAMES,
               *life_commands.NAMES)  # fmt: skip
+
+
+def entry() -> int:
+    """Run one command as a process of its own, which exits with the status of `main`, whatever interrupted it.
+
+    Python takes a KeyboardInterrupt that passed through `exec(text)` or `eval(text)` for unhandled even if it was handled later, and
+    ends the process by SIGINT (Py_RunMain; dataclasses and named tuples use both at import). So an interrupted process ends itself,
+    after all that is registered to be done at exit.
+    """
+    ended: list[int] = []
+    atexit.register(_end, ended)
+    status = main()
+    if status == INTERRUPTED:
+        ended.append(status)
+    return status
+
+
+def _end(ended: list[int]) -> None:
+    if ended:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(ended[0])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,7 +104,7 @@ def _main(words: Sequence[str]) -> int:
         return _refused(error)
     except KeyboardInterrupt:
         print("stackbook: interrupted; finished work is kept, and the next run continues from there", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except OSError as error:
         if (refusal := own_folders.unusable(error)) is None:
             raise

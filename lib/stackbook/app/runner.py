@@ -34,6 +34,7 @@ from stackbook.lab import proofs
 from stackbook.lab.lab import Lab
 from stackbook.lab.step import Record, now
 from stackbook.machines.providers.podman import Embedded
+from stackbook.machines.providers.ssh import SSH
 
 # A cell that runs longer than this is broken: every wait inside has its own shorter deadline.
 CELL_TIMEOUT = 2400
@@ -100,6 +101,8 @@ def run(
         Store(loaded.lab).demand_whole()
         if loaded.target == "embedded":
             Embedded(loaded).demand_names()
+        elif loaded.target == "ssh":
+            SSH(loaded).demand()
     cache_folder.demand(paths.cache())
     with only_run(loaded.lab):
         folder = _folder()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,10 @@ from stackbook.core.errors import TransportError
 from stackbook.core.results import Result
 from stackbook.machines import ssh_sockets
 from stackbook.machines.transports import LocalHost, RunningHost
+
+_CONSEQUENCE = re.compile(
+    r"kex_exchange_identification: Connection closed|Connection closed by UNKNOWN|banner exchange: "
+)
 
 
 @dataclass
@@ -70,10 +75,10 @@ class SSHHost(RunningHost):
         # ssh(1): "exits with the exit status of the remote command or with 255 if an error occurred".
         if result.rc != 255:
             return ""
-        lines = result.stderr.strip().splitlines() or ["ssh failed"]
-        return " | ".join(
-            lines[-2:] if self.jump else lines[-1:]
-        )  # a jump host's own reason stands before the last line
+        lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
+        # Where the way through the jump host ends, ssh says so as well, after the reason.
+        reasons = [line for line in lines if not _CONSEQUENCE.match(line)] or lines or ["ssh failed"]
+        return " | ".join(reasons[-2:] if self.jump else reasons[-1:])
 
     def put(self, local: Path, remote: str, *, mode: int | None = None) -> None:
         """See `Host.put`."""

@@ -108,6 +108,12 @@ def addressing(lab: Lab) -> list[dict[str, str]]:
     return rows
 
 
+def routed(lab: Lab, row: dict[str, str]) -> bool:
+    """Whether a row of `addressing` has the right default route: by the gateway of the lab's own network, or any on your machines."""
+    route = row["default route"]
+    return route != "via none" if lab.profile.target == "ssh" else route == f"via {lab.profile.gateway}"
+
+
 def name_servers(host: Host) -> str:
     """The name servers that a machine uses: systemd-resolved's, else those of /etc/resolv.conf; empty if there are none.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from stackbook.config.profile import Profile
 from stackbook.core import paths
+from stackbook.core.errors import WaitTimeout
 from stackbook.machines import operations
 from stackbook.machines.providers import ssh_checks
 from stackbook.machines.providers.base import Say
@@ -50,6 +52,19 @@ class SSH:
                 )
             )
         return changed
+
+    def demand(self) -> None:
+        """Refuse machines that cannot be used; one that does not answer yet is left to `provision`, which waits for it.
+
+        Raises:
+            InputError: see `provision`.
+        """
+        up: dict[str, Host] = {}
+        for name, host in self.machines().items():
+            with suppress(WaitTimeout):
+                ssh_checks.demand(host, timeout=0)
+                up[name] = host
+        ssh_checks.demand_different(up)
 
     def machines(self) -> dict[str, Host]:
         """A host for each node."""
