@@ -251,10 +251,11 @@ sys.exit(cli.entry() if sys.argv[1] == "entry" else cli.main([]))
 """
 
 
-def test_an_interrupt_inside_exec_does_not_change_the_exit_status() -> None:
-    command = [sys.executable, "-c", INSIDE_EXEC]
-    done = subprocess.run([*command, "entry"], capture_output=True, text=True, timeout=30, check=False)
+def test_an_interrupt_inside_exec_does_not_change_the_exit_status(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(INSIDE_EXEC)
+    command = [sys.executable, "-m", "interrupted"]  # the sudo'ed command and the tests run `python -m stackbook`
+    done = subprocess.run([*command, "entry"], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 130, done
     assert done.stdout.splitlines() == ["begun", "what is left to do at exit"]
-    bare = subprocess.run([*command, "main"], capture_output=True, text=True, timeout=30, check=False)
+    bare = subprocess.run([*command, "main"], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
     assert bare.returncode == -signal.SIGINT, "Python has changed: entry() need not end the process itself any more"

@@ -68,9 +68,9 @@ NEEDS_ROOT = ("run", "reset", "shell", "status", "plan", "notebooks", "images", 
 def entry() -> int:
     """Run one command as a process of its own, which exits with the status of `main`, whatever interrupted it.
 
-    Python takes a KeyboardInterrupt that passed through `exec(text)` or `eval(text)` for unhandled even if it was handled later, and
-    ends the process by SIGINT (Py_RunMain; dataclasses and named tuples use both at import). So an interrupted process ends itself,
-    after all that is registered to be done at exit.
+    `python -m` takes a KeyboardInterrupt that passed through `exec(text)` or `eval(text)` for unhandled even if it was handled later,
+    and ends the process by SIGINT (Py_RunMain). Dataclasses and named tuples use these functions at import. So an interrupted
+    process exits by itself, after all functions that are registered with atexit.
     """
     ended: list[int] = []
     atexit.register(_end, ended)
