@@ -50,7 +50,7 @@ def asked_for(lab: Lab, wanted: bool) -> bool:
                 reason = error.message.strip().splitlines()[-1].strip()
                 said = f"the part in the mesh cannot start: precondition failed: {check.claim}: {reason}"
                 raise CheckFailed(said, fix=fix) from error
-    print("✓ the mesh of chapter 05 is there")
+    print("✓ the mesh of chapter 05 is ready")
     return True
 
 

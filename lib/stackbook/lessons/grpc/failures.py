@@ -89,7 +89,7 @@ def abuse(opened: grpc.Channel) -> list[Failure]:
     """Bytes, names and sizes that no client with generated code would send."""
     hello = f"/{stubs.SERVICE}/SayHello"
     cases = (
-        ("bytes that are no protobuf", hello, b"\xff"),
+        ("bytes that are not protobuf", hello, b"\xff"),
         ("a message cut short", hello, b"\x0a\x05ab"),
         ("a name that is not UTF-8", hello, b"\x0a\x02\xff\xfe"),
         ("an unknown method", f"/{stubs.SERVICE}/Bye", b""),
