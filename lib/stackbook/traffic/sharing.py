@@ -57,7 +57,7 @@ def restored(lab: Lab) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _users(lab: Lab) -> Iterator[Held]:
-    """The lock that all users of the test bed share; it lasts as long as its process.
+    """The lock that all users of the test bed share; it is released when its process ends.
 
     An exclusive use starts only within a turn, so within a turn this lock can always be shared.
     """

@@ -44,7 +44,7 @@ def status_of(what: str, call: Callable[[], Any], *, says: int = 70) -> Failure:
     Args:
         what: the description for the table.
         call: makes the call.
-        says: the maximum length of the message; 0 leaves it out if it has addresses or times.
+        says: the maximum length of the message; 0 leaves it out, for messages with addresses or times.
 
     Raises:
         CheckFailed: the call did not fail.
