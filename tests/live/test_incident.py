@@ -111,7 +111,7 @@ def test_planted_found_by_evidence_scored_and_given_back(
                 moments.append(time.monotonic())
                 first, *rest = findings
                 assert "shows no evidence" in refused(case, replace(first, evidence=()), *rest, see=see)
-                assert "not of the time" in refused(
+                assert "not from the time" in refused(
                     case, replace(first, evidence=(*first.evidence, earlier)), *rest, see=see
                 )
                 other = next(place for place in PLACES if place not in {place for _, place in what})

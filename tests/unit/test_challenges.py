@@ -435,7 +435,7 @@ def test_answers_are_counted_from_what_curl_wrote(lab: Lab) -> None:
     assert dict(got.versions()) == {"v1": 1, "v2": 1}
     assert str(got) == "1 × no answer, 2 × 200, 1 × 503"
     fake.kube.exec = lambda *words, **more: Result(words, 1, "", "no such pod", 0.0, "fake")
-    with pytest.raises(CheckFailed, match="the client cannot ask: no such pod"):
+    with pytest.raises(CheckFailed, match="the client cannot send requests: no such pod"):
         workloads.ask(Attempt(lab, made(), ""), "http://shop/")
 
 

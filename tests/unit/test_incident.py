@@ -174,14 +174,14 @@ REFUSED = {
     "it does not exist": (finding(Row("trace", "nowhere", {"flags": "FI"})), "does not exist"),
     "it says something else": (finding(Row("trace", "fi", {"flags": "UH"})), "its flags is FI"),
     "another number": (finding(Row("trace", "fi", {"status": 500, "flags": "FI"})), "its status is 503"),
-    "nothing is claimed": (finding(Row("trace", "fi", {})), "nothing is said"),
-    "another time": (finding(Row("trace", "old", {"flags": "FI"})), "not of the time"),
+    "nothing is claimed": (finding(Row("trace", "fi", {})), "does not say what it shows"),
+    "another time": (finding(Row("trace", "old", {"flags": "FI"})), "not from the time"),
     "another service": (finding(Row("trace", "details", {"flags": "FI"})), "about details, not about ratings"),
-    "a healthy request": (finding(Row("trace", "good", {"status": 200})), "shows nothing that is wrong"),
+    "a healthy request": (finding(Row("trace", "good", {"status": 200})), "shows no symptom"),
     "one piece of two is wrong": (finding(FI, Row("trace", "nowhere", {"flags": "FI"})), "does not exist"),
-    "a metric as before": (finding(FI, Metric('calm{app="ratings"}', 5.0, NOW)), "as it was before"),
+    "a metric as before": (finding(FI, Metric('calm{app="ratings"}', 5.0, NOW)), "has not changed"),
     "a metric of another value": (finding(FI, Metric(FAILING, 7.0, NOW)), "its value is 2"),
-    "a metric of another time": (finding(FI, Metric(FAILING, 2.0, 500.0)), "not of the time"),
+    "a metric of another time": (finding(FI, Metric(FAILING, 2.0, 500.0)), "not from the time"),
     "a metric of several answers": (finding(FI, Metric("all{ratings}", 2.0, NOW)), "has 4 answers"),
     "a metric of no service": (finding(FI, Metric("sum(up)", 2.0, NOW)), "has 4 answers"),
 }  # fmt: skip
@@ -288,12 +288,12 @@ def test_an_empty_form_is_no_report() -> None:
     [
         ("- {cause: abort-rul, place: ratings}", "did you mean 'abort-rule'"),
         ("- {cause: abort-rule, place: rating}", "did you mean 'ratings'"),
-        ("- {cause: abort-rule, place: ratings, evidence: [it is so]}", "this is no evidence"),
-        ("- {cause: abort-rule, place: ratings, evidence: yes}", "no list"),
+        ("- {cause: abort-rule, place: ratings, evidence: [it is so]}", "this is not evidence"),
+        ("- {cause: abort-rule, place: ratings, evidence: yes}", "not a list"),
         ("- {cause: abort-rule, place: ratings, evidence: [{trace: a/b, shows: {flag: FI}}]}", "has no column 'flag'"),
-        ("- {cause: abort-rule, place: ratings, evidence: [{trace: a/b, shows: FI}]}", "no mapping"),
+        ("- {cause: abort-rule, place: ratings, evidence: [{trace: a/b, shows: FI}]}", "not a mapping"),
         ("- {cause: abort-rule, place: ratings, evidence: [{metric: up}]}", "needs its value"),
-        ("- [", "no YAML"),
+        ("- [", "not valid YAML"),
     ],
 )
 def test_a_report_that_cannot_be_read_is_refused_in_one_line(text: str, why: str) -> None:
@@ -407,4 +407,4 @@ def test_a_report_is_shown_without_its_ids() -> None:
     assert [row["shows"] for row in rows] == ["flags FI", "time"]
     for words in ("istio", "envoy"):
         asked = Metric(solving.failures("details", words), 2.0, NOW)
-        assert views.report([finding(asked)])[0]["shows"] == "details: calls of it fail"
+        assert views.report([finding(asked)])[0]["shows"] == "details: calls to it fail"

@@ -229,7 +229,7 @@ MISFITS = {
     "no DestinationRule defines subset v1 of ratings": [
         DESTINATION, rules.virtual_service("reviews", rules.route(rules.to("ratings", "v1")))
     ],
-    "no pod carries subset v9": [rules.destination_rule("reviews", versions=["v1", "v9"])],
+    "no pod matches subset v9": [rules.destination_rule("reviews", versions=["v1", "v9"])],
     "have version v1, v2, v3": [rules.destination_rule("reviews", versions=["v9"])],
     "do not sum to 100": [DESTINATION, changed(HALVES, (*HTTP, "route", 0, "weight"), 40)],
     "weight is -50": [DESTINATION, changed(HALVES, (*HTTP, "route", 0, "weight"), -50)],

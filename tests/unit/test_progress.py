@@ -82,7 +82,7 @@ def test_a_trainers_page_has_each_lab_and_each_challenge(
     text = page.read_text(encoding="utf-8")
     assert "Lab ada</caption>" in text and f"Lab ada ({labs})</caption>" in text
     assert "&lt;bo&gt;" in text and "<bo>" not in text
-    assert '06-b Mutual TLS, by one side only</th><td class="n">–</td><td class="n">1</td>' in text
+    assert '06-b Mutual TLS on one side only</th><td class="n">–</td><td class="n">1</td>' in text
     assert "http" not in text, "the page needs nothing from elsewhere"
 
 

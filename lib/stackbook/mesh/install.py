@@ -28,7 +28,7 @@ DOWNLOAD: list[dict[str, str]] = [
 ADDON_COMMANDS: list[dict[str, str]] = [
     {"the guide": "kubectl apply -f samples/addons", "today": "the same: Grafana, Jaeger, Kiali, Loki and Prometheus"},
     {"the guide": "while ! kubectl wait … deployment/kiali; do sleep 1; done",
-     "today": "kubectl -n istio-system rollout status deploy/kiali --timeout=600s (the loop never ends when nothing comes)"},
+     "today": "kubectl -n istio-system rollout status deploy/kiali --timeout=600s (the loop never ends if kiali does not start)"},
     {"the guide": "kubectl -n istio-system get svc kiali", "today": "ClusterIP, 20001 and 9090: istioctl dashboard kiali"},
     {"the guide": "kubectl -n istio-system get svc grafana", "today": "ClusterIP, 3000: istioctl dashboard grafana"},
     {"the guide": "kube get svc productpage", "today": "kubectl -n istio-system get svc tracing: istioctl dashboard jaeger"},
@@ -99,7 +99,7 @@ def install(lab: Lab, step: Step) -> int:
         return 0
     path = lab.state / "istio-operator.yaml"
     lab.local.write(str(path), text)
-    step.progress("istioctl install: usually 20 s if the images are there")
+    step.progress("istioctl install: usually 20 s if the images are loaded")
     answer = lab.istioctl("install", "-f", str(path), "-y", "--readiness-timeout=180s", check=False, timeout=240)
     if not answer.ok:
         cause = lab.kube.explain(istio.NAMESPACE) if "timed out" in answer.stderr else ""
@@ -138,8 +138,8 @@ def addons(lab: Lab, step: Step) -> list[dict[str, str]]:
     Prometheus and Jaeger have their own chapters, which install them on every lab under the addons' names.
     """
     later = {
-        "prometheus": "comes with chapter 10, under the same name",
-        "jaeger": "comes with chapter 11, under the same name",
+        "prometheus": "chapter 10 installs it under the same name",
+        "jaeger": "chapter 11 installs it under the same name",
     }
     rows = []
     folder = lab.artifacts.path("istio-addons") if lab.profile.images != "preload" else None
@@ -150,7 +150,7 @@ def addons(lab: Lab, step: Step) -> list[dict[str, str]]:
         text = (folder / f"{name}.yaml").read_text(encoding="utf-8") if folder else ""
         if why := _not_pulled(lab, text):
             step.note(**{f"{name}_not_installed": why})
-            rows.append({"addon": name, "here": "an image only, and it cannot be pulled here: not installed"})
+            rows.append({"addon": name, "here": "not installed: its image cannot be pulled here"})
             continue
         step.changed += lab.kube.apply(text)
         kind = "statefulset" if name == "loki" else "deployment"
@@ -160,9 +160,9 @@ def addons(lab: Lab, step: Step) -> list[dict[str, str]]:
 
 
 def _not_pulled(lab: Lab, manifest: str) -> str:
-    """Why an addon's images cannot be pulled; empty if they can."""
+    """Why an addon's images cannot be pulled; empty if they can be."""
     if not manifest:
-        return "the profile says that nothing is pulled"
+        return "the profile does not let the lab pull images"
     images = dict.fromkeys(re.findall(r"^\s*-?\s*image:\s*\"?([^\s\"]+)", manifest, re.MULTILINE))
     reasons = (lab.images.registries.why_not(full_name(image)) for image in images)
     return next(filter(None, reasons), "") if images else "its manifest names no image"

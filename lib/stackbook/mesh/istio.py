@@ -92,7 +92,7 @@ def wait_installed(kube: Kube, wanted: tuple[str, ...] = COMPONENTS, *, timeout:
     """Wait until Istio's Deployments are available.
 
     Raises:
-        WaitTimeout: with the pod that is not Ready and why, instead of istioctl's bare timeout.
+        WaitTimeout: they are not; the error names the pod that is not Ready and the reason, unlike istioctl's own timeout.
     """
 
     def done() -> bool:

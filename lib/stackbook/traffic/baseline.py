@@ -28,7 +28,7 @@ class Baseline:
     Attributes:
         frame: the table of all calls that were sent, including those that a rule delayed.
         rate: requests a second.
-        limit: a call that takes so many seconds is slow.
+        limit: a call that takes at least this many seconds is slow.
         slow: how many of the calls that no rule delayed were slow.
         calls: how many calls no rule delayed.
     """
@@ -48,7 +48,7 @@ def measured(
     Args:
         send: sends the calls at a rate and returns their table.
         rate: requests a second.
-        limit: a call that takes so many seconds is slow.
+        limit: a call that takes at least this many seconds is slow.
         hit: which calls of the table a rule delayed, according to the proxy's flags; None: no call.
         halvings: how often the rate may be halved.
 

@@ -23,9 +23,9 @@ def shares(
 
     Args:
         checks: the tests, by name.
-        title: of the plot.
-        predicted: names of those whose claim is a prediction; None for all of them.
-        small: where shares are far apart, the smallest in % that a logarithmic axis shows.
+        title: the plot's title.
+        predicted: the names of the tests whose claim is a prediction; None for all of them.
+        small: if shares differ widely, the smallest share in % that a logarithmic axis shows; None for a linear axis.
         yours: a learner's own predictions in %, by the names of the tests.
     """
     import matplotlib.pyplot as plt

@@ -60,7 +60,7 @@ def delayed(frame: pd.DataFrame, delay_seconds: float | str) -> pd.Series:
 
 
 def delay_limit(delay_seconds: float | str) -> float:
-    """A call that takes at least so many seconds counts as delayed."""
+    """The minimum time in seconds for which a call counts as delayed."""
     delay = seconds("delay_seconds", delay_seconds)
     return delay - min(0.05, delay / 10)
 

@@ -38,7 +38,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "timeout": (0.001, 60),
     "warmup": (0, 200_000),
 }
-"""The hard limits; the program enforces the same."""
+"""The hard limits; the load program enforces the same ones."""
 
 
 class Source(Protocol):
@@ -263,7 +263,7 @@ class Flow:
 
         until(
             enough, what=f"{count} more requests to be answered", timeout=self._longest, every=0.1,
-            last=lambda: f"{now - start} were",
+            last=lambda: f"{now - start} answered",
         )  # fmt: skip
 
     def stop(self) -> None:

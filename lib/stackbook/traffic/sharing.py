@@ -27,7 +27,7 @@ def restored(lab: Lab) -> Iterator[None]:
     """
     note = lab.state / "rules.json"
     with contextlib.ExitStack() as stack:
-        with lab.turn("the rules found"):
+        with lab.turn("saving the traffic rules"):
             users = stack.enter_context(_users(lab))
             if users.alone():
                 there = sorted({str(pod["metadata"]["name"]) for pod in lab.kube.pods(NAMESPACE)} & set(PODS))
@@ -42,7 +42,7 @@ def restored(lab: Lab) -> Iterator[None]:
             with lab.by_turns():
                 yield
         finally:
-            with lab.turn("the rules given back"):
+            with lab.turn("restoring the traffic rules"):
                 restore(lab.kube, before, NAMESPACE)
                 if users.alone():
                     there = (_noted(note) or {}).get("pods", [])
@@ -57,7 +57,7 @@ def restored(lab: Lab) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _users(lab: Lab) -> Iterator[Held]:
-    """The lock that all users of the test bed share; it lasts as long as its process.
+    """The lock that all users of the test bed share; it is released when its process ends.
 
     An exclusive use starts only within a turn, so within a turn this lock can always be shared.
     """
@@ -87,9 +87,9 @@ def given_back(lab: Lab) -> str:
     """Prove that no chapter ended before it restored the traffic rules; returns the rules that exist.
 
     Raises:
-        CheckFailed: a chapter did.
+        CheckFailed: a chapter ended before.
     """
-    with lab.turn("rules given back"), _users(lab) as users:
+    with lab.turn("checking the traffic rules"), _users(lab) as users:
         killed = _noted(lab.state / "rules.json") and users.alone()
     if killed:
         raise CheckFailed(

@@ -189,7 +189,7 @@ class Testbed:
         istiod collects changes of endpoints before it sends them: for 0.1 s, or up to 10 s while more arrive.
 
         Raises:
-            WaitTimeout: with the addresses that it knows, and those that exist.
+            WaitTimeout: it does not; the error has the addresses that it knows and those that exist.
         """
         known: set[str] = set()
         wanted: set[str] = set()
@@ -210,7 +210,7 @@ class Testbed:
         return json.loads(self.kube.exec(NAMESPACE, "load", *argv, container="capture").stdout)
 
     def failures(self, frame: pd.DataFrame) -> list[str]:
-        """The requests without a 200, for an error's text: status, error, and the flags of the sending proxy."""
+        """The requests without a 200, as lines for an error message: status, error, and the flags of the sending proxy."""
         failed = frame[frame["status"] != 200]
         if failed.empty:
             return []

@@ -1,4 +1,4 @@
-"""The challenges of all chapters, three and more for each from 01 to 16."""
+"""The challenges of the chapters 01 to 16: at least three for each chapter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MODULES = (
 
 @functools.cache
 def every() -> tuple[Challenge, ...]:
-    """All challenges, by id."""
+    """All challenges, sorted by id."""
     found = [challenge for name in _MODULES for challenge in _module(name).CHALLENGES]
     return tuple(sorted(found, key=lambda challenge: challenge.id))
 
@@ -28,10 +28,10 @@ def _module(name: str) -> ModuleType:
 
 
 def find(id: str) -> Challenge:
-    """The challenge of an id.
+    """The challenge with this id.
 
     Raises:
-        InputError: there is none; with the near one.
+        InputError: there is no such challenge; the fix suggests a similar id.
     """
     known = {challenge.id: challenge for challenge in every()}
     if id not in known:
@@ -40,5 +40,5 @@ def find(id: str) -> Challenge:
 
 
 def of(chapter: str) -> tuple[Challenge, ...]:
-    """The challenges of a chapter, by its id."""
+    """The challenges of the chapter with this id."""
     return tuple(challenge for challenge in every() if challenge.chapter == chapter)

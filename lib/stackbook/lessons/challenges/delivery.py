@@ -87,21 +87,21 @@ def _leak_claims(attempt: Attempt) -> Sequence[Claim]:
 
     def hidden() -> str:
         lines = [n for n, line in enumerate(attempt.read(".drone.yml").splitlines(), 1) if word in line]
-        require(not lines, f"the password stands in line {', '.join(map(str, lines))}")
-        return "it is in no line"
+        require(not lines, f"the password is in line {', '.join(map(str, lines))}")
+        return "not in the file"
 
     def asked() -> str:
         step = next((s for s in _pipeline(attempt).steps if s.name == "docker"), None)
         if step is None:
-            raise CheckFailed("there is no step docker any more")
+            raise CheckFailed("the pipeline no longer has a step docker")
         got = {name: step.settings.get(name) for name in ("username", "password")}
         wanted = {"username": {"from_secret": _NAME}, "password": {"from_secret": _PASS}}
         wrong = [name for name in wanted if got[name] != wanted[name]]
         require(not wrong, f"{' and '.join(wrong)} should come from Drone's secrets")
-        return f"{_NAME} and {_PASS} by from_secret"
+        return f"{_NAME} and {_PASS} come from Drone's secrets"
 
     def silent() -> str:
-        """The pipeline is run, with the secrets in the environment of each step that asks for them."""
+        """Run the pipeline, and search its output for the password."""
         steps = _pipeline(attempt)
         with temp_dirs.folder("pipeline") as folder:
             (folder / "work").mkdir()
@@ -110,13 +110,13 @@ def _leak_claims(attempt: Attempt) -> Sequence[Claim]:
             )
             built = (folder / "work" / "dist" / "index.html").is_file()
         said = "\n".join(line for one in done for line in one.said)
-        require(word not in said, "the log of the build has the password")
+        require(word not in said, "the log of the build contains the password")
         require(built and done[0].outcome == "success", f"the build fails: {said[-150:]}")
-        return "it builds, and the log has no password"
+        return "the build passes, and its log does not contain the password"
 
     return [
         Claim("the password is not in the file", hidden),
-        Claim("the step docker takes both from Drone's secrets", asked),
+        Claim("the step docker takes user name and password from Drone's secrets", asked),
         Claim("the build passes, and does not print the password", silent),
     ]
 
@@ -150,21 +150,21 @@ def _apart_claims(attempt: Attempt) -> Sequence[Claim]:
         missing = [name for name in names if name not in found.model.get("services", {})]
         require(not missing, f"there is no service {', '.join(missing)}")
         got = [found.variable(name, _SECRET) for name in names]
-        require(got == ["the-same"] * 2, f"{_SECRET} is not what .env says in both services")
-        return "the same in both"
+        require(got == ["the-same"] * 2, f"{_SECRET} does not have the value from .env in both services")
+        return "the same secret in both services"
 
     def refused() -> str:
         env = {name: value for name, value in _OF_YOUR_OWN.items() if name != _SECRET}
         found = read(env)
         if not found.error:
             got = [found.variable(name, _SECRET) or "empty" for name in names]
-            raise CheckFailed(f"without {_SECRET} it starts, with {' and '.join(got)}")
-        require(_SECRET in found.error, f"it is refused for something else: {found.error[:120]}")
+            raise CheckFailed(f"without {_SECRET} the services start, with {' and '.join(got)}")
+        require(_SECRET in found.error, f"the file is refused for another reason: {found.error[:120]}")
         return "refused"
 
     return [
         Claim("with .env, server and runner have the same secret", agreed),
-        Claim("without it nothing starts, and the message names the variable", refused),
+        Claim("without the secret, nothing starts, and the error names the variable", refused),
     ]
 
 
@@ -215,7 +215,7 @@ def _door_claims(attempt: Attempt) -> Sequence[Claim]:
     other = hmac.new(b"guessed", body.encode(), hashlib.sha256).hexdigest()
     cases = {
         "signed by Gitea": (body, good, key),
-        "another body under the same signature": (body.replace("main", "evil"), good, key),
+        "another body with the same signature": (body.replace("main", "evil"), good, key),
         "signed with another secret": (body, other, key),
         "without a signature": (body, "", key),
     }
@@ -228,24 +228,24 @@ def _door_claims(attempt: Attempt) -> Sequence[Claim]:
                 capture_output=True, text=True, timeout=20, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
-            raise CheckFailed(f"{_FILE} does not answer within 20 s") from error
+            raise CheckFailed(f"{_FILE} did not finish within 20 s") from error
         try:
             return dict(zip(cases, json.loads(done.stdout.splitlines()[-1]), strict=True))
         except (ValueError, IndexError) as error:
             raise CheckFailed(
-                f"{_FILE} fails: {(done.stderr.strip().splitlines() or ['no answer'])[-1][:150]}"
+                f"{_FILE} fails: {(done.stderr.strip().splitlines() or ['no output'])[-1][:150]}"
             ) from error
 
     def let_in() -> str:
-        require(answers()["signed by Gitea"], "it is refused")
+        require(answers()["signed by Gitea"], "the webhook is refused")
         return "accepted"
 
     def kept_out() -> str:
         wrong = [name for name, said in answers().items() if said and name != "signed by Gitea"]
         require(not wrong, f"accepted: {'; '.join(wrong)}")
-        return "three others are refused"
+        return "three other webhooks are refused"
 
-    return [Claim("a webhook that Gitea signed is accepted", let_in), Claim("no other webhook is", kept_out)]
+    return [Claim("a webhook that Gitea signed is accepted", let_in), Claim("no other webhook is accepted", kept_out)]
 
 
 CHALLENGES = (
@@ -253,13 +253,13 @@ CHALLENGES = (
         id="13-a",
         chapter=_CHAPTER,
         title="A pipeline that leaks a secret",
-        situation="The pipeline in .drone.yml logs in to a registry. Everybody who may read the repository, or the log of a build, "
-        "knows the password.",
+        situation="The pipeline in .drone.yml logs in to a registry. Everybody who can read the repository or the log of a build "
+        "can read the password.",
         goal="The pipeline still builds and still logs in. The password is neither in the file nor in the log.",
         hints=(
-            "Where does the password stand, and which step prints it?",
-            "Drone keeps secrets itself. A setting names one with from_secret, as the user's name does.",
-            "password: from_secret: docker_pass. Take the variable and its echo out of the step build.",
+            "Where is the password written, and which step prints it?",
+            "Drone can store secrets. A setting refers to one with from_secret, as username does.",
+            "Set password to `from_secret: docker_pass`. Remove the variable and its echo from the step build.",
         ),
         begin=_leak,
         claims=_leak_claims,
@@ -269,13 +269,13 @@ CHALLENGES = (
         id="13-b",
         chapter=_CHAPTER,
         title="Two services that disagree",
-        situation="Drone's server and runner start from compose.yaml, and no build ever begins. There is no .env beside it, and "
-        "nobody was told.",
-        goal="With .env both have the same secret. Without it nothing starts, and the message says what is missing.",
+        situation="Drone's server and runner start from compose.yaml, but no build ever starts. There is no .env beside it, and "
+        "no error said so.",
+        goal="With .env, both have the same secret. Without it, nothing starts, and the error says what is missing.",
         hints=(
             "What is DRONE_RPC_SECRET in each service when .env does not set it?",
-            "${NAME:-value} takes a value of its own when NAME is not set. Two services can so have two.",
-            "${NAME:?message} refuses to start instead. Write that in both services.",
+            "${NAME:-value} uses a default when NAME is not set. So two services can have two different values.",
+            "With ${NAME:?message}, Compose refuses to start instead. Use it in both services.",
         ),
         begin=_apart,
         claims=_apart_claims,
@@ -285,12 +285,12 @@ CHALLENGES = (
         id="13-c",
         chapter=_CHAPTER,
         title="A webhook that anybody can call",
-        situation="webhook.py decides whether a build begins. It takes whatever has a signature, also one that somebody has made up.",
-        goal="What Gitea has signed is accepted. Another body, another secret or no signature is refused.",
+        situation="webhook.py decides whether a build starts. It accepts every webhook that has a signature, even a made-up one.",
+        goal="A webhook that Gitea signed is accepted. One with another body, another secret or no signature is refused.",
         hints=(
-            "Gitea signs the body with a secret that both know. Chapter 13 checks such a signature under 'push'.",
+            "Gitea signs the body with a secret that both sides know. Chapter 13 checks such a signature under 'push'.",
             "The signature is HMAC-SHA256 of the body, in hexadecimal: `hmac.new(secret, body, hashlib.sha256)`.",
-            "Compare with hmac.compare_digest(…hexdigest(), signature): it takes the same time for every wrong one.",
+            "Compare with hmac.compare_digest(…hexdigest(), signature): it takes the same time for every wrong signature.",
         ),
         begin=_open_door,
         claims=_door_claims,

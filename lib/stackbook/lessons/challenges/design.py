@@ -1,4 +1,4 @@
-"""Chapter 15: a duty in a neighbour's words, a submodule that stayed behind, services that wait for each other."""
+"""Chapter 15: a duty in a neighbour's words, a submodule that is behind, services that wait for each other."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def _yaml(attempt: Attempt, name: str) -> dict[str, Any]:
     """The learner's YAML file as a mapping.
 
     Raises:
-        CheckFailed: it is none.
+        CheckFailed: it is not a YAML mapping.
     """
     try:
         found = yaml.safe_load(attempt.read(name))
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise CheckFailed(f"{name} is no YAML: {' '.join(str(error).split())[:120]}") from error
+        raise CheckFailed(f"{name} is not valid YAML: {' '.join(str(error).split())[:120]}") from error
     require(isinstance(found, dict), f"{name} has no lines like `name: value`")
     return dict(found)
 
@@ -49,35 +49,35 @@ def _blurred(attempt: Attempt) -> None:
 
 def _blurred_claims(attempt: Attempt) -> Sequence[Claim]:
     def words() -> Mapping[str, set[str]]:
-        """The fields of each service's answers, asked of the running shop."""
+        """The names of the fields in each service's answers, read from the running shop."""
         with shop.running(attempt.lab.artifacts.path("app-bookinfo")) as books:
             return {name: shop.words(books.ask(name).json()) for name in shop.SERVICES}
 
     def duties() -> dict[str, str]:
         found = {str(name): str(text) for name, text in _yaml(attempt, "duties.yaml").items()}
         missing = [name for name in shop.SERVICES if len(found.get(name, "").split()) < 4]
-        require(not missing, f"no sentence for {', '.join(missing)}")
+        require(not missing, f"there is no sentence of at least four words for {', '.join(missing)}")
         return found
 
     def clear() -> str:
         said, known = duties(), words()
         unclear = {name: contexts.foreign(said[name], name, known) for name in shop.SERVICES}
-        found = [f"{name} is told in a neighbour's word: {', '.join(own)}" for name, own in unclear.items() if own]
+        found = [f"the duty of {name} uses words of others: {', '.join(own)}" for name, own in unclear.items() if own]
         require(not found, "; ".join(found))
         return "each in its own words"
 
     def own() -> str:
-        """A duty that says nothing of its service would be clear, too, and useless."""
+        """A duty that says nothing about its service would use no words of others, but would be useless."""
         said = duties()
         wanted = {"details": ("book",), "reviews": ("review", "wrote"), "ratings": ("rating", "stars"),
                   "productpage": ("page", "shows", "product")}  # fmt: skip
         dumb = [name for name, some in wanted.items() if not any(word in said[name].lower() for word in some)]
-        require(not dumb, f"the sentence for {', '.join(dumb)} does not say what it is about")
-        return "each says its own"
+        require(not dumb, f"the sentence for {', '.join(dumb)} does not say what the service is about")
+        return "each says what its service does"
 
     return [
-        Claim("no duty is told in a word that belongs to a neighbour", clear),
-        Claim("each says what its service is about", own),
+        Claim("no duty uses a word that belongs to another service", clear),
+        Claim("each duty says what its service is about", own),
     ]
 
 
@@ -87,7 +87,7 @@ _PROTO = "message Rating {{ {kind} stars = 1; }}\n"
 
 
 def _git(attempt: Attempt, folder: str, *args: str) -> str:
-    """Git in a folder of the challenge, without this host's own configuration."""
+    """Run git in a folder of the challenge, without this host's own configuration; returns its output."""
     env = {
         "PATH": os.environ.get("PATH", os.defpath), "HOME": str(attempt.folder), "LC_ALL": "C.UTF-8",
         "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_COUNT": "4",
@@ -98,7 +98,8 @@ def _git(attempt: Attempt, folder: str, *args: str) -> str:
     }  # fmt: skip
     output = go_toolchain.call(["git", *args], cwd=attempt.folder / folder, env=env, check=False, timeout=60)
     if output.rc:
-        raise CheckFailed(f"git {args[0]} in {folder}: {(output.stderr.strip() or 'it fails').splitlines()[-1][:150]}")
+        reason = (output.stderr.strip() or "no message").splitlines()[-1][:150]
+        raise CheckFailed(f"git {args[0]} in {folder} failed: {reason}")
     return str(output.text).strip()
 
 
@@ -127,13 +128,13 @@ def _behind_claims(attempt: Attempt) -> Sequence[Claim]:
 
     def pinned() -> str:
         parts = _git(attempt, "shop", "ls-tree", "HEAD", "protos").split()
-        require(len(parts) > 2 and parts[1] == "commit", "protos is no submodule of the shop's last commit")
-        require(parts[2] == head, f"the shop's last commit names {parts[2][:8]}, not {head[:8]}")
+        require(len(parts) > 2 and parts[1] == "commit", "protos is not a submodule in the shop's last commit")
+        require(parts[2] == head, f"the shop's last commit refers to {parts[2][:8]} of protos, not to {head[:8]}")
         return head[:8]
 
     def used() -> str:
         text = attempt.read("shop/protos/ratings.proto")
-        require(kind in text, f"shop/protos has the old field: {text.strip()}")
+        require(kind in text, f"shop/protos still has the old field: {text.strip()}")
         return f"{kind} stars"
 
     def clean() -> str:
@@ -143,14 +144,14 @@ def _behind_claims(attempt: Attempt) -> Sequence[Claim]:
 
     def upstream() -> str:
         now = _git(attempt, "protos", "rev-parse", "HEAD")
-        require(now == head, "protos itself was changed")
-        return "protos is as it was"
+        require(now == head, "the repository protos was changed")
+        return "protos is unchanged"
 
     return [
-        Claim("the shop's last commit names the newest commit of protos", pinned),
-        Claim("the shop's work tree has its files", used),
+        Claim("the shop's last commit refers to the newest commit of protos", pinned),
+        Claim("the shop's work tree has the files of that commit", used),
         Claim("nothing is left to commit", clean),
-        Claim("the repository protos was not changed for it", upstream),
+        Claim("the repository protos was not changed", upstream),
     ]
 
 
@@ -186,7 +187,7 @@ def _edges(attempt: Attempt) -> set[tuple[str, str]]:
     found = set()
     for caller, called in _yaml(attempt, "calls.yaml").items():
         require(caller in shop.SERVICES, f"there is no service {caller}")
-        require(called is None or isinstance(called, list), f"{caller} has no list of services")
+        require(called is None or isinstance(called, list), f"the entry of {caller} is not a list of services")
         for other in called or []:
             require(other in shop.SERVICES, f"there is no service {other}")
             found.add((str(caller), str(other)))
@@ -197,32 +198,32 @@ def _circle_claims(attempt: Attempt) -> Sequence[Claim]:
     def free() -> str:
         edges = _edges(attempt)
         circular = sorted(name for name in shop.SERVICES if name in _below(edges, name))
-        require(not circular, f"they wait for each other: {', '.join(circular)}")
+        require(not circular, f"these services wait for each other: {', '.join(circular)}")
         return "no service waits for itself"
 
     def needed() -> str:
-        """Counted on the running shop: what a page really asks for must stay possible."""
+        """Observed on the running shop: the calls that a page really makes must stay possible."""
         with shop.running(attempt.lab.artifacts.path("app-bookinfo")) as books:
             made = books.during("productpage", "/productpage")
         missing = made - _edges(attempt)
-        said = ", ".join(f"{a} asks {b}" for a, b in sorted(missing))
-        require(not missing, f"the page needs it, and the design forbids it: {said}")
-        return f"{len(made)} calls of a page"
+        said = ", ".join(f"{a} calls {b}" for a, b in sorted(missing))
+        require(not missing, f"the page makes calls that the design does not contain: {said}")
+        return f"all {len(made)} calls of a page"
 
     def few() -> str:
         pairs = [row for row in contexts.talks(_edges(attempt), shop.SERVICES) if row["a call between them"]]
-        require(len(pairs) <= 3, f"{len(pairs)} pairs of teams must talk")
+        require(len(pairs) <= 3, f"{len(pairs)} pairs of teams have to talk")
         return f"{len(pairs)} pairs of teams"
 
     return [
-        Claim("no service waits, by way of others, for itself", free),
+        Claim("no service waits for itself, directly or through others", free),
         Claim("every call that the product page makes is in the design", needed),
         Claim("no more than three pairs of teams have to talk", few),
     ]
 
 
 def _below(edges: set[tuple[str, str]], name: str) -> set[str]:
-    """What a service asks, directly or by way of others."""
+    """The services that a service calls, directly or through others."""
     found: set[str] = set()
     rest = [name]
     while rest:
@@ -238,12 +239,12 @@ CHALLENGES = (
         id="15-a",
         chapter=_CHAPTER,
         title="A duty in a neighbour's words",
-        situation="duties.yaml says the duty of each service in a sentence. One of them reaches into another's context.",
-        goal="Each duty is told without a word that belongs to a neighbour, and still says what its service is about.",
+        situation="duties.yaml describes the duty of each service in a sentence. One sentence reaches into another service's context.",
+        goal="No duty uses a word that belongs to another service, and each still says what its service is about.",
         hints=(
-            "Which words has each service? They are the fields of its answers: the table under 'Bounded contexts'.",
-            "author and publisher belong to details, reviewer and text to reviews. Who uses one of them elsewhere?",
-            "Say the duty again, as contexts.DUTIES does: ratings keeps the ratings of a product.",
+            "Which words does each service own? They are the fields of its answers: see the table under 'Bounded contexts'.",
+            "author and publisher belong to details, reviewer and text to reviews. Which other duty uses one of them?",
+            "Rewrite the duty as in contexts.DUTIES: ratings keeps the ratings of a product.",
         ),
         begin=_blurred,
         claims=_blurred_claims,
@@ -254,14 +255,14 @@ CHALLENGES = (
     Challenge(
         id="15-b",
         chapter=_CHAPTER,
-        title="A submodule that stayed behind",
-        situation="shop has the repository protos as a submodule. protos has a new commit with a wider field, and the shop still "
-        "has the old one.",
-        goal="The shop's last commit names the newest commit of protos, and its work tree has its files.",
+        title="A submodule that is behind",
+        situation="shop has the repository protos as a submodule. protos has a new commit with a wider field, but shop still "
+        "uses the old one.",
+        goal="The shop's last commit refers to the newest commit of protos, and its work tree has the files of that commit.",
         hints=(
-            "`git -C shop submodule status` names the commit that the shop uses. `git -C protos log` has a newer one.",
-            "A submodule moves on by a commit of its own in the outer repository. `update --remote` fetches it.",
-            "git -C shop -c protocol.file.allow=always submodule update --remote, then commit in shop.",
+            "`git -C shop submodule status` shows the commit that shop uses. `git -C protos log` shows a newer one.",
+            "Moving a submodule to a newer commit takes a commit in the outer repository. `update --remote` fetches the newer one.",
+            "Run `git -C shop -c protocol.file.allow=always submodule update --remote`, then commit in shop.",
         ),
         begin=_left_behind,
         claims=_behind_claims,
@@ -271,13 +272,13 @@ CHALLENGES = (
         id="15-c",
         chapter=_CHAPTER,
         title="Services that wait for each other",
-        situation="calls.yaml is a design of the bookshop: who may ask whom. With it, two services would wait for each other, and "
-        "two teams could never change anything alone.",
-        goal="No service waits for itself. The product page still gets all that it shows, and few teams have to talk.",
+        situation="calls.yaml is a design of the bookshop: which service may call which. In this design two services wait for each "
+        "other, so two teams could never change anything alone.",
+        goal="No service waits for itself. The product page still gets all that it shows, and at most three pairs of teams have to talk.",
         hints=(
-            "Draw the calls as arrows. From which service do they lead back to it?",
+            "Draw the calls as arrows. From which service do the arrows lead back to it?",
             "Chapter 15 counts the calls that a page makes. The call that closes the circle is not among them.",
-            "Take the call upwards out of calls.yaml: what is asked needs to know nothing of who asks.",
+            "Remove the upward call from calls.yaml: a service that is called does not need to know its callers.",
         ),
         begin=_circle,
         claims=_circle_claims,

@@ -1,4 +1,4 @@
-"""Chapter 14: a description that lies, an error that nobody promised, a consumer that lags."""
+"""Chapter 14: a description that lies, an error that is not described, a consumer that lags."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def _described(attempt: Attempt) -> dict[str, Any]:
     """The learner's description.
 
     Raises:
-        CheckFailed: it is no JSON object.
+        CheckFailed: it is not a JSON object.
     """
     try:
         found = json.loads(attempt.read(_FILE))
     except ValueError as error:
-        raise CheckFailed(f"{_FILE} is no JSON: {error}") from error
-    require(isinstance(found, dict), f"{_FILE} is no JSON object")
+        raise CheckFailed(f"{_FILE} is not valid JSON: {error}") from error
+    require(isinstance(found, dict), f"{_FILE} is not a JSON object")
     return dict(found)
 
 
 def _generated(attempt: Attempt) -> dict[str, Any]:
-    """What go-swagger makes of the program, kept: it takes some seconds."""
+    """The description that go-swagger generates from the program. It is kept, because generating takes some seconds."""
     if "right" not in attempt.drawn:
         attempt.note(right=openapi.generate(attempt.lab.artifacts.path("swagger")))
     found: dict[str, Any] = copy.deepcopy(attempt.drawn["right"])
@@ -46,7 +46,7 @@ Rows = Callable[[], list[dict[str, Any]]]
 
 
 def _rows(attempt: Attempt) -> Rows:
-    """What the program answers, held against the description: asked once for all claims of a verification."""
+    """A function that compares the program's answers with the description; it asks once for all claims of a verification."""
 
     @functools.cache
     def rows() -> list[dict[str, Any]]:
@@ -55,7 +55,8 @@ def _rows(attempt: Attempt) -> Rows:
             with openapi.serving() as url:
                 return openapi.compare(described, url, _PATH)
         except (KeyError, TypeError, AttributeError) as error:
-            raise CheckFailed(f"the description has no {error} where it is needed") from error
+            said = f"the description does not have the expected form: {type(error).__name__}: {error}"
+            raise CheckFailed(said) from error
 
     return rows
 
@@ -63,19 +64,19 @@ def _rows(attempt: Attempt) -> Rows:
 def _valid(attempt: Attempt) -> str:
     verdict = openapi.validate(attempt.lab.artifacts.path("swagger"), _described(attempt))
     require(verdict.valid, "; ".join(verdict.problems)[:250])
-    return "go-swagger has no objection"
+    return "go-swagger accepts it"
 
 
 def _valid_claim(attempt: Attempt) -> Claim:
-    return Claim("go-swagger takes the description", lambda: _valid(attempt))
+    return Claim("go-swagger accepts the description as valid", lambda: _valid(attempt))
 
 
 def _truth(rows: Rows, status: int) -> str:
     row = next((row for row in rows() if row["status"] == status), None)
     if row is None:
-        raise CheckFailed(f"the program gives no {status}")
-    require(row["described"], f"{row['asked']} answers {status}, which the description does not know")
-    require(row["as described"], f"{row['asked']} answers {status}, and not as described")
+        raise CheckFailed(f"the program did not answer with status {status}")
+    require(row["described"], f"{row['asked']} answers {status}, which the description does not contain")
+    require(row["as described"], f"{row['asked']} answers {status}, but not as described")
     return f"{status} as described"
 
 
@@ -109,8 +110,8 @@ def _lies_claims(attempt: Attempt) -> Sequence[Claim]:
 
     return [
         _valid_claim(attempt),
-        Claim("what the program answers is what the description says", lambda: _truth(_rows(attempt), 200)),
-        Claim("the description still has each field of the answer", complete),
+        Claim("the program's answers match the description", lambda: _truth(_rows(attempt), 200)),
+        Claim("the description still has every field of the answer", complete),
     ]
 
 
@@ -137,15 +138,15 @@ def _unpromised_claims(attempt: Attempt) -> Sequence[Claim]:
     def version() -> str:
         said = str(_described(attempt).get("info", {}).get("version", ""))
         parts = said.split(".")
-        require(len(parts) == 3 and all(part.isdigit() for part in parts), f"version {said!r}")
-        require([int(part) for part in parts] > [1, 0, 0], f"the version is still {said}")
+        require(len(parts) == 3 and all(part.isdigit() for part in parts), f"the version {said!r} is not like 1.2.3")
+        require([int(part) for part in parts] > [1, 0, 0], f"the version {said} is not above 1.0.0")
         return said
 
     return [
         _valid_claim(attempt),
-        Claim("the refusal of a bad value is described as it comes", lambda: _truth(rows, 400)),
-        Claim("the good answer is, too", lambda: _truth(rows, 200)),
-        Claim("whoever reads the description sees that it has changed: a version above 1.0.0", version),
+        Claim("the answer to a bad value matches the description", lambda: _truth(rows, 400)),
+        Claim("the answer to a good value matches it, too", lambda: _truth(rows, 200)),
+        Claim("the version is above 1.0.0, so that readers see the change", version),
     ]
 
 
@@ -196,7 +197,7 @@ def _behind(attempt: Attempt) -> None:
 
 
 def _driven(attempt: Attempt) -> dict[str, Any]:
-    """A producer writes 25 messages before each of 30 polls, and nothing before the last ten."""
+    """Run the consumer: a producer writes 25 messages before each of 30 polls, and nothing before the last ten."""
     attempt.read(_CONSUMER)
     try:
         done = subprocess.run(
@@ -205,10 +206,10 @@ def _driven(attempt: Attempt) -> dict[str, Any]:
         )  # fmt: skip
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired as error:
-        raise CheckFailed(f"{_CONSUMER} does not end within 20 s") from error
+        raise CheckFailed(f"{_CONSUMER} did not finish within 20 s") from error
     except (ValueError, IndexError) as error:
         raise CheckFailed(
-            f"{_CONSUMER} fails: {(done.stderr.strip().splitlines() or ['no answer'])[-1][:150]}"
+            f"{_CONSUMER} fails: {(done.stderr.strip().splitlines() or ['no output'])[-1][:150]}"
         ) from error
     return found
 
@@ -218,21 +219,21 @@ def _behind_claims(attempt: Attempt) -> Sequence[Claim]:
         lag = _driven(attempt)["lag"]
         worst = max(lag[5:30])
         require(worst <= 50, f"after 30 polls it is {lag[29]} messages behind")
-        return f"at most {worst} behind"
+        return f"at most {worst} messages behind"
 
     def whole() -> str:
         found = _driven(attempt)
         missing = found["written"] - len(set(found["read"]))
         require(missing == 0, f"{missing} of {found['written']} messages were never read")
-        return "none is missing"
+        return "no message is missing"
 
     def once() -> str:
         twice = [text for text, count in Counter(_driven(attempt)["read"]).items() if count > 1]
-        require(not twice, f"{len(twice)} messages were read more than once, as {twice[:1]}")
+        require(not twice, f"{len(twice)} messages were read more than once, for example {twice[:1]}")
         return "each once"
 
     def place() -> str:
-        """A place beyond the end would pass over what is written later."""
+        """An offset beyond the end would skip messages that are written later."""
         least = min(_driven(attempt)["lag"])
         require(least >= 0, f"its offset is {-least} beyond the end of the log")
         return "never beyond the end"
@@ -240,8 +241,8 @@ def _behind_claims(attempt: Attempt) -> Sequence[Claim]:
     return [
         Claim("the consumer keeps up with the producer", keeps_up),
         Claim("it reads every message", whole),
-        Claim("it reads none twice", once),
-        Claim("its offset is a place in the log", place),
+        Claim("it reads no message twice", once),
+        Claim("its offset is never beyond the end of the log", place),
     ]
 
 
@@ -250,12 +251,12 @@ CHALLENGES = (
         id="14-a",
         chapter=_CHAPTER,
         title="A description that lies",
-        situation="swagger.json describes the program Ratings of this chapter. A client that was made of it cannot read the answers.",
-        goal="The description is valid, complete, and says what the program answers.",
+        situation="swagger.json describes the program Ratings of this chapter. A client generated from it cannot read the answers.",
+        goal="The description is valid and complete, and matches the program's answers.",
         hints=(
             'Compare the definition Ratings with what the program returns: {"id": 7, "ratings": {"Reviewer1": 5}}.',
-            "Look at the types, and at what is required. One of them is not what the program has.",
-            "In JSON, id is a number, and each rating is a number. There is no other field. Or generate it anew.",
+            "Look at the types and at the required fields. One of them does not match the program.",
+            "In the JSON, id and each rating are numbers, and there are no other fields. You can also generate the description again.",
         ),
         begin=_lies,
         claims=_lies_claims,
@@ -264,14 +265,14 @@ CHALLENGES = (
     Challenge(
         id="14-b",
         chapter=_CHAPTER,
-        title="An error that nobody promised",
-        situation="Whoever asks Ratings for /ratings/x is refused with a status and a text. swagger.json, version 1.0.0, does not say "
-        "so, or says it wrongly.",
-        goal="The refusal is described as it comes, and the description has a version above 1.0.0.",
+        title="An error that is not described",
+        situation="Ratings refuses a request for /ratings/x with a status and a text. swagger.json, version 1.0.0, does not describe "
+        "this answer, or describes it wrongly.",
+        goal="The description matches the refusal, and its version is above 1.0.0.",
         hints=(
-            "Which status has the answer to a bad value, and which fields? Which responses has the description?",
-            "The answer is 400 with an object that has one field, error, a text.",
-            'Describe "400" with a schema: type object, required error, a string. And raise info.version.',
+            "Which status and which fields does the answer to a bad value have? Which responses does the description list?",
+            "The answer is 400, with an object that has one field: error, a string.",
+            'Describe "400" with a schema: an object with the required field error, a string. Then raise info.version.',
         ),
         begin=_unpromised,
         claims=_unpromised_claims,
@@ -281,13 +282,13 @@ CHALLENGES = (
         id="14-c",
         chapter=_CHAPTER,
         title="A consumer that lags",
-        situation="consumer.py reads a log as a consumer of Kafka does: a batch at each poll, and its own offset. A producer writes 25 "
-        "messages between two polls. (Kafka itself is no part of this lab.)",
-        goal="The consumer keeps up, reads each message once, and its offset is always a place in the log.",
+        situation="consumer.py reads a log like a Kafka consumer: a batch at each poll, and its own offset. A producer writes 25 "
+        "messages between two polls. (Kafka itself is not part of this lab.)",
+        goal="The consumer keeps up, reads each message once, and its offset is never beyond the end of the log.",
         hints=(
             "Lag is the end of the log minus the offset. Does it grow? Is a message read twice, or never?",
             "How many messages does a poll read at most, and by how many does the offset move?",
-            "Read at least 25 a poll, and move the offset by exactly as many as were read: offset + len(messages).",
+            "Read at least 25 messages a poll, and move the offset by the number of messages that were read: offset + len(messages).",
         ),
         begin=_behind,
         claims=_behind_claims,

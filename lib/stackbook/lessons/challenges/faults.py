@@ -1,4 +1,4 @@
-"""Chapter 07: a fault that is found by counting, a fault for the wrong people, a broken pod that nobody should notice."""
+"""Chapter 07: a fault to count, a fault for the wrong users, a broken pod that nobody should notice."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def answer(attempt: Attempt) -> Mapping[str, Any]:
     """What the learner has written into answer.yaml.
 
     Raises:
-        CheckFailed: it cannot be read, or is no mapping.
+        CheckFailed: it cannot be read, or is not a mapping.
     """
     try:
         found = yaml.safe_load(attempt.read(ANSWER))
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise CheckFailed(f"{ANSWER} is no YAML: {' '.join(str(error).split())[:120]}") from error
+        raise CheckFailed(f"{ANSWER} is not valid YAML: {' '.join(str(error).split())[:120]}") from error
     require(isinstance(found, dict), f"{ANSWER} has no lines like `name: value`")
     return dict(found)
 
 
 def _shop(attempt: Attempt, *objects: Any, pods: int = 2) -> None:
-    """One version of shop without a proxy, a client with one, and rules."""
+    """Deploy one version of shop without a proxy, a client with one, and rules."""
     attempt.space(mesh=True)
     attempt.apply(workloads.echo(attempt), workloads.service(), *objects, workloads.client(attempt))
     workloads.wait(attempt, pods)
@@ -65,15 +65,16 @@ def _hidden_claims(attempt: Attempt) -> Sequence[Claim]:
 
     def named() -> str:
         said = answer(attempt).get("kind")
-        require(said in ("abort", "delay"), f"{ANSWER} says kind: {said}")
-        require(said == kind, f"{said} is not what the requests show")
+        require(said in ("abort", "delay"), f"kind in {ANSWER} is {said}, which is neither abort nor delay")
+        require(said == kind, f"the requests do not show the fault {said}")
         return str(said)
 
     def counted() -> str:
         said = answer(attempt).get("percent")
-        require(isinstance(said, int | float) and not isinstance(said, bool), f"{ANSWER} says percent: {said}")
+        number = isinstance(said, int | float) and not isinstance(said, bool)
+        require(number, f"percent in {ANSWER} is {said}, which is not a number")
         near = abs(float(said or 0) - percent) <= 10
-        require(near, f"{said} % does not agree with a count of some hundred requests")
+        require(near, f"{said} % does not agree with a count of several hundred requests")
         return f"{said} %"
 
     def gone() -> str:
@@ -83,8 +84,8 @@ def _hidden_claims(attempt: Attempt) -> Sequence[Claim]:
 
     return [
         Claim("the answer names the kind of the fault", named),
-        Claim("the answer names its share, within 10 %", counted),
-        Claim("the fault is gone: requests are answered, and at once", gone),
+        Claim("the answer gives the share of requests with the fault, within 10 percentage points", counted),
+        Claim("the fault is gone: requests are answered at once", gone),
     ]
 
 
@@ -127,13 +128,13 @@ def _people_claims(attempt: Attempt) -> Sequence[Claim]:
 
     def nobody() -> str:
         found = workloads.ask(attempt, _PAGE, 20)
-        require(found.share() == 1, f"who is not logged in gets {found}")
+        require(found.share() == 1, f"requests without a user get {found}")
         return str(found)
 
     return [
         Claim("every request of jason is aborted with 418", user),
-        Claim("no request of another user is", others),
-        Claim("no request without a user is", nobody),
+        Claim("no request of another user is aborted", others),
+        Claim("no request without a user is aborted", nobody),
     ]
 
 
@@ -164,12 +165,12 @@ def _broken_claims(attempt: Attempt) -> Sequence[Claim]:
     def standing() -> str:
         found = workloads.endpoints(attempt)
         workloads.there(attempt, "deployment", "shop-v2")
-        require(len(found) >= 2, f"the Service has {len(found)} endpoint")
+        require(len(found) >= 2, f"the Service has {len(found)} endpoints, not 2")
         return f"{len(found)} endpoints"
 
     return [
         all_answered(attempt, 60),
-        Claim("the pod that does not answer is still behind the Service", standing),
+        Claim("the pod that does not answer is still an endpoint of the Service", standing),
     ]
 
 
@@ -187,13 +188,12 @@ CHALLENGES = (
     Challenge(
         id="07-a",
         chapter=_CHAPTER,
-        title="A fault to be counted",
-        situation="In the namespace challenge-07-a some requests for http://shop/ go wrong. The rest do not. Nobody says how many, "
-        "or how.",
-        goal="Write into answer.yaml what happens and to which share of the requests, as you counted it. Then end it.",
+        title="A fault to count",
+        situation="In the namespace challenge-07-a some requests for http://shop/ go wrong. Nobody knows how many, or in which way.",
+        goal="Count, and write into answer.yaml what happens and to which share of the requests. Then remove the fault.",
         hints=(
-            "Send some hundred requests from deploy/client-v1, and write down status and time of each: curl -w.",
-            "Either a share of them gets an error at once, or a share of them takes longer. Count that share.",
+            "Send several hundred requests from deploy/client-v1, and record the status and the time of each with curl -w.",
+            "Either some of them get an error at once, or some of them take longer. Count their share.",
             "The fault is in the VirtualService shop: compare your count with it, then delete the rule.",
         ),
         begin=_hidden,
@@ -204,14 +204,14 @@ CHALLENGES = (
     Challenge(
         id="07-b",
         chapter=_CHAPTER,
-        title="A fault for the wrong people",
-        situation="In the namespace challenge-07-b every request of the user jason (header end-user) is to be aborted with 418, "
-        "for a test. It does not happen.",
+        title="A fault for the wrong users",
+        situation="In the namespace challenge-07-b every request of the user jason (header end-user) should be aborted with 418, "
+        "for a test. That does not happen.",
         goal="jason's requests get 418, all others get 200.",
         hints=(
             "Ask with `curl -H 'end-user: jason' http://shop/` and without the header. Who gets what?",
             "The first route that matches is taken. A route without a match takes everything.",
-            "The route with the fault stands first, and its match is on the header end-user.",
+            "The route with the fault must come first, and it must match the header end-user.",
         ),
         begin=_wrong_people,
         claims=_people_claims,
@@ -222,13 +222,13 @@ CHALLENGES = (
         id="07-c",
         chapter=_CHAPTER,
         title="A broken pod that nobody notices",
-        situation="In the namespace challenge-07-c Kubernetes believes in two pods of shop, but one does not answer. About half "
+        situation="In the namespace challenge-07-c Kubernetes reports two Ready pods of shop, but one does not answer. About half "
         "of the requests fail.",
-        goal="No request of the client fails, though the pod stays as it is.",
+        goal="No request of the client fails, while the pod stays as it is.",
         hints=(
-            "A connection that is refused costs nothing. What does the client's proxy do then, and what could it do?",
+            "A refused connection fails at once, so a retry is cheap. What does the client's proxy do then, and what could it do?",
             "The VirtualService says how often a request is tried again: look at its retries.",
-            "Allow some attempts, on connect-failure. Or take the pod out with outlierDetection in a DestinationRule.",
+            "Allow some attempts, with retryOn connect-failure. Or eject the pod with outlierDetection in a DestinationRule.",
         ),
         begin=_broken_pod,
         claims=_broken_claims,

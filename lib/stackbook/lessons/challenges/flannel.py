@@ -17,15 +17,16 @@ _DEVICE, _PORT = "flannel.1", 8472
 
 
 def _vxlan(attempt: Attempt) -> None:
-    """Refuse a lab whose pod network is another."""
+    """Refuse a lab with another backend."""
     if attempt.lab.profile.flannel_backend != "vxlan":
         raise InputError(
-            f"{attempt.challenge.id} needs the backend vxlan", fix="set flannel_backend: vxlan in the profile"
+            f"challenge {attempt.challenge.id} needs flannel's backend vxlan, and this lab has another",
+            fix="set flannel_backend: vxlan in the profile",
         )
 
 
 def _inside(attempt: Attempt, machine: str) -> str:
-    """An address of a machine in the pod network: its bridge's, or the tunnel's where no pod has run there."""
+    """A machine's address in the pod network: that of its bridge, or of the tunnel device if no pod has run there."""
     found = {i.name: i for i in facts.INTERFACES.read(attempt.lab.machines[machine])}
     device = next((found[name] for name in ("cni0", _DEVICE) if name in found and found[name].addresses), None)
     if device is None:
@@ -34,11 +35,11 @@ def _inside(attempt: Attempt, machine: str) -> str:
 
 
 def _crosses(attempt: Attempt, source: str, target: str) -> str:
-    """A ping from one machine into the other's part of the pod network."""
+    """Ping the other machine's address in the pod network."""
     address = _inside(attempt, target)
     host = attempt.lab.machines[source]
     done = host.run(["ping", "-c", "2", "-i", "0.2", "-W", "1", address], check=False, timeout=15)
-    require(done.ok, f"no answer from {address} of {target}")
+    require(done.ok, f"no answer from {address} on {target}")
     return f"{address} answers"
 
 
@@ -71,10 +72,10 @@ def _entry_claims(attempt: Attempt) -> Sequence[Claim]:
     def known() -> str:
         said = attempt.lab.machines[machine].run(["bridge", "fdb", "show", "dev", _DEVICE]).lines
         entries = [line for line in said if f"dst {address}" in line]
-        require(entries, f"{_DEVICE} of {machine} has no entry that leads to {address}")
+        require(entries, f"{_DEVICE} on {machine} has no forwarding entry for {address}")
         return entries[0].strip()
 
-    return [Claim(f"{machine} knows behind which machine the tunnel of {far} ends", known), *_both_ways(attempt)]
+    return [Claim(f"{machine} has a forwarding entry for the tunnel to {far}", known), *_both_ways(attempt)]
 
 
 def _entry_solution(attempt: Attempt) -> Sequence[Typed]:
@@ -99,7 +100,7 @@ def _other_backend(attempt: Attempt) -> None:
         item["data"]["net-conf.json"] = json.dumps(config, indent=2)
         return item
 
-    attempt.keep_object("daemonset", "kube-flannel-ds", namespace=flannel.NAMESPACE)  # a restart leaves its mark there
+    attempt.keep_object("daemonset", "kube-flannel-ds", namespace=flannel.NAMESPACE)  # a restart changes an annotation
     attempt.change_object("configmap", "kube-flannel-cfg", change, namespace=flannel.NAMESPACE)
     _restart(attempt)
     for host in lab.machines.values():
@@ -128,12 +129,12 @@ def _backend_claims(attempt: Attempt) -> Sequence[Claim]:
     def device() -> str:
         without = [n for n, h in lab.machines.items() if _DEVICE not in {i.name for i in facts.INTERFACES.read(h)}]
         require(not without, f"no {_DEVICE} on {', '.join(without)}")
-        return f"{_DEVICE} is there"
+        return f"every machine has {_DEVICE}"
 
     return [
         Claim("flannel is configured for vxlan", configured),
-        Claim("every node has told the others so", leased),
-        Claim("every machine has the tunnel's device", device),
+        Claim("every node announces vxlan in its lease", leased),
+        Claim("every machine has the tunnel device", device),
         *_both_ways(attempt),
     ]
 
@@ -195,7 +196,7 @@ def _dropped_solution(attempt: Attempt) -> Sequence[Typed]:
 
 
 def _dns_back(attempt: Attempt) -> None:
-    """While its probes failed, DNS lost its endpoints."""
+    """Wait until DNS has endpoints again: it lost them while its probes failed."""
     attempt.lab.kube.wait_pods("kube-system", "k8s-app=kube-dns", timeout=90)
     require(addresses.endpoints(attempt.lab.kube, "kube-system", "kube-dns"), "kube-dns has no endpoints")
 
@@ -205,12 +206,12 @@ CHALLENGES = (
         id="03-a",
         chapter=_CHAPTER,
         title="A tunnel without its other end",
-        situation="Both nodes are Ready, and pods of one node reach each other. Between the machines no pod reaches another.",
-        goal="Pods on both machines reach each other again, by the tunnel.",
+        situation="Both nodes are Ready, and pods on the same node reach each other. But no pod reaches a pod on the other node.",
+        goal="Pods on both machines reach each other again, through the tunnel.",
         hints=(
-            "Follow the packet as the chapter does: route, neighbour, forwarding entry. Which station has no answer?",
-            "`bridge fdb show dev flannel.1` on both machines: one of them does not know where the other's MAC address is.",
-            "Read the MAC of flannel.1 on the far machine, and `bridge fdb add MAC dev flannel.1 dst ADDRESS` on this one.",
+            "Follow the packet as the chapter does: route, neighbour, forwarding entry. Which of them is missing?",
+            "`bridge fdb show dev flannel.1` on both machines: one of them does not know which machine has the other's MAC.",
+            "Read the MAC of flannel.1 on the far machine, and run `bridge fdb add MAC dev flannel.1 dst ADDRESS` on this one.",
         ),
         begin=_no_entry,
         claims=_entry_claims,
@@ -222,13 +223,13 @@ CHALLENGES = (
         id="03-b",
         chapter=_CHAPTER,
         title="A wrong backend",
-        situation="Somebody has switched flannel to another backend than the lab's. Where machines do not share a network, no "
-        "pod would reach a pod of another node.",
-        goal="flannel carries packets by vxlan again, on every node.",
+        situation="Somebody has switched flannel to another backend. If the machines were not on the same network, no pod would "
+        "reach a pod on another node.",
+        goal="flannel uses the backend vxlan again, on every node.",
         hints=(
-            "`ip route` on a machine shows by which device the other node's pods are reached.",
+            "`ip route` on a machine shows which device leads to the other node's pods.",
             "flannel reads its backend from the ConfigMap kube-flannel-cfg, and only when it starts.",
-            "Set the Backend's Type to vxlan, then `kubectl -n kube-flannel rollout restart daemonset/kube-flannel-ds`.",
+            "Set the Backend's Type to vxlan, then run `kubectl -n kube-flannel rollout restart daemonset/kube-flannel-ds`.",
         ),
         begin=_other_backend,
         claims=_backend_claims,
@@ -241,12 +242,12 @@ CHALLENGES = (
         id="03-c",
         chapter=_CHAPTER,
         title="Packets that leave and never arrive",
-        situation="Routes, neighbours and forwarding entries are all in order. Still no packet gets from pod to pod across the "
-        "machines, and DNS answers only some pods.",
+        situation="Routes, neighbours and forwarding entries are all correct. But no packet gets from a pod on one machine to a "
+        "pod on the other, and DNS answers only some pods.",
         goal="Packets between the pods of both machines arrive, and DNS answers everywhere.",
         hints=(
-            "Capture on both machines: `tcpdump -ni any udp port 8472`. On which side do the packets end?",
-            "They reach the machine, and its packet filter drops them. `iptables-save -c` counts what each rule has hit.",
+            "Capture on both machines: `tcpdump -ni any udp port 8472`. How far do the packets get?",
+            "They reach the machine, and its packet filter drops them. `iptables-save -c` shows how many packets each rule matched.",
             "The rule is in the table `raw`. Delete it: `iptables -t raw -D PREROUTING …`.",
         ),
         begin=_dropped,

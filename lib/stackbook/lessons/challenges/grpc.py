@@ -1,4 +1,4 @@
-"""Chapter 09: a client that sees one pod only, a call that never ends, a port that the mesh takes for bytes."""
+"""Chapter 09: a client that sees only one pod, a call that never ends, a port whose calls the mesh does not see."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CLIENT = "greeter-client"
 
 
 def _greeter(attempt: Attempt, *, mesh: bool, target: str, balancer: str, port: dict[str, Any]) -> None:
-    """Two pods of the Greeter, a plain and a headless Service, and a client that is told where to call."""
+    """Deploy two pods of the Greeter, a plain and a headless Service, and a client that calls `target`."""
     attempt.space(mesh=mesh)
     servers = workloads.deployment(
         attempt, "greeter", "greeter-server", port=_PORT, replicas=2, sidecar=False,
@@ -42,12 +42,12 @@ def _greeter(attempt: Attempt, *, mesh: bool, target: str, balancer: str, port: 
 
 
 def _calls(attempt: Attempt, count: int = 60) -> dict[str, Any]:
-    """So many calls over one channel, as the client's Deployment has it configured."""
+    """Make `count` calls over one channel, with the settings of the client's Deployment; returns the client's counts."""
     spec = workloads.there(attempt, "deployment", f"{_CLIENT}-v1")["spec"]["template"]["spec"]
     one = next(c for c in spec["containers"] if c["name"] == _CLIENT)
     env = {entry["name"]: entry.get("value", "") for entry in one.get("env", [])}
     ready = [pod for pod in workloads.pods(attempt, f"app={_CLIENT}") if not pod_problem(pod)]
-    require(len(ready) == 1, f"{len(ready)} pods of the client are Ready")
+    require(len(ready) == 1, f"{len(ready)} pods of the client are Ready, not 1")
     argv = [_PROGRAM, "-target", env.get("TARGET", ""), "-balancer", env.get("BALANCER", "")]
     argv += ["-json", "-calls", str(count), "-timeout", "5s", "-interval", "5ms", "-wait-for-ready"]
     done = attempt.lab.kube.exec(
@@ -68,19 +68,19 @@ def _spread_claims(attempt: Attempt) -> list[Claim]:
 
     def spread() -> str:
         counts = sorted(int(n) for n in calls()["by_pod"].values())
-        require(len(counts) >= 2, f"one pod has answered all {sum(counts)} calls")
-        require(counts[0] >= 10, f"the calls are spread {counts}")
-        return f"spread {counts}"
+        require(len(counts) >= 2, f"one pod answered all {sum(counts)} calls")
+        require(counts[0] >= 10, f"the calls are spread unevenly: {counts}")
+        return f"calls by pod: {counts}"
 
     def standing() -> str:
         found = [pod for pod in workloads.pods(attempt, "app=greeter") if not pod_problem(pod)]
-        require(len(found) == 2, f"{len(found)} pods of the Greeter are Ready")
-        return "two pods Ready"
+        require(len(found) == 2, f"{len(found)} pods of the Greeter are Ready, not 2")
+        return "two pods are Ready"
 
     return [
         Claim("every call is answered", answered),
-        Claim("both pods of the Greeter have a share of the calls", spread),
-        Claim("the Greeter has two pods", standing),
+        Claim("both pods of the Greeter answer a share of the calls", spread),
+        Claim("the Greeter has two Ready pods", standing),
     ]
 
 
@@ -139,11 +139,11 @@ _LIMITED = """        try:
 def _endless(attempt: Attempt) -> None:
     limit = attempt.draw("limit", [0.5, 1.0, 1.5])
     attempt.write(_FILE, _SLOW)
-    attempt.write("GOAL", f"Give up after {limit} s: print the name of the status, and end with 1.\n")
+    attempt.write("GOAL", f"Give up after {limit} s: print the name of the status, and exit with 1.\n")
 
 
 def _run(attempt: Attempt, address: str, work: float) -> tuple[int, str, float]:
-    """The learner's client: exit status, what it prints, and how many seconds it took; at most 4.5 s."""
+    """Run the learner's client for at most 4.5 s; returns its exit status (-1 if it was stopped), its output, and seconds."""
     attempt.read(_FILE)
     start = time.monotonic()
     try:
@@ -163,27 +163,29 @@ def _endless_claims(attempt: Attempt) -> Sequence[Claim]:
     def fast() -> str:
         with server.serving(greeter=server.Greeter(pod="one")) as address:
             status, said, _ = _run(attempt, address, 0)
-        require((status, said) == (0, "Hello Ada"), f"it ends with {status}: {said}")
+        require((status, said) == (0, "Hello Ada"), f"the client exits with {status}: {said}")
         return said
 
     def slow() -> str:
         with server.serving(greeter=server.Greeter(pod="one")) as address:
             status, said, seconds = _run(attempt, address, 6)
-        require(status != -1, f"it still waits after {seconds:.1f} s")
-        require(status == 1 and said == "DEADLINE_EXCEEDED", f"it ends with {status}: {said}")
-        return f"{said} after {limit} s and Python's start"
+        require(status != -1, f"the client still waits after {seconds:.1f} s")
+        require(status == 1 and said == "DEADLINE_EXCEEDED", f"the client exits with {status}: {said}")
+        return f"{said} after {limit} s, plus the time that Python takes to start"
 
     def patient() -> str:
-        """A deadline that is too short would refuse what is in time."""
+        """A deadline that is too short would end calls that are in time."""
         with server.serving(greeter=server.Greeter(pod="one")) as address:
             status, said, _ = _run(attempt, address, round(limit / 2, 2))
-        require((status, said) == (0, "Hello Ada"), f"{limit / 2} s of work end with {status}: {said}")
+        require(
+            (status, said) == (0, "Hello Ada"), f"with {limit / 2} s of work, the client exits with {status}: {said}"
+        )
         return said
 
     return [
-        Claim("a server that answers at once is greeted", fast),
-        Claim(f"a server that takes longer than {limit} s is given up: DEADLINE_EXCEEDED, and status 1", slow),
-        Claim(f"one that takes {limit / 2} s is waited for", patient),
+        Claim("the client greets a server that answers at once", fast),
+        Claim(f"if the server takes longer than {limit} s, the client prints DEADLINE_EXCEEDED and exits with 1", slow),
+        Claim(f"if the server takes {limit / 2} s, the client waits for the answer", patient),
     ]
 
 
@@ -204,10 +206,10 @@ def _bytes_claims(attempt: Attempt) -> Sequence[Claim]:
     def one_channel() -> str:
         spec = workloads.there(attempt, "deployment", f"{_CLIENT}-v1")["spec"]["template"]["spec"]
         env = {e["name"]: e.get("value") for c in spec["containers"] for e in c.get("env", [])}
-        require(env.get("BALANCER") == "pick_first", f"BALANCER is {env.get('BALANCER')}")
+        require(env.get("BALANCER") == "pick_first", f"BALANCER is {env.get('BALANCER')}, not pick_first")
         return "pick_first"
 
-    return [*_spread_claims(attempt), Claim("the client still has one connection, to the first address", one_channel)]
+    return [*_spread_claims(attempt), Claim("the client still uses one connection, to the first address", one_channel)]
 
 
 def _bytes_solution(attempt: Attempt) -> Sequence[Typed]:
@@ -224,13 +226,13 @@ CHALLENGES = (
         id="09-a",
         chapter=_CHAPTER,
         title="A client that never sees the second pod",
-        situation="In the namespace challenge-09-a the Greeter has two pods, and a client without a sidecar. One pod answers every "
+        situation="In the namespace challenge-09-a the Greeter has two pods, and its client has no sidecar. One pod answers every "
         "call.",
-        goal="Both pods answer. The client is told by its environment where it calls (TARGET) and how it chooses (BALANCER).",
+        goal="Both pods answer. The client's environment says where it calls (TARGET) and how it chooses a server (BALANCER).",
         hints=(
-            "A Service balances connections, and gRPC keeps one. How many addresses does the client's name resolve to?",
-            "The headless Service resolves to every pod. But a client that takes the first address needs no more.",
-            "TARGET=dns:///greeter-headless:50051 and BALANCER=round_robin, with `kubectl set env`.",
+            "A Service balances connections, and gRPC keeps one open. How many addresses does the client's TARGET resolve to?",
+            "The headless Service resolves to the addresses of all pods. But with pick_first, a client uses only the first one.",
+            "Set TARGET=dns:///greeter-headless:50051 and BALANCER=round_robin with `kubectl set env`.",
         ),
         begin=_one_pod,
         claims=_spread_claims,
@@ -242,8 +244,8 @@ CHALLENGES = (
         chapter=_CHAPTER,
         title="A call that never ends",
         situation="client.py greets a server. When the server is slow, the client waits for as long as it takes. The file GOAL says "
-        "how long it may.",
-        goal="The client gives up in time, says which status it got, and ends with 1. What is in time is still answered.",
+        "how long it may wait.",
+        goal="The client gives up in time, prints the status that it got, and exits with 1. Calls that end in time still succeed.",
         hints=(
             "A call without a deadline may last for ever. Where in client.py is the call?",
             "A method of a stub takes `timeout=` in seconds. When it has passed, the call raises grpc.RpcError.",
@@ -256,14 +258,14 @@ CHALLENGES = (
     Challenge(
         id="09-c",
         chapter=_CHAPTER,
-        title="A mesh that sees bytes only",
-        situation="In the namespace challenge-09-c the client has a sidecar, which would balance each call by itself. Still one pod "
-        "answers every call.",
+        title="A mesh that sees only bytes",
+        situation="In the namespace challenge-09-c the client has a sidecar, which could balance each call. Still, one pod answers "
+        "every call.",
         goal="Both pods answer the calls of one connection. The client stays as it is.",
         hints=(
             "How does the sidecar know that a connection carries gRPC? Look at the Service's port.",
-            "The port's name says tcp. So the sidecar passes on bytes, and knows of no calls.",
-            "Set appProtocol: grpc at the Service's port, or call the port grpc.",
+            "The port's name says tcp. So the sidecar forwards bytes, and does not see single calls.",
+            "Set appProtocol: grpc on the Service's port, or name the port grpc.",
         ),
         begin=_bytes,
         claims=_bytes_claims,

@@ -8,7 +8,7 @@ from stackbook.lessons.incident import cases
 _CHAPTER = "16-incident"
 _NEEDS = ("05-istio/bookinfo", "05-istio/page", "10-metrics/scraped", "11-tracing/traced", "12-logs/current")
 _FIRST = (
-    "Is it errors or slowness, and at which service? Compare failures, arrivals and time of each service with before."
+    "Are there errors or slow answers, and at which service? Compare each service with its state before the incident."
 )
 
 
@@ -22,7 +22,7 @@ def _challenge(level: str, title: str, situation: str, goal: str, second: str) -
         hints=(
             _FIRST,
             second,
-            "The table of signs in chapter 16 says what tells a cause from its near misses. A report needs a row that shows the sign.",
+            "The table of causes in chapter 16 says what tells a cause from its near misses. A report needs a row that shows this sign.",
         ),
         begin=cases.starts(level),
         claims=cases.claims,
@@ -52,6 +52,6 @@ CHALLENGES = (
         "Two incidents at once",
         "Customers complain about the product page, and not all of them about the same thing: two things are wrong, at two services.",
         "Report both causes and their places, each with evidence that tells it from its near misses. Change nothing.",
-        "Look at one service at a time. What is wrong at the second one may be rare, as the first one keeps requests away from it.",
+        "Look at one service at a time. The second fault may show only rarely, because the first one keeps requests away from it.",
     ),
 )

@@ -1,4 +1,4 @@
-"""Chapter 05: pods without a sidecar, a gateway that nobody is, a proxy that was told too little."""
+"""Chapter 05: pods without a sidecar, a Gateway that no proxy serves, a proxy that knows too little."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _label_claims(attempt: Attempt) -> Sequence[Claim]:
     def injected() -> str:
         found = workloads.pods(attempt, "app=shop")
         columns = [istio.ready_column(pod) for pod in found]
-        require(found and set(columns) == {"2/2"}, f"READY is {', '.join(columns) or 'of no pod'}")
+        require(found and set(columns) == {"2/2"}, f"READY is {', '.join(columns)}" if found else "shop has no pods")
         return "2/2"
 
     def connected() -> str:
@@ -48,7 +48,7 @@ def _label_claims(attempt: Attempt) -> Sequence[Claim]:
         return "connected"
 
     return [
-        Claim("the namespace asks for injection", labelled),
+        Claim("the namespace has injection enabled", labelled),
         Claim("every pod of shop is 2/2: the application and its proxy", injected),
         Claim("istiod knows the proxies", connected),
     ]
@@ -108,7 +108,7 @@ def _open_claims(attempt: Attempt) -> Sequence[Claim]:
     return [
         Claim("the Gateway selects a pod of the mesh's ingress gateway", selected),
         Claim("a request for shop.challenge.example gets 200 from outside", opened),
-        Claim("a request for another host name does not", only),
+        Claim("a request for another host name does not get 200", only),
     ]
 
 
@@ -152,21 +152,21 @@ def _told_claims(attempt: Attempt) -> Sequence[Claim]:
     def strict() -> str:
         spec = workloads.there(attempt, "sidecars.networking.istio.io", "default")["spec"]
         mode = spec.get("outboundTrafficPolicy", {}).get("mode")
-        require(mode == "REGISTRY_ONLY", f"the mode is {mode}")
+        require(mode == "REGISTRY_ONLY", f"the mode of outboundTrafficPolicy is {mode}, not REGISTRY_ONLY")
         return "REGISTRY_ONLY"
 
     def narrow() -> str:
         hosts = {h for e in workloads.there(attempt, "sidecars.networking.istio.io", "default")["spec"].get("egress", [])
                  for h in e.get("hosts", [])}  # fmt: skip
         wide = hosts & {"*/*", "~/*"}
-        require(hosts and not wide, "the proxy is told everything")
+        require(hosts and not wide, "the proxy knows the whole mesh")
         return ", ".join(sorted(hosts))
 
     return [
         Claim("the client's proxy knows the service shop", known),
-        Claim("the client gets 200 from it", answered),
-        Claim("what is not registered is still refused", strict),
-        Claim("the proxy is still told a part of the mesh only", narrow),
+        Claim("the client gets 200 from shop", answered),
+        Claim("hosts that are not registered are still refused", strict),
+        Claim("the proxy still knows only a part of the mesh", narrow),
     ]
 
 
@@ -185,12 +185,12 @@ CHALLENGES = (
         id="05-a",
         chapter=_CHAPTER,
         title="A pod that the mesh does not know",
-        situation="In the namespace challenge-05-a shop runs with one container in its pod. The mesh has no part in its traffic.",
+        situation="In the namespace challenge-05-a shop runs with one container in its pod. The mesh does not see its traffic.",
         goal="Every pod of shop has a proxy, and istiod knows it.",
         hints=(
             "When does a pod get its sidecar, and who decides that? Look at the namespace.",
-            "Injection needs the label istio-injection=enabled on the namespace, at the time when a pod is made.",
-            "Label the namespace, then `kubectl -n challenge-05-a rollout restart deployment/shop-v1`.",
+            "Injection needs the label istio-injection=enabled on the namespace when a pod is created.",
+            "Label the namespace, then run `kubectl -n challenge-05-a rollout restart deployment/shop-v1`.",
         ),
         begin=_no_label,
         claims=_label_claims,
@@ -201,12 +201,12 @@ CHALLENGES = (
         id="05-b",
         chapter=_CHAPTER,
         title="A Gateway that no proxy serves",
-        situation="A Gateway in the namespace challenge-05-b is to let requests for shop.challenge.example in. From outside they "
+        situation="A Gateway in the namespace challenge-05-b should let in requests for shop.challenge.example. From outside, they "
         "get 404.",
         goal="A request with that host name gets 200 through the ingress gateway, and no other host name does.",
         hints=(
-            "`istioctl analyze -n challenge-05-b` compares the objects with what is there.",
-            "A Gateway is a configuration for pods that its selector chooses. Which labels has the ingress gateway's pod?",
+            "`istioctl analyze -n challenge-05-b` compares the objects with the pods and services that exist.",
+            "A Gateway configures the pods that its selector chooses. Which labels does the ingress gateway's pod have?",
             "Set spec.selector to istio: ingressgateway, with `kubectl edit gateways.networking.istio.io shop`.",
         ),
         begin=_closed,
@@ -217,13 +217,13 @@ CHALLENGES = (
     Challenge(
         id="05-c",
         chapter=_CHAPTER,
-        title="A proxy that was told too little",
-        situation="In the namespace challenge-05-c the client gets no page from shop, which is Ready. None of its requests reaches shop.",
-        goal="The client reaches shop. Its proxy still refuses what the mesh does not know, and is told a part of the mesh only.",
+        title="A proxy that knows too little",
+        situation="In the namespace challenge-05-c the client gets no page from shop, although shop is Ready. No request reaches shop.",
+        goal="The client reaches shop. Its proxy still refuses hosts that are not registered, and knows only a part of the mesh.",
         hints=(
             "`istioctl -n challenge-05-c proxy-config cluster deploy/client-v1`: which services does the client's proxy know?",
-            "A Sidecar object narrows what a proxy is told. Which hosts does the one in this namespace name?",
-            'Add "./*", the own namespace, to the hosts, with `kubectl edit sidecars.networking.istio.io default`.',
+            "A Sidecar object limits what a proxy knows. Which hosts does the one in this namespace name?",
+            'Add "./*", the proxy\'s own namespace, to the hosts, with `kubectl edit sidecars.networking.istio.io default`.',
         ),
         begin=_told_too_little,
         claims=_told_claims,

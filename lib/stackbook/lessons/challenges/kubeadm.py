@@ -1,4 +1,4 @@
-"""Chapter 02: a static pod with a wrong flag, a kubelet that does not start, directions that lead nowhere."""
+"""Chapter 02: a static pod with a wrong flag, a kubelet that does not start, a cluster-info with a wrong address."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def _component_claims(attempt: Attempt) -> Sequence[Claim]:
 
     def static() -> str:
         found = attempt.lab.kube.pods("kube-system", f"component={name}")
-        require(found, f"the API server knows no pod of {name}")
+        require(found, f"the API server has no pod of {name}")
         source = found[0]["metadata"].get("annotations", {}).get("kubernetes.io/config.source")
         require(source == "file", f"{name} was not started from a file")
         require(not pod_problem(found[0]), pod_problem(found[0]))
         return "Ready"
 
     def elected() -> str:
-        """Whoever works renews its lease; one that only answers does not."""
+        """A component that works renews its lease; one that only answers its health check does not."""
         lease = attempt.lab.kube.json("get", "lease", name, "-n", "kube-system")["spec"]
         renewed = datetime.fromisoformat(str(lease["renewTime"]).replace("Z", "+00:00"))
         age = (datetime.now(timezone.utc) - renewed).total_seconds()
@@ -59,7 +59,7 @@ def _component_claims(attempt: Attempt) -> Sequence[Claim]:
         return "renewed just now"
 
     return [
-        Claim(f"{name} says that it is healthy", healthy),
+        Claim(f"{name} reports that it is healthy", healthy),
         Claim(f"it is a static pod, and Ready: {_MANIFESTS}/{name}.yaml", static),
         Claim(f"{name} works: it renews its lease", elected),
     ]
@@ -103,7 +103,7 @@ def _kubelet_claims(attempt: Attempt) -> Sequence[Claim]:
     def runs() -> str:
         said = host.run(["systemctl", "is-active", "kubelet"], check=False).stdout.strip()
         main = host.run(["systemctl", "show", "-p", "NRestarts", "--value", "kubelet"], check=False).stdout.strip()
-        require(said == "active", f"{said}, restarted {main} times: see journalctl -u kubelet")
+        require(said == "active", f"the kubelet is {said}, restarted {main} times: see journalctl -u kubelet")
         return "active"
 
     def answers() -> str:
@@ -114,16 +114,16 @@ def _kubelet_claims(attempt: Attempt) -> Sequence[Claim]:
 
     def reports() -> str:
         age = control_plane.lease_ages(attempt.lab.kube).get(name, 999.0)
-        require(age < 20, f"the kubelet reported last {age:.0f} s ago")
+        require(age < 20, f"the kubelet last reported {age:.0f} s ago")
         node = next(n for n in attempt.lab.kube.nodes() if n["metadata"]["name"] == name)
-        # Before chapter 03 a node is not Ready for want of a pod network: that is not this challenge's matter.
+        # Before chapter 03 a node is not Ready, because it has no pod network: this challenge ignores that.
         problem = node_problem(node)
         require(not problem or "cni" in problem.lower(), problem)
         return problem or "Ready"
 
     return [
         Claim(f"the kubelet of {name} runs", runs),
-        Claim("it says that it is healthy", answers),
+        Claim("it reports that it is healthy", answers),
         Claim("it renews its lease, and its node is Ready", reports),
     ]
 
@@ -164,13 +164,13 @@ def _way_claims(attempt: Attempt) -> Sequence[Claim]:
     master = attempt.lab.profile.control_plane.address
 
     def told() -> str:
-        """What a machine without any right is told, as kubeadm join asks it."""
+        """The API server's address in cluster-info, read without credentials, as `kubeadm join` reads it."""
         url = f"https://{master}:6443/api/v1/namespaces/kube-public/configmaps/cluster-info"
         said = host.run(["curl", "-sk", "-m", "5", url], check=False).stdout
         try:
             text = str(json.loads(said)["data"]["kubeconfig"])
         except (ValueError, KeyError, TypeError) as error:
-            raise CheckFailed("a machine without a certificate is not told where the cluster is") from error
+            raise CheckFailed("a machine without a certificate cannot read cluster-info") from error
         found = re.search(r"server: (\S+)", text)
         require(found, "the kubeconfig in cluster-info names no server")
         return str(found and found[1])
@@ -183,13 +183,13 @@ def _way_claims(attempt: Attempt) -> Sequence[Claim]:
 
     def certified() -> str:
         said = attempt.lab.kube.json("get", *_INFO, "-n", "kube-public")["data"]["kubeconfig"]
-        require("certificate-authority-data" in said, "cluster-info has no CA any more")
-        return "its CA is there"
+        require("certificate-authority-data" in said, "cluster-info no longer has a CA certificate")
+        return "it has the CA certificate"
 
     return [
-        Claim("a new machine is told where the API server is", told),
-        Claim("at that address the API server answers the worker", leads),
-        Claim("the directions still have the CA by which the server is known", certified),
+        Claim("a new machine can read the API server's address", told),
+        Claim("the API server answers the worker at that address", leads),
+        Claim("cluster-info still has the CA certificate that identifies the server", certified),
     ]
 
 
@@ -228,13 +228,13 @@ CHALLENGES = (
         id="02-b",
         chapter=_CHAPTER,
         title="A kubelet that does not start",
-        situation="The worker's kubelet was given an option that it does not know. Pods there go on, and nobody looks after "
-        "them.",
+        situation="The worker's kubelet was given an option that it does not know. Its pods keep running, but nothing manages "
+        "them any more.",
         goal="The worker's kubelet runs and reports.",
         hints=(
-            "On the worker, `systemctl status kubelet` says how often it was started.",
+            "On the worker, `systemctl status kubelet` shows that it starts again and again.",
             "`journalctl -u kubelet` names the flag. kubeadm keeps the kubelet's flags in /var/lib/kubelet.",
-            "Take the flag out of /var/lib/kubelet/kubeadm-flags.env, and `systemctl restart kubelet`.",
+            "Remove the flag from /var/lib/kubelet/kubeadm-flags.env, and run `systemctl restart kubelet`.",
         ),
         begin=_no_kubelet,
         claims=_kubelet_claims,
@@ -247,11 +247,11 @@ CHALLENGES = (
         id="02-c",
         chapter=_CHAPTER,
         title="Directions that lead nowhere",
-        situation="A third machine is to join. `kubeadm join` asks the API server where the cluster is, and then waits for a "
+        situation="A third machine should join. `kubeadm join` asks the API server where the cluster is, and then waits for a "
         "server that does not answer.",
-        goal="The directions for new machines name the API server's own address, and the right CA.",
+        goal="The directions for new machines have the API server's real address and the right CA certificate.",
         hints=(
-            "kubeadm join reads a ConfigMap that everybody may read, in the namespace kube-public.",
+            "kubeadm join reads a ConfigMap that anybody can read, in the namespace kube-public.",
             "`kubectl -n kube-public get configmap cluster-info -o yaml` has a kubeconfig in it. Look at `server:`.",
             "Put the control plane's address there, with `kubectl -n kube-public edit configmap cluster-info`.",
         ),

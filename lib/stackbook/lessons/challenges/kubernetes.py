@@ -16,14 +16,14 @@ _SHOP = "deployment", "shop-v1"
 
 
 def _answers(attempt: Attempt) -> str:
-    """The Service, asked at its ClusterIP from a machine."""
+    """Send a request to the Service's ClusterIP from a machine."""
     address = addresses.cluster_ip(attempt.lab.kube, attempt.namespace, "shop")
     lab = attempt.lab
     host = lab.local if lab.profile.target == "cluster" else lab.control_plane
     done = host.run(["curl", "-sS", "-m", "3", f"http://{address}/"], check=False, timeout=15)
     require(
         "Hello MyApp" in done.stdout,
-        done.stderr.strip() or done.stdout.strip()[:100] or f"an empty answer, curl ended with {done.rc}",
+        done.stderr.strip() or done.stdout.strip()[:100] or f"an empty answer; curl's exit status is {done.rc}",
     )
     return "Hello MyApp"
 
@@ -31,7 +31,8 @@ def _answers(attempt: Attempt) -> str:
 def _ready(attempt: Attempt, count: int) -> str:
     found = workloads.pods(attempt, "app=shop")
     problems = {pod["metadata"]["name"]: pod_problem(pod) for pod in found if pod_problem(pod)}
-    require(len(found) >= count and not problems, "; ".join(f"{n}: {p}" for n, p in problems.items()) or "too few pods")
+    said = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
+    require(len(found) >= count and not problems, said or f"shop has {len(found)} pods, not {count}")
     return f"{len(found)} Ready"
 
 
@@ -41,7 +42,7 @@ def _service_claims(attempt: Attempt, count: int) -> list[Claim]:
         found = workloads.endpoints(attempt)
         require(
             len(found) >= count and found == wanted,
-            f"the Service has {len(found)} endpoints, there are {len(wanted)} pods",
+            f"the Service has {len(found)} endpoints, but there are {len(wanted)} pods",
         )
         return f"{len(found)} endpoints"
 
@@ -92,13 +93,13 @@ def _no_pass(attempt: Attempt) -> None:
 def _pass_claims(attempt: Attempt) -> Sequence[Claim]:
     def probed() -> str:
         spec = workloads.there(attempt, *_SHOP)["spec"]["template"]["spec"]["containers"][0]
-        require(spec.get("readinessProbe"), "the Deployment has no readiness probe any more")
-        return "the probe is there"
+        require(spec.get("readinessProbe"), "the Deployment no longer has a readiness probe")
+        return "it has a readiness probe"
 
     return [
         Claim("two pods of shop are Ready", lambda: _ready(attempt, 2)),
         *_service_claims(attempt, 2),
-        Claim("readiness is still probed", probed),
+        Claim("the Deployment still has a readiness probe", probed),
     ]
 
 
@@ -142,16 +143,16 @@ def _place_claims(attempt: Attempt) -> Sequence[Claim]:
         return f"on {', '.join(sorted({str(pod['spec']['nodeName']) for pod in found}))}"
 
     def labels() -> str:
-        """No node was given a label for it: that would be a change of the lab, and not of the Deployment."""
+        """A new label on a node would change the lab instead of the Deployment."""
         own = [n["metadata"]["name"] for n in attempt.lab.kube.nodes() if "disk" in n["metadata"].get("labels", {})]
-        require(not own, f"{', '.join(own)} was given the label disk")
+        require(not own, f"the label disk was added to {', '.join(own)}")
         return "no node was changed"
 
     return [
         Claim("the scheduler has found a node", placed),
         Claim("the pod of shop is Ready", lambda: _ready(attempt, 1)),
         Claim("the Service answers at its ClusterIP", lambda: _answers(attempt)),
-        Claim("the Deployment was mended, and not the nodes", labels),
+        Claim("the Deployment was changed, and not the nodes", labels),
     ]
 
 
@@ -174,13 +175,13 @@ CHALLENGES = (
     Challenge(
         id="04-a",
         chapter=_CHAPTER,
-        title="A Service with nobody behind it",
+        title="A Service with no pods behind it",
         situation="In the namespace challenge-04-a two pods of shop are Ready. Their Service refuses every connection.",
         goal="The Service answers, with both pods as its endpoints. The pods stay as they are.",
         hints=(
             "`kubectl -n challenge-04-a get endpointslices`: how many endpoints does the Service have?",
             "A Service selects pods by labels. Compare its selector with `kubectl get pods --show-labels`.",
-            "Change the selector to app=shop, with `kubectl edit service shop`. A patch adds to a selector: replace it whole.",
+            "Change the selector to app=shop, with `kubectl edit service shop`. A merge patch only adds labels to a selector.",
         ),
         begin=_no_match,
         claims=_match_claims,
@@ -190,13 +191,13 @@ CHALLENGES = (
     Challenge(
         id="04-b",
         chapter=_CHAPTER,
-        title="Running, and never Ready",
-        situation="In the namespace challenge-04-b the pods of shop run and do not restart. Nobody is sent to them.",
-        goal="Both pods are Ready and the Service answers. Readiness is still probed.",
+        title="Running, but never Ready",
+        situation="In the namespace challenge-04-b the pods of shop run and do not restart. But they get no requests.",
+        goal="Both pods are Ready and the Service answers. The Deployment still has a readiness probe.",
         hints=(
             "`kubectl -n challenge-04-b get pods` shows 0/1. Who decides that a pod is Ready?",
-            "`kubectl -n challenge-04-b get events` has what the probe got: where does it ask, and what does shop serve?",
-            "Let the readiness probe ask for /healthz at port 80, with `kubectl edit deployment shop-v1`.",
+            "`kubectl -n challenge-04-b get events` shows the probe's result: what does it request, and what does shop serve?",
+            "Let the readiness probe request /healthz on port 80, with `kubectl edit deployment shop-v1`.",
         ),
         begin=_no_pass,
         claims=_pass_claims,
@@ -207,12 +208,12 @@ CHALLENGES = (
         id="04-c",
         chapter=_CHAPTER,
         title="A pod that fits nowhere",
-        situation="In the namespace challenge-04-c the pod of shop is Pending. No kubelet has heard of it.",
+        situation="In the namespace challenge-04-c the pod of shop is Pending. No kubelet knows about it.",
         goal="The pod runs on a node and the Service answers. The nodes stay as they are.",
         hints=(
-            "A pod without a node has met the scheduler only. `kubectl -n challenge-04-c describe pods` has its words.",
+            "Only the scheduler has handled a pod without a node. `kubectl -n challenge-04-c describe pods` shows its message.",
             "The Deployment asks for something that no node has: compare it with `kubectl describe nodes`.",
-            "Take the demand out of the Deployment, with `kubectl edit deployment shop-v1`.",
+            "Remove that requirement from the Deployment, with `kubectl edit deployment shop-v1`.",
         ),
         begin=_no_place,
         claims=_place_claims,

@@ -1,4 +1,4 @@
-"""Chapter 12: a shipper with a wrong password, old lines that never go, one request in a thousand lines."""
+"""Chapter 12: a shipper with a wrong password, old lines that are never deleted, one request in a thousand lines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _POD = ("elasticsearch-0", "-n", _SPACE, "-c", "elasticsearch")
 
 
 def _locked_out(attempt: Attempt) -> None:
-    """Elasticsearch gets another password for the shipper than the shippers have; the Secret stays as it is."""
+    """Change the shipper's password in Elasticsearch; the shippers and the Secret keep the old one."""
     attempt.undo_kubectl("exec", *_POD, "--", "cp", "/users/users", "config/users")
     wrong = f"shipper:{credentials.hashed(secrets.token_urlsafe(24))}\n"
     kube = attempt.lab.kube
@@ -39,9 +39,9 @@ def _locked_claims(attempt: Attempt) -> Sequence[Claim]:
 
     def let_in() -> str:
         said = access_control.attempts(kube)["the shipper reads"]
-        # It may write and not read: 403 is who it is let in as, 401 is that it is not let in.
-        require(said == "403", f"Elasticsearch answers the shipper's password with {said}")
-        return "known, and may only add"
+        # The shipper may write but not read: 403 means that its password is accepted, 401 that it is not.
+        require(said == "403", f"Elasticsearch answers the shipper with status {said}")
+        return "accepted, and may only add"
 
     def current() -> str:
         began = time.time()
@@ -56,18 +56,18 @@ def _locked_claims(attempt: Attempt) -> Sequence[Claim]:
                 until(arrived, what="new lines of every machine", timeout=6, every=0.5)
             except WaitTimeout as error:
                 ages = {name: round(time.time() - moment) for name, moment in loss_accounting.newest(store).items()}
-                raise CheckFailed(f"the newest lines are so many seconds old: {ages}") from error
+                raise CheckFailed(f"the age of the newest line of each machine, in seconds: {ages}") from error
         return "new lines of every machine arrive"
 
     def guarded() -> str:
         wrong = access_control.unguarded(kube)
         require(not wrong, "; ".join(wrong))
-        return "TLS, and a password of each user"
+        return "TLS, and a password for each user"
 
     return [
-        Claim("Elasticsearch takes the password that the shippers have", let_in),
-        Claim("new lines of every machine are found", current),
-        Claim("nobody else is let in", guarded),
+        Claim("Elasticsearch accepts the password that the shippers have", let_in),
+        Claim("new lines of every machine arrive", current),
+        Claim("nobody else gets access", guarded),
     ]
 
 
@@ -110,13 +110,13 @@ def _kept_claims(attempt: Attempt) -> Sequence[Claim]:
 
     def scheduled() -> str:
         found = retention.days(kube)
-        require(found == days, f"nothing ends a line's life after {days} days")
+        require(found == days, f"old lines are not deleted after {days} days")
         return f"after {days} days"
 
     def gone() -> str:
         with client.opened(kube) as store:
             found = retention.indices(store)
-        require(old not in found, f"{old} is still there")
+        require(old not in found, f"the index {old} still exists")
         return f"{len(found)} indices are left"
 
     def today() -> str:
@@ -124,12 +124,12 @@ def _kept_claims(attempt: Attempt) -> Sequence[Claim]:
             found = retention.indices(store)
         name = retention.index_of(0)
         require(name in found, f"today's index {name} is gone")
-        return f"{name} is there"
+        return f"{name} exists"
 
     return [
         Claim(f"old lines are deleted every hour, after {days} days", scheduled),
-        Claim("the index of a day that is over is gone", gone),
-        Claim("today's lines are there", today),
+        Claim("the old index is deleted", gone),
+        Claim("today's index still exists", today),
     ]
 
 
@@ -145,7 +145,7 @@ def _kept_solution(attempt: Attempt) -> Sequence[Typed]:
 
 
 def _old_gone(attempt: Attempt) -> None:
-    """The index that was made for the challenge is deleted in any case."""
+    """Delete the index that the challenge created, if it still exists."""
     with client.opened(attempt.lab.kube) as store:
         there = attempt.drawn["index"] in retention.indices(store)
         if there:
@@ -183,7 +183,7 @@ def _one_claims(attempt: Attempt) -> Sequence[Claim]:
     order = attempt.drawn["order"]
 
     def lines() -> tuple[str, set[str]]:
-        """The request's id, and the services whose proxies took it in, as Elasticsearch has them."""
+        """The request's id and the services whose proxies received it, from Elasticsearch."""
         with client.opened(attempt.lab.kube) as store:
 
             def found() -> str:
@@ -200,19 +200,19 @@ def _one_claims(attempt: Attempt) -> Sequence[Claim]:
         said = str(answer(attempt).get("id") or "")
         require(said, f"{ANSWER} has no id")
         id, _ = lines()
-        require(plain_id(said) == plain_id(id), f"{said} is another request")
+        require(plain_id(said) == plain_id(id), f"{said} is the id of another request")
         return said
 
     def passed() -> str:
         said = answer(attempt).get("services") or []
-        require(isinstance(said, list) and said, f"{ANSWER} has no services")
+        require(isinstance(said, list) and said, f"{ANSWER} lists no services")
         _, services = lines()
-        require({str(name) for name in said} == services, f"{said} is not what the logs say")
+        require({str(name) for name in said} == services, f"{said} does not agree with the logs")
         return ", ".join(sorted(services))
 
     return [
         Claim(f"the answer has the id of the request with order={order}", named),
-        Claim("it names the services that answered for it, and no others", passed),
+        Claim("the answer lists the services that took part in it, and no others", passed),
     ]
 
 
@@ -236,12 +236,12 @@ CHALLENGES = (
         id="12-a",
         chapter=_CHAPTER,
         title="A shipper with a wrong password",
-        situation="Since some seconds no new line arrives in Elasticsearch. The shippers run, and so does Elasticsearch.",
-        goal="New lines of every machine are found again, and nobody else is let in.",
+        situation="For some seconds, no new lines have arrived in Elasticsearch. The shippers run, and so does Elasticsearch.",
+        goal="New lines of every machine arrive again, and nobody else gets access.",
         hints=(
             "What do the shippers say? `kubectl -n logging logs daemonset/shipper --tail=5`.",
-            "Elasticsearch refuses them. It knows its users from config/users, which is a copy of /users/users, of the Secret.",
-            "Copy the file again in the pod: `cp /users/users config/users`. It is read every second.",
+            "Elasticsearch refuses them. It reads its users from config/users, a copy of /users/users, which is from the Secret.",
+            "Copy the file again in the pod: `cp /users/users config/users`. Elasticsearch reads it every second.",
         ),
         begin=_locked_out,
         claims=_locked_claims,
@@ -253,8 +253,8 @@ CHALLENGES = (
         id="12-b",
         chapter=_CHAPTER,
         title="Lines that are kept for ever",
-        situation="Elasticsearch still has the index of a day that should be long gone, and its disk fills.",
-        goal="The old index is gone, and from now on old lines go by themselves. Today's lines stay.",
+        situation="Elasticsearch still has an index that should have been deleted days ago, and its disk fills up.",
+        goal="The old index is deleted, and from now on old lines are deleted automatically. Today's lines stay.",
         hints=(
             "Who deletes old indices in this lab, and when did it last run? `kubectl -n logging get cronjobs`.",
             "The CronJob retention is suspended.",
@@ -271,11 +271,11 @@ CHALLENGES = (
         chapter=_CHAPTER,
         title="One request in many lines",
         situation="Some customers asked for reviews, each with an order number. One of them complains, and the file answer.yaml says "
-        "which. What became of that request?",
-        goal="Write into answer.yaml the request's x-request-id, and which services answered for it.",
+        "which. What happened to that request?",
+        goal="Write into answer.yaml the request's x-request-id and the services that took part in it.",
         hints=(
             "The access log of productpage's proxy has the path with the order number, and the request's id.",
-            "The same id is in the log of every proxy that the request passed, as inbound where it was taken in.",
+            "The same id is in the log of every proxy that the request passed. A line with inbound means that a service received it.",
             "`kubectl logs -l app=reviews -c istio-proxy --tail=-1 | grep ID`, for each service; or ask Elasticsearch.",
         ),
         begin=_one_in_many,

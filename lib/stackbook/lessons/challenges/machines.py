@@ -1,4 +1,4 @@
-"""Chapter 01: names that lead elsewhere, packets that are not forwarded, twins."""
+"""Chapter 01: a name with a wrong address, packets that are not forwarded, two machines with the same name."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def _name_claims(attempt: Attempt) -> Sequence[Claim]:
 
     def resolved() -> str:
         said = host.run(["getent", "ahostsv4", name], check=False).stdout.split()
-        require(said[:1] == [address], f"{name} is {said[0] if said else 'unknown'}, and not {address}")
+        require(said[:1] == [address], f"{name} resolves to {said[0] if said else 'nothing'}, not to {address}")
         return address
 
     def reached() -> str:
         done = host.run(["ping", "-c", "1", "-W", "2", name], check=False, timeout=15)
-        require(done.ok, f"no answer to a ping of {name}")
+        require(done.ok, f"{name} does not answer a ping")
         return "answered"
 
     return [
@@ -45,7 +45,7 @@ def _name_claims(attempt: Attempt) -> Sequence[Claim]:
 
 def _name_solution(attempt: Attempt) -> Sequence[Typed]:
     address, wrong = attempt.lab.profile.control_plane.address, attempt.drawn["address"]
-    # A copy, as /etc/hosts of a machine that is a container is a mount: sed -i cannot put another file there.
+    # It edits a copy: in a machine that is a container, /etc/hosts is a mount, which sed -i cannot replace.
     return [
         Typed("grep -n . /etc/hosts", on=attempt.worker),
         Typed(f"sed 's/{re.escape(wrong)}/{address}/' /etc/hosts > /tmp/hosts", on=attempt.worker),
@@ -72,7 +72,7 @@ def _forwarding_claims(attempt: Attempt) -> Sequence[Claim]:
         return f"{_FORWARD} = {value}"
 
     def forwarded() -> str:
-        """A packet from a namespace of its own, which only a machine that forwards lets out."""
+        """Send packets from a separate network namespace; only a machine that forwards lets them out."""
         script = (
             "n=challenge; trap 'ip netns del $n 2>/dev/null; ip link del chal0 2>/dev/null' EXIT; ip netns add $n; "
             "ip link add chal0 type veth peer name chal1 netns $n; ip addr add 192.0.2.1/30 dev chal0; "
@@ -84,19 +84,20 @@ def _forwarding_claims(attempt: Attempt) -> Sequence[Claim]:
         said = host.run(["sh", "-c", script], check=False, timeout=30).lines
         counts = [int(line) for line in said if line.strip().isdigit()]
         passed = len(counts) == 2 and counts[1] - counts[0] >= 2
-        require(passed, f"{attempt.worker} lets no packet of another network pass")
-        return "two packets passed"
+        require(passed, f"{attempt.worker} does not forward packets from another network")
+        return "it forwarded two packets"
 
     def lasting() -> str:
         said = host.run(["sh", "-c", "cat /etc/sysctl.d/*.conf /etc/sysctl.conf 2>/dev/null"], check=False).stdout
         values = re.findall(rf"^\s*{re.escape(_FORWARD)}\s*=\s*(\d)", said, re.MULTILINE)
-        require(values and set(values) == {"1"}, f"after the next start it is {values[-1] if values else 'unset'}")
+        later = values[-1] if values else "not set"
+        require(values and set(values) == {"1"}, f"in /etc/sysctl.d and /etc/sysctl.conf, {_FORWARD} is {later}")
         return "/etc/sysctl.d says 1"
 
     return [
         Claim(f"{_FORWARD} is 1 on {attempt.worker}", now),
-        Claim(f"{attempt.worker} forwards a packet that is not its own", forwarded),
-        Claim("it stays so after the next start", lasting),
+        Claim(f"{attempt.worker} forwards packets from another network", forwarded),
+        Claim("the setting survives a restart", lasting),
     ]
 
 
@@ -126,7 +127,7 @@ def _twin_claims(attempt: Attempt) -> Sequence[Claim]:
 
     def own() -> str:
         name = facts.HOSTNAME.read(attempt.lab.machines[attempt.worker])
-        require(name == attempt.worker, f"it calls itself {name}")
+        require(name == attempt.worker, f"its host name is {name}")
         return attempt.worker
 
     def lasting() -> str:
@@ -136,8 +137,8 @@ def _twin_claims(attempt: Attempt) -> Sequence[Claim]:
 
     return [
         Claim("no two machines share a name, a MAC, a product_uuid or a machine-id", apart),
-        Claim(f"{attempt.worker} calls itself so", own),
-        Claim("it does so after the next start, too", lasting),
+        Claim(f"the host name of {attempt.worker} is its own", own),
+        Claim("the host name survives a restart", lasting),
     ]
 
 
@@ -153,12 +154,12 @@ CHALLENGES = (
         id="01-a",
         chapter=_CHAPTER,
         title="A name that leads nowhere",
-        situation="The worker does not reach the control plane by its name any more, though it does by its address.",
+        situation="The worker no longer reaches the control plane by its name, though it still does by its address.",
         goal="The worker resolves the control plane's name to the right address, and reaches it.",
         hints=(
             "On the worker, compare `getent hosts k8s-master` with the address in the profile.",
             "A name is looked up in /etc/hosts before any DNS server is asked: see `hosts:` in /etc/nsswitch.conf.",
-            "Correct the line of k8s-master in the worker's /etc/hosts. Write into the file: it cannot be replaced.",
+            "Correct the line of k8s-master in the worker's /etc/hosts. Write into the file: it is a mount and cannot be replaced.",
         ),
         begin=_wrong_name,
         claims=_name_claims,
@@ -170,11 +171,11 @@ CHALLENGES = (
         id="01-b",
         chapter=_CHAPTER,
         title="A machine that keeps packets to itself",
-        situation="The worker answers every ping, but what comes from another network and is for somebody else ends there.",
+        situation="The worker answers every ping, but it drops packets from another network that are for somebody else.",
         goal="The worker forwards packets, now and after its next start.",
         hints=(
-            "Pods are in a network of their own, so a node is a router. Which kernel parameter makes a router of it?",
-            "`sysctl net.ipv4.ip_forward` says how it is now, and the files in /etc/sysctl.d how it is after a start.",
+            "Pods have a network of their own, so a node is a router. Which kernel parameter makes it forward packets?",
+            "`sysctl net.ipv4.ip_forward` shows the value now. The files in /etc/sysctl.d set it at the next start.",
             "Set net.ipv4.ip_forward to 1 in the file, and load the file with `sysctl -p FILE`.",
         ),
         begin=_no_forwarding,
@@ -187,11 +188,11 @@ CHALLENGES = (
         id="01-c",
         chapter=_CHAPTER,
         title="Twins",
-        situation="Two machines of the lab share what must be unique. kubeadm would take a node of that kind for the other one.",
-        goal="No two machines share anything, now and after the next start.",
+        situation="Two machines of the lab share something that must be unique. kubeadm could not tell their nodes apart.",
+        goal="No two machines share a name or an id, now and after the next start.",
         hints=(
             "Compare the machines: `hostname`, `cat /etc/machine-id`, `ip link`. What do they share?",
-            "The worker has the control plane's host name. It has it from a file.",
+            "The worker has the control plane's host name. The name comes from a file.",
             "Write the worker's own name into /etc/hostname, and set it with `hostname -F /etc/hostname`.",
         ),
         begin=_twin,

@@ -1,6 +1,6 @@
 """Chapter 10: an alert that cannot fire, a target that is down, a rule that records the wrong thing.
 
-Each has a small Prometheus of its own: to change the lab's would lose what it has scraped.
+Each challenge has its own small Prometheus: changing the lab's Prometheus would lose its samples.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ _ITSELF = {"job_name": "prometheus", "static_configs": [{"targets": ["localhost:
 
 
 def _prometheus(attempt: Attempt, jobs: Sequence[dict[str, Any]], rule: dict[str, Any] | None = None) -> None:
-    """A Prometheus that scrapes these jobs and itself every second, with a rule."""
+    """Deploy a Prometheus that scrapes these jobs and itself every second, with a rule."""
     lab = attempt.lab
     if not lab.kube.kubectl("get", "deployment", "prometheus", "-n", istio.NAMESPACE, check=False).ok:
         raise InputError(
-            f"{attempt.challenge.id} needs chapter 10: there is no Prometheus", fix="stackbook run --only 10"
+            f"challenge {attempt.challenge.id} needs chapter 10: the lab has no Prometheus",
+            fix="stackbook run --only 10",
         )
     config = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
@@ -59,7 +60,7 @@ def _prometheus(attempt: Attempt, jobs: Sequence[dict[str, Any]], rule: dict[str
 
 
 def _get(attempt: Attempt, path: str) -> Any:
-    """What the Prometheus answers, through the API server."""
+    """The data of an answer of the challenge's Prometheus, requested through the API server."""
     url = f"/api/v1/namespaces/{attempt.namespace}/services/prometheus:9090/proxy/api/v1/{path}"
     answer = attempt.lab.kube.kubectl("get", f"--raw={url}", check=False, timeout=15)
     if not answer.ok:
@@ -70,12 +71,12 @@ def _get(attempt: Attempt, path: str) -> Any:
 def _query(attempt: Attempt, text: str) -> list[tuple[dict[str, str], float]]:
     """The series of an instant query: labels and value."""
     found = _get(attempt, f"query?query={quote(text, safe='')}")
-    require(found["resultType"] == "vector", f"{text} is no vector")
+    require(found["resultType"] == "vector", f"{text} does not return a vector")
     return [(series["metric"], float(series["value"][1])) for series in found["result"]]
 
 
 def _rule(attempt: Attempt, name: str) -> dict[str, Any]:
-    """The rule of a name, as Prometheus has it."""
+    """The rule with this name, as Prometheus has loaded it."""
     groups = _get(attempt, "rules")["groups"]
     found = [rule for group in groups for rule in group["rules"] if rule["name"] == name]
     require(found, f"Prometheus has no rule {name}; it reads its files when it starts")
@@ -84,7 +85,7 @@ def _rule(attempt: Attempt, name: str) -> dict[str, Any]:
 
 
 def _edit(attempt: Attempt, file: str, old: str, new: str) -> list[Typed]:
-    """The commands that replace a text in a file of the ConfigMap, and have Prometheus read it."""
+    """The commands that replace a text in a file of the ConfigMap, and make Prometheus read it."""
     space = attempt.namespace
     quoted = [re.sub(r"([\[\]*.|&\\])", r"\\\1", text) for text in (old, new)]
     return [
@@ -124,7 +125,7 @@ def _silent_claims(attempt: Attempt) -> Sequence[Claim]:
         return "for shop alone"
 
     def honest() -> str:
-        """The same expression about a target that is up must be silent."""
+        """The same expression must return nothing for a target that is up."""
         query = str(_rule(attempt, "ShopDown")["query"])
         require('"shop"' in query, f"{query} does not name the job shop")
         seen = _query(attempt, query.replace('"shop"', '"prometheus"'))
@@ -172,7 +173,7 @@ def _down_claims(attempt: Attempt) -> Sequence[Claim]:
 
     def counted() -> str:
         found = _query(attempt, 'count({job="istiod", __name__=~"pilot_.*"})')
-        require(found, "no metric of istiod is there")
+        require(found, "Prometheus has no metrics of istiod")
         return f"{found[0][1]:.0f} series of istiod"
 
     return [
@@ -202,11 +203,11 @@ def _raw_claims(attempt: Attempt) -> Sequence[Claim]:
     def single() -> str:
         _rule(attempt, _RECORD)
         found = _query(attempt, _RECORD)
-        require(len(found) == 1, f"{_RECORD} has {len(found)} series")
+        require(len(found) == 1, f"{_RECORD} has {len(found)} series, not 1")
         return "one series"
 
     def slope() -> str:
-        """Held against what Prometheus says now; the questions of this verification are requests, too."""
+        """Compared with the rate that Prometheus sees now; the queries of this verification are requests, too."""
         recorded = [value for _, value in _query(attempt, _RECORD)]
         real = [value for _, value in _query(attempt, _GOOD)]
         require(recorded and real and real[0] > 0, "there are no samples yet")
@@ -216,7 +217,7 @@ def _raw_claims(attempt: Attempt) -> Sequence[Claim]:
 
     return [
         Claim(f"{_RECORD} is one number for the whole server", single),
-        Claim("it is requests a second: a slope, and not a count", slope),
+        Claim("it is the requests a second: a rate, and not a count", slope),
     ]
 
 
@@ -226,11 +227,11 @@ CHALLENGES = (
         chapter=_CHAPTER,
         title="An alert that cannot fire",
         situation="In the namespace challenge-10-a a Prometheus watches the job shop, which has been down from the start. Its alert "
-        "ShopDown is silent.",
-        goal="ShopDown fires for shop, for nothing else, and would be silent if shop were up.",
+        "ShopDown does not fire.",
+        goal="ShopDown fires for shop and for nothing else, and would be silent if shop were up.",
         hints=(
             "`kubectl -n challenge-10-a port-forward svc/prometheus 9090`, then ask for `up` and for the alert's expression.",
-            "An expression that no series matches is no error: it is empty, for ever. Which labels has `up`?",
+            "An expression that matches no series is not an error: its result is always empty. Which labels does `up` have?",
             'The expression is `up{job="shop"} == 0`. Edit the ConfigMap prometheus, then restart the Deployment.',
         ),
         begin=_silent,
@@ -242,12 +243,12 @@ CHALLENGES = (
         id="10-b",
         chapter=_CHAPTER,
         title="A target that is down",
-        situation="In the namespace challenge-10-b a Prometheus is to scrape istiod, which is well. It has not a single sample of it.",
+        situation="In the namespace challenge-10-b a Prometheus should scrape istiod, which is healthy. But it has no samples of it.",
         goal="The target of job istiod is up, and istiod's metrics arrive.",
         hints=(
-            "The page Targets, or `up`, says how the last scrape ended: `kubectl … port-forward svc/prometheus 9090`.",
+            "The page Targets shows how the last scrape ended: `kubectl … port-forward svc/prometheus 9090`.",
             "Compare address, port and path in the ConfigMap with the lab's own Prometheus in istio-system.",
-            "istiod has its metrics at istiod.istio-system:15014/metrics. Correct the ConfigMap, restart the Deployment.",
+            "istiod serves its metrics at istiod.istio-system:15014/metrics. Correct the ConfigMap, then restart the Deployment.",
         ),
         begin=_down,
         claims=_down_claims,
@@ -258,11 +259,11 @@ CHALLENGES = (
         id="10-c",
         chapter=_CHAPTER,
         title="A count where a rate was meant",
-        situation=f"In the namespace challenge-10-c a Prometheus records {_RECORD}. It was to be the server's requests a second, and "
-        "is something else.",
+        situation=f"In the namespace challenge-10-c a Prometheus records {_RECORD}. It should be the server's requests a second, but "
+        "it is something else.",
         goal=f"{_RECORD} is one number: the requests a second to this Prometheus, over all of its pages.",
         hints=(
-            f"Ask for {_RECORD} twice, some seconds apart. How many series has it, and does the number only grow?",
+            f"Query {_RECORD} twice, some seconds apart. How many series does it have, and does the number only grow?",
             "A counter only grows; rate() is its slope. sum() adds up what the labels tell apart.",
             f"The expression is {_GOOD}. Edit the ConfigMap prometheus, then restart the Deployment.",
         ),

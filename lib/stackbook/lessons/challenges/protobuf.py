@@ -1,4 +1,4 @@
-"""Chapter 08: a number that is used again, a broken message, types that cost too much. No cluster is asked."""
+"""Chapter 08: a number that is used again, a broken message, types that cost too much. None needs a cluster."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _reused_claims(attempt: Attempt) -> Sequence[Claim]:
         proto = new.DESCRIPTOR.file.serialized_pb
         ranges = [r for m in _file(proto).message_type if m.name == "Person" for r in m.reserved_range]
         held = any(r.start <= 2 < r.end for r in ranges)
-        require(held, "nothing keeps the next one from taking the number 2 again")
+        require(held, "nothing prevents the next field from using the number 2 again")
         return "2 is reserved"
 
     return [
@@ -144,7 +144,7 @@ def _bytes(attempt: Attempt) -> bytes:
     try:
         return bytes.fromhex(attempt.read("message.hex"))
     except ValueError as error:
-        raise CheckFailed("message.hex is not written in pairs of hexadecimal digits") from error
+        raise CheckFailed("message.hex does not consist of pairs of hexadecimal digits") from error
 
 
 def _broken_claims(attempt: Attempt) -> Sequence[Claim]:
@@ -168,13 +168,13 @@ def _broken_claims(attempt: Attempt) -> Sequence[Claim]:
 
     def exact() -> str:
         data, right = _bytes(attempt), meant.SerializeToString()
-        require(data == right, f"{len(data)} bytes, which are not those that the library writes")
+        require(data == right, f"the {len(data)} bytes differ from those that the library writes")
         return f"{len(data)} bytes"
 
     return [
-        Claim("the bytes can be walked, field by field", walked),
-        Claim("the library reads what was meant", equal),
-        Claim("they are the bytes that the library writes", exact),
+        Claim("the bytes can be read field by field", walked),
+        Claim("the library reads the values in MEANT", equal),
+        Claim("the bytes are those that the library writes", exact),
     ]
 
 
@@ -216,23 +216,23 @@ def _costly_claims(attempt: Attempt) -> Sequence[Claim]:
         try:
             return [made(**one).SerializeToString() for one in wanted]
         except (ValueError, TypeError) as error:
-            raise CheckFailed(f"a reading does not fit: {error}") from error
+            raise CheckFailed(f"a value of a reading does not fit its type: {error}") from error
 
     def same() -> str:
         made = _message(attempt, "reading.proto", "Reading")
         for one, data in zip(wanted, written(), strict=True):
             got = made.FromString(data)
             wrong = [name for name, value in one.items() if getattr(got, name) != value]
-            require(not wrong, f"other values come back: {', '.join(wrong)}")
-        return f"{len(wanted)} readings come back"
+            require(not wrong, f"wrong values come back for {', '.join(wrong)}")
+        return f"{len(wanted)} readings come back unchanged"
 
     def small() -> str:
         size = sum(len(data) for data in written())
-        require(size <= least, f"{size} bytes for {len(wanted)} readings, and {least} are enough")
+        require(size <= least, f"{size} bytes for {len(wanted)} readings, but {least} are enough")
         return f"{size} bytes"
 
     return [
-        Claim("every reading comes back as it was", same),
+        Claim("every reading comes back unchanged", same),
         Claim(f"together they take at most {least} bytes", small),
     ]
 
@@ -250,7 +250,7 @@ CHALLENGES = (
         "where they do not belong.",
         goal="Old and new programs read each other's messages without mixing up fields, and nobody can make that mistake again.",
         hints=(
-            "Compare old.proto and new.proto. What of a field is in the bytes: its name, its type, or its number?",
+            "Compare old.proto and new.proto. What do the bytes contain of a field: its name, its type, or its number?",
             "The new field has the number of the old one. A reader cannot tell the two apart.",
             "Give the new field a number that was never used, and write `reserved 2;` into the message.",
         ),
@@ -262,12 +262,12 @@ CHALLENGES = (
         id="08-b",
         chapter=_CHAPTER,
         title="A message that was damaged",
-        situation="message.hex is a Picture of picture.proto, as bytes. On its way one byte was changed or lost. MEANT says what it "
-        "meant.",
-        goal="The bytes are again the message that was meant.",
+        situation="message.hex is a Picture (see picture.proto) as bytes. On the way one byte was changed or lost. MEANT has the "
+        "values that were sent.",
+        goal="The bytes are again the message that was sent.",
         hints=(
-            "Take the bytes apart by hand: tag, then a varint, or a length and so many bytes. Where does it go wrong?",
-            "A tag is number << 3 | wire type: 0 for a varint, 2 for what has a length. `wire_format.walk` says where it stops.",
+            "Take the bytes apart by hand: tag, then a varint, or a length and that many bytes. Where does it go wrong?",
+            "A tag is number << 3 | wire type: 0 for a varint, 2 for a field with a length. `wire_format.walk` says where it stops.",
             "Count the letters of the location and the bytes of the data, and compare them with their lengths.",
         ),
         begin=_broken,
@@ -283,8 +283,8 @@ CHALLENGES = (
         goal="The same fields and values, in as few bytes as the types of proto3 allow.",
         hints=(
             "How many bytes does -53 take as int32? Chapter 08 shows each type with its bytes.",
-            "A varint is short for small numbers alone. Negative ones are all long, unless zigzag makes them small.",
-            "sint32 for what may be negative, uint32 for a small count, fixed32 for what is evenly spread over 32 bits.",
+            "A varint is short only for small numbers. Negative numbers are all long, unless zigzag makes them small.",
+            "sint32 for numbers that may be negative, uint32 for a small count, fixed32 for numbers spread evenly over 32 bits.",
         ),
         begin=_costly,
         claims=_costly_claims,

@@ -1,4 +1,4 @@
-"""Chapter 11: a service that keeps the trace's headers, a namespace that is hardly traced, spans that go nowhere."""
+"""Chapter 11: a service that does not forward the trace's headers, a namespace that is hardly traced, spans that go nowhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stackbook.observability.tracing.telemetry import PROVIDER, RESOURCE
 _CHAPTER, _NEEDS = "11-tracing", ("11-tracing/jaeger", "05-istio/istio")
 _SWITCH = "FORWARD_TRACE_HEADERS"
 _ARRIVE = 8.0
-"""Seconds: a proxy sends its spans when it has five, and every five seconds."""
+"""Seconds to wait for spans: a proxy sends them when it has five, or after at most five seconds."""
 
 
 def _service(attempt: Attempt, name: str, version: str, **env: str) -> list[dict[str, Any]]:
@@ -41,7 +41,7 @@ def _probe(attempt: Attempt, url: str) -> str:
 
 
 def _spans(attempt: Attempt, trace: str, services: set[str]) -> pd.DataFrame:
-    """The spans of a trace, once these services have a part in it, or after some seconds."""
+    """The spans of a trace, once it has spans of all these services, or after `_ARRIVE` seconds."""
     frame = pd.DataFrame(columns=["service"])
     with Jaeger(attempt.lab.kube) as jaeger:
 
@@ -72,18 +72,18 @@ def _keeps_claims(attempt: Attempt) -> Sequence[Claim]:
     def whole() -> str:
         frame = _spans(attempt, _probe(attempt, "http://reviews:9080/reviews/0"), names)
         missing = names - set(frame["service"])
-        seen = f"{len(frame)} spans of {', '.join(sorted(set(frame['service']))) or 'nobody'}"
+        seen = f"{len(frame)} spans of {', '.join(sorted(set(frame['service']))) or 'no service'}"
         require(not missing, f"{seen}; {', '.join(sorted(missing))} is in another trace")
         return seen
 
     def asked() -> str:
         got = workloads.ask(attempt, "http://reviews:9080/reviews/0", 1)
-        require('"stars"' in got.text, "the reviews have no stars: ratings was not asked")
+        require('"stars"' in got.text, "the reviews have no stars: reviews did not call ratings")
         return "with stars"
 
     return [
-        Claim("reviews asks ratings", asked),
-        Claim("a request to reviews and what it causes are one trace", whole),
+        Claim("reviews calls ratings", asked),
+        Claim("a request to reviews and the call to ratings are one trace", whole),
     ]
 
 
@@ -100,7 +100,7 @@ def _keeps_solution(attempt: Attempt) -> Sequence[Typed]:
 
 
 def _telemetry(attempt: Attempt, tracing: dict[str, Any]) -> None:
-    """A client with a proxy, shop without one, and a Telemetry resource of the namespace."""
+    """Deploy a client with a proxy, shop without one, and a Telemetry resource of the namespace."""
     attempt.space(mesh=True)
     rule = {"apiVersion": "telemetry.istio.io/v1", "kind": "Telemetry", "metadata": {"name": "tracing"},
             "spec": {"tracing": [tracing]}}  # fmt: skip
@@ -134,7 +134,7 @@ def _rarely_claims(attempt: Attempt) -> Sequence[Claim]:
         require(found >= wanted, f"{found} of {wanted} requests have a trace")
         return f"{found} of {wanted}"
 
-    return [Claim(f"{wanted} requests that name no trace become {wanted} traces", traced)]
+    return [Claim(f"{wanted} requests without trace headers become {wanted} traces", traced)]
 
 
 def _rarely_solution(attempt: Attempt) -> Sequence[Typed]:
@@ -165,7 +165,7 @@ def _nowhere_claims(attempt: Attempt) -> Sequence[Claim]:
         require(name in set(frame["service"]), f"Jaeger has no span of {name}")
         return f"{len(frame)} span"
 
-    return [Claim("a request that belongs to a trace leaves a span of the client's proxy", reported)]
+    return [Claim("a request with trace headers leaves a span of the client's proxy", reported)]
 
 
 def _nowhere_solution(attempt: Attempt) -> Sequence[Typed]:
@@ -183,14 +183,14 @@ CHALLENGES = (
     Challenge(
         id="11-a",
         chapter=_CHAPTER,
-        title="A trace that falls in two",
-        situation="In the namespace challenge-11-a reviews asks ratings for stars. In Jaeger, the call to ratings is a trace of its own, "
-        "and nobody knows who caused it.",
+        title="A trace that breaks in two",
+        situation="In the namespace challenge-11-a reviews calls ratings for stars. In Jaeger, the call to ratings is a separate trace, "
+        "and nothing shows what caused it.",
         goal="A request to reviews, and the call to ratings that it causes, are one trace.",
         hints=(
-            "A proxy sees a request go in and another come out. Who alone can know that they belong together?",
-            "The program must hand the trace's headers on. How is reviews-v3 told what to do? See its environment.",
-            "FORWARD_TRACE_HEADERS switches it off. Take it away: `kubectl set env deployment/reviews-v3 NAME-`.",
+            "A proxy sees a request go in and another come out. Who is the only one to know that they belong together?",
+            "The program must forward the trace's headers. How is reviews-v3 configured? Look at its environment.",
+            "FORWARD_TRACE_HEADERS switches that off. Remove it: `kubectl set env deployment/reviews-v3 FORWARD_TRACE_HEADERS-`.",
         ),
         begin=_keeps,
         claims=_keeps_claims,
@@ -202,11 +202,11 @@ CHALLENGES = (
         chapter=_CHAPTER,
         title="Requests that leave no trace",
         situation="In the namespace challenge-11-b the client sends requests to shop. The mesh traces the requests of every other "
-        "namespace, and hardly one of these.",
-        goal="Every request of the client becomes a trace, without naming one itself.",
+        "namespace, but hardly any of these.",
+        goal="Every request of the client becomes a trace, even without trace headers.",
         hints=(
             "Send ten requests from deploy/client-v1, and look for the service client.challenge-11-b in Jaeger.",
-            "Which share is traced is said by Telemetry resources. One of a namespace goes before that of the mesh.",
+            "Telemetry resources set the share of requests that is traced. That of a namespace overrides that of the mesh.",
             "Set randomSamplingPercentage to 100 in the Telemetry of the namespace, or delete it.",
         ),
         begin=_rarely,
@@ -218,12 +218,12 @@ CHALLENGES = (
         id="11-c",
         chapter=_CHAPTER,
         title="Spans that go nowhere",
-        situation="In the namespace challenge-11-c the client's requests say themselves that they are part of a trace. Its proxy adds "
-        "no span all the same.",
-        goal="A request that belongs to a trace leaves a span of the client's proxy in it.",
+        situation="In the namespace challenge-11-c the client's requests have trace headers, so they are part of a trace. But the "
+        "client's proxy adds no span to it.",
+        goal="A request with trace headers leaves a span of the client's proxy in its trace.",
         hints=(
-            "Who takes the spans of a proxy? `istioctl proxy-config bootstrap` and the Telemetry resources say it.",
-            "A Telemetry resource names a provider of the mesh's configuration, and may switch the reporting off.",
+            "Where does a proxy send its spans? `istioctl proxy-config bootstrap` and the Telemetry resources show it.",
+            "A Telemetry resource names a provider from the mesh's configuration, and can switch reporting off.",
             "Compare the Telemetry with the one in istio-system, and make it the same.",
         ),
         begin=_nowhere,

@@ -1,4 +1,4 @@
-"""Chapter 06: a subset without pods, mutual TLS switched off, a canary that is to be written."""
+"""Chapter 06: a subset without pods, mutual TLS switched off, a canary to write."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _CHAPTER, _NEEDS = "06-traffic", ("05-istio/istio",)
 _PAGE = "http://shop/"
 _RULE, _ROUTE = "destinationrules.networking.istio.io", "virtualservices.networking.istio.io"
 _ALPHA = 0.001
-"""Chance that a claim about a share fails though it holds."""
+"""The chance that a claim about a share fails although it is true."""
 
 
 def two_versions(attempt: Attempt, *objects: Any, sidecar: bool = False) -> None:
-    """The service shop in two versions, a client in the mesh, and rules.
+    """Deploy the service shop in two versions, a client in the mesh, and rules.
 
     Args:
         attempt: the challenge.
@@ -34,7 +34,7 @@ def two_versions(attempt: Attempt, *objects: Any, sidecar: bool = False) -> None
 
 
 def subsets(labels: dict[str, str], **policy: Any) -> dict[str, Any]:
-    """A DestinationRule of shop: the version label of each subset by its name."""
+    """A DestinationRule for shop; `labels` has the version label of each subset by the subset's name."""
     entries = [{"name": name, "labels": {"version": value}} for name, value in labels.items()]
     spec = {"host": "shop", "subsets": entries, **({"trafficPolicy": policy} if policy else {})}
     return {"apiVersion": NETWORKING, "kind": "DestinationRule", "metadata": {"name": "shop"}, "spec": spec}
@@ -72,13 +72,13 @@ def _pods_claims(attempt: Attempt) -> Sequence[Claim]:
     def still() -> str:
         http = workloads.there(attempt, _ROUTE, "shop")["spec"]["http"]
         goals = [r["destination"].get("subset") for entry in http for r in entry.get("route", [])]
-        require(set(goals) == {"v2"}, f"the VirtualService sends to {goals}")
+        require(set(goals) == {"v2"}, f"the VirtualService sends requests to the subsets {goals}")
         return "subset v2"
 
     return [
         all_answered(attempt),
         Claim("version 2 answers all of them", by_v2),
-        Claim("the VirtualService still sends everybody to the subset v2", still),
+        Claim("the VirtualService still sends all requests to the subset v2", still),
     ]
 
 
@@ -107,23 +107,23 @@ def _plain(attempt: Attempt) -> None:
 
 def _tls_claims(attempt: Attempt) -> Sequence[Claim]:
     def mutual() -> str:
-        """The receiving proxy adds this header to what came by mutual TLS; it names who called."""
+        """The receiving proxy adds this header to requests over mutual TLS; it names the caller."""
         found = workloads.ask(attempt, "http://shop/headers", 1)
         require(found.share() == 1, str(found))
         uri = found.text.partition("spiffe://")[2].partition('"')[0].partition(";")[0]
         require("X-Forwarded-Client-Cert" in found.text, "no client certificate arrived")
-        return f"from {uri or 'it'}"
+        return f"from {uri or 'the client'}"
 
     def refused() -> str:
-        """Somebody without a certificate: the machine on which the cluster runs."""
+        """A caller without a certificate: the control plane's machine, or this host if the lab has no machines."""
         host = attempt.lab.local if attempt.lab.profile.target == "cluster" else attempt.lab.control_plane
         got = []
         for address in workloads.endpoints(attempt):
             argv = ["curl", "-s", "-m", "3", "-o", "/dev/null", "-w", "%{http_code}", f"http://{address}/"]
             got.append(host.run(argv, check=False, timeout=10).stdout)
         require(got, "shop has no endpoints")
-        require("200" not in got, "somebody without a certificate is answered")
-        return "the connection is cut"
+        require("200" not in got, "a caller without a certificate is answered")
+        return "the connection is closed"
 
     return [
         all_answered(attempt),
@@ -166,7 +166,7 @@ def _canary_claims(attempt: Attempt) -> Sequence[Claim]:
         counts = found.versions()
         verdict = statistics.test_share(counts["v2"], sum(counts.values()), percent / 100, alpha=_ALPHA)
         seen = f"{counts['v2']} of {sum(counts.values())} by v2"
-        require(verdict.passed, f"{seen}, where {percent} % are wanted")
+        require(verdict.passed, f"{seen}, but {percent} % are wanted")
         return seen
 
     def chosen() -> str:
@@ -177,12 +177,12 @@ def _canary_claims(attempt: Attempt) -> Sequence[Claim]:
     def others() -> str:
         found = workloads.ask(attempt, _PAGE, 60, headers={"end-user": f"not-{user}"}).versions()
         require(found["v1"] > 30, f"another user is answered by {dict(found)}")
-        return "others mostly get v1"
+        return "other users mostly get v1"
 
     return [
         Claim(f"{percent} % of the requests are answered by v2", shared),
         Claim(f"every request of {user} is answered by v2", chosen),
-        Claim("that rule is for this user alone", others),
+        Claim("that rule applies to this user only", others),
     ]
 
 
@@ -207,11 +207,11 @@ CHALLENGES = (
         id="06-a",
         chapter=_CHAPTER,
         title="A subset without pods",
-        situation="In the namespace challenge-06-a all requests are to go to version 2 of shop, whose pod is Ready. The client "
+        situation="In the namespace challenge-06-a all requests should go to version 2 of shop, whose pod is Ready. The client "
         "gets 503.",
         goal="Version 2 answers every request. The VirtualService still names the subset v2.",
         hints=(
-            "Which endpoints has the client's proxy for the subset? `istioctl proxy-config endpoint deploy/client-v1`.",
+            "Which endpoints does the client's proxy have for the subset? `istioctl proxy-config endpoint deploy/client-v1`.",
             "A subset is a name for labels. Compare those in the DestinationRule with `kubectl get pods --show-labels`.",
             "Correct the label of v2 in the DestinationRule, with `kubectl edit destinationrule shop`.",
         ),
@@ -223,14 +223,14 @@ CHALLENGES = (
     Challenge(
         id="06-b",
         chapter=_CHAPTER,
-        title="Mutual TLS, by one side only",
-        situation="In the namespace challenge-06-b shop takes connections with a certificate of the mesh only, and the client has "
-        "one. Its requests fail all the same.",
-        goal="The client's requests are answered, by mutual TLS. Who has no certificate is still refused.",
+        title="Mutual TLS on one side only",
+        situation="In the namespace challenge-06-b shop accepts only connections with a certificate of the mesh. The client has "
+        "one, but its requests fail.",
+        goal="The client's requests are answered, over mutual TLS. A caller without a certificate is still refused.",
         hints=(
-            "The log of the client's proxy has a line for each request, with response flags: does the connection stand?",
+            "The log of the client's proxy has a line for each request, with response flags: is the connection established?",
             "A PeerAuthentication says what is accepted; the tls mode of a DestinationRule says what is sent. Compare them.",
-            "Set the DestinationRule's trafficPolicy.tls.mode to ISTIO_MUTUAL, or take the tls part out.",
+            "Set the DestinationRule's trafficPolicy.tls.mode to ISTIO_MUTUAL, or remove the tls part.",
         ),
         begin=_plain,
         claims=_tls_claims,
@@ -245,8 +245,8 @@ CHALLENGES = (
         goal="A small share goes to v2, and one user always gets it. The file GOAL names both; they differ from lab to lab.",
         hints=(
             "A DestinationRule defines the subsets v1 and v2; a VirtualService chooses between them.",
-            "Routes are tried in their order: the one with the header match stands first, the one with weights last.",
-            "Take the objects of the chapter's section on weights and headers, with host shop. Weights sum to 100.",
+            "Routes are tried in their order: the one with the header match comes first, the one with weights last.",
+            "Take the objects of the chapter's section on weights and headers, with host shop. The weights must sum to 100.",
         ),
         begin=_canary,
         claims=_canary_claims,

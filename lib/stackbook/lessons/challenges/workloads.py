@@ -1,4 +1,4 @@
-"""What challenges deploy in a namespace of their own, and how it is asked."""
+"""The workloads that challenges deploy in their own namespaces, and requests to them."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ def deployment(
     """A Deployment of one container named like the application.
 
     Args:
-        attempt: whose images.
-        app: label `app`; the Deployment is called by it and by the version.
-        picture: name of the image.
-        version: label `version`.
-        port: that the container listens on; 0 for none.
+        attempt: the challenge; its lab has the images.
+        app: the label `app`; the Deployment is named after it and the version.
+        picture: the name of the image.
+        version: the label `version`.
+        port: the port that the container listens on; 0 for none.
         replicas: how many pods.
-        env: of the container.
-        probe: of its readiness; by TCP to the port when None, none at all when empty.
-        sidecar: whether a pod may have one.
+        env: the container's environment.
+        probe: the readiness probe; None for a TCP probe of the port, empty for no probe.
+        sidecar: whether the pods may get a sidecar.
         container: more fields of the container.
     """
     labels = pod_labels(app, version, sidecar=sidecar)
@@ -94,7 +94,7 @@ def echo(attempt: Attempt, version: str = "v1", **more: Any) -> Object:
 
 
 def client(attempt: Attempt, *, sidecar: bool = True) -> Object:
-    """A pod with curl from which the services are asked."""
+    """A Deployment of one pod with curl, from which requests are sent."""
     return deployment(attempt, CLIENT, "tools", port=0, sidecar=sidecar, command=["sleep", "86400"])
 
 
@@ -112,14 +112,14 @@ def wait(attempt: Attempt, count: int, *, timeout: float = 90.0) -> None:
 
 @dataclass(frozen=True)
 class Answers:
-    """What requests got: how often each status (0: no answer), and all bodies in one text."""
+    """The answers to requests: how often each status came (0: no answer), and all bodies in one text."""
 
     statuses: Counter[int]
     text: str
 
     @property
     def total(self) -> int:
-        """How many were sent."""
+        """How many requests were sent."""
         return sum(self.statuses.values())
 
     def share(self, status: int = 200) -> float:
@@ -144,18 +144,18 @@ def ask(
     limit: float = 4.0,
     parallel: int = 4,
 ) -> Answers:
-    """Ask a URL from the client's pod, by one curl.
+    """Request a URL from the client's pod, with one curl process.
 
     Args:
         attempt: the challenge.
-        url: what is asked.
-        count: how often.
-        headers: of each request.
+        url: the URL.
+        count: how many requests.
+        headers: the headers of each request.
         limit: seconds that one request may take.
-        parallel: how many at once.
+        parallel: how many requests at once.
 
     Raises:
-        CheckFailed: the client's pod cannot be used.
+        CheckFailed: curl could not run in the client's pod.
     """
     flags = [part for name, value in (headers or {}).items() for part in ("-H", f"{name}: {value}")]
     mark = "&" if "?" in url else "?"
@@ -166,7 +166,7 @@ def ask(
         timeout=30 + count * limit / parallel,
     )  # fmt: skip
     found = Counter(int(code) for code in re.findall(r"^#(\d{3})$", said.stdout, re.MULTILINE))
-    require(found, f"the client cannot ask: {said.stderr.strip()[-200:] or 'curl says nothing'}")
+    require(found, f"the client cannot send requests: {said.stderr.strip()[-200:] or 'no output from curl'}")
     return Answers(found, said.stdout)
 
 
@@ -180,13 +180,13 @@ def there(attempt: Attempt, kind: str, name: str, namespace: str = "") -> Any:
     """An object of the challenge's namespace, or of another one.
 
     Raises:
-        CheckFailed: it is gone.
+        CheckFailed: it does not exist.
     """
     answer = attempt.lab.kube.kubectl(
         "get", kind, name, "-n", namespace or attempt.namespace, "-o", "json", check=False
     )
     if not answer.ok:
-        raise CheckFailed(f"{kind} {name} is gone: it belongs to the situation")
+        raise CheckFailed(f"{kind} {name} no longer exists, but the challenge needs it")
     return json.loads(answer.stdout)
 
 
@@ -196,5 +196,5 @@ def pods(attempt: Attempt, selector: str = "") -> list[dict[str, Any]]:
 
 
 def names(items: Sequence[Mapping[str, Any]]) -> str:
-    """The names of objects, for what was seen."""
+    """The names of objects, separated by commas; "none" if there are none."""
     return ", ".join(str(item["metadata"]["name"]) for item in items) or "none"

@@ -97,7 +97,7 @@ def figure(edges: Iterable[Edge], words: Mapping[str, set[str]]) -> Any:
                            connectionstyle="arc3,rad=0.12")  # fmt: skip
     box = {"boxstyle": "round,pad=0.5", "facecolor": "white", "edgecolor": PALETTE[1], "linewidth": 2}
     nx.draw_networkx_labels(calls, places, labels, ax=axes, font_size=12, bbox=box)
-    axes.set_title("Who calls whom, as counted on each way")
+    axes.set_title("Who calls whom, counted on each connection")
     axes.margins(0.25)
     axes.axis("off")
     return fig

@@ -140,9 +140,9 @@ def received(answer: Result) -> float:
 
 
 def by_headers(frame: pd.DataFrame) -> dict[str, float]:
-    """What would be left of host-gw's throughput if only the longer headers cost something, in percent, by backend.
+    """The throughput of each backend in percent of host-gw's, if only the longer headers made a difference.
 
-    A packet carries its MTU less the headers of TCP over IPv4 (RFC 9293, RFC 7323). An envelope makes the MTU smaller.
+    A packet carries its MTU minus the headers of TCP over IPv4 (RFC 9293, RFC 7323). Encapsulation makes the MTU smaller.
     """
     mtu = dict(zip(frame["backend"], frame["mtu"], strict=True))
     whole = mtu.get("host-gw", max(mtu.values()))
@@ -153,7 +153,7 @@ def plot(frame: pd.DataFrame, *, yours: Mapping[str, float] | None = None) -> An
     """A matplotlib figure: throughput and latency of the backends side by side.
 
     Args:
-        frame: what `compare` has measured.
+        frame: the measurements, from `compare`.
         yours: a learner's prediction of each backend's throughput, in percent of host-gw's.
     """
     import matplotlib.pyplot as plt

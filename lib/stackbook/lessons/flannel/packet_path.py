@@ -115,7 +115,7 @@ def stations(lab: Lab, source: End, target: End) -> list[dict[str, str]]:
          f"by {route['dev']} to {route['gateway']}", "shown by": "ip route get, in the pod"},
         {"station": f"{source.node}: cni0", "question": "which device and gateway?",
          "answer": f"{device}, via {gateway}", "shown by": "ip route get"},
-        {"station": f"{source.node}: {device}", "question": "whose MAC has the gateway?", "answer": vtep,
+        {"station": f"{source.node}: {device}", "question": "which MAC does the gateway have?", "answer": vtep,
          "shown by": f"ip neigh show dev {device}"},
         {"station": f"{source.node}: {device}", "question": "which machine has that MAC?", "answer": outer,
          "shown by": f"bridge fdb show dev {device}"},

@@ -50,7 +50,7 @@ def asked_for(lab: Lab, wanted: bool) -> bool:
                 reason = error.message.strip().splitlines()[-1].strip()
                 said = f"the part in the mesh cannot start: precondition failed: {check.claim}: {reason}"
                 raise CheckFailed(said, fix=fix) from error
-    print("✓ the mesh of chapter 05 is there")
+    print("✓ the mesh of chapter 05 is ready")
     return True
 
 
@@ -132,7 +132,7 @@ class Greeter:
         return (done.stdout + ("" if done.ok else done.stderr)).strip()
 
     def calls(self, count: int, *flags: str, target: str = "") -> dict[str, Any]:
-        """Make so many calls over one channel, counted by pod, version and status."""
+        """Make `count` calls over one channel; returns how many each pod and version served, and their statuses."""
         text = self.client("-json", "-calls", str(count), "-timeout", "5s", *flags, target=target)
         found: dict[str, Any] = json.loads(text)
         return found

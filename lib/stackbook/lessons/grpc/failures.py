@@ -44,7 +44,7 @@ def status_of(what: str, call: Callable[[], Any], *, says: int = 70) -> Failure:
     Args:
         what: the description for the table.
         call: makes the call.
-        says: the maximum length of the message; 0 leaves it out if it has addresses or times.
+        says: the maximum length of the message; 0 leaves it out, for messages with addresses or times.
 
     Raises:
         CheckFailed: the call did not fail.
@@ -89,7 +89,7 @@ def abuse(opened: grpc.Channel) -> list[Failure]:
     """Bytes, names and sizes that no client with generated code would send."""
     hello = f"/{stubs.SERVICE}/SayHello"
     cases = (
-        ("bytes that are no protobuf", hello, b"\xff"),
+        ("bytes that are not protobuf", hello, b"\xff"),
         ("a message cut short", hello, b"\x0a\x05ab"),
         ("a name that is not UTF-8", hello, b"\x0a\x02\xff\xfe"),
         ("an unknown method", f"/{stubs.SERVICE}/Bye", b""),

@@ -78,7 +78,7 @@ def protocols(greeter: Greeter, ports: Mapping[int, str]) -> list[dict[str, str]
         name = f"outbound|{port}||{service}.{greeter.namespace}.svc.cluster.local"
         (cluster,) = [entry["cluster"] for entry in clusters if entry["cluster"]["name"] == name]
         options = str(cluster.get("typed_extension_protocol_options", ""))
-        speaks = "HTTP/2" if "http2_protocol_options" in options else "bytes, as they come"
+        speaks = "HTTP/2" if "http2_protocol_options" in options else "bytes, unchanged"
         rows.append(
             {"service": service, "port": str(port), "taken in by": ", ".join(sorted(taken)), "upstream": speaks}
         )

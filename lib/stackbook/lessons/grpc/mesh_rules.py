@@ -33,7 +33,7 @@ def routes(*entries: dict[str, Any]) -> Rule:
 
 
 def retries(attempts: int, on: str = "unavailable") -> dict[str, Any]:
-    """Retries by the client's sidecar: so many in addition to the first attempt.
+    """Up to `attempts` retries by the client's sidecar, in addition to the first attempt.
 
     `on` are Envoy's names of gRPC's codes, in lower case: https://www.envoyproxy.io/docs (x-envoy-retry-grpc-on).
     """

@@ -3,7 +3,7 @@
 The parts: causes (the vocabulary, and the signs of each cause), facts (what a span, a log line or a metric says), plants (how each
 cause is planted; releases, tokens, expired and customers are parts of it), witnesses (the three signals as tables), reports (what a
 learner hands in), grading (the evidence is looked up again), touched (what else was changed), solving (the automatic solution), views
-(what a chapter shows), cases (an incident in hand).
+(the tables and plots of the chapter), cases (one incident from its beginning to its end).
 """
 
 from stackbook.lessons.incident.cases import Case, begin, during, show

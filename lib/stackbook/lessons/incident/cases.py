@@ -1,6 +1,7 @@
-"""An incident in hand: begun at a level, read by its witnesses, reported, graded, and given back.
+"""One incident from its beginning to its end: planted, read through its signals, reported, graded, and undone.
 
-It is a challenge (`stackbook.lab.attempt`): one is open at a time, its changes are in the journal, and any process ends it.
+An incident is a challenge (`stackbook.lab.attempt`): only one is open at a time, its changes are in the journal, and any process
+can end it.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ if TYPE_CHECKING:
     from stackbook.lab.lab import Lab
 
 LEVELS = {"easy": "16-a", "normal": "16-b", "hard": "16-c"}
-"""The challenge of each level: a few candidates and a first place to look; the whole vocabulary; two causes at once."""
+"""The challenge of each level: few possible causes and advice where to look first; all causes; two causes at once."""
 ANSWER = "answer.yaml"
 _RECOVERY = 120.0
 
 
 def chosen(word: str, level: str) -> list[tuple[str, str]]:
-    """Cause and place of what a seed plants at a level; two with different places where it is hard.
+    """The causes and places that a seed plants at a level: one, or two with different places at the level hard.
 
     >>> len({place for _, place in chosen("a", "hard")})
     2
@@ -44,7 +45,7 @@ def chosen(word: str, level: str) -> list[tuple[str, str]]:
     cause = drawn(word, "cause", plants.kinds())
     if level != "hard":
         return [(cause, drawn(word, "place", CAUSES[cause].places))]
-    # With a wrong clock no request would get as far as another cause.
+    # With a wrong clock, no request would reach the second cause.
     kinds = [kind for kind in plants.kinds() if kind != "wrong-clock"]
     first = drawn(word, "first", kinds)
     place = drawn(word, "place", CAUSES[first].places)
@@ -53,11 +54,11 @@ def chosen(word: str, level: str) -> list[tuple[str, str]]:
 
 
 def starts(level: str, what: Sequence[tuple[str, str]] = ()) -> Callable[[Attempt], None]:
-    """What begins an incident of a level: customers, some seconds in which all is well, then the planting.
+    """A function that begins an incident: it starts customers, lets healthy requests flow for some seconds, then plants the causes.
 
     Args:
-        level: which.
-        what: cause and place of what is planted; the seed decides when empty.
+        level: easy, normal or hard.
+        what: the causes and places to plant; if empty, the seed decides.
     """
 
     def begin(attempt: Attempt) -> None:
@@ -75,19 +76,19 @@ def starts(level: str, what: Sequence[tuple[str, str]] = ()) -> Callable[[Attemp
 
 
 def recovered(attempt: Attempt) -> None:
-    """Wait until bookinfo is as it was: six pods with their proxies, and a page that opens."""
+    """Wait until bookinfo is healthy again: six pods with their proxies, and a page that opens."""
     from stackbook.core.waiting import until
 
     kube = attempt.lab.kube
     kube.wait_pods("default", bookinfo.SELECTOR, count=len(bookinfo.WORKLOADS), timeout=_RECOVERY)
-    until(lambda: not bookinfo.unhealthy(kube), what="bookinfo to be as it was", timeout=_RECOVERY, every=0.5,
+    until(lambda: not bookinfo.unhealthy(kube), what="bookinfo to be healthy again", timeout=_RECOVERY, every=0.5,
           last=lambda: "; ".join(bookinfo.unhealthy(kube)))  # fmt: skip
     until(lambda: bookinfo.page(attempt.lab).ok, what="the product page to open", timeout=_RECOVERY, every=0.5)
 
 
 @dataclass(frozen=True)
 class Case:
-    """An incident that is open, as a learner has it in hand."""
+    """An open incident, and what a learner can do with it."""
 
     attempt: Attempt
 
@@ -96,7 +97,7 @@ class Case:
         """The incident that is open on a lab.
 
         Raises:
-            InputError: none is.
+            InputError: no incident is open.
         """
         from stackbook.lessons import challenges
 
@@ -120,26 +121,26 @@ class Case:
 
     @property
     def since(self) -> float:
-        """Unix time since when customers complain; before it, all was well."""
+        """The Unix time at which the complaints began; before it, everything was healthy."""
         return float(self.attempt.drawn["since"])
 
     @cached_property
     def offered(self) -> list[str]:
-        """The causes that come into question at this level, in the order of the alphabet."""
+        """The possible causes at this level, in alphabetical order."""
         if self.level != "easy":
             return sorted(CAUSES)
         return candidates(self.attempt.drawn["planted"][0][0])
 
     @property
     def advice(self) -> str:
-        """What the easiest level says; empty at the others."""
+        """Where to look first, at the level easy; empty at the other levels."""
         if self.level != "easy":
             return ""
         first = CAUSES[self.attempt.drawn["planted"][0][0]].first
-        return f"the sign that tells the cause is in the {first}s"
+        return f"the sign of the cause is in the {first}s"
 
     def form(self) -> str:
-        """An empty report, with what may stand in it."""
+        """An empty report, with the allowed words and an example."""
         lines = [
             f"# What is wrong, and where? {self.causes} cause{'s' if self.causes > 1 else ''}, each with its evidence.",
             f"# causes: {', '.join(self.offered)}",
@@ -161,7 +162,7 @@ class Case:
             yield see
 
     def solve(self, see: Witnesses | None = None) -> list[Finding]:
-        """The automatic solution's report; it reads the signals alone."""
+        """The automatic solution's report; it reads only the signals."""
         if see is not None:
             return solving.solve(see, causes=self.causes)
         with self.witnesses() as own:
@@ -170,11 +171,14 @@ class Case:
     # its report
 
     def report(self, *findings: Finding, see: Witnesses | None = None) -> Score:
-        """Hand in a report: it is written into answer.yaml and graded; `show` prints the grade.
+        """Hand in a report: write it into answer.yaml and grade it; `show` prints the grade.
 
         Args:
             findings: one for each cause.
-            see: where its evidence is looked up; opened for this report if None.
+            see: the signals in which the evidence is looked up; if None, they are opened for this report.
+
+        Raises:
+            InputError: a finding uses a word that is not in the vocabulary.
         """
         for one in findings:
             reports.check(one)
@@ -197,19 +201,19 @@ class Case:
             return grading.grade(truths, findings, reader, minutes=minutes, touched=changed, now=now)
 
     def end(self) -> None:
-        """Give the lab back as it was."""
+        """End the incident, and restore the lab."""
         self.attempt.end()
 
 
 class _Nobody:
-    """Where a report has no evidence, nothing is looked up."""
+    """The reader for an empty report: it looks nothing up."""
 
     def fact(self, evidence: Any, *, before: float) -> None:
         return None
 
 
 def show(score: Score) -> None:
-    """The grade as a table, with what was found of each piece of evidence."""
+    """Print the verdict on each piece of evidence, and show the grade as a table."""
     if score.refused:
         print(f"refused: {score.refused}")
     for one in score.verdicts:
@@ -219,12 +223,12 @@ def show(score: Score) -> None:
 
 
 def begin(lab: Lab, *, level: str = "easy", seed: str = "") -> Case:
-    """Begin an incident, or go on with the one that is open.
+    """Begin an incident, or continue the one that is open.
 
     Args:
         lab: bound to chapter 16.
         level: easy, normal or hard.
-        seed: the same word plants the same incident on any lab; without one, this very lab decides.
+        seed: the same word plants the same incident on any lab; if empty, it depends on this lab.
 
     Raises:
         InputError: there is no such level, or a chapter that it needs has not run.
@@ -232,14 +236,14 @@ def begin(lab: Lab, *, level: str = "easy", seed: str = "") -> Case:
     from stackbook.lessons import challenges
 
     if level not in LEVELS:
-        raise InputError(f"there is no level {level!r}", fix=f"one of {', '.join(LEVELS)}")
+        raise InputError(f"there is no level {level!r}", fix=f"choose one of {', '.join(LEVELS)}")
     found = attempts.begin(lab, challenges.find, LEVELS[level], seed, say=_say)
     return Case(found)
 
 
 @contextlib.contextmanager
 def during(lab: Lab, *, level: str, seed: str) -> Iterator[Case]:
-    """An incident while the block runs; see `begin`. However the block ends, the lab is given back."""
+    """Run an incident while the block runs; see `begin`. However the block ends, the lab is restored."""
     case = begin(lab, level=level, seed=seed)
     try:
         yield case
@@ -277,7 +281,7 @@ def claims(attempt: Attempt) -> Sequence[Claim]:
         return f"{score().total} of 100 points"
 
     return [
-        Claim("the evidence of the report holds, and is about what it names", holds),
+        Claim("the evidence in the report holds, and is about the services that the report names", holds),
         Claim("the report names every cause, each with evidence that tells it from its near misses", told),
     ]
 

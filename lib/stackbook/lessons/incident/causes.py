@@ -9,7 +9,7 @@ from stackbook.lessons.incident import facts
 from stackbook.lessons.incident.facts import LOG, METRIC, TRACE, Fact
 
 PLACES = ("details", "productpage", "ratings", "reviews")
-"""Where a cause is: the service whose requests it spoils."""
+"""The places of a cause: the service whose requests it affects."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Cause:
         text: what is wrong.
         symptom: what a user of the service sees: `errors` or `slow`.
         sign: what tells it from its near misses, for a reader.
-        first: the signal in which the sign is.
-        near: causes with the same symptom that are easily taken for it.
+        first: the signal that has the sign.
+        near: causes with the same symptom that are easily mistaken for it.
         places: the services where it may be planted.
         tells: whether a claimed fact about a place has the sign.
     """
@@ -51,7 +51,7 @@ def _flag(letters: str) -> Callable[[Fact, str], bool]:
 
 
 def _said(*words: str) -> Callable[[Fact, str], bool]:
-    """Whether a log line's claimed text has one of these words; an access log writes underscores for blanks."""
+    """Whether a log line's claimed text has one of these words; an access log writes underscores for spaces."""
 
     def plain(text: str) -> str:
         return text.lower().replace("_", " ")
@@ -103,7 +103,7 @@ _ALL = (
           "flag UH, and the metrics of its pods have ended", METRIC, ("crash", "empty-subset"),
           ("details", "ratings"), _gone),
     Cause("crash", "the service's program ends as soon as it starts", "errors",
-          "flag UH, and the last words of the container itself", LOG, ("no-pods", "empty-subset"),
+          "flag UH, and the last log lines of the container itself", LOG, ("no-pods", "empty-subset"),
           ("details", "ratings"), _crashed),
     Cause("denied", "a policy forbids the requests", "errors",
           "status 403 from the callee's own proxy: rbac_access_denied", LOG, ("abort-rule", "wrong-clock"),
@@ -120,7 +120,7 @@ _ALL = (
     Cause("slow-store", "a version of the service waits for its slow database", "slow",
           "the time is the service's own: a long server span without a flag", TRACE, ("delay-rule",),
           ("ratings",), _own_time),
-    Cause("wrong-clock", "who issues the tokens has a clock that is ahead", "errors",
+    Cause("wrong-clock", "the clock of the tokens' issuer is ahead", "errors",
           "status 401 from the service's proxy: the token is not yet valid", LOG, ("denied", "expired-certificate"),
           ("productpage",), _said("not_yet_valid", "not yet valid")),
 )  # fmt: skip
@@ -129,7 +129,7 @@ CAUSES: Mapping[str, Cause] = {cause.id: cause for cause in _ALL}
 
 
 def candidates(cause: str) -> list[str]:
-    """The cause and its near misses, and one with the other symptom, in the order of the alphabet: what the easiest level offers.
+    """The possible causes at the level easy, in alphabetical order: the cause, its near misses, and one with the other symptom.
 
     >>> candidates("delay-rule")
     ['abort-rule', 'delay-rule', 'slow-store']

@@ -1,4 +1,4 @@
-"""Customers: a pod outside the mesh that opens the product page some times a second, through the ingress gateway, for an hour at most."""
+"""Customers: a pod outside the mesh that opens the product page several times a second through the ingress gateway, for at most an hour."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from stackbook.lessons.challenges import workloads
 
 NAME = "customers"
 PAGES = 5
-"""Pages a second: some ten spans each."""
+"""Pages a second; each page has about ten spans."""
 HEALTHY = 12.0
-"""Seconds of traffic before anything is planted: a few scrapes of Prometheus, so that now can be compared with before."""
+"""Seconds of traffic before anything is planted: enough for a few scrapes of Prometheus, to compare with later."""
 LONGEST = 3600
 TOKEN = "/tmp/token"
-"""A file with a header that customers send, if it is there."""
+"""A file with a header that customers send, if it exists."""
 _URL = "http://istio-ingressgateway.istio-system/productpage"
 _SCRIPT = f"""end=$(( $(busybox date +%s) + {LONGEST} ))
 while [ "$(busybox date +%s)" -lt "$end" ]; do
@@ -29,7 +29,7 @@ exec busybox sleep 86400"""
 
 
 def begin(attempt: Attempt) -> float:
-    """Start the customers in the incident's namespace, and let them be served for a while; returns the Unix time of their start."""
+    """Start the customers in the incident's namespace, and wait `HEALTHY` seconds; returns the Unix time of their start."""
     attempt.space()
     attempt.apply(pod(attempt))
     workloads.wait(attempt, 1)
@@ -44,6 +44,6 @@ def pod(attempt: Attempt) -> dict[str, Any]:
 
 
 def give_token(attempt: Attempt, header: str) -> None:
-    """Let every request have a header from now on; nobody else sees it."""
+    """Let the customers send a header from now on. It is on no command line, so no other process sees it."""
     target = f"deploy/{NAME}-v1"
     attempt.lab.kube.exec(attempt.namespace, target, "/bin/sh", "-c", f"cat > {TOKEN}", container=NAME, stdin=header)

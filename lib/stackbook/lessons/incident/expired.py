@@ -1,7 +1,7 @@
 """A workload whose certificate has expired: signed by the mesh's own CA, and valid for a month of 2020.
 
-Istio's agent takes a certificate from files in /etc/certs where there are any, and asks istiod for one otherwise (istio.io/istio
-pkg/security, `DefaultCertChainFilePath`). The files come from a Secret, which a user volume of the sidecar mounts.
+Istio's agent takes a certificate from files in /etc/certs if there are any, and otherwise asks istiod for one (istio.io/istio
+pkg/security, `DefaultCertChainFilePath`). The files come from a Secret, which a user volume mounts into the sidecar.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ subjectAltName = critical,URI:IDENTITY
 
 
 def certificate(attempt: Attempt, place: str) -> None:
-    """Let the sidecar of a service show an expired certificate."""
+    """Make the sidecar of a service present an expired certificate."""
     kube, name = attempt.lab.kube, f"{place}-certificate"
     root, key = _authority(attempt)
     chain, own = signed(root, key, f"spiffe://cluster.local/ns/{NAMESPACE}/sa/bookinfo-{place}")
@@ -70,22 +70,25 @@ def _authority(attempt: Attempt) -> tuple[str, Secret]:
     """The certificate and the key of the mesh's CA.
 
     Raises:
-        CheckFailed: istiod keeps them elsewhere.
+        CheckFailed: the cluster does not have them.
     """
     flags = ("get", "secret", "istio-ca-secret", "-n", istio.NAMESPACE, "-o", "json")
     answer = attempt.lab.kube.kubectl(*flags, check=False, secret=True)
     if not answer.ok:
-        raise CheckFailed("istiod's CA is not its own: there is no Secret istio-ca-secret", fix="take another seed")
+        raise CheckFailed(
+            f"the key of the mesh's CA is not in this cluster: {istio.NAMESPACE} has no Secret istio-ca-secret",
+            fix="begin the incident with another seed",
+        )
     data = json.loads(answer.reveal())["data"]
     named = {name: base64.b64decode(data[name]).decode() for name in ("ca-cert.pem", "ca-key.pem")}
     return named["ca-cert.pem"], Secret(named["ca-key.pem"])
 
 
 def signed(root: str, key: Secret, identity: str) -> tuple[str, Secret]:
-    """An expired certificate of an identity, signed by a CA, and its key; by `openssl ca`, which takes any dates.
+    """Create an expired certificate for an identity, signed by a CA; returns it and its key. `openssl ca` accepts any dates.
 
     Raises:
-        CheckFailed: openssl cannot do it.
+        CheckFailed: openssl failed.
     """
     with temp_dirs.folder("authority") as folder:
         (folder / "ca.cnf").write_text(_CONFIGURATION.replace("IDENTITY", identity), encoding="ascii")

@@ -1,7 +1,7 @@
-"""What one piece of evidence says: a span, a log line or a metric, as a plain mapping, and what of it was claimed.
+"""Facts: what a span, a log line or a metric says, as a plain mapping, and the part of it that a report claims.
 
-A fact has columns that say what it is (`IDENTITY`), and columns that a report must claim (`COLUMNS`). A sign of a cause is looked for
-in what was claimed alone, so a report has to point at the sign, and not only at a row that happens to have it.
+A fact has columns that say what it is (`IDENTITY`), and columns that a report must claim (`COLUMNS`). A sign counts only in a claimed
+column, so a report has to point at the sign, and not only at a row that happens to have it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ SIGNALS = (METRIC, TRACE, LOG)
 IDENTITY = ("signal", "service", "target", "kind", "container", "time")
 """`service` reports it, `target` is the service that it is about; `kind` is client or server, as in a span, or program."""
 COLUMNS = ("status", "flags", "seconds", "own", "cluster", "details", "reason", "message", "version")
-"""`own`: seconds of a server span that no call of its own explains; `details` and `reason`: why the proxy says so."""
+"""`own`: seconds of a server span that none of its calls explains; `details` and `reason`: the proxy's explanations."""
 SLOW = 0.25
 """Seconds: bookinfo's services answer within a few milliseconds, and within some ten on a busy machine."""
 CHANGED = 2.0
-"""A value deviates that is so many times larger or smaller than before."""
+"""A value deviates if it is at least so many times larger or smaller than before."""
 
 
 def claimed(fact: Fact, shows: Mapping[str, Any]) -> dict[str, Any]:
-    """The identity of a fact, and of its columns those that a report claims."""
+    """The identity of a fact, and the columns that a report claims."""
     return {name: fact[name] for name in fact if name in IDENTITY or name in shows}
 
 
@@ -46,7 +46,7 @@ def agrees(seen: Any, said: Any) -> bool:
 
 
 def deviates(now: float | None, before: float | None) -> bool:
-    """Whether a metric is not what it was; None: there was no answer.
+    """Whether a metric has changed; None stands for no answer.
 
     >>> deviates(0.4, 0.0), deviates(None, 1.0), deviates(5.1, 5.0), deviates(None, None)
     (True, True, False, False)
@@ -58,7 +58,7 @@ def deviates(now: float | None, before: float | None) -> bool:
 
 
 def flags(fact: Fact) -> set[str]:
-    """Envoy's response flags; empty where none was claimed."""
+    """Envoy's response flags; empty if none was claimed."""
     return set(str(fact.get("flags", "-")).split(",")) - {"-", ""}
 
 
@@ -73,7 +73,7 @@ def subset(fact: Fact) -> str:
 
 
 def symptom(fact: Fact) -> str:
-    """What a claimed fact shows by itself: `errors`, `slow` or nothing; a metric shows whatever it was asked."""
+    """The symptom that a claimed fact shows: `errors`, `slow` or nothing; `any` for a metric that has changed."""
     if fact["signal"] == METRIC:
         return "any" if deviates(fact["value"], fact["before"]) else ""
     status = fact.get("status")

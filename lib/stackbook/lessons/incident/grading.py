@@ -1,7 +1,7 @@
-"""The grade of a report: each piece of evidence is asked for again on the live stack, and judged by what it says there.
+"""The grade of a report: each piece of evidence is looked up again on the live stack, and judged by what is found there.
 
 A finding without evidence, with evidence that does not hold, or with evidence about something else is refused: it scores nothing,
-whatever cause it names. A wrong cause at the right place, with evidence of the symptom, scores a part.
+whatever cause it names. A wrong cause at the right place, with evidence of the symptom, gets a part of the points.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from stackbook.lessons.incident.facts import METRIC, Fact
 from stackbook.lessons.incident.reports import Evidence, Finding, Metric
 
 POINTS: Mapping[str, int] = {"cause": 50, "place": 15, "evidence": 15, "minutes": 10, "untouched": 10}
-"""The most that each part gives: 100 in all."""
+"""The most points that each part gives; 100 in all."""
 QUICK, LATE = 10.0, 30.0
-"""Minutes: up to the first the time costs nothing, from the second on it gives nothing."""
+"""Minutes: a report within `QUICK` gets all points for its time, one after `LATE` gets none."""
 EACH_TOUCH = 5
 _EARLY = 1.0
 """Seconds by which the clocks of machines and this host may differ."""
@@ -29,12 +29,12 @@ class Reader(Protocol):
     """Where evidence is looked up again."""
 
     def fact(self, evidence: Evidence, *, before: float) -> Fact | None:
-        """What the evidence says today; None if it does not exist. A metric is also asked at the time `before` the incident."""
+        """What the evidence says now; None if it does not exist. A metric is also queried at the Unix time `before`."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What was planted: cause and place, since when (Unix time); `before` is a time at which all was well."""
+    """A planted cause, its place, and since when (Unix time); `before` is a Unix time at which everything was healthy."""
 
     cause: str
     place: str
@@ -44,7 +44,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A piece of evidence: whether it holds and bears on the finding, whether it tells the cause, and why not."""
+    """The verdict on a piece of evidence: whether it holds and concerns the finding, whether it tells the cause, and why."""
 
     evidence: Evidence
     signal: str
@@ -65,7 +65,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Score:
-    """The grade of a report: its parts, what was found of each piece of evidence, and how many causes it names rightly."""
+    """The grade of a report: its parts, the verdicts on its evidence, why it was refused, and how many causes `of` all are right."""
 
     parts: Sequence[Part]
     verdicts: Sequence[Verdict]
@@ -90,12 +90,12 @@ def grade(
     """Grade a report.
 
     Args:
-        planted: what is wrong.
+        planted: the causes.
         findings: the report.
-        reader: where its evidence is looked up.
-        minutes: since the incident began.
+        reader: looks up its evidence.
+        minutes: minutes since the incident began.
         touched: what else was changed in the lab since then.
-        now: Unix time of the report.
+        now: the Unix time of the report.
     """
     if not findings:
         return _nothing("there is no report", len(planted))
@@ -121,7 +121,7 @@ def grade(
     sums["minutes"] = POINTS["minutes"] * share * min(1.0, max(0.0, (LATE - minutes) / (LATE - QUICK)))
     sums["untouched"] = share * max(0, POINTS["untouched"] - EACH_TOUCH * len(touched))
     reasons = {
-        "cause": "; ".join(whys), "place": f"of {count}" if count > 1 else "",
+        "cause": "; ".join(whys), "place": f"average of {count} findings" if count > 1 else "",
         "evidence": f"signals: {', '.join(sorted({v.signal for v in verdicts}))}",
         "minutes": f"{'within' if minutes <= QUICK else 'after'} {QUICK:.0f} minutes",
         "untouched": ", ".join(touched[:4]) or "nothing was changed",
@@ -137,7 +137,7 @@ def _nothing(why: str, of: int, verdicts: Sequence[Verdict] = ()) -> Score:
 def _refusal(finding: Finding, verdicts: Sequence[Verdict]) -> str:
     """Why a finding scores nothing; empty if its evidence holds."""
     if not finding.evidence:
-        return "it names a cause and shows no evidence"
+        return "it names a cause but shows no evidence"
     return next((f"{v.evidence}: {v.why}" for v in verdicts if not v.holds), "")
 
 
@@ -156,24 +156,25 @@ def _points(finding: Finding, truth: Truth, verdicts: Sequence[Verdict]) -> tupl
 
 def _why(finding: Finding, truth: Truth, verdicts: Sequence[Verdict]) -> str:
     if finding.place != truth.place:
-        return f"{finding.place}: something is wrong elsewhere"
-    if not any(v.tells for v in verdicts):  # nothing is said about whether the cause is right: guessing is not to help
+        return f"{finding.place}: the cause is at another service"
+    if not any(v.tells for v in verdicts):  # it does not say whether the cause is right, so that guessing does not help
         return f"{finding.place}: the evidence does not tell {finding.cause} from its near misses"
     if finding.cause == truth.cause:
         return f"{finding.place}: {finding.cause}"
     same = CAUSES[finding.cause].symptom == CAUSES[truth.cause].symptom
-    return f"{finding.place}: not {finding.cause}, {'though the symptom is the same' if same else 'and it has another symptom'}"
+    symptom = "which has the same symptom" if same else "which has another symptom"
+    return f"{finding.place}: the cause is not {finding.cause}, {symptom}"
 
 
 def judge(evidence: Evidence, finding: Finding, truth: Truth, reader: Reader, *, now: float) -> Verdict:
-    """Look one piece of evidence up, and say whether it holds, is of the incident's time, and bears on the place."""
+    """Look up one piece of evidence, and judge whether it holds, is from the time of the incident, and is about the place."""
     signal = METRIC if isinstance(evidence, Metric) else evidence.signal
 
     def no(why: str) -> Verdict:
         return Verdict(evidence, signal, False, False, why)
 
     if isinstance(evidence, Metric) and not truth.since - _EARLY <= evidence.at <= now + _EARLY:
-        return no("it is not of the time of the incident")
+        return no("it is not from the time of the incident")
     try:
         fact = reader.fact(evidence, before=truth.before)
     except StackbookError as error:
@@ -181,7 +182,7 @@ def judge(evidence: Evidence, finding: Finding, truth: Truth, reader: Reader, *,
     if fact is None:
         return no("it does not exist")
     if not isinstance(evidence, Metric) and not truth.since - _EARLY <= float(fact["time"]) <= now + _EARLY:
-        return no("it is not of the time of the incident")
+        return no("it is not from the time of the incident")
     if wrong := _disagreement(evidence, fact):
         return no(wrong)
     seen = fact if isinstance(evidence, Metric) else facts.claimed(fact, evidence.shows)
@@ -190,14 +191,14 @@ def judge(evidence: Evidence, finding: Finding, truth: Truth, reader: Reader, *,
     tells = CAUSES[finding.cause].told_by(seen, finding.place)
     another = any(
         cause.told_by(seen, finding.place) for cause in CAUSES.values()
-    )  # the last words of a program, for example
+    )  # the last log line of a program, for example
     if not (tells or another or facts.symptom(seen)):
-        return no("it shows nothing that is wrong" if signal != METRIC else "it is as it was before the incident")
-    return Verdict(evidence, signal, True, tells, "it tells the cause" if tells else "it shows the symptom")
+        return no("it shows no symptom" if signal != METRIC else "it has not changed since before the incident")
+    return Verdict(evidence, signal, True, tells, "it shows the cause" if tells else "it shows the symptom")
 
 
 def _disagreement(evidence: Evidence, fact: Fact) -> str:
-    """What the evidence says that is not so; empty if all of it is."""
+    """What the evidence says wrongly; empty if all of it is correct."""
     if isinstance(evidence, Metric):
         if (evidence.value is None) != (fact["value"] is None):
             return f"its value is {'missing' if fact['value'] is None else format(fact['value'], '.3g')}"
@@ -205,7 +206,7 @@ def _disagreement(evidence: Evidence, fact: Fact) -> str:
             return f"its value is {fact['value']:.3g}"
         return ""
     if not evidence.shows:
-        return "nothing is said about what it shows"
+        return "the report does not say what it shows"
     for name, said in evidence.shows.items():
         if name not in fact or not facts.agrees(fact[name], said):
             return f"its {name} is {str(fact.get(name, 'missing'))[:80]}"

@@ -1,4 +1,4 @@
-"""What an incident draws: by its seed alone, so that a word gives the same incident on any lab, and another process draws the same."""
+"""The random choices of an incident. They depend only on its seed: a word gives the same incident on any lab, in any process."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 def pick(attempt: Attempt, name: str, options: Sequence[T]) -> T:
-    """One of the options. Without a word of the trainer's, this very lab decides: see `attempt.begin`."""
+    """Choose one of the options by the incident's seed: the trainer's word, or else this lab's own; see `attempt.begin`."""
     return drawn(attempt.seed.partition(":")[2], name, options)
 
 
 def drawn(word: str, name: str, options: Sequence[T]) -> T:
-    """One of the options for a word; each name has a generator of its own."""
+    """Choose one of the options by a word; each name has its own random generator."""
     return random.Random(f"{word}:{name}").choice(list(options))

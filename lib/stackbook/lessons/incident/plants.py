@@ -1,4 +1,4 @@
-"""How each cause is planted at a service of bookinfo, by the journal of challenges, so that it is given back whatever happens."""
+"""Planting each cause at a service of bookinfo. The journal of challenges has each change, so that it can always be undone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMESPACE = "default"
 
 
 def _add(attempt: Attempt, *objects: rules.Rule) -> None:
-    """Apply rules that were not there, and wait until the proxies have them."""
+    """Apply new rules, and wait until the proxies have them."""
     for item in objects:
         group = str(item["apiVersion"]).partition("/")[0]
         kind = f"{item['kind'].lower()}.{group}"

@@ -1,4 +1,4 @@
-"""Releases that went wrong: a program that ends as soon as it starts, and a new version of ratings with a store of its own.
+"""Bad releases: a program that ends as soon as it starts, and a new version of ratings with its own store.
 
 The store is a small file system in memory (an emptyDir with a limit), so that it really fills up and the host's disk never does.
 """
@@ -30,12 +30,12 @@ _FATAL = "FATAL: config.json: unexpected end of file"
 
 
 def full_disk(attempt: Attempt, place: str) -> None:
-    """A new version of ratings that notes each request in its store, which is full soon."""
+    """Release a version of ratings that records each request in its store, which soon fills up."""
     _release(attempt, place, _LEDGER)
 
 
 def slow_store(attempt: Attempt, place: str) -> None:
-    """A new version of ratings whose store takes long for each query."""
+    """Release a version of ratings whose store takes long for each query."""
     _release(attempt, place, _QUERY)
 
 
@@ -55,10 +55,10 @@ def _release(attempt: Attempt, place: str, store: str) -> None:
 
 
 def crashing(attempt: Attempt, place: str) -> None:
-    """The service's only Deployment gets a program that says why, and ends."""
+    """Replace the program of the service's only Deployment by one that prints a fatal error and ends."""
 
     def broken(item: dict[str, Any]) -> dict[str, Any]:
-        item["spec"]["strategy"] = {"type": "Recreate"}  # else the old pod would stay until the new one is Ready
+        item["spec"]["strategy"] = {"type": "Recreate"}  # otherwise the old pod would stay until the new one is Ready
         container = item["spec"]["template"]["spec"]["containers"][0]
         container["image"] = workloads.image(attempt, "tools")
         container["command"] = ["/bin/sh", "-c", f"echo '{_FATAL}' >&2; exit 1"]
@@ -78,7 +78,7 @@ def crashing(attempt: Attempt, place: str) -> None:
 
 
 def wait_gone(attempt: Attempt, place: str) -> None:
-    """Wait until a service has no pod any more."""
+    """Delete a service's pods, and wait until they are gone."""
     kube = attempt.lab.kube
 
     def left() -> list[str]:

@@ -1,4 +1,4 @@
-"""What a learner hands in: what is wrong, where, and the evidence, each piece of which can be looked up again."""
+"""What a learner hands in: the cause, its place, and evidence that can be looked up again."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from stackbook.lessons.incident.facts import COLUMNS, LOG, TRACE
 
 @dataclass(frozen=True)
 class Metric:
-    """A query in PromQL with the one value that it gave; None: it had no answer.
+    """A PromQL query and its one value.
 
     Attributes:
-        query: it has to name the service that it is evidence about.
-        value: as it was read.
-        at: Unix time at which it was asked.
+        query: the query; it has to name the service that it is evidence about.
+        value: the value that was read; None if there was no answer.
+        at: the Unix time of the query.
     """
 
     query: str
@@ -38,8 +38,8 @@ class Row:
 
     Attributes:
         signal: `trace` or `log`.
-        id: of the span, "trace id/span id"; or of the log line's document.
-        shows: columns (`facts.COLUMNS`) with what they hold.
+        id: "trace id/span id" of the span, or the id of the log line's document.
+        shows: columns (`facts.COLUMNS`) with their values.
     """
 
     signal: str
@@ -69,7 +69,7 @@ def metric(query: str, value: float | None, at: float) -> Metric:
 
 
 def row(line: Mapping[Any, Any], *columns: str) -> Row:
-    """Evidence from a row of `Witnesses.spans` or `Witnesses.lines`: the row, and the columns that show something."""
+    """Evidence from a row of `Witnesses.spans` or `Witnesses.lines`: the row, and the columns that show the symptom or the sign."""
     return Row(str(line["signal"]), str(line["id"]), {name: line[name] for name in columns})
 
 
@@ -77,7 +77,7 @@ def check(finding: Finding) -> Finding:
     """Refuse a finding whose words are not in the vocabulary.
 
     Raises:
-        InputError: with the near word.
+        InputError: a word is unknown; the fix suggests a similar one.
     """
     for what, word, known in (("cause", finding.cause, CAUSES), ("place", finding.place, PLACES)):
         if word not in known:
@@ -86,7 +86,7 @@ def check(finding: Finding) -> Finding:
             )
     for one in finding.evidence:
         if isinstance(one, Row) and (strange := sorted(set(one.shows) - set(COLUMNS))):
-            raise InputError(f"a {one.signal} has no column {strange[0]!r}", fix=f"one of {', '.join(COLUMNS)}")
+            raise InputError(f"a {one.signal} has no column {strange[0]!r}", fix=f"use one of {', '.join(COLUMNS)}")
     return finding
 
 
@@ -106,7 +106,7 @@ def _plain(finding: Finding) -> dict[str, Any]:
 
 
 def _number(value: Any) -> Any:
-    """A value that YAML can write: numbers of a table are numpy's own."""
+    """A value that YAML can write: the numbers in a table have numpy's types."""
     return value if isinstance(value, str) else value.item() if hasattr(value, "item") else value
 
 
@@ -114,12 +114,13 @@ def parsed(text: str) -> list[Finding]:
     """The findings of a report in YAML; those without a cause are left out.
 
     Raises:
-        InputError: it cannot be read; with what is wrong.
+        InputError: it cannot be read; the message says why.
     """
     try:
         found = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"the report is no YAML: {' '.join(str(error).split())[:160]}", fix="correct it") from error
+        said = f"the report is not valid YAML: {' '.join(str(error).split())[:160]}"
+        raise InputError(said, fix="correct the YAML") from error
     entries = found if isinstance(found, list) else [found] if isinstance(found, dict) else []
     return [_finding(entry) for entry in entries if isinstance(entry, dict) and entry.get("cause")]
 
@@ -127,7 +128,7 @@ def parsed(text: str) -> list[Finding]:
 def _finding(entry: Mapping[str, Any]) -> Finding:
     pieces = entry.get("evidence") or []
     if not isinstance(pieces, list):
-        raise InputError("the evidence is no list", fix="begin each piece with a dash")
+        raise InputError("the evidence is not a list", fix="begin each piece with a dash")
     finding = Finding(str(entry["cause"]), str(entry.get("place") or ""), tuple(_evidence(piece) for piece in pieces))
     return check(finding)
 
@@ -135,13 +136,13 @@ def _finding(entry: Mapping[str, Any]) -> Finding:
 def _evidence(piece: Any) -> Evidence:
     kind = next((kind for kind in ("metric", TRACE, LOG) if isinstance(piece, dict) and kind in piece), "")
     if not kind:
-        raise InputError(f"this is no evidence: {str(piece)[:80]}", fix="name a metric, a trace or a log")
+        raise InputError(f"this is not evidence: {str(piece)[:80]}", fix="name a metric, a trace or a log")
     if kind == "metric":
         value, at = piece.get("value"), piece.get("at")
         if not isinstance(value, int | float | None) or not isinstance(at, int | float):
-            raise InputError("a metric needs its value, and at: the Unix time of the question", fix="add both")
+            raise InputError("a metric needs its value, and at: the Unix time of the query", fix="add both")
         return Metric(str(piece[kind]), None if value is None else float(value), float(at))
     shows = piece.get("shows") or {}
     if not isinstance(shows, dict):
-        raise InputError(f"what the {kind} shows is no mapping", fix="write shows: {flags: UH}")
+        raise InputError(f"what the {kind} shows is not a mapping", fix="write shows: {flags: UH}")
     return Row(kind, str(piece[kind]), shows)

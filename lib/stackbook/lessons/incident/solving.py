@@ -1,6 +1,6 @@
 """The automatic solution: it reads metrics, spans and log lines, looks for the signs of each cause, and writes a report.
 
-It is told neither the cause nor the seed. It knows since when customers complain, and of how many causes there is talk.
+It knows neither the cause nor the seed. It knows when the complaints began, and how many causes there are.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from stackbook.lessons.incident.witnesses import Witnesses
 Compare = Callable[[str], Mapping[str, Any]]
 Rows = Sequence[Fact]
 LEAST = 3
-"""So many rows have to show a sign: a single failure may be a connection that was closed at the wrong moment."""
+"""How many rows must show a sign: a single failure may be a connection that was closed at the wrong moment."""
 BACK = 20.0
-"""Seconds of the tables that it reads at a time."""
+"""How many seconds of spans and log lines it reads at a time."""
 TIMEOUT = 90.0
 _ORDER = ("expired-certificate", "wrong-clock", "full-disk", "crash", "denied", "empty-subset", "no-pods", "abort-rule", "delay-rule",
           "slow-store", "plain-text")  # fmt: skip
-"""A reason in words first, what may have other reasons last."""
+"""The order in which causes are tried: first those with a reason in words, last those whose sign can have other reasons."""
 SHOWS: Mapping[str, tuple[str, ...]] = {
     "abort-rule": ("flags",), "delay-rule": ("flags",), "empty-subset": ("flags", "cluster"), "no-pods": ("flags",),
     "crash": ("message",), "denied": ("status", "details"), "plain-text": ("flags",), "expired-certificate": ("reason",),
@@ -34,10 +34,10 @@ SHOWS: Mapping[str, tuple[str, ...]] = {
 
 
 def solve(see: Witnesses, *, causes: int = 1, timeout: float = TIMEOUT) -> list[Finding]:
-    """Read the signals until they tell so many causes, each by two signals.
+    """Read the signals until they tell so many causes, each with evidence of two signals.
 
     Raises:
-        WaitTimeout: they do not; with what was found.
+        WaitTimeout: they do not; the message says what was found.
     """
     found: list[Finding] = []
 
@@ -46,17 +46,17 @@ def solve(see: Witnesses, *, causes: int = 1, timeout: float = TIMEOUT) -> list[
         found[:] = decide(rows, see.compare, see.words.name)
         return len(found) >= causes and all(len(one.evidence) > 1 for one in found[:causes])
 
-    until(decided, what="the signals to tell what is wrong", timeout=timeout, every=2.0,
-          last=lambda: ", ".join(f"{one.cause} at {one.place}" for one in found) or "nothing is wrong")  # fmt: skip
+    until(decided, what="the signals to tell the causes", timeout=timeout, every=2.0,
+          last=lambda: ", ".join(f"{one.cause} at {one.place}" for one in found) or "no cause found")  # fmt: skip
     return found[:causes]
 
 
 def decide(rows: Rows, compare: Compare, words: str) -> list[Finding]:
-    """What the rows tell, the cause with most of them first; at most one for each service.
+    """The causes that the rows tell, the one with most bad rows first; at most one for each service.
 
     Args:
-        rows: of spans and log lines, with all their columns.
-        compare: asks a metric now and before the incident: query, at, value, before.
+        rows: spans and log lines, with all their columns.
+        compare: queries a metric now and before the incident; returns query, at, value, before.
         words: the vocabulary of the metrics: `istio` or `envoy`.
     """
     found: list[tuple[int, Finding]] = []
@@ -75,7 +75,7 @@ def decide(rows: Rows, compare: Compare, words: str) -> list[Finding]:
 
 
 def _telling(cause: str, place: str, here: Rows, compare: Compare) -> list[Evidence]:
-    """Evidence that tells a cause at a place: one piece of each signal that has it; empty where the sign is missing or too rare."""
+    """Evidence that tells a cause at a place: one piece of each signal that has it; empty if the sign is missing or too rare."""
     if cause == "no-pods":
         unhealthy = [one for one in here if "UH" in facts.flags(one) and not facts.subset(one)]
         query = f'sum(up{{app="{place}"}})'
@@ -93,7 +93,7 @@ def _telling(cause: str, place: str, here: Rows, compare: Compare) -> list[Evide
 
 
 def _columns(one: Fact, shows: Sequence[str]) -> list[str]:
-    """Those of the columns that a row has something in."""
+    """The columns in which a row has a value."""
     return [name for name in shows if name in one and one[name] not in ("", "-")]
 
 
@@ -140,7 +140,7 @@ def answers(place: str, words: str, *, window: int = 15) -> str:
 
 
 def duration(place: str, words: str, *, window: int = 15) -> str:
-    """PromQL: how many ms a request took a service on the average, as its own proxies measured it."""
+    """PromQL: the average time of a service's requests in milliseconds, as its own proxies measured it."""
     if words == "istio":
         name, labels = (
             "istio_request_duration_milliseconds",

@@ -1,7 +1,7 @@
 """Tokens of an issuer whose clock is ahead: customers send one, and the service's proxy finds that it is not yet valid.
 
-The machines of the lab share this host's clock, so no machine can be given a wrong one. An issuer's clock is seen in its tokens alone:
-these say when they become valid (`nbf`), and the proxy compares that with its own clock. RFC 7519.
+The machines of the lab share this host's clock, so no machine can be given a wrong one. An issuer's clock shows only in its tokens:
+they say when they become valid (`nbf`), and the proxy compares that with its own clock. RFC 7519.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _text(data: bytes) -> str:
 
 
 def token(key: bytes, now: float) -> Secret:
-    """A token (HS256) that an issuer would make whose clock shows `now`."""
+    """A token (HS256) of an issuer whose clock shows `now` (Unix time)."""
     head = {"alg": "HS256", "typ": "JWT", "kid": ISSUER}
     claims = {"iss": ISSUER, "sub": "customer", "iat": int(now), "nbf": int(now), "exp": int(now) + _LIFE}
     signed = ".".join(_text(json.dumps(part).encode()) for part in (head, claims))
@@ -39,7 +39,7 @@ def token(key: bytes, now: float) -> Secret:
 
 
 def demanded(attempt: Attempt, place: str) -> Rule:
-    """Let customers send such a token from now on; returns the rule by which the service's proxy looks at it."""
+    """Let customers send such a token from now on; returns the rule that makes the service's proxy check it."""
     key = secrets.token_bytes(32)
     issued = token(key, time.time() + AHEAD)
     customers.give_token(attempt, f"authorization: Bearer {issued.reveal()}")

@@ -1,4 +1,4 @@
-"""What else was changed in the lab while an incident was open: the objects and the pods that are not as they stood."""
+"""What else was changed in the lab while an incident was open: objects and pods that differ from their state before."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ LOOKED_AT: Mapping[str, tuple[str, ...]] = {
 }
 """The stack: bookinfo with its pods, and every rule beside it; the mesh with Prometheus and Jaeger; Elasticsearch and its shippers."""
 _BY_ITSELF = ("istio-leader", "istio-namespace-controller-election", "istio-gateway-")
-"""ConfigMaps that controllers write whenever they like."""
+"""ConfigMaps that controllers write at any time."""
 
 
 def standing(kube: Kube) -> dict[str, str]:
-    """What stands in the namespaces of the stack: "Kind namespace/name" → a mark that changes with its spec."""
+    """The objects in the namespaces of the stack: "Kind namespace/name" → a mark that changes with its spec."""
     found: dict[str, str] = {}
     for namespace, kinds in LOOKED_AT.items():
         try:
@@ -42,9 +42,9 @@ def standing(kube: Kube) -> dict[str, str]:
 
 
 def marks(items: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The marks of objects; in the namespace default, workloads and pods of others than bookinfo are left out.
+    """The marks of objects; in the namespace default, workloads and pods that are not bookinfo's are left out.
 
-    A pod's mark is its uid: a container that restarts by itself was not touched.
+    A pod's mark is its uid, which does not change when a container restarts by itself.
 
     >>> pod = {"kind": "Pod", "metadata": {"namespace": "default", "name": "a-1", "uid": "u", "labels": {"app": "details"}}}
     >>> marks([pod])
@@ -69,7 +69,7 @@ def marks(items: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """What was changed, made or removed, one line each; the pods of a workload that was changed count with it.
+    """What was changed, created or removed, one line each; the pods of a changed workload are not listed separately.
 
     >>> changes({"Pod default/a-1": "u"}, {"Pod default/a-2": "v"})
     ['a pod of default/a was replaced']
@@ -79,7 +79,7 @@ def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     objects = [name for name in different if not name.startswith("Pod ")]
     lines = []
     for name in objects:
-        word = "was made" if name not in before else "was removed" if name not in after else "was changed"
+        word = "was created" if name not in before else "was removed" if name not in after else "was changed"
         lines.append(f"{name} {word}")
     workloads = {name.partition(" ")[2] for name in objects}
     pods = {
@@ -89,7 +89,7 @@ def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
 
 
 def _workload(pod: str) -> str:
-    """The workload of a pod by its name: those of a Deployment have two more parts, where the first is its template's hash."""
+    """A pod's workload, from the pod's name: a Deployment's pods have two more parts, the first of which is the template's hash."""
     parts = pod.partition(" ")[2].split("-")
     hashed = len(parts) > 2 and len(parts[-1]) == 5 and parts[-2][-1:].isalnum() and any(c.isdigit() for c in parts[-2])
     return "-".join(parts[:-2] if hashed and len(parts[-2]) >= 8 else parts[:-1])

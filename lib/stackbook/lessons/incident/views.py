@@ -1,4 +1,4 @@
-"""What a chapter shows of an incident: each service now and before, bad requests by what the proxies say, a report without its ids."""
+"""The tables and plots of an incident: each service now and before, the kinds of bad requests, a report without its ids."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from stackbook.lessons.incident.witnesses import Witnesses
 
 SIGNALS = ("good answers per s", "failures per s", "ms per request")
 _LEAST = {"good answers per s": 0.5, "failures per s": 0.3, "ms per request": 1000 * facts.SLOW / 2}
-"""What is smaller than this both now and before is the same."""
-_WORDS = ("fewer good answers", "calls of it fail", "it takes longer")
+"""Values that are smaller than this both now and before count as unchanged."""
+_WORDS = ("fewer good answers", "calls to it fail", "it takes longer")
 _ENOUGH = 40
 _SECONDS = 20.0
 """The window of the queries, and the time of a scrape."""
@@ -29,7 +29,7 @@ _WIDE = 90
 
 
 def gathered(see: Witnesses, *, timeout: float = 60.0) -> None:
-    """Wait until all three signals have something of the incident's time: a whole window of the queries, some spans, some lines.
+    """Wait until all three signals cover the incident: a whole window of the queries, enough spans, enough log lines.
 
     Raises:
         WaitTimeout: one of them has too little.
@@ -84,7 +84,7 @@ def draw(table: pd.DataFrame) -> Any:
 
 
 def bad(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows that show a symptom, or a program's last words."""
+    """The rows that show a symptom, or a program's fatal error."""
     if rows.empty:
         return rows
     records = rows.to_dict("records")
@@ -94,7 +94,7 @@ def bad(rows: pd.DataFrame) -> pd.DataFrame:
 def kinds(rows: pd.DataFrame, *columns: str, least: int = solving.LEAST) -> list[dict[str, Any]]:
     """The kinds of bad rows: each combination of some columns that occurs often enough, sorted.
 
-    A line of a program has no status; what it says stands where a proxy has its details.
+    A program's line has no status, and its text is in the column `details`.
     """
     found = bad(rows)
     if found.empty:
@@ -110,13 +110,13 @@ def kinds(rows: pd.DataFrame, *columns: str, least: int = solving.LEAST) -> list
 
 
 def worst(rows: pd.DataFrame) -> str:
-    """The trace of the last bad request among spans; empty if none is bad."""
+    """The trace id of the last bad span; empty if none is bad."""
     found = bad(rows)
     return "" if found.empty else str(found["trace"].iloc[-1])
 
 
 def report(findings: Sequence[Finding]) -> list[dict[str, str]]:
-    """A report as rows, without ids and values that are others each time."""
+    """A report as rows, without ids and values that differ between runs."""
     rows = []
     for finding in findings:
         for one in finding.evidence:
@@ -130,7 +130,7 @@ def report(findings: Sequence[Finding]) -> list[dict[str, str]]:
 
 
 def _question(query: str) -> str:
-    """What a query of the solution asks, in words; Istio's own metrics have other names than Envoy's."""
+    """What a query of the solution asks, in words; Istio's metrics and Envoy's have different names."""
     for signal, ask in zip(_WORDS, (solving.answers, solving.failures, solving.duration), strict=True):
         for place in PLACES:
             if query in (ask(place, "istio"), ask(place, "envoy")):
@@ -147,7 +147,7 @@ def points(scores: dict[str, Score]) -> list[dict[str, Any]]:
 
 
 def folded(findings: Sequence[Finding]) -> None:
-    """Show a report behind a line that unfolds; as text it is the line alone, with the causes."""
+    """Show a report behind a line that unfolds; as plain text, the line and the rows."""
     from IPython.display import display
 
     rows = pd.DataFrame(report(findings))
@@ -161,7 +161,7 @@ def folded(findings: Sequence[Finding]) -> None:
 
 
 def guesses(case: Case, findings: Sequence[Finding]) -> dict[str, Score]:
-    """Three reports that are not good enough: no evidence, evidence of another service, a near miss with evidence that holds."""
+    """Hand in three bad reports: without evidence, with evidence of another service, and a near miss with evidence that holds."""
     first, *rest = findings
     other = next(place for place in PLACES if place not in {one.place for one in findings})
     near = next(name for name in CAUSES[first.cause].near if CAUSES[name].symptom == CAUSES[first.cause].symptom)

@@ -1,4 +1,4 @@
-"""The three signals of an incident as tables: the metrics, the spans and the log lines of bookinfo, and each piece looked up again.
+"""The three signals of an incident as tables: the metrics, the spans and the log lines of bookinfo; each piece can be looked up again.
 
 with opened(lab, since=…, before=…) as see:
     see.compare('sum(rate(envoy_cluster_upstream_rq{app="details"}[15s]))')
@@ -32,15 +32,15 @@ SPAN_COLUMNS = ("signal", "id", "time", "trace", "service", "version", "kind", "
 LINE_COLUMNS = ("signal", "id", "time", "service", "version", "container", "kind", "target", "status", "flags", "seconds", "cluster",
                 "details", "reason", "message", "request_id")  # fmt: skip
 ENTRY = "productpage.default"
-"""All requests of customers pass it."""
+"""The service that all requests of customers pass."""
 WINDOW = 45.0
-"""Seconds that a table goes back unless asked otherwise: a few hundred requests."""
+"""How many seconds a table goes back by default: a few hundred requests."""
 _MOST = 3000
 
 
 @dataclass(frozen=True)
 class Witnesses:
-    """Open connections to Prometheus, Jaeger and Elasticsearch; `since` is when customers began to complain, `before` all was well."""
+    """Open connections to Prometheus, Jaeger and Elasticsearch. Complaints began at `since`; `before`, all was healthy (Unix times)."""
 
     prometheus: metrics.Prometheus
     words: Vocabulary
@@ -52,7 +52,7 @@ class Witnesses:
     # metrics
 
     def ask(self, query: str, at: float | None = None) -> float | None:
-        """The one value of a query in PromQL; None without an answer.
+        """The one value of a PromQL query; None if there is no answer.
 
         Raises:
             InputError: it has several answers, or cannot be read.
@@ -64,7 +64,7 @@ class Witnesses:
         return None if value is None or value != value else value
 
     def compare(self, query: str) -> dict[str, Any]:
-        """A query now and before the incident: query, at (Unix time), value, before."""
+        """Ask a query now and before the incident; returns query, at (Unix time), value, before."""
         at = time.time()
         return {"query": query, "at": at, "value": self.ask(query, at), "before": self.ask(query, self.before)}
 
@@ -73,8 +73,8 @@ class Witnesses:
     def spans(self, *, seconds: float = WINDOW) -> pd.DataFrame:
         """The spans of the last seconds of the incident, newest trace last; see `SPAN_COLUMNS`.
 
-        `kind` is client (the caller's proxy) or server (the callee's), `target` the callee. `own` is the part of a server span that no
-        call of its own explains.
+        `kind` is client (the caller's proxy) or server (the callee's), `target` the callee. `own` is the part of a server span that
+        none of its calls explains, in seconds.
         """
         start = max(self.since, time.time() - seconds)
         return span_rows(self.jaeger.find(ENTRY, since=start, limit=_MOST))
@@ -165,10 +165,10 @@ def metric_row(found: Mapping[str, Any]) -> Metric:
 
 @contextlib.contextmanager
 def opened(lab: Lab, *, since: float, before: float) -> Iterator[Witnesses]:
-    """Open the three while the block runs.
+    """Connect to Prometheus, Jaeger and Elasticsearch while the block runs.
 
     Raises:
-        CheckFailed: one of them is not there; with the chapter to run.
+        CheckFailed: one of them is not installed; the fix names the chapter to run.
     """
     words = metrics.vocabulary(lab)
     with (

@@ -45,11 +45,11 @@ def redirections(lab: Lab, app: str = "productpage") -> list[dict[str, str]]:
     text = host.run(["nsenter", "-t", str(pid), "-n", "iptables-save", "-t", "nat"]).stdout
     rows = []
     for port, meaning in (("15001", "outbound: everything the application sends"),
-                          ("15006", "inbound: everything that comes for it")):  # fmt: skip
+                          ("15006", "inbound: everything sent to the application")):  # fmt: skip
         found = re.search(rf"^-A (\S+) -p tcp -j REDIRECT --to-ports {port}$", text, re.MULTILINE)
         rows.append({"chain": found.group(1) if found else "", "to port": port, "what": meaning})
     own = re.search(r"^-A \S+ -m owner --uid-owner 1337 .*-j RETURN$", text, re.MULTILINE)
-    rows.append({"chain": "ISTIO_OUTPUT", "to port": "–", "what": "what user 1337 sends goes out: that is Envoy itself"
+    rows.append({"chain": "ISTIO_OUTPUT", "to port": "–", "what": "not redirected: what Envoy itself (user 1337) sends"
                  if own else ""})  # fmt: skip
     return rows
 
@@ -147,9 +147,9 @@ def kinds_at_work(lab: Lab) -> list[dict[str, Any]]:
     def see(kind: str, what: str, look: Any, *objects: dict[str, Any]) -> None:
         before = bool(look())
         with applied(lab, *objects):
-            until(look, what=f"{kind}, {what}", timeout=30, every=0.1)
+            until(look, what=f"the effect of the {kind} in the proxy: {what}", timeout=30, every=0.1)
             meanwhile = bool(look())
-        until(lambda: not look(), what=f"{kind} to be gone, {what}", timeout=30, every=0.1)
+        until(lambda: not look(), what=f"the effect of the {kind} to end: {what}", timeout=30, every=0.1)
         seen = {"before": before, "with it": meanwhile, "after": bool(look())}
         rows.append({"kind": kind, "what appears in the proxy": what, **seen})
 
@@ -213,7 +213,7 @@ def from_another_namespace(lab: Lab, namespace: str) -> str:
                {"name": "tools", "image": lab.images.reference("tools"), "imagePullPolicy": "IfNotPresent",
                 "command": ["sleep", "600"]}]}}  # fmt: skip
     lab.kube.apply(pod)
-    until(lambda: lab.kube.pods(namespace)[0]["status"].get("phase") == "Running", what="the stranger to run",
+    until(lambda: lab.kube.pods(namespace)[0]["status"].get("phase") == "Running", what="the pod stranger to run",
           timeout=60,
           cause=lambda: lab.kube.explain(namespace))  # fmt: skip
     answer = lab.kube.exec(

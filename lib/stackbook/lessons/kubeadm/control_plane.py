@@ -76,9 +76,9 @@ def refused(host: Host, *argv: str) -> str:
 def fetch_kubeconfig(lab: Lab) -> int:
     """Save kubeadm's kubeconfig for the user (C16-C18) and for this host; returns the number of changes.
 
-    On a machine that is not the lab's own, an earlier kubeconfig of root's is kept beside it until a reset restores it.
+    On a machine that is not the lab's own, root's earlier kubeconfig is kept beside the new one until a reset restores it.
 
-    Its keys go from the machine only to a file that only its owner can read.
+    The keys go from the machine only to a file that only its owner can read.
     """
     host = lab.control_plane
     changed = host.run(["sh", "-c", kubeadm.KEEP_KUBECONFIG], env={"HOME": "/root"}).stdout.count("changed")
@@ -89,9 +89,9 @@ def fetch_kubeconfig(lab: Lab) -> int:
 def components(lab: Lab) -> list[dict[str, Any]]:
     """Each component of the control plane: its purpose, how it runs, whether it is healthy."""
     duties = {
-        "etcd": "keeps every object",
-        "kube-apiserver": "the one door to etcd: REST, authentication, admission",
-        "kube-controller-manager": "drives what is towards what should be",
+        "etcd": "stores every object",
+        "kube-apiserver": "the only way to etcd: REST, authentication, admission",
+        "kube-controller-manager": "moves the actual state towards the desired state",
         "kube-scheduler": "chooses a node for each pod",
     }
     pods = {p["metadata"]["name"]: p for p in lab.kube.pods("kube-system", "tier=control-plane")}
@@ -185,7 +185,7 @@ def tokens(host: Host) -> list[dict[str, Any]]:
 
 
 def firewall_trial(lab: Lab) -> list[dict[str, Any]]:
-    """Who reaches which port of the control plane, before and after a rule that blocks etcd for strangers.
+    """Who reaches which port of the control plane, before and after a rule that lets only nodes reach etcd.
 
     The rule is in its own chain on the control plane, and is removed again.
     """
@@ -230,12 +230,12 @@ def completion(host: Host) -> list[dict[str, Any]]:
     """Kubectl's completion, tested in bash and fish."""
     bash = "source /usr/share/bash-completion/bash_completion; "
     scripts = {
-        "bash: the package's file is there": ["sh", "-c", "dpkg -L bash-completion | grep -x /usr/share/bash-completion/bash_completion"],
-        "bash: it loads": ["bash", "-c", bash + "type -t _init_completion | grep -x function"],
+        "bash: the package's file exists": ["sh", "-c", "dpkg -L bash-completion | grep -x /usr/share/bash-completion/bash_completion"],
+        "bash: the file loads": ["bash", "-c", bash + "type -t _init_completion | grep -x function"],
         "bash: kubectl is completed": ["bash", "-c", bash + "source <(kubectl completion bash); complete -p kubectl | grep -F __start_"],
-        "fish: kubectl writes its own": ["sh", "-c", "mkdir -p ~/.config/fish/completions && cd ~/.config/fish && "
-                                         "kubectl completion fish > completions/kubectl.fish && readlink -e completions/kubectl.fish"],
-        "fish: it is completed": ["fish", "-c", "complete -C 'kubectl ver' | string match -q 'version*'"],
+        "fish: kubectl writes the file": ["sh", "-c", "mkdir -p ~/.config/fish/completions && cd ~/.config/fish && "
+                                          "kubectl completion fish > completions/kubectl.fish && readlink -e completions/kubectl.fish"],
+        "fish: kubectl is completed": ["fish", "-c", "complete -C 'kubectl ver' | string match -q 'version*'"],
     }  # fmt: skip
     return [
         {"shell": name.split(":")[0], "step": name.split(": ")[1],

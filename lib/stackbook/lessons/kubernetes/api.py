@@ -20,7 +20,7 @@ def refused(lab: Lab, *args: str, stdin: str | None = None) -> str:
     """
     answer = lab.kube.kubectl(*args, check=False, stdin=stdin)
     if answer.ok:
-        raise CheckFailed(f"{answer.command} was accepted, and should have been refused")
+        raise CheckFailed(f"{answer.command} was accepted, but should have been refused")
     return next((x for x in answer.stderr.splitlines() if "error" in x.lower()), answer.stderr.strip())
 
 

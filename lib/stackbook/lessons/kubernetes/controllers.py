@@ -16,8 +16,8 @@ def actors(lab: Lab) -> list[dict[str, str]]:
     """Who did what to myapp's pods, by the events' own sources (K49, K51, K52, K53)."""
     wanted = {
         "Scheduled": "bound the pod to a node",
-        "ScalingReplicaSet": "made the ReplicaSet",
-        "SuccessfulCreate": "made the pod",
+        "ScalingReplicaSet": "created the ReplicaSet",
+        "SuccessfulCreate": "created the pod",
         "Started": "started the container",
     }
 

@@ -37,7 +37,7 @@ def integer_sizes() -> Any:
         axes.set(title=f"{bits}-bit integers", xlabel="value (each step doubles it)", ylim=(0, 11))
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4, frameon=False)
     panels[0].set_ylabel("payload (bytes)")
-    fig.suptitle("int is dear for negatives, sint is not, fixed is flat")
+    fig.suptitle("int is costly for negatives, sint is not, fixed has one size")
     fig.tight_layout()
     return fig
 

@@ -31,9 +31,9 @@ BUILD_STEPS = (
     {"guide": "cd protobuf", "today": "cd protobuf-<version>", "why": "that is the folder in it"},
     {"guide": "./configure --prefix=/usr/local/protobuf",
      "today": "cmake -S . -B build -DCMAKE_INSTALL_PREFIX=/usr/local/protobuf -Dprotobuf_BUILD_TESTS=OFF",
-     "why": "there is no configure any more: CMake or Bazel, and Abseil is needed"},
+     "why": "configure no longer exists: use CMake or Bazel; Abseil is needed"},
     {"guide": "make", "today": "cmake --build build -j", "why": "there is no Makefile"},
-    {"guide": "make check", "today": "ctest --test-dir build", "why": "only where the tests were built"},
+    {"guide": "make check", "today": "ctest --test-dir build", "why": "only if the tests were built"},
     {"guide": "make install", "today": "sudo cmake --install build", "why": "/usr/local belongs to root"},
 )  # fmt: skip
 

@@ -39,7 +39,7 @@ CASES = (
     Case("truncated in a varint", bytes.fromhex("18 ff ff"), False, False, False,
          "the last byte says that more follow"),
     Case("truncated in a string", bytes.fromhex("72 05 61 62"), False, False, False,
-         "five bytes announced, two are there"),
+         "five bytes are announced, but only two follow"),
     Case("a varint of eleven bytes", bytes.fromhex("18" + "ff" * 10 + "01"), False, False, False,
          "64 bits fit ten bytes"),
     Case("wire type 7", bytes.fromhex("1f 01"), False, False, False, "wire types end at 5"),

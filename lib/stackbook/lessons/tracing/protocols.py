@@ -1,6 +1,6 @@
 """OpenTracing, Zipkin and OTLP: the first was an API and no longer exists, the others are wire formats.
 
-It writes a span by hand in each format, posts it to its port, and then looks for it in Jaeger. Sources:
+This module writes a span by hand in each format, and posts it to its port; the chapter then looks for it in Jaeger. Sources:
 https://zipkin.io/zipkin-api/ (POST /api/v2/spans), https://opentelemetry.io/docs/specs/otlp/ (gRPC on 4317, HTTP on
 4318), github.com/open-telemetry/opentelemetry-proto (field numbers), https://github.com/opentracing (archived).
 """

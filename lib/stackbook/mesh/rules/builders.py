@@ -180,7 +180,8 @@ def destination_rule(
         policy: further fields of trafficPolicy, such as connectionPool and outlierDetection.
     """
     if balance not in ("", "RANDOM", "ROUND_ROBIN", "LEAST_REQUEST", "PASSTHROUGH"):
-        raise InputError(f"load balancing {balance!r}", fix="write RANDOM, ROUND_ROBIN, LEAST_REQUEST or PASSTHROUGH")
+        fix = "write RANDOM, ROUND_ROBIN, LEAST_REQUEST or PASSTHROUGH"
+        raise InputError(f"Istio has no load balancing {balance!r}", fix=fix)
     traffic: dict[str, Any] = {"tls": {"mode": tls}} if tls else {}
     if balance:
         traffic["loadBalancer"] = {"simple": balance}
@@ -262,5 +263,5 @@ def peer_authentication(name: str, mode: str, *, namespace: str = "default") -> 
         InputError: the mode is not one of Istio's.
     """
     if mode not in ("STRICT", "PERMISSIVE", "DISABLE", "UNSET"):
-        raise InputError(f"mutual TLS mode {mode!r}", fix="write STRICT, PERMISSIVE or DISABLE")
+        raise InputError(f"Istio has no mutual TLS mode {mode!r}", fix="write STRICT, PERMISSIVE or DISABLE")
     return _object("PeerAuthentication", name, namespace, {"mtls": {"mode": mode}}, SECURITY)

@@ -80,7 +80,7 @@ def check(rules: Sequence[Rule], mesh: Inventory) -> None:
 
     Raises:
         InputError: the first of: a percentage outside 0–100, weights that do not sum to 100, an invalid duration, a host
-                that no service has, a subset that no rule defines or no pod carries.
+                that no service has, a subset that no rule defines or no pod matches.
     """
     subsets = {**mesh.subsets, **_subsets(rules, mesh.namespace)}
     external = mesh.external | _external(rules)
@@ -91,7 +91,7 @@ def check(rules: Sequence[Rule], mesh: Inventory) -> None:
             _check_host(host, where, mesh, external)
             for name, labels in subsets[host].items():
                 if host in mesh.services and not mesh.carries(host, labels):
-                    raise InputError(f"{where}: no pod carries subset {name} {labels}", fix=_label_fix(host, mesh))
+                    raise InputError(f"{where}: no pod matches subset {name} {labels}", fix=_label_fix(host, mesh))
         elif rule["kind"] == "VirtualService":
             for number, http in enumerate(rule["spec"].get("http", []), 1):
                 _check_route(http, f"{where}, route {number}", mesh, external, subsets)
@@ -136,7 +136,7 @@ def _check_route(
             fix = f"add a DestinationRule for {host} with the subset {subset}"
             raise InputError(f"{where}: no DestinationRule defines subset {subset} of {host}", fix=fix)
         if subset and host in mesh.services and not mesh.carries(host, subsets[host][subset]):
-            raise InputError(f"{where}: no pod carries subset {subset} of {host}", fix=_label_fix(host, mesh))
+            raise InputError(f"{where}: no pod matches subset {subset} of {host}", fix=_label_fix(host, mesh))
 
 
 def _percentages(http: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
