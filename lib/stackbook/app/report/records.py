@@ -12,7 +12,7 @@ from typing import Any
 
 from stackbook.lab.typed_commands import typed
 
-# More than any run has; a run did not write a record with more.
+# More than any run has: a record with more was not written by a run.
 _MOST = 500
 _MOST_EARLIER = 100
 

@@ -1,4 +1,4 @@
-"""Packing a tree of files into one compressed file with a checksum, and back, with owners, modes, times, attributes, links, holes."""
+"""Packing a folder into one compressed file with a checksum, and unpacking it with owners, modes, times, attributes, links, holes."""
 
 from __future__ import annotations
 
