@@ -148,7 +148,7 @@ def outage(sent: pd.DataFrame, *, killed: float, back: float) -> Any:
         seconds + 0.5, lost, 0.9, bottom=traced, color=PALETTE[1], hatch="//", label="answered, but without a trace"
     )
     began = sent.attrs["began"]
-    axes.axvspan(killed - began, back - began, color=PALETTE[7], alpha=0.35, zorder=0.5, label="Jaeger is away")
+    axes.axvspan(killed - began, back - began, color=PALETTE[7], alpha=0.35, zorder=0.5, label="Jaeger is down")
     axes.set_ylim(top=1.3 * axes.get_ylim()[1])  # the span is visible above the bars
     axes.set(title="Jaeger killed under traffic", xlabel="time in s", ylabel="requests a second")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncol=3)

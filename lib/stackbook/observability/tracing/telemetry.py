@@ -175,7 +175,7 @@ def drained(kube: Kube, *, timeout: float = 75.0) -> None:
     """Wait until no proxy has connections left that use an earlier listener; see `istio.DRAIN`.
 
     Raises:
-        WaitTimeout: with the proxies that still have some.
+        WaitTimeout: the error names the proxies that still have some.
     """
     closed: set[tuple[str, str]] = set()
 
