@@ -93,7 +93,10 @@ def main() -> int:
     if (options.chapters / "zh").is_dir() and (ROOT / "README.zh-CN.md").is_file():
         editions.append(("中文", "zh_CN", "zh/", options.chapters / "zh", ROOT / "README.zh-CN.md"))
     if options.output.exists() and not (options.output / MARK).exists():
-        print(f"book: {options.output} was not created by this program — name another folder with --output", file=sys.stderr)
+        print(
+            f"book: {options.output} was not created by this program — name another folder with --output",
+            file=sys.stderr,
+        )
         return 2
     work = options.output.with_name(f".{options.output.name}.new")
     shutil.rmtree(work, ignore_errors=True)

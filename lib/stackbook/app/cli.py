@@ -106,7 +106,7 @@ def _refuse_early(options: argparse.Namespace) -> None:
     """Refuse a profile or a chapter that does not exist, before sudo asks for a password and everything is imported.
 
     Raises:
-        InputError: with the most similar name.
+        InputError: it does not exist; the error suggests the most similar name.
     """
     if options.command in ("run", "plan"):
         from stackbook.config import chapters

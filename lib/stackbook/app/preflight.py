@@ -52,7 +52,7 @@ def demand(profile: Profile) -> None:
     """Refuse a host that cannot run the lab.
 
     Raises:
-        HostUnfit: the first requirement that is not met, with its fix.
+        HostUnfit: a requirement is not met; the error names the first one, with its fix.
     """
     problems = unmet(profile)
     if problems:

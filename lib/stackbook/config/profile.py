@@ -119,7 +119,7 @@ class Node(Model):
 
 
 class ChapterParameters(Model):
-    """The parameters of one chapter; each chapter has a class of its own."""
+    """The parameters of one chapter; each chapter has its own class."""
 
     model_config = ConfigDict(extra="forbid", strict=False, frozen=True)
 
@@ -310,7 +310,7 @@ def validate(model: type[Any], data: Mapping[str, Any], *, where: str) -> Any:
     """Create a `model` from `data`.
 
     Raises:
-        InputError: the first error, in one line, with its place and the fix.
+        InputError: `data` is invalid; the error is one line with the first problem, its place and the fix.
     """
     try:
         return model.model_validate(data)

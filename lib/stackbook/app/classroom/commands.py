@@ -140,7 +140,7 @@ def _wait_served(seat: Seat, process: subprocess.Popen[bytes], *, timeout: float
 
     Raises:
         StackbookError: it ended instead.
-        WaitTimeout: it does not listen.
+        WaitTimeout: it does not listen in time.
     """
     until(lambda: process.poll() is not None or _listens(seat.port), timeout=timeout, every=0.2,
           what=f"the JupyterLab of {seat.name} to listen on port {seat.port}")  # fmt: skip

@@ -26,7 +26,7 @@ def demand_tools() -> None:
     """Refuse a host that lacks tar or zstd.
 
     Raises:
-        HostUnfit: the error names it.
+        HostUnfit: one of them is missing; the error names it.
     """
     for name in ("tar", "zstd"):
         if not shutil.which(name):

@@ -11,7 +11,7 @@ from stackbook.config.ledger.entries import Entry
 
 HEAD = """# What the guide says, and what holds today
 
-Every command, file and claim of the guide was checked; this page has those that do not hold as they stand.
+Every command, file and claim of the guide was checked; this page lists those that are wrong, outdated or unclear.
 It is generated from the ledger and from the notebooks that prove it: change those, then run `{command}`.
 
 {counts}

@@ -77,7 +77,7 @@ def wait_started(lab: Lab, *, timeout: float = 150.0) -> None:
     """Wait until Elasticsearch answers and has its shards.
 
     Raises:
-        WaitTimeout: it does not; the error has the likely cause.
+        WaitTimeout: it does not answer in time; the error has the likely cause.
         CheckFailed: it refuses the password.
     """
     with opened(lab.kube, timeout=timeout) as store:

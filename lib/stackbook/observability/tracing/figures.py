@@ -18,7 +18,7 @@ NODE = 7200
 def waterfall(frame: pd.DataFrame, *, title: str) -> Any:
     """The spans of a trace over time, each below its parent; the caller's side is hatched, and a cross marks an error.
 
-    Several traces stand one below the other, with a line between them.
+    Several traces are drawn one below the other, with a line between them.
     """
     import matplotlib.pyplot as plt
 
