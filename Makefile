@@ -9,52 +9,52 @@ RUN_ARGS ?=
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: ## install what is missing: system packages, .venv from the lock
+setup: ## install missing system packages, and create .venv from the lock
 	@tools/setup.sh
 
 lab: setup ## build the lab and run its chapters (PROFILE=embedded)
 	@$(BIN)/stackbook run --profile $(PROFILE) $(RUN_ARGS)
 
-notebooks: setup ## serve JupyterLab on loopback, with its token (LANG=zh: 中文版)
+notebooks: setup ## serve JupyterLab on loopback with a token (LANG=zh: 中文版)
 	@$(BIN)/stackbook notebooks $(if $(filter zh%,$(LANG)),--language zh)
 
-lint: setup ## style and types
+lint: setup ## check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check lib tests
 	@$(BIN)/mypy
 	@$(BIN)/mypy --config-file tests/mypy.ini tests/live/*.py
 
-test-fast: setup ## lint, types, and the quick tests that need no lab
+test-fast: setup ## lint, types, and the fast tests that need no lab
 	@tools/test.sh fast
 
 test: ## everything: lint, unit tests, the live lab, its chapters, faults, reset
 	@STACKBOOK_BROWSER=1 STACKBOOK_BOOK=1 tools/setup.sh
 	@tools/test.sh all
 
-test-more: ## what takes long and is not in CI: a registry lab, a proxy, no network, other hosts, faults, planted causes
+test-more: ## the long tests that CI does not run: a registry lab, a proxy, no network, other hosts, faults, planted causes
 	@STACKBOOK_BROWSER=1 tools/setup.sh
 	@tools/test.sh more
 
-bench: setup ## the lab against the same steps by bare commands; writes bench/<time>.json and a plot
+bench: setup ## compare the lab with the same steps by bare commands; writes bench/<time>.json and a plot
 	@$(BIN)/python -m stackbook.app.benchmark
 
-bench-cold: setup ## make lab from an empty cache, whole; half an hour; writes bench/<time>-cold.json
+bench-cold: setup ## measure make lab with an empty cache, which takes half an hour or more; writes bench/<time>-cold.json
 	@$(BIN)/python -m stackbook.app.cold_benchmark
 
 bench-scale: setup ## labs with 2, 4 and 8 machines, then up to 200 pods in the mesh; half an hour; writes docs/scale.md
 	@$(BIN)/python -m stackbook.app.scale
 
-book: ## the executed chapters as a static site, book/README.html
+book: ## build a static site of the executed chapters, book/README.html
 	@STACKBOOK_BOOK=1 tools/setup.sh
 	@.venv-book/bin/python tools/book/build.py
 
-audit: setup ## known vulnerabilities of all dependencies; says so where the data cannot be reached
+audit: setup ## list known vulnerabilities of all dependencies; says so if their database cannot be reached
 	@$(BIN)/python -m stackbook.app.audit
 
-fetch: setup ## obtain every component ahead of a run
+fetch: setup ## fetch or build every component ahead of a run
 	@$(BIN)/stackbook fetch
 
-reset: setup ## take the lab away and compare this host with how it was
+reset: setup ## remove the lab, and compare this host with its state before
 	@$(BIN)/stackbook reset --profile $(PROFILE)
 
 clean: ## remove .venv and the records of runs; the lab and the cache stay

@@ -11,11 +11,11 @@ from stackbook.core import paths
 from stackbook.lessons import challenges
 
 ID = "challenges"
-"""The id of the cell, by which it is found again."""
+"""The id of the cell with the section."""
 
 
 def section(chapter: str) -> str:
-    """The text of a chapter's cell; empty where it has no challenges."""
+    """The text of a chapter's cell; empty if the chapter has no challenges."""
     found = challenges.of(chapter)
     if not found:
         return ""
@@ -45,7 +45,7 @@ def with_section(book: dict[str, Any], text: str) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Write the section into each notebook that has another one."""
+    """Update the section in each notebook whose section differs."""
     for path in sorted(Path(paths.notebooks()).glob("*.ipynb")):
         before = path.read_text(encoding="utf-8")
         book = with_section(json.loads(before), section(path.stem))

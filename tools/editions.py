@@ -1,11 +1,11 @@
 """The Chinese edition follows the English one: the same code cells and outputs, its own prose.
 
-    python tools/editions.py                 copy code cells and outputs into notebooks/zh; says which prose is to be looked at
-    python tools/editions.py --texts FOLDER  take prose from FOLDER/NN-name.json, {cell id: text}, as a translation of today's
-    python tools/editions.py --looked-at NN  the prose of a chapter was compared with today's English text
+    python tools/editions.py                 copy code cells and outputs into notebooks/zh; lists the prose to check
+    python tools/editions.py --texts FOLDER  take prose from FOLDER/NN-name.json, {cell id: text}, as translations of the current text
+    python tools/editions.py --looked-at NN  the prose of a chapter was checked against the current English text
 
-Each cell of prose remembers the digest of the English cell that it translates. Where that cell has changed since, the tests fail
-until somebody has looked at the translation.
+Each cell of prose has the digest of the English cell that it translates. If that cell has changed since, the tests fail until
+somebody has checked the translation.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ KEY = "translates"
 
 
 def digest(text: str) -> str:
-    """What tells one English text from another."""
+    """A short checksum of an English text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A notebook."""
+    """Read a notebook."""
     book: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return book
 
 
 def write(path: Path, book: dict[str, Any]) -> None:
-    """Write a notebook as the others are written."""
+    """Write a notebook in the same form as the others."""
     path.write_text(json.dumps(book, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -50,8 +50,8 @@ def translated(english: dict[str, Any], chinese: dict[str, Any] | None, texts: d
 
     Args:
         english: the chapter.
-        chinese: its translation so far.
-        texts: new translations of today's text, by the id of the cell.
+        chinese: its existing translation.
+        texts: new translations of the current text, by cell id.
 
     Raises:
         KeyError: a cell has no translation.
@@ -81,7 +81,7 @@ def outdated(english: dict[str, Any], chinese: dict[str, Any]) -> Iterator[str]:
 
 
 def main() -> int:
-    """Bring the Chinese edition up to date; returns 1 where prose is to be looked at."""
+    """Update the Chinese edition; returns 1 if there is prose to check."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--texts", type=Path, metavar="FOLDER")
     parser.add_argument("--looked-at", action="append", default=[], metavar="NN")
@@ -98,12 +98,12 @@ def main() -> int:
         try:
             book = translated(english, chinese, texts)
         except KeyError as missing:
-            print(f"{path.stem}: cell {missing} has no translation: put it into a file for --texts")
+            print(f"{path.stem}: cell {missing} has no translation: add it to a file for --texts")
             left += 1
             continue
         write(target, book)
         for cell in outdated(english, book):
-            print(f"{path.stem}: the English text of cell {cell!r} has changed: look at notebooks/zh/{path.name}")
+            print(f"{path.stem}: the English text of cell {cell!r} has changed: check notebooks/zh/{path.name}")
             left += 1
     return 1 if left else 0
 

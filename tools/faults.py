@@ -1,4 +1,4 @@
-"""Write docs/faults.md from bench/faults.json, which the live tests of faults leave (`make test-more`)."""
+"""Write docs/faults.md from bench/faults.json, which the live tests of faults write (`make test-more`)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Put the executed notebooks of a run in place of the committed ones: the outputs that a reader sees and nbval compares.
+"""Replace the committed notebooks by the executed ones of a run: their outputs are what a reader sees and nbval compares.
 
     .venv/bin/python tools/publish.py runs/latest 00-preflight 01-machines …
 
-What belongs to that run alone is taken out: the injected parameters, papermill's notes, times, step progress.
+Everything that belongs only to that run is removed: the injected parameters, papermill's metadata, times, step progress.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def publish(executed: Path, target: Path) -> None:
-    """Write `executed` to `target` without what belongs to one run alone; cell ids of the target stay."""
+    """Write `executed` to `target` without everything that belongs only to one run; cell ids stay."""
     book = nbformat.read(executed, as_version=4)
     book.cells = [c for c in book.cells if "injected-parameters" not in c.metadata.get("tags", [])]
     book.metadata = nbformat.from_dict(
@@ -41,7 +41,7 @@ def publish(executed: Path, target: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Publish the named chapters of a run's folder; all of them when none is named."""
+    """Publish the named chapters of a run's folder, or all of them if none is named."""
     folder = Path(arguments[0])
     names = arguments[1:] or sorted(p.stem for p in folder.glob("[0-9][0-9]-*.ipynb"))
     for name in names:

@@ -15,12 +15,12 @@ PAGE = ROOT / "docs" / "rooms.md"
 
 
 def rooms() -> list[str]:
-    """The rooms from the top down, as the contract in pyproject.toml has them."""
+    """The rooms from the top down, as in the contract in pyproject.toml."""
     return list(read_configuration(str(ROOT / "pyproject.toml"))["contracts_options"][0]["layers"])
 
 
 def imports() -> Counter[tuple[str, str]]:
-    """How many imports go from one room to another, those inside functions included."""
+    """How many imports go from one room to another, including imports inside functions."""
     graph = grimp.build_graph("stackbook", exclude_type_checking_imports=True)
     found: Counter[tuple[str, str]] = Counter()
     for module in graph.modules:

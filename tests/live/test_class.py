@@ -119,4 +119,4 @@ def test_a_night_makes_a_lab_as_new(taken: float) -> None:
     after = {node["metadata"]["uid"] for node in Lab.open("03-flannel", seat.file).kube.nodes()}
     assert len(after) == 2 and not before & after
     pages = sorted((labs.folder() / "nightly").glob("*.html"))
-    assert "1 of 1 labs are as new" in pages[-1].read_text()
+    assert "1 of 1 labs were rebuilt" in pages[-1].read_text()

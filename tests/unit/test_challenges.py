@@ -379,7 +379,7 @@ def test_the_command_line_goes_through_a_challenge(
 
     assert ran("verify") == (
         2,
-        "stackbook: no challenge is open on this lab — stackbook challenge start ID; list shows them\n",
+        "stackbook: no challenge is open on this lab — stackbook challenge start ID; `stackbook challenge list` lists the ids\n",
     )
     status, said = ran("start", "08-a", "--seed", "x")
     assert status == 0 and "goal: Old and new programs" in said

@@ -260,7 +260,7 @@ def test_reset_says_what_differs(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert capsys.readouterr().out == "✗ a bridge stayed\n"
     monkeypatch.setattr(reset, "reset", lambda *_, **__: [])
     assert cli.main(["reset"]) == 0
-    assert "no record of this host before the lab to compare with" in capsys.readouterr().out
+    assert "no record of this host from before the lab to compare with" in capsys.readouterr().out
     monkeypatch.setattr(reset, "before", lambda _: {})
     assert cli.main(["reset"]) == 0
     assert capsys.readouterr().out == "✓ this host is as it was before the lab\n"

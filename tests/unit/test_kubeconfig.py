@@ -116,7 +116,7 @@ def test_a_lab_on_it_says_whose_cluster_it_is_and_keeps_a_private_copy(folder: P
 
 
 def test_a_context_belongs_to_an_existing_cluster() -> None:
-    with pytest.raises(InputError, match="context: it belongs to target: cluster"):
+    with pytest.raises(InputError, match="context: it is valid only with target: cluster"):
         Profile.load("embedded", overrides={"context": "kind-lab"})
 
 

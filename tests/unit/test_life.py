@@ -91,7 +91,7 @@ def test_a_machine_that_does_not_stop_is_named() -> None:
         (Profile(), "there is no lab 'stackbook' on this host — stackbook run"),
         (
             Profile(target="cluster"),
-            "works only on machines that stackbook created, and those of target 'cluster' are not",
+            "works only on machines that stackbook created; it did not create those of target 'cluster'",
         ),
     ],
 )

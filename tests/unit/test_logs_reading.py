@@ -109,7 +109,7 @@ def test_all_lines_once_is_no_problem():
     [
         ((("a", 1), ("b", 1)), "a: 1 of 2 lines missing: 2"),
         ((("a", 1), ("a", 2)), "b: 1 of 1 lines missing: 1"),
-        ((("a", 1), ("a", 2), ("a", 2), ("b", 1)), "a: 1 lines are there more than once: 2"),
+        ((("a", 1), ("a", 2), ("a", 2), ("b", 1)), "a: 1 lines arrived more than once: 2"),
         ((("a", 1), ("a", 2), ("b", 1), ("c", 1)), "lines from machines that wrote none: c"),
     ],
 )

@@ -74,7 +74,7 @@ def test_a_measurement_of_the_pace_of_traffic_is_published() -> None:
 
     newest = json.loads(sorted((ROOT / "bench").glob("*Z.json"))[-1].read_text())
     text = block(newest | {"requests_a_second": {"inside": 497.6, "host": 499.2}})
-    assert "asked for 500 requests/s, starts 498 inside the mesh and 499 through the ingress gateway" in text
+    assert "set to 500 requests/s: it sends 498 inside the mesh and 499 through the ingress gateway" in text
 
 
 def test_the_readme_shows_the_newest_cold_measurement() -> None:

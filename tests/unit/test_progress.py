@@ -100,8 +100,8 @@ def test_one_lab_on_a_terminal_and_as_json(labs: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--from", "/nowhere"], "--from is for several labs"),
-        (["--all", "--from", "/nowhere"], "/nowhere is no folder"),
+        (["--from", "/nowhere"], "--from works only with --all"),
+        (["--all", "--from", "/nowhere"], "/nowhere is not a folder"),
         (["--all"], "nobody has opened a lab here yet"),
         (["--html", "/nowhere/page.html"], "/nowhere/page.html cannot be written: No such file or directory"),
     ],

@@ -31,7 +31,7 @@ def test_a_log_gets_the_first_word_of_a_wait_and_then_one_line_in_thirty_seconds
         lines.progress(event(f"{second} s"))
     lines.progress(event("another", step="init"))
     assert [line.strip().split(" ·")[0] for line in said] == ["0 s", "30 s", "60 s", "90 s", "another"]
-    assert said[0].endswith(" · about 2 min left of the run")
+    assert said[0].endswith(" · about 2 min left in this run")
 
 
 class Terminal(io.StringIO):

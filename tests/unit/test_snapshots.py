@@ -252,4 +252,4 @@ def test_the_nearest_has_the_most_of_the_wanted_chapters(monkeypatch: pytest.Mon
     assert nearest.choose(Profile(), **asked) == "b", "there are no machines: what was proved on them is no more"
     monkeypatch.setattr(nearest, "Embedded", lambda profile: SimpleNamespace(containers=lambda: {"m": "running"}))
     assert nearest.choose(Profile(), **asked) == ""
-    assert said[-1] == "no snapshot has more proved chapters than the lab itself: nothing is restored"
+    assert said[-1] == "no snapshot has more proved chapters than the lab itself, so nothing is restored"

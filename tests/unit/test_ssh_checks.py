@@ -135,7 +135,7 @@ def test_a_profile_says_it(tmp_path: Path) -> None:
     [
         ({"known_hosts": "/nowhere"}, "not found"),
         ({"nodes": [{"name": "a", "address": "192.0.2.3", "jump": "-oProxyCommand=x"}]}, "jump host"),
-        ({"target": "embedded", "known_hosts": __file__}, "belongs to target: ssh"),
+        ({"target": "embedded", "known_hosts": __file__}, "valid only with target: ssh"),
     ],
 )
 def test_bad_input_is_refused(more: dict[str, object], said: str, tmp_path: Path) -> None:

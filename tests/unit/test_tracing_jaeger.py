@@ -86,7 +86,7 @@ def test_one_that_stays_away_is_said_in_one_line(server):
     server.broken = 1000
     with (
         Jaeger(Kube(server), back=0.7) as jaeger,
-        pytest.raises(TransportError, match=r"/services to Jaeger failed: .* — see its pod") as said,
+        pytest.raises(TransportError, match=r"/services to Jaeger failed: .* — check its pod") as said,
     ):
         jaeger.services()
     assert "\n" not in str(said.value) and server.broken >= 990

@@ -62,7 +62,7 @@ def test_another_is_waited_for_and_named(tmp_path: Path) -> None:
     with held(tmp_path, 1) as process, turn(tmp_path, "mine", timeout=10, say=said.append) as waited:
         assert waited > 0.1
         assert process.wait(5) == 0
-    named = f"waits for its turn: process {process.pid} holds it since "
+    named = f"waits for its turn: process {process.pid} has held it since "
     assert [text for text in said if named in text and "06-traffic, canary" in text], said
 
 

@@ -1,6 +1,6 @@
-"""Build the book: a static site of the executed chapters and the documents, which opens from a file. `make book`.
+"""Build the book (`make book`): a static site of the executed chapters and the documents, which opens from a file.
 
-Nothing is executed: the pages show the outputs that are committed, or those of another folder with executed chapters.
+Nothing is executed: the pages show the committed outputs, or those of another folder with executed chapters.
 A broken link fails the build.
 """
 
@@ -29,7 +29,7 @@ _HEADING = {"en": ("Chapters", "Documents"), "zh_CN": ("章节", "文档")}
 
 
 def prepared(book: dict[str, Any]) -> dict[str, Any]:
-    """A chapter as Sphinx reads it: anchors in its own form, and the pictures' texts where it looks for them."""
+    """A chapter in the form that Sphinx reads: anchors in lower case, and the pictures' alternative texts in its metadata."""
     for cell in book["cells"]:
         if cell["cell_type"] == "markdown":
             text = "".join(cell["source"])
@@ -46,7 +46,7 @@ def prepared(book: dict[str, Any]) -> dict[str, Any]:
 
 
 def contents(chapters: list[str], documents: list[str], language: str) -> str:
-    """The tables of contents, to be put behind the first page's text."""
+    """The tables of contents, which follow the first page's text."""
     found = ""
     for caption, names in zip(_HEADING[language], (chapters, documents), strict=True):
         if names:
@@ -55,13 +55,13 @@ def contents(chapters: list[str], documents: list[str], language: str) -> str:
 
 
 def sources(target: Path, chapters: Path, first: Path, language: str) -> list[str]:
-    """Put the sources of one edition into a folder; returns the names of its pages.
+    """Write the sources of one edition to a folder; returns the names of its pages.
 
     Args:
         target: the folder.
         chapters: where the executed chapters are.
         first: the edition's README.
-        language: as Sphinx names it.
+        language: Sphinx' name of the language.
     """
     names = sorted(path.stem for path in chapters.glob("*.ipynb") if _CHAPTER.fullmatch(path.stem))
     (target / "notebooks").mkdir(parents=True)
@@ -76,14 +76,14 @@ def sources(target: Path, chapters: Path, first: Path, language: str) -> list[st
     text = _CHINESE.sub(r'<a href="zh/README.html">\1</a>', text).replace(
         "[notebooks/zh](notebooks/zh)", "`notebooks/zh`"
     )
-    if language != "en":  # its first page stands in the folder below, and may lead to the English one
+    if language != "en":  # its first page is in a subfolder, and can link to the English one
         text = _ENGLISH.sub(r'<a href="../README.html\2">\1</a>', text.replace("(notebooks/zh/", "(notebooks/"))
     (target / "README.md").write_text(text, encoding="utf-8")
     return ["README", *(f"notebooks/{name}" for name in names), *documents]
 
 
 def main() -> int:
-    """Build every edition that there is."""
+    """Build every edition that exists."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--chapters", type=Path, default=ROOT / "notebooks", help="folder with executed chapters")
     parser.add_argument("--output", type=Path, default=ROOT / "book", help="where the site goes")
@@ -93,7 +93,10 @@ def main() -> int:
     if (options.chapters / "zh").is_dir() and (ROOT / "README.zh-CN.md").is_file():
         editions.append(("中文", "zh_CN", "zh/", options.chapters / "zh", ROOT / "README.zh-CN.md"))
     if options.output.exists() and not (options.output / MARK).exists():
-        print(f"book: {options.output} was not made here — name another folder by --output", file=sys.stderr)
+        print(
+            f"book: {options.output} was not created by this program — name another folder with --output",
+            file=sys.stderr,
+        )
         return 2
     work = options.output.with_name(f".{options.output.name}.new")
     shutil.rmtree(work, ignore_errors=True)
@@ -115,7 +118,7 @@ def main() -> int:
             "TMPDIR": str(work),
         }  # jieba keeps a file there
         if subprocess.run(sphinx, check=False, env=environment).returncode:
-            print("book: the build failed: see the lines above", file=sys.stderr)
+            print("book: the build failed — see the lines above", file=sys.stderr)
             return 1
     (work / "site" / MARK).touch()
     (work / "site" / "index.html").write_text(FIRST, encoding="utf-8")

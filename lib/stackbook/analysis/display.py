@@ -1,4 +1,4 @@
-"""Tables and plots on a page: the same on every run, and readable by everybody."""
+"""Tables and plots on a page: the same on every run, and readable for everybody."""
 
 from __future__ import annotations
 

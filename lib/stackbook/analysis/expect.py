@@ -18,7 +18,7 @@ def expect_failure(action: Callable[[], object], error: type[E], match: str = ""
 
     Args:
         action: called without arguments.
-        error: the exception's class; a subclass will do.
+        error: the exception's class; subclasses are accepted.
         match: text that the message must contain; case is ignored.
 
     Raises:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 SMALLEST = 12
-"""The least size of text in points; at 100 dots per inch that is 17 px, and 12 px where a picture is shown at 0.72 of its size."""
+"""The minimum text size in points: 17 px at 100 dots per inch, or 12 px in a picture that is shown at 0.72 of its size."""
 
 _QUIET = ("none", "None", "")
 
@@ -19,8 +19,8 @@ def problems(figure: Any, palette: Iterable[str]) -> list[str]:
     apart.
 
     Args:
-        figure: drawn or not; it is laid out to learn which ticks it has.
-        palette: colours as matplotlib knows them.
+        figure: the figure; it is laid out to find out which ticks it has.
+        palette: colours in a form that matplotlib accepts.
     """
     from matplotlib.colors import to_rgb
 

@@ -69,7 +69,7 @@ def load(file: Path, *, say: Say = print) -> int:
     """Add a bundle's components to this user's cache; existing ones stay. Returns how many were added.
 
     Raises:
-        InputError: it is not a bundle, damaged, truncated, or from another version; or there is no space.
+        InputError: the file is not a bundle, or is damaged, truncated or from another version; or there is no space.
     """
     from stackbook.artifacts.resolver import Resolver
 
@@ -82,7 +82,7 @@ def load(file: Path, *, say: Say = print) -> int:
             some = ", ".join(strange[:3])
             raise InputError(
                 f"{file} was saved by another version of stackbook: {len(strange)} of {len(contents.entries)} components differ ({some})",
-                fix="save it with the same checkout as here",
+                fix="save the bundle with the checkout that this host has",
             )
         missing = [e for e in contents.entries if not resolver.store.find(e.name, [e.key])]
         _demand_room(paths.cache(), sum(entry.size for entry in missing))
@@ -93,7 +93,7 @@ def load(file: Path, *, say: Say = print) -> int:
     release = _versions(contents.entries).get("machines", "")
     if release and release != machine_releases.chosen(machine_releases.HOST):
         say(
-            f"its machines are {release}, and this host is another release: set machine_release: {release} in the profile"
+            f"the bundle's machines are {release}, but this host is another release: set machine_release: {release} in the profile"
         )
     say(
         f"✓ {done} components are in the cache; chapters {contents.chapters[0][:2]} to {contents.chapters[-1][:2]} need nothing else"

@@ -15,7 +15,7 @@ def demand_removable(lab: str, host: Host | None = None) -> None:
     """Refuse to remove the cache if it is not stackbook's, or if another lab or run uses it. Changes nothing.
 
     Raises:
-        InputError: the error says who uses it.
+        InputError: the cache is not stackbook's, or something uses it; the error says what.
     """
     cache_folder.demand(paths.cache())
     if others := _containers_of_others(lab, host or LocalHost()):

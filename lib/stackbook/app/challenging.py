@@ -1,4 +1,4 @@
-"""The command `challenge`: begin one, verify it, get help, give the lab back. Thin over `stackbook.lab.attempt`."""
+"""The command `challenge`: start one, verify it, get help, end it. A thin layer over `stackbook.lab.attempt`."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def arguments(add: Callable[..., Any]) -> None:
     """The command's own arguments.
 
     Args:
-        add: makes a command: its name, what it does, its function.
+        add: adds a command: its name, its help text, its function.
     """
-    sub = add("challenge", "break one thing of the lab, mend it, and have it verified", command)
+    sub = add("challenge", "solve a challenge: repair a fault or reach a goal, and have it verified", command)
     sub.add_argument("action", choices=ACTIONS)
-    sub.add_argument("id", nargs="?", default="", metavar="ID", help="like 06-b; needed by start alone")
-    sub.add_argument("--seed", default="", metavar="S", help="start: another seed draws another fault")
+    sub.add_argument("id", nargs="?", default="", metavar="ID", help="for example 06-b; only start requires it")
+    sub.add_argument("--seed", default="", metavar="S", help="start: what decides which fault is drawn")
     sub.add_argument("--apply", action="store_true", help="solution: run its commands instead of printing them")
 
 
 def command(options: argparse.Namespace) -> int:
-    """List challenges, or do something with one; returns 1 where a claim does not hold."""
+    """List challenges, or act on one; returns 1 if a claim does not hold."""
     from stackbook.app import session
     from stackbook.lab import attempt
     from stackbook.lessons import challenges
@@ -52,7 +52,7 @@ def command(options: argparse.Namespace) -> int:
             raise InputError("challenge start needs the challenge's id", fix="stackbook challenge list")
         found = challenges.find(id)
         session.opened(found.chapter, options.profile).challenge(id, seed=options.seed)
-        print(f"then: stackbook challenge verify, hint, solution, end{_profile(options)}")
+        print(f"next: stackbook challenge verify, hint, solution or end{_profile(options)}")
         return 0
     current = _open(options)
     if action == "verify":
@@ -78,7 +78,7 @@ def _open(options: argparse.Namespace) -> Attempt:
     """The challenge that is open on the lab.
 
     Raises:
-        InputError: none is, or another one than was asked for.
+        InputError: no challenge is open, or a different one is.
     """
     from stackbook.app import session
     from stackbook.lab.attempt import Attempt
@@ -89,10 +89,14 @@ def _open(options: argparse.Namespace) -> Attempt:
     lab = session.opened("00-preflight", options.profile)
     current = Attempt.saved(lab, challenges.find)
     if current is None:
-        raise InputError("no challenge is open on this lab", fix="stackbook challenge start ID; list shows them")
+        raise InputError(
+            "no challenge is open on this lab",
+            fix="stackbook challenge start ID; `stackbook challenge list` lists the ids",
+        )
     if options.id and options.id != current.challenge.id:
         raise InputError(
-            f"{options.id} is not open, {current.challenge.id} is", fix=f"stackbook challenge start {options.id}"
+            f"the open challenge is {current.challenge.id}, not {options.id}",
+            fix=f"stackbook challenge start {options.id}",
         )
     current.lab = session.opened(current.challenge.chapter, options.profile)
     return current
@@ -102,8 +106,8 @@ def lines(profile: str, chapter: str = "") -> Iterator[str]:
     """A line for each challenge: id, whether it is open or was solved, title.
 
     Args:
-        profile: of the lab.
-        chapter: only those of this chapter, by number; or one challenge by its id.
+        profile: the name or path of the lab's profile.
+        chapter: the number of a chapter, or the id of one challenge; empty for all.
 
     Raises:
         InputError: there is no challenge of that chapter or id.
@@ -127,7 +131,7 @@ def lines(profile: str, chapter: str = "") -> Iterator[str]:
 
 
 def give_back(profile: str | Path, *, say: Callable[[str], None] = print) -> None:
-    """Give back what is open, before something that needs a sound lab; where that fails, say so and go on."""
+    """End the open challenge before something that needs an intact lab; if that fails, say so and continue."""
     from stackbook.config.profile import Profile
 
     if not (paths.states() / Profile.load(profile).lab / FILE).exists():

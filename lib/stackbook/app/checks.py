@@ -39,7 +39,7 @@ def require(condition: bool, problem: str, *, fix: str = "") -> None:
 
 
 def of(chapter: str) -> tuple[Check, ...]:
-    """The checks of a chapter; if the lab has no machines of its own, checks about machines pass without looking."""
+    """The checks of a chapter; on an existing cluster, checks of machines pass without reading anything."""
     return _CHECKS.get(chapter, ())
 
 
@@ -62,7 +62,7 @@ def _machines_run(lab: Lab) -> str:
         return "an existing cluster: its machines are not the lab's"
     names = list(lab.machines)
     for name, host in lab.machines.items():
-        require(facts.HOSTNAME.read(host) == name, f"{name} has the host name {facts.HOSTNAME.read(host)}")
+        require(facts.HOSTNAME.read(host) == name, f"the host name of {name} is {facts.HOSTNAME.read(host)}")
     return ", ".join(names)
 
 
@@ -81,7 +81,7 @@ def _machines_prepared(lab: Lab) -> str:
         swap = facts.SWAP.read(host) if not lab.contained else ()
         require(not swap, f"{name} has swap: {', '.join(swap)}", fix="run chapter 01")
         waiting = operations.pending(host, operations.sysctls(kubeadm.SYSCTLS))
-        require(not waiting, f"{name}: {waiting[0] if waiting else ''} has not been done", fix="run chapter 01")
+        require(not waiting, f"{name}: not done yet: {waiting[0] if waiting else ''}", fix="run chapter 01")
         require(facts.unit_state("containerd").read(host)[0] == "active", f"containerd does not run on {name}")
     return "swap off, forwarding on, containerd runs"
 
@@ -104,7 +104,7 @@ def _control_plane(lab: Lab) -> str:
 def _registered(lab: Lab) -> str:
     names = {n["metadata"]["name"] for n in lab.kube.nodes()}
     wanted = {n.name for n in lab.profile.nodes} if lab.profile.target != "cluster" else names
-    require(bool(names) and wanted <= names, f"not registered: {', '.join(sorted(wanted - names))}")
+    require(bool(names) and wanted <= names, f"not registered as nodes: {', '.join(sorted(wanted - names))}")
     return ", ".join(sorted(names))
 
 
@@ -114,7 +114,9 @@ def _registered(lab: Lab) -> str:
 def _nodes_ready(lab: Lab) -> str:
     nodes = lab.kube.nodes()
     problems = {n["metadata"]["name"]: node_problem(n) for n in nodes if node_problem(n)}
-    require(bool(nodes) and not problems, "; ".join(f"{k}: {v}" for k, v in problems.items()) or "no nodes")
+    require(
+        bool(nodes) and not problems, "; ".join(f"{k}: {v}" for k, v in problems.items()) or "the cluster has no nodes"
+    )
     return ", ".join(n["metadata"]["name"] for n in nodes)
 
 
@@ -155,7 +157,7 @@ def _istio(lab: Lab) -> str:
     state = istio.components(lab.kube)
     wanted = istio.COMPONENTS if lab.profile.istio_profile == "demo" else istio.COMPONENTS[:1]
     missing = [name for name in wanted if not state.get(name)]
-    require(not missing, f"not available: {', '.join(missing)}", fix="run chapter 05")
+    require(not missing, f"components of Istio are not available: {', '.join(missing)}", fix="run chapter 05")
     return ", ".join(sorted(state))
 
 
@@ -163,14 +165,16 @@ def _bookinfo(lab: Lab) -> str:
     pods = lab.kube.pods("default", bookinfo.SELECTOR)
     pairs = {(p["metadata"]["labels"]["app"], p["metadata"]["labels"]["version"]) for p in pods}
     wanted = {(name, version) for name, _, version in (w.rpartition("-") for w in bookinfo.WORKLOADS)}
-    require(pairs >= wanted, f"there is no pod of {sorted(wanted - pairs)}", fix="run chapter 05")
+    gone = ", ".join("-".join(pair) for pair in sorted(wanted - pairs))
+    require(pairs >= wanted, f"there is no pod of {gone}", fix="run chapter 05")
     columns = {p["metadata"]["name"]: istio.ready_column(p) for p in pods}
-    require(set(columns.values()) == {"2/2"}, f"not 2/2: {[n for n, c in columns.items() if c != '2/2']}")
+    wrong = [f"{name} {column}" for name, column in columns.items() if column != "2/2"]
+    require(set(columns.values()) == {"2/2"}, f"pods that are not 2/2: {', '.join(wrong)}")
     return "six pods, all 2/2"
 
 
 def _page(lab: Lab) -> str:
-    # Retried after a 503: see `istio.DRAIN`, which another mesh than the lab's own may not have.
+    # Retried after a 503: see `istio.DRAIN`, which a mesh other than the lab's own may not have.
     patient = ["--retry", "2", "--retry-delay", "1"]
     answer = lab.local.run(
         ["curl", "-sS", "-m", "10", *patient, "-w", "\n%{http_code}", f"{lab.ingress}/productpage"],
@@ -329,6 +333,6 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
         Check("current", "a search finds the newest line of every machine", _logs_current),
         Check("kept", "old lines are deleted", _logs_kept),
     ),
-    "16-incident": (Check("closed", "no incident is open, and bookinfo is as it was", _no_incident),),
+    "16-incident": (Check("closed", "no incident is open, and bookinfo is healthy", _no_incident),),
     "99-reset": (Check("clean", "nothing of the lab is left on this host", _host_clean),),
 }

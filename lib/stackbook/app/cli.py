@@ -1,4 +1,4 @@
-"""The command line: its arguments, sudo if it is needed, and exit statuses. `commands` does the commands' work.
+"""The command line: its arguments, sudo if it is needed, and exit statuses. `commands` does the work.
 
 Exit status: 0 passed; 1 a step failed; 2 bad input, or a host that cannot run the lab; 130 interrupted by Ctrl-C,
 SIGTERM, or SIGHUP, which a closed terminal sends (nohup ignores it).
@@ -133,7 +133,7 @@ def _refuse_early(options: argparse.Namespace) -> None:
     """Refuse a profile or a chapter that does not exist, before sudo asks for a password and everything is imported.
 
     Raises:
-        InputError: with the most similar name.
+        InputError: it does not exist; the error suggests the most similar name.
     """
     if options.command in ("run", "plan"):
         from stackbook.config import chapters
@@ -153,7 +153,7 @@ def _interruptible() -> None:
 
 
 def _unless_interrupted(lost: sys.UnraisableHookArgs) -> None:
-    """Raise a KeyboardInterrupt again that was lost because the signal arrived while Python finalised an object."""
+    """Raise a KeyboardInterrupt that was lost because the signal arrived while Python finalised an object."""
     if lost.exc_type is not KeyboardInterrupt:
         sys.__unraisablehook__(lost)
         return
@@ -170,7 +170,7 @@ def _interrupted(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _passed_over(_number: int, _frame: FrameType | None) -> None:
-    """Ignore a signal like SIG_IGN, but so that child processes do not inherit it."""
+    """Ignore a signal. Unlike SIG_IGN, this is not inherited by child processes."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -230,10 +230,10 @@ def _parser() -> _Parser:
         "--json", action="store_true"
     )
     diagnosing.arguments(
-        add("diagnose", "say what is probably wrong with the lab, and why; changes nothing", diagnosing.command)
+        add("diagnose", "print what is probably wrong with the lab, and why; changes nothing", diagnosing.command)
     )
     life_commands.arguments(add)
-    text = "a lab for each learner of a class, on this host: up, list, serve, reset, down"
+    text = "manage a class, with a lab for each learner on this host: up, list, serve, reset, down"
     class_command.arguments(add("class", text, class_command.command, profile=False))
     challenging.arguments(add)
     progressing.arguments(add)

@@ -91,7 +91,7 @@ def measure(say: Callable[[str], None]) -> dict[str, Any]:
                         "kernel": platform.release().split("-")[0]},
         }  # fmt: skip
     finally:
-        say("the lab is removed")
+        say("removing the lab")
         reset = [str(clone / ".venv/bin/stackbook"), "reset", "--profile", str(profile)]
         with suppress(OSError, subprocess.SubprocessError):
             subprocess.run(reset, cwd=clone, env=env, timeout=300, check=False, stdout=subprocess.DEVNULL)
@@ -108,7 +108,7 @@ def marks(
         CheckFailed: a chapter did not pass.
     """
     if not record.get("passed"):
-        raise CheckFailed("not every chapter passed: no figure")
+        raise CheckFailed("a chapter did not pass, so there are no figures")
     ends = {}
     for event in events:
         if event["event"] == "step-end":

@@ -27,7 +27,7 @@ def script(chapter: Chapter, *, everything: bool = False) -> Iterator[str]:
     """
     folder, steps = _recorded(chapter)
     yield f"# {chapter.id}: {chapter.title}"
-    yield f"# Recorded by the run {folder.name}. Secrets are masked as ***: put your own there."
+    yield f"# Recorded by the run {folder.name}. Secrets are masked as ***: replace them with your own."
     for step in steps:
         lines = list(typed(step.get("commands") or [], everything=everything, longest=_ALL))
         if lines:

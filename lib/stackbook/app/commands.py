@@ -1,4 +1,4 @@
-"""What each command does: a thin layer over one function, which is imported only when the command runs."""
+"""The commands: each is a thin layer over one function, which is imported only when the command runs."""
 
 from __future__ import annotations
 
@@ -254,7 +254,7 @@ def reset_lab(options: argparse.Namespace) -> int:
     if not differences:
         compared = "this host is as it was before the lab"
         print(
-            f"✓ {compared if known else 'the lab is removed; there is no record of this host before the lab to compare with'}"
+            f"✓ {compared if known else 'the lab is removed; there is no record of this host from before the lab to compare with'}"
         )
     for line in life_commands.snapshots_after_reset(profile, remove=options.snapshots):
         print(line)

@@ -38,7 +38,7 @@ def taken(path: Path) -> dict[str, str]:
     """Read the environment from the file, and remove the file.
 
     Raises:
-        PermissionError: it is a link, does not belong to the user who called sudo, or is readable for others.
+        PermissionError: the file is a link, does not belong to the user who called sudo, or is readable for others.
     """
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), encoding="utf-8") as file:
         seen = os.fstat(file.fileno())

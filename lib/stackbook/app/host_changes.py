@@ -84,7 +84,7 @@ class Others:
 
     Args:
         known: whether podman could list them.
-        running: whether a container runs that is not the lab's.
+        running: whether a container that is not the lab's runs.
         lab: whether one of those belongs to another lab.
         places: their mount points and namespaces, and their ids.
         networks: the names of their networks.
@@ -104,7 +104,7 @@ class Others:
 
     @classmethod
     def look(cls, lab: str, host: Host) -> Others:
-        """Read it."""
+        """Read podman's objects and this host's links."""
         containers, networks = _listed(host, "ps", "-a"), _listed(host, "network", "ls")
         others = [entry for entry in containers or [] if not is_of(entry, lab, _state(lab))]
         running = [entry for entry in others if entry.get("State") in ("running", "paused", "stopping")]
@@ -140,7 +140,7 @@ class Others:
         ]
 
     def place(self, text: str) -> bool:
-        """Whether a mount point or namespace belongs to them, or lies inside one of theirs."""
+        """Whether a mount point or namespace is one of theirs, or lies inside one of theirs."""
         return any(place in text for place in self.places)
 
 

@@ -129,7 +129,7 @@ def compare(before: Mapping[str, Lines], after: Mapping[str, Lines]) -> list[Dif
     """The differences between two snapshots, by kind; a different number of equal lines counts, too."""
     found = []
     for kind, old in before.items():
-        new = after.get(kind, "it was not looked at")
+        new = after.get(kind, "it was not read")
         if isinstance(old, str) or isinstance(new, str):
             found.append(Difference(kind, (), (), unread=new if isinstance(new, str) else f"before the lab, {old}"))
             continue

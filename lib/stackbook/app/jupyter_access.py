@@ -62,7 +62,7 @@ def prepare(port: int) -> Access:
         port: the first port to try.
 
     Raises:
-        InputError: neither this port nor one of the next is free.
+        InputError: neither this port nor one of the next ports is free.
     """
     found = _free(port)
     token = Secret(secrets.token_hex(24))

@@ -56,8 +56,13 @@ def sweep_probes(host: LocalHost) -> None:
 
 def _in_namespace(host: LocalHost, space: str) -> Iterator[Requirement]:
     probes: list[tuple[str, str, list[str], str]] = [
-        ("bridge", "must", ["ip", "link", "add", "p0", "type", "bridge"], "pods of one machine meet on a bridge"),
-        ("veth", "must", ["ip", "link", "add", "p1", "type", "veth", "peer", "name", "p2"], "a pod's cable"),
+        ("bridge", "must", ["ip", "link", "add", "p0", "type", "bridge"], "connects the pods of one machine"),
+        (
+            "veth",
+            "must",
+            ["ip", "link", "add", "p1", "type", "veth", "peer", "name", "p2"],
+            "connects a pod to the bridge",
+        ),
         (
             "vxlan",
             "must",
@@ -70,25 +75,25 @@ def _in_namespace(host: LocalHost, space: str) -> Iterator[Requirement]:
             "statistic match",
             "must",
             ["iptables", "-t", "nat", "-A", "P", "-m", "statistic", "--mode", "random", "--probability", "0.5"],
-            "kube-proxy spreads connections with it",
+            "kube-proxy uses it to spread connections",
         ),
         (
             "owner match",
             "must",
             ["iptables", "-t", "nat", "-A", "P", "-m", "owner", "--uid-owner", "1337"],
-            "a sidecar's own traffic is told apart with it",
+            "recognizes a sidecar's own traffic",
         ),
         (
             "redirect",
             "must",
             ["iptables", "-t", "nat", "-A", "P", "-p", "tcp", "-j", "REDIRECT", "--to-ports", "15001"],
-            "a sidecar gets the traffic with it",
+            "sends a pod's traffic to its sidecar",
         ),
         (
             "conntrack",
             "must",
             ["iptables", "-t", "filter", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED"],
-            "answers find their way back",
+            "lets replies to open connections pass",
         ),
     ]
     for name, level, argv, why in probes:
@@ -116,5 +121,5 @@ def _overlay(host: LocalHost) -> Requirement:
             host.run(["umount", str(folder / "merged")], check=False)
     said = "yes" if answer.ok else (answer.stderr.strip().splitlines() or ["refused"])[-1][:160]
     return Requirement(
-        "overlayfs", "must", answer.ok, said, "" if answer.ok else "modprobe overlay", "images in layers"
+        "overlayfs", "must", answer.ok, said, "" if answer.ok else "modprobe overlay", "stacks the layers of images"
     )

@@ -39,7 +39,7 @@ def demand_own(profile: Profile, what: str) -> Embedded:
     """
     if profile.target != "embedded":
         raise InputError(
-            f"{what} works only on machines that stackbook created, and those of target {profile.target!r} are not",
+            f"{what} works only on machines that stackbook created; it did not create those of target {profile.target!r}",
             fix="use a profile with target embedded",
         )
     provider = Embedded(profile)
@@ -156,7 +156,7 @@ def ready_again(lab: Lab, asleep: list[str], began: float, *, timeout: float = R
 
 
 def _settle(lab: Lab, name: str, host: Host) -> None:
-    """Do what a machine of this lab needs at each start and does not do itself."""
+    """Do what a machine of this lab needs at each start but does not do itself."""
     operations.apply(
         host,
         operations.together(

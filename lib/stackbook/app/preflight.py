@@ -24,7 +24,7 @@ GIB = 1 << 30
 MEMORY_BASE, MEMORY_PER_NODE = 2.2 * GIB, 0.4 * GIB
 DISK_NEEDED = 12 * GIB
 # Measured on a lab of two machines with all chapters: systemd, containerd, kubelet and the pods hold 13 on each machine, the
-# control plane 14 more; two copies of a machine in chapter 01 take 14 for a while. The kernel's default limit is 128 per user.
+# control plane 14 more; the two copies of a machine in chapter 01 take 14 for a while. The kernel's default limit is 128 per user.
 INOTIFY_BASE, INOTIFY_PER_NODE = 28, 14
 PODMAN = 4
 """The minimum major version of podman: earlier ones describe networks and containers differently."""
@@ -52,7 +52,7 @@ def demand(profile: Profile) -> None:
     """Refuse a host that cannot run the lab.
 
     Raises:
-        HostUnfit: the first requirement that is not met, with its fix.
+        HostUnfit: a requirement is not met; the error names the first one, with its fix.
     """
     problems = unmet(profile)
     if problems:
@@ -130,7 +130,7 @@ def _cores() -> Requirement:
         count >= 2,
         str(count),
         "" if count >= 2 else "give the host 2 processors",
-        "kubeadm asks for two",
+        "kubeadm requires two",
     )
 
 
@@ -163,7 +163,7 @@ def _podman(host: LocalHost) -> Requirement:
     fix = "" if answer.ok else "run `podman info` and correct what it reports"
     version = re.match(r"\d+", found)
     if answer.ok and version and int(version[0]) < PODMAN:
-        found = f"podman {found}, which prints other JSON and has no netavark"
+        found = f"podman {found}, which prints different JSON and has no netavark"
         fix = f"use Debian 12 or Ubuntu 24.04, or install podman {PODMAN} or newer"
     elif answer.ok and version and int(version[0]) >= NFTABLES and not shutil.which("nft"):
         found, fix = f"podman {found}, whose netavark needs nft, which is not installed", "apt-get install nftables"
@@ -205,12 +205,12 @@ def _own_bridge(host: LocalHost, profile: Profile) -> str:
 
 
 def inotify_needed(nodes: int) -> int:
-    """How many inotify instances a lab of so many machines takes at most."""
+    """The maximum number of inotify instances that a lab with this many machines uses."""
     return INOTIFY_BASE + INOTIFY_PER_NODE * nodes
 
 
 def inotify_in_use() -> int:
-    """How many inotify instances root's processes have, those of other labs' machines included."""
+    """How many inotify instances root's processes have, including those of other labs' machines."""
     found = 0
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it ended meanwhile
@@ -220,7 +220,7 @@ def inotify_in_use() -> int:
 
 
 def inotify(nodes: int, *, limit: int, used: int) -> Requirement:
-    """Whether so many machines more find inotify instances: without them systemd does not start, nor a kubelet."""
+    """Whether there are enough inotify instances for this many more machines; systemd and kubelets do not start without them."""
     needed = inotify_needed(nodes)
     met = used + needed <= limit
     return Requirement(
@@ -235,7 +235,7 @@ def inotify(nodes: int, *, limit: int, used: int) -> Requirement:
 
 def _inotify(host: LocalHost, profile: Profile) -> Requirement:
     limit = int(facts.sysctl("fs.inotify.max_user_instances").read(host) or 0)
-    standing = (paths.state(profile.lab) / "instance").exists()  # then its own are among those in use
+    standing = (paths.state(profile.lab) / "instance").exists()  # if so, its own are among those in use
     return inotify(len(profile.nodes), limit=limit, used=0 if standing else inotify_in_use())
 
 

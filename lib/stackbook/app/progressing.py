@@ -28,13 +28,13 @@ td.n { text-align: right; } thead th { background: #eee; } tr.total td, tr.total
 
 
 def arguments(add: Callable[..., Any]) -> None:
-    """The command's own arguments; `add` makes a command."""
-    sub = add("progress", "what was read, run and solved, chapter by chapter", command)
+    """The command's own arguments; `add` adds a command."""
+    sub = add("progress", "print what was read, run and solved, chapter by chapter", command)
     sub.add_argument("--json", action="store_true")
-    sub.add_argument("--all", action="store_true", help="of every lab whose state is on this host")
+    sub.add_argument("--all", action="store_true", help="include every lab whose state is on this host")
     sub.add_argument("--from", dest="folders", action="append", default=[], metavar="DIR",
-                     help="with --all: also the labs of another state folder; may be repeated")  # fmt: skip
-    sub.add_argument("--html", default="", metavar="FILE", help="write it there as a page for a trainer")
+                     help="with --all: also include the labs of another state folder; can be repeated")  # fmt: skip
+    sub.add_argument("--html", default="", metavar="FILE", help="write a page for a trainer to this file")
 
 
 def command(options: argparse.Namespace) -> int:
@@ -42,7 +42,7 @@ def command(options: argparse.Namespace) -> int:
     from stackbook.config.profile import Profile
 
     if options.folders and not options.all:
-        raise InputError("--from is for several labs", fix="stackbook progress --all --from DIR")
+        raise InputError("--from works only with --all", fix="stackbook progress --all --from DIR")
     if options.all:
         labs = found([paths.states(), *[_folder(text) for text in options.folders]])
     else:
@@ -63,7 +63,7 @@ def command(options: argparse.Namespace) -> int:
 def _folder(text: str) -> Path:
     path = Path(text)
     if not path.is_dir():
-        raise InputError(f"{text} is no folder", fix="name a folder of states, like ~/.local/state/stackbook")
+        raise InputError(f"{text} is not a folder", fix="name a state folder, for example ~/.local/state/stackbook")
     return path
 
 
@@ -78,7 +78,7 @@ def found(folders: Sequence[Path]) -> dict[str, Rows]:
     """The progress of every lab below these state folders that a learner has opened, by name.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such lab.
     """
     labs: dict[str, Rows] = {}
     for folder in folders:
@@ -129,7 +129,7 @@ def lines(name: str, chapters: Rows) -> list[str]:
     text += [f"{row.chapter:16}" + "".join(f"{cell:>12}" for cell in _cells(row)) for row in chapters]
     read, run, solved, hints, seconds = _sums(chapters)
     sums = (str(read), str(run), str(solved), str(hints), duration(seconds))
-    return [*text, f"{'together':16}" + "".join(f"{cell:>12}" for cell in sums)]
+    return [*text, f"{'total':16}" + "".join(f"{cell:>12}" for cell in sums)]
 
 
 def _sums(chapters: Rows) -> tuple[int, int, int, int, float]:
@@ -143,7 +143,7 @@ def _sums(chapters: Rows) -> tuple[int, int, int, int, float]:
 
 
 def page(labs: Mapping[str, Rows]) -> str:
-    """A trainer's page: one table of the labs, one of the challenges, and one for each lab. It needs no other file."""
+    """A trainer's page: a table of the labs, a table of the challenges, and one for each lab. It needs no other file."""
     from stackbook.lessons import challenges
 
     def table(caption: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -163,11 +163,11 @@ def page(labs: Mapping[str, Rows]) -> str:
         each.append(table(f"Lab {name}", HEAD, [[row.chapter, *_cells(row)] for row in chapters]))
     parts = [table("The labs", ("lab", "chapters read", "chapters run", "solved", "hints", "time"), overview)]
     of = [_of_challenge(one.id, one.title, one.chapter, labs) for one in challenges.every()]
-    parts.append(table("The challenges", ("challenge", "tried by", "solved by", "solution looked at by"), of))
+    parts.append(table("The challenges", ("challenge", "tried by", "solved by", "solution viewed by"), of))
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Progress of the labs</title>'
         f"<style>{_CSS}</style></head>\n<body><h1>Progress of the labs</h1>\n"
-        "<p>Read from the labs' states on this host. A pause of more than a quarter of an hour does not count as time.</p>\n"
+        "<p>Read from the labs' states on this host. Pauses of more than 15 minutes do not count as time.</p>\n"
         + "".join([*parts, *each])
         + "</body></html>\n"
     )

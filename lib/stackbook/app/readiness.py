@@ -73,7 +73,7 @@ def answers(kube: Kube, *, timeout: float) -> None:
     """Wait until the API server answers.
 
     Raises:
-        WaitTimeout: it does not.
+        WaitTimeout: it does not answer in time.
     """
     until(
         kube.ready, what="the API server to answer", timeout=timeout, every=0.3,
@@ -91,7 +91,7 @@ def wait(kube: Kube, names: Collection[str], began: float, *, timeout: float) ->
         timeout: deadline in seconds.
 
     Raises:
-        WaitTimeout: with what is not Ready.
+        WaitTimeout: something is not Ready; the error names it.
     """
     seen: list[str] = []
     count = 0

@@ -1,4 +1,4 @@
-"""What a run shows while it runs: on a terminal one line that changes; elsewhere, during a wait, at most one line every 30 s."""
+"""What a run shows: on a terminal, one line that changes; elsewhere, at most one line every 30 s during a wait."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Moving:
 
 def remaining(seconds: float | None) -> str:
     """The remaining time of the whole run, as the end of a line; empty if unknown."""
-    return "" if seconds is None else f" · {duration(seconds)} left of the run"
+    return "" if seconds is None else f" · {duration(seconds)} left in this run"
 
 
 @contextlib.contextmanager

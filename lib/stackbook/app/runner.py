@@ -46,7 +46,7 @@ def split_parameters(
     """Overrides for the profile, and parameters of the chosen chapters.
 
     Raises:
-        InputError: a name is neither.
+        InputError: a name is not a parameter of the profile or of a chosen chapter.
     """
     lab_names = set(Profile.model_fields) - {"chapters", "name"}
     chapter_names = {n for c in chapters.ALL for n in CHAPTER_PARAMETERS.get(c.id, ChapterParameters).model_fields}
@@ -290,7 +290,7 @@ def _execute(current: Run, chapter: chapters.Chapter, values: Mapping[str, Any],
         outcome.outcome = "interrupted"
         current.outcomes.append(outcome)
         raise
-    except Exception as error:  # not a notebook, a full disk: the run's record is written anyway
+    except Exception as error:  # for example, an invalid notebook or a full disk: the run's record is written anyway
         outcome.reason = redact(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
     finally:
         os.environ.pop("STACKBOOK_RUN", None)

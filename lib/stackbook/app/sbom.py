@@ -1,7 +1,7 @@
 """`stackbook sbom`: the lab's parts as a CycloneDX bill of materials.
 
 It is read from the files that pin each part: the lock of the Python packages, the go.sum files, and the catalogue of
-components. The same parts give the same text, byte for byte: the serial number depends on the content, and it has no time.
+components. The same parts give the same text, byte for byte: the serial number depends only on the content, and there is no timestamp.
 https://cyclonedx.org/docs/1.6/json/, names by https://github.com/package-url/purl-spec
 """
 

@@ -74,7 +74,7 @@ def _hand_over(access: Access, user: User) -> None:
 def _as_user(argv: list[str], user: User, environment: Mapping[str, str]) -> int:
     name = pwd.getpwuid(user.uid).pw_name
     groups = os.getgrouplist(name, user.gid)
-    before = signal.signal(signal.SIGINT, lambda *_: None)  # JupyterLab asks whether Ctrl-C is meant
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # after Ctrl-C, JupyterLab asks for confirmation
     process = subprocess.Popen(argv, env=dict(environment), user=user.uid, group=user.gid, extra_groups=groups)
     try:
         return process.wait()

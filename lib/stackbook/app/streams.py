@@ -54,7 +54,7 @@ class Lasting:
 
 @contextlib.contextmanager
 def lasting() -> Iterator[None]:
-    """While the block runs, printing never raises: not if the terminal or pipe is gone, and not if it cannot encode a character."""
+    """While the block runs, printing never raises: neither if the terminal or pipe is gone, nor if it cannot encode a character."""
     before = sys.stdout, sys.stderr
     for stream in before:
         if isinstance(stream, io.TextIOWrapper):  # the locales C and GB2312 have no tick

@@ -29,7 +29,7 @@ GO_CACHE_GB = 2
 def only_run(lab: str, who: str = "stackbook run") -> Iterator[None]:
     """Hold the run's lock: no other run or reset can change the lab at the same time.
 
-    A chapter of a run may do what it likes: the run that started its kernel holds the lock for it.
+    A chapter of the run itself is not refused: the run that started its kernel holds the lock for it.
     """
     lock = Lock(paths.state(lab).parent / f"{lab}.lock")
     with lock.attempt(who=who, since=now()) as held:

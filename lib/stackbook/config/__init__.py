@@ -1,1 +1,1 @@
-"""What is asked for: profiles, chapters, their parameters, registries, the ledger of the guide."""
+"""What the user chooses: profiles, chapters, their parameters, registries; and the ledger of the guide."""

@@ -30,11 +30,11 @@ def _text_keys(value: Any) -> Any:
 
 
 Prediction = Annotated[dict[str, Annotated[float, Field(ge=0)]], BeforeValidator(_text_keys)]
-"""What a learner expects, by the name of what is measured; empty: what theory says."""
+"""A learner's predictions, by the name of what is measured; if empty, the theory's predictions are used."""
 
 
 def _only(prediction: Prediction, names: Iterable[str], most: float = 100) -> None:
-    """Refuse a prediction of something else than these names, or of more than `most`."""
+    """Refuse a prediction with a name that is not one of these, or with a value above `most`."""
     known = list(names)
     for name, value in prediction.items():
         if name not in known:
@@ -73,9 +73,9 @@ class Istio(ChapterParameters):
 
 
 class Traffic(ChapterParameters):
-    """06: `weights`: versions of reviews; `canary`: percentages of v3; `alpha`, `power`: of all checks together.
+    """06: `weights`: percent of requests by version of reviews; `canary`: percentages of v3; `alpha`, `power`: of all checks together.
 
-    `prediction`: percent of the others' requests for a version.
+    `prediction`: percent of the other users' requests for a version.
     """
 
     prediction: Prediction = Field(default_factory=dict)
@@ -96,7 +96,7 @@ class Traffic(ChapterParameters):
 
 
 class Faults(ChapterParameters):
-    """07: faults for `user`; `alpha`: chance that any check fails without reason; `power`: of each check.
+    """07: faults for `user`; `alpha`: chance that any check is a false alarm; `power`: of each check.
 
     `prediction`: percent of the user's calls that are `aborted` or `delayed`.
     """
@@ -178,7 +178,7 @@ class Logs(ChapterParameters):
 
 
 class Incident(ChapterParameters):
-    """16: `level`: how many causes come into question, and how many there are; `seed`: the same word plants the same incident."""
+    """16: `level`: how many causes are possible, and how many are planted; `seed`: the same word plants the same incident."""
 
     level: Literal["easy", "normal", "hard"] = "easy"
     seed: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z0-9-]+$")] = "friday"

@@ -119,7 +119,7 @@ class Node(Model):
 
 
 class ChapterParameters(Model):
-    """The parameters of one chapter; each chapter has a class of its own."""
+    """The parameters of one chapter; each chapter has its own class."""
 
     model_config = ConfigDict(extra="forbid", strict=False, frozen=True)
 
@@ -198,9 +198,9 @@ class Profile(Model):
                 "strict: pulled images are not pinned by digest: set images: auto, and a target with machines"
             )
         if self.context and self.target != "cluster":
-            raise ValueError("context: it belongs to target: cluster")
+            raise ValueError("context: it is valid only with target: cluster")
         if self.known_hosts and self.target != "ssh":
-            raise ValueError("known_hosts: it belongs to target: ssh")
+            raise ValueError("known_hosts: it is valid only with target: ssh")
         if self.target == "cluster":
             return self
         if not 1 <= len(self.nodes) <= MAX_NODES:
@@ -229,7 +229,8 @@ class Profile(Model):
             for name, network in networks:
                 if name != "subnet" and ipaddress.ip_address(node.address) in network:
                     raise ValueError(
-                        f"{name}: node {node.name} has {node.address}, which lies in {network}: choose another range, or nothing reaches it"
+                        f"{name}: node {node.name} has {node.address}, which lies in {network} and could not "
+                        "be reached: choose another range"
                     )
         if self.target != "embedded":
             return
@@ -249,7 +250,7 @@ class Profile(Model):
 
     @property
     def versions(self) -> dict[str, str]:
-        """What a profile chooses of the catalogue's versions, by component."""
+        """The versions that the profile chooses, by component of the catalogue."""
         return {"kubernetes": self.kubernetes_version, "machines": self.machine_release}
 
     @property
@@ -309,7 +310,7 @@ def validate(model: type[Any], data: Mapping[str, Any], *, where: str) -> Any:
     """Create a `model` from `data`.
 
     Raises:
-        InputError: the first error, in one line, with its place and the fix.
+        InputError: `data` is invalid; the error is one line with the first problem, its place and the fix.
     """
     try:
         return model.model_validate(data)

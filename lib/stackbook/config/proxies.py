@@ -43,7 +43,7 @@ def inside(profile: Profile) -> list[str]:
 def spare(profile: Profile, environment: MutableMapping[str, str] = os.environ) -> None:
     """Make this process, its kernels and its commands bypass the proxy for the lab; the user's own exceptions stay."""
     given = [part.strip() for name in NAMES for part in environment.get(name, "").split(",") if part.strip()]
-    # "*" means everything, and for curl and urllib only where it stands alone.
+    # "*" means everything; curl and urllib accept it only alone.
     wanted = "*" if "*" in given else ",".join(dict.fromkeys([*given, *inside(profile)]))
     for name in NAMES:
         environment[name] = wanted

@@ -166,7 +166,7 @@ def check_mirrors(mirrors: Mapping[str, str]) -> None:
     """Check that containerd can use a table of mirrors.
 
     Raises:
-        ValueError: an entry is invalid; says how to write it.
+        ValueError: an entry is invalid; the error says how to write it.
     """
     for registry, mirror in mirrors.items():
         if not re.fullmatch(r"[a-z0-9.-]+(:\d+)?", registry) or not ("." in registry or ":" in registry):
@@ -183,7 +183,7 @@ _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
 def proxy_file(environment: Mapping[str, str], inside: Iterable[str]) -> str:
-    """The environment file that makes containerd on a machine use this host's proxies; empty if it cannot use any.
+    """The environment file that makes containerd on a machine use this host's proxies; empty if it can use none.
 
     Args:
         environment: of this process. A proxy on this host's loopback interface is left out, because machines cannot

@@ -1,1 +1,1 @@
-"""What every room stands on: errors, results, redaction, waiting, locks, progress, paths."""
+"""What every other room builds on: errors, results, redaction, waiting, locks, progress, paths."""

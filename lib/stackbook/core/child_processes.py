@@ -17,7 +17,7 @@ def end(
     steps: Sequence[tuple[signal.Signals, float]] = ((signal.SIGTERM, 10.0),),
     group: bool = False,
 ) -> None:
-    """Stop a child process, at last with SIGKILL, and wait for its end.
+    """Stop a child process, with SIGKILL as the last resort, and wait for its end.
 
     Args:
         process: the process; nothing happens if it has ended.

@@ -50,7 +50,7 @@ class Held:
         fcntl.flock(self._file, fcntl.LOCK_SH)
 
     def note(self, **values: Any) -> None:
-        """Tell those who wait what the holder is doing."""
+        """Tell waiting processes what the holder is doing."""
         if self._file is not None and not self._shared:
             data = json.dumps({"pid": os.getpid(), "born": born(os.getpid()), **values}).encode()
             os.pwrite(self._file, data, 0)
@@ -75,7 +75,7 @@ class Lock:
         Args:
             shared: hold it together with others that share it, but not with an exclusive holder. A shared lock has no
                 note.
-            note: information for those who wait.
+            note: information for waiting processes.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -113,15 +113,15 @@ class Lock:
             what: what the caller waits for, as it follows "waiting for" in the error.
             timeout: deadline in seconds.
             shared: see `attempt`.
-            found: called before each attempt to look for what the lock is needed for. Once it returns a true value, the
-                block runs without the lock, and `Held.found` is that value.
+            found: called before each attempt; looks for the result that the lock is needed for. Once it returns a true
+                value, the block runs without the lock, and `Held.found` is that value.
             waiting: called with the seconds waited so far and the note of the holder.
             describe: puts the holder's note in words for the error; `words` when None.
             fix: what the reader of the error can do; `{pid}` is the holder's process.
-            note: information for others who wait meanwhile.
+            note: information for other waiting processes.
 
         Raises:
-            WaitTimeout: the lock did not become free; names the holder, and what it was doing.
+            WaitTimeout: the lock did not become free; the error names the holder, and what it was doing.
         """
         start = time.monotonic()
         while True:
@@ -158,14 +158,12 @@ def words(note: Note) -> str:
     """Who holds a lock, in words.
 
     >>> words({"pid": 7, "who": "06-traffic, canary", "since": "10:00:00"})
-    'process 7 holds it since 10:00:00: 06-traffic, canary'
+    'process 7 has held it since 10:00:00: 06-traffic, canary'
     """
     if not note:
         return "a process that has just started holds it"
-    since = f" since {note['since']}" if note.get("since") else ""
-    return (
-        f"process {note.get('pid', '?')} holds it{since}: {note.get('who') or note.get('job') or 'it does not say why'}"
-    )
+    holds = f"has held it since {note['since']}" if note.get("since") else "holds it"
+    return f"process {note.get('pid', '?')} {holds}: {note.get('who') or note.get('job') or 'it does not say why'}"
 
 
 def born(pid: int) -> str:

@@ -49,7 +49,7 @@ def check() -> None:
     """Check every variable that names a folder.
 
     Raises:
-        InputError: the value of one of them is invalid; names it.
+        InputError: the value of one of them is invalid; the error names it.
     """
     for variable in ("STACKBOOK_CACHE", "STACKBOOK_STATE", "STACKBOOK_RUNS", "XDG_CACHE_HOME", "XDG_STATE_HOME"):
         _chosen(variable)

@@ -1,6 +1,6 @@
 """Files that only their owner can open, whatever the umask: keys, tokens, passwords, kubeconfigs.
 
-Setting the mode afterwards is too late: whoever opened the file before can still read it.
+Setting the mode afterwards is too late: a process that opened the file before can still read it.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ class Progress:
     Attributes:
         job: what is being fetched or built, e.g. `go:kubernetes` or `machine-rootfs`.
         phase: `download`, `build`, `assemble`, `verify`, `wait`, `done` or `note`.
-        done: how much is done, in `unit`.
-        total: how much there is, in `unit`; 0 when unknown.
+        done: the amount done, in `unit`.
+        total: the whole amount, in `unit`; 0 when unknown.
         unit: `bytes`, `packages` or `seconds`.
         seconds: since the job began.
         remaining: estimated seconds still to go; None when unknown.

@@ -21,16 +21,16 @@ MASK = "***"
 
 # A shorter "secret" would mask ordinary text, and protects nothing.
 _SHORTEST = 4
-# A shorter one could stand in a path or in the name of a program by chance.
+# A shorter one could occur in a path or in the name of a program by chance.
 _LONG = 8
 
-# The end of a key whose value is a secret, whatever stands before it: PASSWORD, rootPassword, DRONE_RPC_SECRET.
+# The end of a key whose value is a secret, whatever comes before it: PASSWORD, rootPassword, DRONE_RPC_SECRET.
 _WORD = r"(?i:passw(?:or)?d|passphrase|secret(?:[_-]?key)?|api[_-]?key|private[_-]?key)"
 _DATA = r"(?:client-key|certificate-authority|client-certificate)-data"
 _TOKEN = r"[A-Za-z0-9+/=._~-]{16,}"
 _COLON = r"(?:\\*[\"'])?[ \t]*[:=][ \t]*"
 _OPEN = r"(?:\\*[\"'])?"
-# From a quote to the same one; an escaped quote inside belongs to the value, and without an end the line is its end.
+# From a quote to the same one; an escaped quote inside belongs to the value. Without a closing quote, it ends with the line.
 _QUOTED = r"(?P<quote>\\*[\"'])[^\n]*?(?=(?<!\\)(?P=quote)|\n|\Z)"
 # A word, but no yes or no, no mask, and not what closes the structure around it.
 _WORDS_END = r"(?=[\s\"'{}\[\],;\\]|\Z)"
@@ -43,12 +43,12 @@ _PRIVATE = r"[A-Z0-9 ]*PRIVATE KEY-----"
 # The groups `keep` and `quote` stay before the mask.
 _PATTERNS = (
     re.compile(rf"-----BEGIN {_PRIVATE}.*?(?:-----END {_PRIVATE}|\Z)", re.DOTALL),
-    # base64 of "-----BEGIN [RSA |EC |OPENSSH ]PRIVATE KEY", as kubeconfigs and Secrets hold it.
+    # base64 of "-----BEGIN [RSA |EC |OPENSSH ]PRIVATE KEY", as in kubeconfigs and Secrets.
     re.compile(
         r"LS0tLS1CRUdJTi(?:BQUklWQVRF|BSU0EgUFJJVkFURS|BFQyBQUklWQVRF|BPUEVOU1NIIFBSSVZBVEUg)[A-Za-z0-9+/=]*"
         r"(?:(?:\s|\\n)+[A-Za-z0-9+/=]{40,})*"
     ),
-    # A bootstrap token, kubeadm's own format. In JSON an escaped line break may stand before it.
+    # A bootstrap token, kubeadm's own format. In JSON, an escaped line break can come before it.
     re.compile(r"(?:(?<![A-Za-z0-9_])|(?<=\\[nrt]))[a-z0-9]{6}\.[a-z0-9]{16}(?![A-Za-z0-9_])"),
     re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),  # a JSON web token
     # kubeadm prints "Using certificate key:" and the key on the next line.
@@ -71,7 +71,7 @@ _known: dict[str, None] = {}
 
 @final
 class Secret:
-    """A text that does not show itself and is not a `str`: only `reveal` returns it.
+    """A text that is never shown and is not a `str`: only `reveal` returns it.
 
     `repr`, `str` and `format` print `***`. Operations that need the text itself (`+`, `join`, an index, `len`, `json.dumps`,
     pickle, a process's arguments) raise TypeError. A Secret equals another Secret with the same text, and never a `str`.
@@ -88,7 +88,7 @@ class Secret:
             remember: False for a long text that only contains a secret somewhere.
         """
         if not isinstance(value, str):
-            raise TypeError(f"a secret is made of a str, not of {type(value).__name__}")
+            raise TypeError(f"a secret must be a str, not {type(value).__name__}")
         object.__setattr__(self, "_Secret__value", value)
         if remember:
             for form in _forms(value):
@@ -108,7 +108,7 @@ class Secret:
     def __format__(self, spec: str) -> str:
         return MASK
 
-    # In constant time; and without a hash, so that it is no key of a mapping.
+    # In constant time; and without a hash, so that it cannot be the key of a mapping.
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
@@ -118,10 +118,10 @@ class Secret:
     __hash__ = None  # type: ignore[assignment]
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError("a secret does not change")
+        raise AttributeError("a secret cannot be changed")
 
     def __delattr__(self, name: str) -> None:
-        raise AttributeError("a secret does not change")
+        raise AttributeError("a secret cannot be changed")
 
     def __copy__(self) -> Secret:
         return self
@@ -130,17 +130,17 @@ class Secret:
         return self
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a secret is not pickled")
+        raise TypeError("a secret cannot be pickled")
 
 
 def on_a_command_line(words: Iterable[str]) -> bool:
-    """Whether a secret that this process knows stands in these words."""
+    """Whether these words contain a secret that this process knows."""
     long = [form for form in list(_known) if len(form) >= _LONG]
     return any(form in word for word in words for form in long)
 
 
 def _forms(value: str) -> Iterator[str]:
-    """A secret as it stands, in JSON, in a URL, and in base64."""
+    """A secret as it is, and as it appears in JSON, in a URL and in base64."""
     plain = value.strip()
     if len(plain) < _SHORTEST or plain == MASK:
         return
@@ -149,7 +149,7 @@ def _forms(value: str) -> Iterator[str]:
     yield json.dumps(plain, ensure_ascii=False)[1:-1]
     data = plain.encode(errors="surrogatepass")
     yield quote(data, safe="")
-    if len(data) >= 8:  # of shorter ones the few letters would stand elsewhere too
+    if len(data) >= 8:  # the few letters of a shorter one would also occur elsewhere
         yield base64.b64encode(data).decode()
 
 
@@ -173,7 +173,7 @@ def _mask(match: re.Match[str]) -> str:
 
 
 def _without_tails(text: str) -> str:
-    """Private keys of which only the end was kept: the base64 before the last line is masked."""
+    """Mask the base64 before the last line of a private key whose beginning is missing."""
     while match := _END.search(text):
         start = match.start()
         while start and text[start - 1] in _BASE64:
@@ -183,7 +183,7 @@ def _without_tails(text: str) -> str:
 
 
 def scrub(value: Any) -> Any:
-    """Data as JSON can hold it, every secret in it masked: by its key, by its shape, or as it is known.
+    """Data in JSON's types, with every secret masked: by its key, by its shape, or because it is known.
 
     Masking the JSON text instead would tear quotes and numbers apart.
 

@@ -1,4 +1,4 @@
-"""What a command did."""
+"""The result of a command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stackbook.core.redact import MASK, Secret, redact
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """What a command did. `seconds` is wall time; output is text with undecodable bytes replaced; `given` is its input.
+    """The result of a command. `seconds` is wall time; output is text with undecodable bytes replaced; `given` is its input.
 
     If the output of a command holds a secret, `stdout` and `stderr` are `***` wherever the Result goes: to an observer,
     into an error, onto a page. Only `reveal` returns what the command printed.

@@ -25,7 +25,7 @@ def folder(name: str, base: Path | None = None) -> Iterator[Path]:
     """
     sweep(name, base)
     prefix = f"stackbook-{name}-{os.getpid()}-{born(os.getpid())}-"
-    # What cannot be removed is left to the next one's sweep.
+    # The next process's sweep removes what cannot be removed now.
     with tempfile.TemporaryDirectory(prefix=prefix, dir=base, ignore_cleanup_errors=True) as made:
         yield Path(made)
 

@@ -85,7 +85,7 @@ def prove(table: pd.DataFrame, gone: Mapping[str, list[str]], *, least: int) -> 
     """Prove that all witnesses agree about enough requests.
 
     Raises:
-        CheckFailed: with the witness, its count and the requests that it missed.
+        CheckFailed: the error names the witness, its count and the requests that it missed.
     """
     names = [column for column in table if column not in (*KEYS, "all agree")]
     if table.empty or int(table[names[0]].sum()) < least:
@@ -155,11 +155,10 @@ Lines = Mapping[str, pd.DataFrame]
 
 
 def complete(fetch: Callable[[], Lines], *, wanted: Mapping[str, int], timeout: float = 30.0) -> Lines:
-    """Poll the witnesses until each has `wanted` lines about each service, or until the deadline.
+    """Poll the witnesses until each has `wanted` lines about each service, or until the deadline; returns their last answers.
 
-    Returns their last answers. It also waits for the services that a service calls: their proxies send spans independently.
-
-    The deadline is not an error: the comparison finds out what is missing.
+    It also waits for the services that a service calls, because their proxies send spans independently. Reaching the deadline
+    is not an error: the comparison finds out what is missing.
     """
     import contextlib
 

@@ -1,11 +1,11 @@
 """Statistical checks of traffic: shares, independence, evenness, quantiles.
 
 A claim is a share p₀ between 0 and 1 ("30 % are aborted" is 0.3). `sample_size` says how many requests are needed,
-`test_share` judges what was counted, `frame` puts the results in one table. Two
-chances are stated for each check:
+`test_share` judges what was counted, and `frame` puts the results into one table. Each check
+states two chances:
 
-- alpha, the false alarm: the claim holds and the check says that it does not; never more than alpha;
-- 1 - power, the miss: the truth is the alternative and the check does not notice.
+- alpha, the false alarm: the claim holds, but the check says that it does not. The chance is at most alpha.
+- 1 - power, the miss: the alternative is true, but the check does not notice.
 
 The test is the exact central one: its p value is twice the smaller tail, so its verdict never disagrees with the
 Clopper–Pearson interval beside it (Fay 2010, https://doi.org/10.1093/biostatistics/kxp050).
@@ -79,8 +79,8 @@ def verdicts(checks: Mapping[str, Judged], *, yours: Mapping[str, float] | None 
 
     Args:
         checks: the checks, by claim.
-        yours: a learner's own predictions in percent, by claim. Where there are some, their rows come with what was observed
-            and whether its interval holds the prediction.
+        yours: a learner's own predictions in percent, by claim. If given, the table also has what was
+            observed, and for these claims whether the observed interval contains the prediction.
     """
     table = frame(checks)
     if not yours:

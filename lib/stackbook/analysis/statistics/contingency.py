@@ -16,15 +16,15 @@ from stackbook.analysis.statistics.proportions import AGREES, DIFFERS, TOO_FEW, 
 from stackbook.core.errors import InputError
 
 LEAST_EXPECTED = 5.0
-"""Cochran's rule: χ² is used only where each cell expects at least 5 (https://doi.org/10.2307/3001616)."""
+"""Cochran's rule: χ² is used only if each cell expects at least 5 (https://doi.org/10.2307/3001616)."""
 
 
 @dataclass(frozen=True)
 class TableTest:
     """A test on counts: of independence between two properties, or of evenness over several.
 
-    `effect` is φ for independence (0 = none, ±1 = one decides the other) and χ²/df for evenness (about 1 where each
-    request chooses at random, near 0 where they take turns).
+    `effect` is φ for independence (0 = none, ±1 = one determines the other) and χ²/df for evenness (about 1 if each
+    request chooses at random, near 0 if the names are chosen in turn).
     """
 
     predicted: str
@@ -52,8 +52,8 @@ class TableTest:
 def independence(table: Sequence[Sequence[int]] | NDArray[Any], *, alpha: float = 0.001) -> TableTest:
     """Whether two properties of a request are independent; rows by the first, columns by the second.
 
-    Fisher's exact test for 2 × 2 where a cell expects fewer than 5, else Pearson's χ² without Yates' correction. "too
-    few" where a property never varies, or a larger table is too thin.
+    Fisher's exact test for 2 × 2 if a cell expects fewer than 5, else Pearson's χ² without Yates' correction. The verdict
+    is "too few" if a property never varies, or if a larger table has too few counts.
 
     Raises:
         InputError: the table is not at least 2 × 2 counts.
@@ -85,13 +85,13 @@ def no_more(now: tuple[int, int], before: tuple[int, int], *, alpha: float = 0.0
     """Whether something happens no more often than before: Fisher's exact test, one-sided.
 
     Args:
-        now: how often it happened, of how many.
-        before: the same of the comparison.
+        now: how often it happened, and in how many requests.
+        before: the same two numbers of the comparison.
         alpha: the chance of a false alarm.
-        needed: of how many each must be for a verdict; "too few" otherwise.
+        needed: the minimum number of requests of each; with fewer, the verdict is "too few".
 
     Raises:
-        InputError: a count is above its number.
+        InputError: there are more hits than requests.
 
     >>> no_more((0, 323), (0, 323)).verdict, no_more((97, 323), (1, 323)).verdict
     ('as predicted', 'differs')
@@ -114,7 +114,7 @@ def no_more(now: tuple[int, int], before: tuple[int, int], *, alpha: float = 0.0
 def uniformity(counts: Mapping[str, int], *, alpha: float = 0.001, seed: int = 1) -> TableTest:
     """Whether requests spread evenly over the names, each choosing at random (multinomial with equal shares).
 
-    χ² where each name expects at least 5, else 20,000 simulated draws (seeded).
+    χ² if each name expects at least 5, else 20,000 simulated draws (seeded).
 
     Raises:
         InputError: fewer than two names.
@@ -142,11 +142,11 @@ def uniformity(counts: Mapping[str, int], *, alpha: float = 0.001, seed: int = 1
 
 
 def turns(names: Sequence[str], *, alpha: float = 0.001, each: int = 20) -> TableTest:
-    """Whether requests, in their order, are served by the names in turn: more evenly than chance would have it.
+    """Whether the names serve requests in turn, which is more even than chance.
 
-    The order is cut into blocks in which each name expects `each` requests. At random, the blocks' χ² add up to a χ²
-    with (names - 1) degrees of freedom for each block; in turn, to nearly nothing. The p value is the lower tail: the
-    chance of counts so even. "too few" below two blocks.
+    The requests, in their order, are cut into blocks in which each name expects `each` requests. If names are chosen at
+    random, the blocks' χ² add up to a χ² with (names - 1) degrees of freedom for each block; in turn, to nearly 0. The p
+    value is the lower tail: the chance of counts that are this even. With fewer than two blocks, the verdict is "too few".
 
     Raises:
         InputError: fewer than two names.
@@ -171,7 +171,7 @@ def turns(names: Sequence[str], *, alpha: float = 0.001, each: int = 20) -> Tabl
 def quantiles(seconds: ArrayLike, levels: Iterable[float] = (0.5, 0.9, 0.99), *, alpha: float = 0.05) -> pd.DataFrame:
     """Quantiles with distribution-free intervals at 1 - alpha, from order statistics; the unit is that of the input.
 
-    Columns: quantile, value, low, high; a bound that so few values cannot give is NaN. Conover, Practical
+    Columns: quantile, value, low, high; a bound for which there are too few values is NaN. Conover, Practical
     Nonparametric Statistics, 3rd ed. (1999), 3.2.
     """
     check_chance("alpha", alpha, 0, 0.5)

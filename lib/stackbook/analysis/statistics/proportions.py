@@ -49,7 +49,7 @@ def check_chance(name: str, value: float, low: float = 0.0, high: float = 1.0) -
     """Return `value` if it is strictly between `low` and `high`.
 
     Raises:
-        InputError: it does not, or is not a number.
+        InputError: it is not, or it is not a number.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not low < value < high:
         raise InputError(f"{name} is {value!r}", fix=f"give a number between {low:g} and {high:g}, both excluded")
@@ -60,7 +60,7 @@ def check_share(name: str, value: float) -> float:
     """Return `value` if it is between 0 and 1, both included.
 
     Raises:
-        InputError: it does not, or is not a number.
+        InputError: it is not, or it is not a number.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise InputError(f"{name} is {value!r}", fix="give a share between 0 and 1 (30 % is 0.3)")
@@ -77,7 +77,7 @@ def _rejected(claim: float, n: NDArray[np.int64], alpha: float) -> tuple[NDArray
 def rejection_rate(truth: float, claim: float, trials: ArrayLike, *, alpha: float) -> NDArray[np.float64]:
     """Exact chance that `test_share` says "differs" when the true share is `truth`.
 
-    The false-alarm rate where truth is the claim (at most alpha, less because counts are whole); the power elsewhere.
+    It is the false-alarm rate if the truth is the claim (at most alpha; less, because counts are whole), else the power.
     """
     n = np.asarray(trials, dtype=np.int64)
     low, high = _rejected(check_share("claim", claim), n, check_chance("alpha", alpha, 0, 0.5))
@@ -111,8 +111,8 @@ def sample_size(
 ) -> int:
     """Requests needed to distinguish the claim from a share `difference` away, or from `alternative`.
 
-    Exact: from this size on each size has the power (it goes up and down with n: Chernick & Liu 2002,
-    https://doi.org/10.1198/000313002317572835), for the alternative that is hardest to see.
+    Exact: this size and all larger ones have the power (which goes up and down with n: Chernick & Liu 2002,
+    https://doi.org/10.1198/000313002317572835), for the alternative that is hardest to detect.
 
     Raises:
         InputError: a number is out of range, or more than a million requests would be needed.
@@ -148,12 +148,12 @@ def _size_for(claim: float, truth: float, alpha: float, power: float) -> int:
 
 
 def test_share(successes: int, trials: int, claim: float, *, alpha: float = 0.001, needed: int = 0) -> ShareTest:
-    """Judge a counted share by the exact binomial test; "too few" where fewer than `needed` were counted.
+    """Judge a counted share by the exact binomial test; the verdict is "too few" if fewer than `needed` were counted.
 
     The interval is Clopper & Pearson's (1934, https://doi.org/10.1093/biomet/26.4.404).
 
     Raises:
-        InputError: successes are not in 0–trials, or a number is out of range.
+        InputError: the successes are not between 0 and the trials, or a number is out of range.
     """
     check_share("claim", claim)
     check_chance("alpha", alpha, 0, 0.5)

@@ -91,7 +91,7 @@ def block(data: dict[str, Any]) -> str:
     if reached := data.get("requests_a_second"):
         lines.append("")
         lines.append(
-            f"On the running lab, the load program, asked for {RATE} requests/s, starts {reached['inside']:.0f} inside the mesh "
+            f"On the running lab, the load program is set to {RATE} requests/s: it sends {reached['inside']:.0f} inside the mesh "
             f"and {reached['host']:.0f} through the ingress gateway."
         )
     return "\n".join(lines)

@@ -184,4 +184,4 @@ class Floor:
             if check():
                 return
             pause(0.2)
-        raise StackbookError(f"the floor timed out waiting until {what}")
+        raise StackbookError(f"the bare commands timed out waiting until {what}")

@@ -17,7 +17,7 @@ from stackbook.traffic.load_client import Group, Plan, send
 from stackbook.traffic.testbed import REVIEWS, Testbed
 
 RATE = 500
-"""The rate in requests per second at which the load program is asked to send."""
+"""The rate to which the load program is set, in requests per second."""
 
 
 def measured(profile: str) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def measured(profile: str) -> dict[str, Any]:
 
 
 def pace(testbed: Testbed, side: str) -> float:
-    """How many requests per second the load program starts when asked for `RATE`.
+    """How many requests per second the load program sends when it is set to `RATE`.
 
     Args:
         testbed: the test bed.

@@ -1,1 +1,1 @@
-"""A class: a lab for each learner on this host, side by side, and what a trainer does with all of them."""
+"""A class: a lab for each learner on this host, side by side, and the commands for all of them."""

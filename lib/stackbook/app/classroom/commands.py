@@ -25,10 +25,10 @@ from stackbook.machines.transports import LocalHost
 
 
 def command(options: argparse.Namespace) -> int:
-    """Do it; returns the exit status.
+    """Run an action of `stackbook class`; returns the exit status.
 
     Raises:
-        InputError: there is no class, or the arguments do not fit.
+        InputError: there is no class, or an argument is invalid.
         HostUnfit: the class does not fit into this host's memory.
     """
     if options.action == "up":
@@ -37,7 +37,7 @@ def command(options: argparse.Namespace) -> int:
         raise InputError(f"class {options.action} takes no number", fix=f"stackbook class {options.action}")
     seats = labs.seats()
     if not seats and options.action != "list":
-        raise InputError("there is no class", fix="stackbook class up 4")
+        raise InputError("there is no class on this host", fix="stackbook class up 4")
     if options.action == "list":
         for line in listing(seats):
             print(line)
@@ -50,10 +50,10 @@ def command(options: argparse.Namespace) -> int:
 
 
 def up(count: int, *, last: str, nodes: int) -> int:
-    """Make the labs that are missing, one after the other: they share the cache and the machines' image."""
+    """Build the missing labs, one after the other: they share the cache and the machines' image."""
     labs.check_size(count)
     if not 1 <= nodes <= 3:
-        raise InputError(f"a lab of a class has 1 to 3 machines, and {nodes} were asked for", fix="--nodes 2")
+        raise InputError(f"a lab of a class has 1 to 3 machines, but --nodes is {nodes}", fix="--nodes 2")
     chapter = chapters.find(last)
     there = {seat.name for seat in labs.seats() if seat.exists}
     missing = [
@@ -75,12 +75,12 @@ def up(count: int, *, last: str, nodes: int) -> int:
 
 
 def stackbook(*words: str, output: int | None = None) -> int:
-    """Run a stackbook command in a process of its own; returns its exit status."""
+    """Run a stackbook command in its own process; returns its exit status."""
     return subprocess.run([sys.executable, "-m", "stackbook", *words], stdout=output, check=False).returncode
 
 
 def copy_notebooks(seat: Seat) -> None:
-    """The learner's own copy of the notebooks, for this lab; what the learner has changed stays."""
+    """Copy the notebooks for a learner, bound to this lab; the learner's own changes stay."""
     target = seat.work / "notebooks"
     target.mkdir(parents=True, exist_ok=True)
     for source in sorted(paths.notebooks().glob("*.ipynb")):
@@ -99,23 +99,24 @@ def for_lab(book: str, profile: Path) -> str:
 
 
 def listing(seats: Sequence[Seat]) -> Iterator[str]:
-    """A line for each lab: its name, what it is, its machines' addresses, its JupyterLab's port and its kubeconfig."""
+    """A line for each lab: its name, whether it is built, its machines' addresses, JupyterLab's port and the kubeconfig."""
     if not seats:
-        yield "there is no class: stackbook class up 4"
+        yield "there is no class on this host: stackbook class up 4"
     for seat in seats:
-        state = "there" if seat.exists else "not made"
+        state = "built" if seat.exists else "not built"
         addresses = ", ".join(node.address for node in seat.profile.nodes)
         yield f"{seat.name:10} {state:9} {addresses:32} port {seat.port}  {paths.state(seat.name) / 'kubeconfig'}"
 
 
 def serve(seats: Sequence[Seat]) -> int:
-    """JupyterLab for each learner, on loopback, each with a token of its own, until Ctrl-C."""
+    """Serve JupyterLab for each learner on loopback, each with its own token, until Ctrl-C."""
     there = [seat for seat in seats if seat.exists]
     if not there:
-        raise InputError("no lab of the class is there", fix="stackbook class up 4")
+        raise InputError("no lab of the class has been built", fix="stackbook class up 4")
     if taken := [seat for seat in there if _listens(seat.port)]:
         raise InputError(
-            f"port {taken[0].port} of {taken[0].name} is in use", fix="end what listens there, then try again"
+            f"port {taken[0].port} of {taken[0].name} is in use",
+            fix="stop the program that listens on it, then try again",
         )
     running: list[subprocess.Popen[bytes]] = []
     try:
@@ -124,7 +125,7 @@ def serve(seats: Sequence[Seat]) -> int:
             words = ["notebooks", "--profile", str(seat.file), "--port", str(seat.port), "--root", str(seat.work)]
             print(f"{seat.name}:", flush=True)
             running.append(subprocess.Popen([sys.executable, "-m", "stackbook", *words], start_new_session=True))
-            _wait_served(seat, running[-1])  # by then its line with the address stands below its name
+            _wait_served(seat, running[-1])  # so that its address is printed below its name
         with contextlib.suppress(KeyboardInterrupt):
             for process in running:
                 process.wait()
@@ -138,8 +139,8 @@ def _wait_served(seat: Seat, process: subprocess.Popen[bytes], *, timeout: float
     """Wait until a JupyterLab listens.
 
     Raises:
-        StackbookError: it has ended instead.
-        WaitTimeout: it does not listen.
+        StackbookError: it ended instead.
+        WaitTimeout: it does not listen in time.
     """
     until(lambda: process.poll() is not None or _listens(seat.port), timeout=timeout, every=0.2,
           what=f"the JupyterLab of {seat.name} to listen on port {seat.port}")  # fmt: skip

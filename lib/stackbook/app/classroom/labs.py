@@ -1,4 +1,4 @@
-"""The labs of a class: their profiles, their addresses, and whether this host can carry them."""
+"""The labs of a class: their profiles, their addresses, and whether they fit on this host."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LAST_SMALL = "04"
 
 @dataclass(frozen=True)
 class Seat:
-    """A learner's place: a lab of its own.
+    """A learner's place in the class, with its own lab.
 
     Attributes:
         number: from 1.
@@ -47,7 +47,7 @@ class Seat:
 
     @property
     def port(self) -> int:
-        """Where its JupyterLab is served, on loopback."""
+        """The loopback port of its JupyterLab."""
         return PORT + self.number - 1
 
     @property
@@ -62,12 +62,12 @@ class Seat:
 
     @property
     def exists(self) -> bool:
-        """Whether its machines were made."""
+        """Whether its machines were created."""
         return (paths.state(self.name) / "instance").exists()
 
 
 def folder() -> Path:
-    """Where the profiles of the class are."""
+    """The folder of the class's profiles."""
     return paths.states() / FOLDER
 
 
@@ -79,17 +79,17 @@ def seats() -> list[Seat]:
 
 
 def check_size(count: int) -> None:
-    """Refuse a size that no class has.
+    """Refuse an invalid number of labs.
 
     Raises:
-        InputError: with the range.
+        InputError: the error names the valid range.
     """
     if not 1 <= count <= MOST:
-        raise InputError(f"a class has 1 to {MOST} labs, and {count} were asked for", fix="stackbook class up 4")
+        raise InputError(f"a class has 1 to {MOST} labs, not {count}", fix="stackbook class up 4")
 
 
 def text(number: int, *, nodes: int) -> str:
-    """The profile of one lab: a subnet of its own, everything else as in the default profile."""
+    """The profile of one lab: it has its own subnet; everything else is as in the default profile."""
     subnet = ipaddress.ip_network(int(ipaddress.ip_network(SUBNETS)[0]) + 256 * (number - 1)).supernet(new_prefix=24)
     machines = ["master", *(f"node{n}" for n in range(1, nodes))]
     data = {
@@ -105,7 +105,7 @@ def text(number: int, *, nodes: int) -> str:
 
 
 def set_up(count: int, *, nodes: int = 2) -> list[Seat]:
-    """Write the profiles that are missing; those that are there stay as they are.
+    """Write the missing profiles; existing ones stay as they are.
 
     Returns:
         The first `count` labs of the class.
@@ -121,43 +121,43 @@ def set_up(count: int, *, nodes: int = 2) -> list[Seat]:
 
 
 def needed(seat_count: int, *, nodes: int, last: Chapter) -> float:
-    """The memory in bytes that so many labs take, through a chapter."""
+    """The memory in bytes that this many labs need, up to and including a chapter."""
     small = last.number <= _LAST_SMALL
     base, each = (SMALL, SMALL_PER_NODE) if small else (preflight.MEMORY_BASE, preflight.MEMORY_PER_NODE)
     return seat_count * (base + nodes * each)
 
 
 def demand_inotify(missing: Sequence[Seat], *, nodes: int, limit: int, used: int) -> None:
-    """Refuse a class whose machines would find no inotify instances, before anything is made.
+    """Refuse a class if there are too few inotify instances for its machines, before anything is created.
 
     Args:
-        missing: the labs that are to be made.
-        nodes: the machines of each.
+        missing: the labs that will be created.
+        nodes: the number of machines of each.
         limit: the kernel's limit for a user.
         used: how many of them are in use.
 
     Raises:
-        HostUnfit: it does not fit; with the command that raises the limit.
+        HostUnfit: there are too few; the error has the command that raises the limit.
     """
     wanted = len(missing) * preflight.inotify_needed(nodes)
     if used + wanted > limit:
         raise HostUnfit(
-            f"{len(missing)} labs need {wanted} inotify instances, and {limit - used} of {limit} are free",
+            f"{len(missing)} labs need {wanted} inotify instances, but only {limit - used} of {limit} are free",
             fix=f"sysctl -w fs.inotify.max_user_instances={2 * (used + wanted)}",
         )
 
 
 def demand_memory(missing: Sequence[Seat], *, nodes: int, last: Chapter, free: float) -> None:
-    """Refuse a class that does not fit, before anything is made.
+    """Refuse a class for which there is too little memory, before anything is created.
 
     Args:
-        missing: the labs that are to be made.
-        nodes: the machines of each.
-        last: the chapter that each lab is to reach.
+        missing: the labs that will be created.
+        nodes: the number of machines of each.
+        last: the last chapter that each lab will run.
         free: the memory in bytes that this host has available.
 
     Raises:
-        HostUnfit: it does not fit; says how many labs do.
+        HostUnfit: there is too little; the error says how many labs fit.
     """
     wanted = needed(len(missing), nodes=nodes, last=last)
     if wanted <= free:
@@ -165,6 +165,6 @@ def demand_memory(missing: Sequence[Seat], *, nodes: int, last: Chapter, free: f
     fit = int(free // needed(1, nodes=nodes, last=last))
     raise HostUnfit(
         f"{len(missing)} labs through chapter {last.number} need {wanted / preflight.GIB:.1f} GiB, "
-        f"and {free / preflight.GIB:.1f} GiB are available",
-        fix=f"this host carries {fit} more" if fit else "free or add memory",
+        f"but only {free / preflight.GIB:.1f} GiB are available",
+        fix=f"this host has room for {fit} more" if fit else "free or add memory",
     )

@@ -1,4 +1,4 @@
-"""The class anew for the next day: each lab reset and built again by papermill, and one report of all."""
+"""Rebuilding a class for the next day: papermill builds each lab again after a reset, and one report covers them all."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from stackbook.lab.step import now
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one lab.
+    """The outcome of one lab.
 
     Attributes:
         lab: its name.
         reset: the exit status of its reset.
-        run: that of its run; None where the reset failed.
+        run: the exit status of its run; None if the reset failed.
         seconds: wall time of both.
         report: the run's own report.
-        said: the last lines, where something failed.
+        said: the last lines of the output if something failed.
     """
 
     lab: str
@@ -40,12 +40,12 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        """Whether the lab is as new."""
+        """Whether the lab was reset and built again."""
         return self.reset == 0 and self.run == 0
 
 
 def run(seats: Sequence[Seat], last: Chapter) -> int:
-    """Reset and build each lab; write the report; returns 1 where a lab is not as it should be."""
+    """Reset and build each lab, and write the report; returns 1 if a lab failed."""
     outcomes = []
     for seat in seats:
         outcomes.append(again(seat, last))
@@ -57,7 +57,7 @@ def run(seats: Sequence[Seat], last: Chapter) -> int:
 
 
 def again(seat: Seat, last: Chapter) -> Outcome:
-    """One lab: reset, then chapters 00 to `last`, their record below the class's folder."""
+    """Reset one lab, then run chapters 00 to `last`; the record is kept in the class's folder."""
     began = time.monotonic()
     runs = labs.folder() / "nightly" / "runs" / seat.name
     status, said = _stackbook(runs, "reset", "--profile", str(seat.file))
@@ -84,7 +84,7 @@ def write(outcomes: Sequence[Outcome], folder: Path) -> Path:
     name = now()
     (folder / f"{name}.json").write_text(json.dumps([asdict(o) for o in outcomes], indent=1) + "\n", encoding="utf-8")
     rows = "".join(
-        f"<tr><td>{html.escape(o.lab)}</td><td>{'✓ as new' if o.good else '✗ failed'}</td><td>{o.seconds:.0f} s</td>"
+        f"<tr><td>{html.escape(o.lab)}</td><td>{'✓ rebuilt' if o.good else '✗ failed'}</td><td>{o.seconds:.0f} s</td>"
         f"<td>{f'<a href={json.dumps(Path(o.report).as_uri())}>report</a>' if o.report else '–'}</td>"
         f"<td><pre>{html.escape(o.said)}</pre></td></tr>"
         for o in outcomes
@@ -95,8 +95,8 @@ def write(outcomes: Sequence[Outcome], folder: Path) -> Path:
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>Class, {name}</title><style>body{{font:16px sans-serif;margin:2em}}td,th{{padding:.3em 1em;text-align:left;"
         "vertical-align:top}pre{white-space:pre-wrap}</style>"
-        f"<h1>Class, {name}: {good} of {len(outcomes)} labs are as new</h1><table><thead><tr><th>lab</th><th>outcome</th>"
-        f"<th>time</th><th>report</th><th>what was said</th></tr></thead><tbody>{rows}</tbody></table></html>\n",
+        f"<h1>Class, {name}: {good} of {len(outcomes)} labs were rebuilt</h1><table><thead><tr><th>lab</th><th>outcome</th>"
+        f"<th>time</th><th>report</th><th>output</th></tr></thead><tbody>{rows}</tbody></table></html>\n",
         encoding="utf-8",
     )
     return page

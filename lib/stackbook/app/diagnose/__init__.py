@@ -1,4 +1,4 @@
-"""What is wrong with a lab, and why: read it once, judge it by rules, order the causes from the ground up. Changes nothing."""
+"""What is wrong with a lab, and why: read it once, apply rules, order the causes from the ground up. Changes nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Diagnosis:
     def lines(self) -> list[str]:
         """The diagnosis for a terminal."""
         if self.causes:
-            return ["probable causes, the first one first:", "", *lines(self.causes)]
+            return ["probable causes, in the order in which to check them:", "", *lines(self.causes)]
         found = looked_at(self.snapshot)
         return ["no problem was found; looked at:", *(f"  {row['layer']}: {row['looked at']}" for row in found)]
 

@@ -31,7 +31,7 @@ def ask(
 
 @dataclass
 class Hasty:
-    """A host on which all commands end soon, whatever their own deadline; it writes nothing."""
+    """A host on which no command runs longer than `longest` seconds; it writes nothing."""
 
     host: Host
     longest: float = 8.0

@@ -16,7 +16,7 @@ from stackbook.config.profile import Profile
 from stackbook.machines.transports import Host
 
 Asker = Callable[[Sequence[str], float], Answer]
-"""Runs kubectl with these arguments, within so many seconds."""
+"""Runs kubectl with these arguments, with a deadline in seconds."""
 _AT_ONCE = 4
 _LOGS = 8
 _SHIPPER = "shipper"
@@ -46,7 +46,7 @@ def get(asker: Asker, path: str, *, timeout: float = 8.0) -> Answer:
 
 
 def read_cluster(askers: Sequence[Asker], refusing: Sequence[tuple[str, str]] = ()) -> Cluster:
-    """What the first asker reads that reaches the API server; or why none does.
+    """What the first asker that reaches the API server reads, or why none reaches it.
 
     Args:
         askers: the ways to ask, in this order.
@@ -69,7 +69,7 @@ def read_cluster(askers: Sequence[Asker], refusing: Sequence[tuple[str, str]] = 
         last = (ready.problem or ready.err.strip() or ready.out.strip()).splitlines()
         found.problem = last[-1][:300] if last else "no answer"
         if unready:
-            break  # it answers, and would answer the same to the next asker
+            break  # it answers, and the next asker would get the same answer
     return found
 
 
@@ -100,7 +100,7 @@ def _logs(pods: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 
 _RECENT = 60
-"""A shipper that is refused says so every 2 s: what it said earlier is over."""
+"""Seconds. A refused shipper reports the refusal every 2 s, so older lines no longer apply."""
 _POD = re.compile(r"/var/log/pods/([^_]+)_([^_]+)_[^/]+/istio-proxy/")
 
 

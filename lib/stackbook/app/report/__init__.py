@@ -42,7 +42,7 @@ def write(folder: Path) -> Path:
 
 
 def page(data: Any, *, name: str = "") -> str:
-    """The page of only one run's record, without earlier runs and pictures.
+    """The page of a single run's record, without earlier runs and pictures.
 
     Raises:
         ValueError: `data` is not the record of a run.

@@ -12,7 +12,7 @@ from typing import Any
 
 from stackbook.lab.typed_commands import typed
 
-# More than any run has; a run did not write a record with more.
+# More than any run has: a record with more was not written by a run.
 _MOST = 500
 _MOST_EARLIER = 100
 
@@ -91,7 +91,7 @@ def parse(data: Any, *, name: str = "") -> RunRecord:
     """The record in `data`; missing fields are empty, fields of a wrong type are left out.
 
     Raises:
-        ValueError: it is not the record of a run.
+        ValueError: `data` is not the record of a run.
     """
     if not isinstance(data, dict) or not isinstance(data.get("chapters"), list):
         raise ValueError(f"run.json of {name or 'a run'} is not the record of a run")

@@ -1,4 +1,4 @@
-"""Packing a tree of files into one compressed file with a checksum, and back, with owners, modes, times, attributes, links, holes."""
+"""Packing a folder into one compressed file with a checksum, and unpacking it with owners, modes, times, attributes, links, holes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def demand_tools() -> None:
     """Refuse a host that lacks tar or zstd.
 
     Raises:
-        HostUnfit: the error names it.
+        HostUnfit: one of them is missing; the error names it.
     """
     for name in ("tar", "zstd"):
         if not shutil.which(name):

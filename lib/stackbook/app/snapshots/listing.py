@@ -10,7 +10,7 @@ from stackbook.core.errors import InputError
 
 
 def lines(profile: Profile) -> list[str]:
-    """A line for each snapshot: its name, time, size, the chapters that had passed; or what is wrong with it."""
+    """A line for each snapshot: its name, time, size and the chapters that had passed; or what is wrong with it."""
     store = Store(profile.lab)
     found = [f"{'name':20} {'made':16} {'size':>8}  chapters", *(_line(store, name, profile) for name in store.names())]
     if store.restoring:

@@ -86,7 +86,7 @@ class Manifest:
         """Refuse it for a different lab.
 
         Raises:
-            InputError: the error says what differs.
+            InputError: it was saved from a different lab; the error says what differs.
         """
         wanted = of_profile(profile)
         for name in _SAME:

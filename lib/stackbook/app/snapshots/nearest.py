@@ -1,4 +1,4 @@
-"""Finding the snapshot that leaves a run the least to do: the one with the most chapters proved, by the keys of a run's proofs."""
+"""Finding the snapshot that leaves a run the least to do: the one in which most of the run's chapters are proved."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def choose(
     wanted = [chapter for chapter in chapters.ALL[:upto] if chapter.batch]
 
     def proved(known: Mapping[str, str], instance: str) -> int:
-        """For how many of the wanted chapters these proofs hold."""
+        """How many of the wanted chapters these proofs cover."""
         count = 0
         for chapter in wanted:
             schema = CHAPTER_PARAMETERS.get(chapter.id, ChapterParameters)
@@ -53,7 +53,7 @@ def choose(
     found = [(proved(each.proved, each.instance), -len(each.proved), each.time, each.name) for each in _usable(profile)]
     best = max(found, default=(0, 0, "", ""))
     if best[0] <= here:
-        say("no snapshot has more proved chapters than the lab itself: nothing is restored")
+        say("no snapshot has more proved chapters than the lab itself, so nothing is restored")
         return ""
     say(f"the nearest snapshot is {best[3]!r}: it has {best[0]} of {len(wanted)} chapters proved")
     return best[3]

@@ -42,7 +42,7 @@ class Store:
         """The folder of an existing snapshot.
 
         Raises:
-            InputError: it does not exist; with the most similar name.
+            InputError: it does not exist; the error suggests the most similar name.
         """
         if name not in self.names():
             raise InputError(
@@ -122,7 +122,7 @@ class Store:
         """Refuse to use a lab that an interrupted restore left incomplete.
 
         Raises:
-            InputError: the error says how to continue.
+            InputError: a restore was interrupted; the error says how to continue.
         """
         if name := self.restoring:
             raise InputError(
@@ -156,7 +156,7 @@ def demand_space(folder: Path, needed: int, what: str) -> None:
     """Refuse if a disk has too little space.
 
     Raises:
-        HostUnfit: the error says how much is needed.
+        HostUnfit: there is too little; the error says how much is needed.
     """
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free

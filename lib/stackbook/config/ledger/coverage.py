@@ -1,6 +1,6 @@
 """Which cell shows or proves which entry of the ledger.
 
-A cell says it in its metadata; a list of these where the ids differ in how:
+A cell's metadata says so; if `how` differs between the ids, it has a list of these:
 
     "stackbook": {"ids": ["K98", "F23"], "how": "live"}
     "stackbook": {"ids": ["C62"], "how": "cannot", "why": "the installer runs on Windows only"}
@@ -74,7 +74,7 @@ def coverage(notebooks: Path, entries: Mapping[str, Entry] | None = None) -> Cov
     """Read the metadata of every notebook of a folder.
 
     Raises:
-        InputError: a notebook cannot be read, or a cell's metadata is not of the form above.
+        InputError: a notebook cannot be read, or a cell's metadata does not have the form above.
     """
     known = load() if entries is None else entries
     found: dict[str, list[Proof]] = {}
@@ -117,7 +117,7 @@ def _cells(path: Path) -> list[dict[str, Any]]:
 
 
 def _checked(item: Any, where: str, kind: Any, known: Mapping[str, Entry]) -> tuple[list[str], str, str]:
-    """The ids, how and why of one piece of metadata."""
+    """`ids`, `how` and `why` of one piece of metadata."""
     form = 'write {"ids": ["K01"], "how": "live"}'
     if not isinstance(item, dict) or not set(item) <= {"ids", "how", "why"} or not {"ids", "how"} <= set(item):
         raise InputError(f"{where}: the metadata stackbook is {item!r}", fix=form)

@@ -22,8 +22,8 @@ _LETTER = {"command": "C", "file": "F", "claim": "K"}
 class Entry:
     """One command, file or claim of the guide.
 
-    `chapter` is the guide's number (2.2.3.2), `text` what the guide says, `correction` what holds today, `how_to_check`
-    how that is proved. Those that are wrong or outdated always have a correction.
+    `chapter` is the guide's number (2.2.3.2), `text` what the guide says, `correction` what is right today, `how_to_check`
+    how that is proved. Wrong and outdated entries always have a correction.
     """
 
     id: str
@@ -50,7 +50,7 @@ def parse(text: str) -> dict[str, Entry]:
     """The entries of a ledger in CSV, by id.
 
     Raises:
-        InputError: a line is not of the ledger's form; the message names the line and what is wrong with it.
+        InputError: a line does not have the ledger's form; the error names the line and what is wrong with it.
     """
     names = [field.name for field in fields(Entry)]
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)

@@ -11,7 +11,7 @@ from stackbook.config.ledger.entries import Entry
 
 HEAD = """# What the guide says, and what holds today
 
-Every command, file and claim of the guide was checked; this page has those that do not hold as they stand.
+Every command, file and claim of the guide was checked; this page lists those that are wrong, outdated or unclear.
 It is generated from the ledger and from the notebooks that prove it: change those, then run `{command}`.
 
 {counts}
@@ -20,7 +20,7 @@ COMMAND = "stackbook coverage --errata > docs/errata.md"
 
 
 def errata(covered: Coverage) -> str:
-    """The page in Markdown, in the guide's order; the same for the same ledger and notebooks."""
+    """The page in Markdown, in the guide's order; the same ledger and notebooks always give the same page."""
     concerned = [entry for entry in covered.entries.values() if entry.verdict != "ok"]
     total = len(covered.entries)
     counts = "".join(
@@ -64,7 +64,7 @@ def _code(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text on one line; what Markdown would read as markup is escaped, but for code in backticks."""
+    """Text on one line; everything that Markdown would read as markup is escaped, except code in backticks."""
     parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
     return "".join(part if part.startswith("`") and part.endswith("`") else _escape(part) for part in parts)
 

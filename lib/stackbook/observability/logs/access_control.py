@@ -1,4 +1,4 @@
-"""Access to the logs: tested with real requests, not read from a configuration."""
+"""Who can access the logs: tested with real requests, not read from a configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def attempts(kube: Kube) -> dict[str, str]:
-    """What Elasticsearch answers to clients that it must refuse, and to those that it must admit: client → answer."""
+    """What Elasticsearch answers to attempts that it must refuse, and to one that it must accept: attempt → answer."""
     import httpx
 
     known = credentials.access(kube)
@@ -37,7 +37,7 @@ def attempts(kube: Kube) -> dict[str, str]:
 
         return {
             "without TLS": ask(plain),
-            "to one who does not know its certificate": ask(safe, verify=True),
+            "with the system CA certificates only": ask(safe, verify=True),
             "without a password": ask(safe),
             "with a wrong password": ask(safe, auth=("elastic", "wrong")),
             "the shipper reads": ask(f"{safe}/logstash-1/_doc/1", auth=shipper),
@@ -49,7 +49,7 @@ def attempts(kube: Kube) -> dict[str, str]:
 
 WANTED = {
     "without TLS": "no answer",
-    "to one who does not know its certificate": "not trusted",
+    "with the system CA certificates only": "not trusted",
     "without a password": "401",
     "with a wrong password": "401",
     "the shipper reads": "403",
@@ -58,7 +58,7 @@ WANTED = {
 
 
 def unguarded(kube: Kube) -> list[str]:
-    """Where Elasticsearch answers other than it should, one line each; empty when all is well."""
+    """The attempts that Elasticsearch does not answer as expected, one line each; empty if there are none."""
     found = attempts(kube)
     return [
         f"Elasticsearch {who}: {found[who]}, expected {answer}"

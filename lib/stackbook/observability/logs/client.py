@@ -85,7 +85,7 @@ class Store:
             ):
                 found.append({**hit["_source"], "_id": hit["_id"], "_index": hit["_index"]})
                 if len(found) > most:
-                    raise CheckFailed(f"more than {most} documents match", fix="ask for a shorter time")
+                    raise CheckFailed(f"more than {most} documents match", fix="query a shorter period")
             return found
 
         return _started(ask)
@@ -133,7 +133,7 @@ def _said() -> Iterator[None]:
         yield
     except elasticsearch.NotFoundError as error:
         raise CheckFailed(
-            f"Elasticsearch does not have this: {error.message}", fix="stackbook run --only 12"
+            f"Elasticsearch did not find what was requested: {error.message}", fix="stackbook run --only 12"
         ) from error
     except (elasticsearch.ApiError, elasticsearch.TransportError) as error:
         raise CheckFailed(f"Elasticsearch answers with an error: {redact(str(error))[:400]}") from error

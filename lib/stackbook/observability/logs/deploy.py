@@ -77,7 +77,7 @@ def wait_started(lab: Lab, *, timeout: float = 150.0) -> None:
     """Wait until Elasticsearch answers and has its shards.
 
     Raises:
-        WaitTimeout: it does not; the error has the likely cause.
+        WaitTimeout: it does not answer in time; the error has the likely cause.
         CheckFailed: it refuses the password.
     """
     with opened(lab.kube, timeout=timeout) as store:
@@ -85,7 +85,11 @@ def wait_started(lab: Lab, *, timeout: float = 150.0) -> None:
 
 
 def wait_healthy(lab: Lab, store: Store, *, timeout: float = 60.0) -> None:
-    """Wait until each index has its shard; the error says how many do not."""
+    """Wait until each index has its shard.
+
+    Raises:
+        WaitTimeout: the error says how many shards are unassigned.
+    """
 
     def seen() -> Any:
         return store.client.cluster.health()
@@ -177,7 +181,7 @@ def shippers(kube: Kube) -> list[dict[str, Any]]:
     rows = []
     for name in [n["metadata"]["name"] for n in kube.nodes()]:
         pod = pods.get(name)
-        problem = pod_problem(pod) if pod else "there is none"
+        problem = pod_problem(pod) if pod else "not running"
         rows.append(
             {"node": name, "pod": pod["metadata"]["name"] if pod else "", "ready": not problem, "problem": problem}
         )

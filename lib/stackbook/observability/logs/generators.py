@@ -98,7 +98,7 @@ class Writers:
         """Wait until the kubelet has rotated each pod's log.
 
         Raises:
-            WaitTimeout: with the files that exist.
+            WaitTimeout: the error lists the files that exist.
         """
         until(lambda: all(len(self.files(node)) > 1 for node in self.share), what="the kubelet to rotate each log",
               timeout=timeout, every=1, last=lambda: "; ".join(f"{n}: {', '.join(self.files(n))}" for n in self.share))  # fmt: skip

@@ -56,7 +56,7 @@ def wait_arrived(store: Store, writers: Writers, *, timeout: float = 240.0, quie
     is not quiet: the numbered lines come after those.
 
     Raises:
-        WaitTimeout: the shippers were busy all the time; with the number of lines, and what each shipper has counted.
+        WaitTimeout: the shippers were still sending; the error has the number of lines, and what each shipper has counted.
     """
     seen = [0, time.monotonic()]
     again: dict[str, int] = {}
@@ -89,7 +89,7 @@ def problems(found: pd.DataFrame, share: Mapping[str, int]) -> list[str]:
 
     >>> table = pd.DataFrame({"node": ["a", "a"], "number": [1, 1], "id": ["x", "y"], "time": [0.0, 0.0]})
     >>> problems(table, {"a": 2})
-    ['a: 1 of 2 lines missing: 2', 'a: 1 lines are there more than once: 1']
+    ['a: 1 of 2 lines missing: 2', 'a: 1 lines arrived more than once: 1']
     """
     wrong = []
     for node, count in share.items():
@@ -99,7 +99,7 @@ def problems(found: pd.DataFrame, share: Mapping[str, int]) -> list[str]:
             wrong.append(f"{node}: {len(missing)} of {count} lines missing: {_some(missing)}")
         twice = sorted(set(numbers[numbers.duplicated()]))
         if twice:
-            wrong.append(f"{node}: {len(twice)} lines are there more than once: {_some(twice)}")
+            wrong.append(f"{node}: {len(twice)} lines arrived more than once: {_some(twice)}")
     if strangers := sorted(set(found["node"]) - set(share)):
         wrong.append(f"lines from machines that wrote none: {', '.join(strangers)}")
     return wrong
@@ -137,7 +137,7 @@ def skipped(found: pd.DataFrame) -> list[str]:
 
 
 def newest(store: Store) -> dict[str, float]:
-    """Node → Unix time at which its newest line was written that a search finds."""
+    """Node → Unix time at which the newest of its lines that a search finds was written."""
     parts = {"terms": {"field": "node", "size": 1000}, "aggs": {"newest": {"max": {"field": "@timestamp"}}}}
     answer = store.aggregate(term("service", "pulse"), parts=parts)
     return {part["key"]: part["newest"]["value"] / 1000 for part in answer["parts"]["buckets"]}
@@ -180,7 +180,7 @@ def wait_current(kube: Kube, store: Store, *, limit: float = 5.0, after: float =
     """Wait until each machine's newest line is at most `limit` seconds old, and was written after the Unix time `after`.
 
     Raises:
-        WaitTimeout: with the machines that are behind, since when, and what their shippers say.
+        WaitTimeout: the error names the machines that are behind, since when, and what their shippers report.
     """
     nodes = [str(n["metadata"]["name"]) for n in kube.nodes()]
 

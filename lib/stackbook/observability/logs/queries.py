@@ -69,7 +69,7 @@ def wait_access(
     A shipper sends earlier lines first: 20,000 lines of an earlier load take half a minute.
 
     Raises:
-        WaitTimeout: with the number of missing requests.
+        WaitTimeout: the error has the number of missing requests.
     """
     wanted = {plain_id(request) for request in requests}
     found = pd.DataFrame(columns=list(COLUMNS))
@@ -94,7 +94,7 @@ def wait_pages(store: Store, requests: Sequence[str], *, timeout: float = 240.0)
     v2 and v3 of `reviews` call `ratings`; v1 does not.
 
     Raises:
-        WaitTimeout: with the service and the number of missing requests.
+        WaitTimeout: the error names the service and the number of missing requests.
     """
     for service in ("details", "productpage", "reviews"):
         log = wait_access(store, requests, service=service, timeout=timeout)

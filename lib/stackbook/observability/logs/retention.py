@@ -54,7 +54,7 @@ def enforce(kube: Kube, *, timeout: float = 60.0) -> list[str]:
     """Run the CronJob's job now, and return what it printed.
 
     Raises:
-        WaitTimeout: it did not succeed; with its last line.
+        WaitTimeout: it did not succeed; the error has its last lines.
     """
     name = f"retention-{secrets.token_hex(3)}"
     kube.kubectl("create", "job", name, "-n", NAMESPACE, "--from=cronjob/retention")

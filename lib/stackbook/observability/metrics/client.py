@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SERVICE, PORT = "svc/prometheus", 9090
 _TIMEOUT = 30
-_AWAY = "see its pod: kubectl get pods -n istio-system -l app=prometheus"
+_AWAY = "check its pod: kubectl get pods -n istio-system -l app=prometheus"
 
 
 @dataclass(frozen=True)

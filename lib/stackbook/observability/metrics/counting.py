@@ -47,7 +47,7 @@ def advanced(before: pd.DataFrame, after: pd.DataFrame, *, services: Sequence[st
 
 
 def client_counts(frame: pd.DataFrame, service: str, *, version: str = "") -> pd.DataFrame:
-    """Count a client's table of requests (see `load_client.send`) in the same way; `version` is for a table without versions."""
+    """Count a client's table of requests (see `load_client.send`) in the same way; `version` fills in missing versions."""
     table = frame.assign(service=service, version=frame["version"].where(frame["version"] != "", version))
     return count(table).sort_values(KEYS, ignore_index=True)
 

@@ -80,7 +80,7 @@ def missing(lab: Lab, prometheus: Prometheus) -> list[str]:
 
 
 def missing_in_the_end(lab: Lab, prometheus: Prometheus, *, timeout: float = 20.0) -> list[str]:
-    """`missing`, once Prometheus has tried every target, even new ones, or after `timeout` seconds."""
+    """Return `missing` once Prometheus has tried every target, including new ones, or after `timeout` seconds."""
     found: list[str] = []
 
     def settled() -> bool:
@@ -101,7 +101,7 @@ def wait_scraped(
     earlier samples.
 
     Raises:
-        WaitTimeout: with the targets that were not scraped.
+        WaitTimeout: a target was not scraped; the error names those targets.
     """
     late: list[str] = []
     newest = 0.0
@@ -119,24 +119,20 @@ def wait_scraped(
 
 
 def dashboards(lab: Lab) -> list[dict[str, str]]:
-    """Kiali and Grafana: how to open each, or why it does not run."""
+    """Kiali and Grafana: how to open each, or why it does not run here."""
     rows = []
     for name, shows in (("kiali", "the service graph"), ("grafana", "the golden signals")):
         there = lab.kube.kubectl("get", f"deployment/{name}", "-n", istio.NAMESPACE, check=False).ok
-        opened = (
-            f"istioctl dashboard {name}"
-            if there
-            else f"an image only, and no registry is reached: {shows} as a plot here"
-        )
+        opened = f"istioctl dashboard {name}" if there else f"its image cannot be pulled; this chapter plots {shows}"
         rows.append({"tool": name.capitalize(), "here": opened})
     return rows
 
 
 def wait_complete(lab: Lab, prometheus: Prometheus, *, timeout: float = 60.0) -> None:
-    """Wait until Prometheus scrapes everything that it should, and no longer asks targets that are gone.
+    """Wait until Prometheus scrapes everything that it should, and no longer scrapes targets that are gone.
 
     Raises:
-        WaitTimeout: with the targets that are wrong, and why.
+        WaitTimeout: the error lists the targets that are missing or gone, with the reason.
     """
 
     def wrong() -> list[str]:

@@ -152,7 +152,7 @@ def wait_usage(kube: Kube, prometheus: Prometheus, *, namespaces: Sequence[str],
     their last figures.
 
     Raises:
-        WaitTimeout: with the pods whose sidecars have no figure.
+        WaitTimeout: the error names the pods whose sidecars have no figure.
     """
     found = pd.DataFrame()
 

@@ -29,7 +29,7 @@ def install(lab: Lab, *, retention_hours: int, step: Step | None = None, timeout
         timeout: deadline in seconds.
 
     Raises:
-        WaitTimeout: it does not become Ready; with the reason.
+        WaitTimeout: it does not become Ready; the error has the reason.
     """
     lab.images.load("tracing", step=step)
     text = manifests.render("jaeger.yaml", image_jaeger=lab.images.reference("jaeger"), retention=f"{retention_hours}h")
@@ -45,7 +45,7 @@ def answering(kube: Kube, *, timeout: float) -> None:
     """Wait until Jaeger is Ready and its API answers.
 
     Raises:
-        WaitTimeout: with its last answer, and why its pod is not Ready.
+        WaitTimeout: the error has its last answer, and why its pod is not Ready.
     """
     kube.wait_pods(NAMESPACE, SELECTOR, count=1, timeout=timeout)
 

@@ -18,7 +18,7 @@ NODE = 7200
 def waterfall(frame: pd.DataFrame, *, title: str) -> Any:
     """The spans of a trace over time, each below its parent; the caller's side is hatched, and a cross marks an error.
 
-    Several traces stand one below the other, with a line between them.
+    Several traces are drawn one below the other, with a line between them.
     """
     import matplotlib.pyplot as plt
 
@@ -148,7 +148,7 @@ def outage(sent: pd.DataFrame, *, killed: float, back: float) -> Any:
         seconds + 0.5, lost, 0.9, bottom=traced, color=PALETTE[1], hatch="//", label="answered, but without a trace"
     )
     began = sent.attrs["began"]
-    axes.axvspan(killed - began, back - began, color=PALETTE[7], alpha=0.35, zorder=0.5, label="Jaeger is away")
+    axes.axvspan(killed - began, back - began, color=PALETTE[7], alpha=0.35, zorder=0.5, label="Jaeger is down")
     axes.set_ylim(top=1.3 * axes.get_ylim()[1])  # the span is visible above the bars
     axes.set(title="Jaeger killed under traffic", xlabel="time in s", ylabel="requests a second")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncol=3)

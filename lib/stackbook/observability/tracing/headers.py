@@ -31,7 +31,7 @@ def number() -> int:
 
 
 def entries(lines: Sequence[str], holds: Callable[[Mapping[str, Any]], bool]) -> list[dict[str, Any]]:
-    """The access log entries among a proxy's log lines that meet a condition."""
+    """The access log entries in a proxy's log that meet a condition."""
     found = []
     for line in lines:
         if line.startswith("{"):
@@ -50,7 +50,7 @@ def logged(testbed: Testbed, request_id: str, wanted: Mapping[str, int]) -> dict
         wanted: how many entries each proxy must have; the wait is at most 6 s.
 
     Raises:
-        WaitTimeout: with the number of entries found.
+        WaitTimeout: the error has the number of entries found.
     """
     found: dict[str, list[dict[str, Any]]] = {}
 
@@ -86,7 +86,7 @@ def from_gateway(jaeger: Jaeger, request_id: str, *, since: float, apps: Iterabl
     The number of spans does not show whether the trace is complete: reviews v1 does not call ratings, v2 and v3 do.
 
     Raises:
-        WaitTimeout: with the services whose spans have arrived.
+        WaitTimeout: the error names the services whose spans have arrived.
     """
     wanted = set(apps)
     found = pd.DataFrame({"app": [], "span_id": [], "parent_id": []})
@@ -147,7 +147,7 @@ def followed(kube: Executes, jaeger: Jaeger) -> tuple[Probe, pd.DataFrame]:
 
     Raises:
         CheckFailed: the answer was not 200.
-        WaitTimeout: there are not four spans; with their number.
+        WaitTimeout: fewer than four spans arrived; the error has their number.
     """
     book = number()
     probe = Probe(f"http://reviews:9080/reviews/{book}", request_id=str(uuid.uuid4()))

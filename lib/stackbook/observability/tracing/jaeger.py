@@ -25,7 +25,7 @@ from stackbook.observability.tracing.span_table import parse
 NAMESPACE = "istio-system"
 SERVICE, PORT, BASE = "svc/tracing", 80, "/jaeger/api"
 _IDS_AT_ONCE = 100
-_AWAY = "see its pod: kubectl get pods -n istio-system -l app=jaeger"
+_AWAY = "check its pod: kubectl get pods -n istio-system -l app=jaeger"
 
 
 class Forwards(Protocol):
@@ -136,7 +136,7 @@ class Jaeger:
             query["tags"] = json.dumps(dict(tags))
         found = self._get("/traces", query)
         if len(found) >= limit:
-            raise CheckFailed(f"{service} has {limit} traces or more in that time", fix="ask for a shorter time")
+            raise CheckFailed(f"{service} has {limit} traces or more in that period", fix="query a shorter period")
         return parse(found)
 
     def dependencies(self, *, since: float) -> dict[tuple[str, str], int]:
@@ -151,10 +151,10 @@ class Jaeger:
     def wait(
         self, ids: Iterable[str], enough: Callable[[pd.DataFrame], bool], *, what: str, timeout: float = 15.0
     ) -> pd.DataFrame:
-        """Poll for these traces until enough of them has arrived.
+        """Poll for these traces until enough spans have arrived.
 
         Raises:
-            WaitTimeout: with the number of spans that have arrived.
+            WaitTimeout: the error has the number of spans that have arrived.
         """
         wanted = list(ids)
         last = parse([])

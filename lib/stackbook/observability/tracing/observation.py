@@ -35,7 +35,7 @@ def delays(kube: Executes, jaeger: Jaeger, *, count: int, rate: float, timeout: 
 
     Raises:
         CheckFailed: a request failed.
-        WaitTimeout: some were not found; with the number of those that were.
+        WaitTimeout: some were not found; the error has the number of those that were.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -77,7 +77,7 @@ def settled(kube: Kube, jaeger: Jaeger, *, traced: bool, timeout: float = 75.0) 
         timeout: deadline of each wait, in seconds.
 
     Raises:
-        WaitTimeout: with the number of spans of the last requests, or the proxies that still have old connections.
+        WaitTimeout: the error has the number of spans of the last requests, or the proxies that still have old connections.
     """
     sent, spans = 0, 0
     telemetry.drained(kube, timeout=timeout)
@@ -103,7 +103,7 @@ def settled(kube: Kube, jaeger: Jaeger, *, traced: bool, timeout: float = 75.0) 
 
 
 def _whole(frame: pd.DataFrame, count: int) -> bool:
-    """Whether so many traces of product pages are complete, each for its version of reviews."""
+    """Whether there are `count` traces of product pages, each complete for its version of reviews."""
     reviews = frame[(frame["app"] == "reviews") & (frame["kind"] == "server")]
     versions = dict(zip(reviews["trace_id"], reviews["version"], strict=True))
     sizes = {str(trace): len(part) for trace, part in frame.groupby("trace_id")}

@@ -81,12 +81,12 @@ def request(
 def flood(kube: Executes, url: str, count: int, *, parallel: int = 8) -> str:
     """Send `count` GETs without an id, so that the proxy creates one for each; returns the mark in their paths.
 
-    Up to 1 % may fail, and in addition as many as are under way at once: a proxy decides about tracing before the answer, and
+    Up to 1 % may fail, plus as many as are sent at once: a proxy decides about tracing before the answer, and
     after a listener's change the callee's proxy cuts old connections together with their requests.
 
     Raises:
         InputError: the count is out of range.
-        CheckFailed: more failed, or a request has no status at all: then the proxy may not have seen it.
+        CheckFailed: more failed, or a request has no status, so the proxy may not have seen it.
     """
     if not 1 <= count <= 50_000:
         raise InputError(f"count is {count}", fix="give 1 to 50000 requests")

@@ -61,7 +61,7 @@ def demanded() -> str:
 
 @dataclass(frozen=True)
 class Counted:
-    """Requests sent at one share: their number, those sampled according to the proxy's log, and those with a trace."""
+    """Requests sent at one share: their number, the ids that the proxy's log reports as sampled, and the ids with a trace."""
 
     share: float
     requests: int
@@ -147,7 +147,7 @@ def foretell(kube: Executes, jaeger: Jaeger, share: float, *, requests: int = 20
     began = time.time()
     statuses = request(kube, [(RATINGS, {"x-request-id": id}) for id in ids])
     if set(statuses) != {200}:
-        raise CheckFailed(f"the statuses are {sorted(set(statuses))}")
+        raise CheckFailed(f"expected the status 200 for each request, got {sorted(set(statuses))}")
     foretold = {id for id in ids if predicted(id, share)}
     traced: set[str] = set()
 

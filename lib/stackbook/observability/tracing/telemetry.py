@@ -29,7 +29,7 @@ RESOURCE = "telemetries.telemetry.istio.io"
 TRACER = "envoy.tracers.opentelemetry"
 COLLECTOR = "jaeger-collector.istio-system.svc.cluster.local"
 AT_ONCE, INTERVAL = "tracing.opentelemetry.min_flush_spans", "tracing.opentelemetry.flush_interval_ms"
-"""Envoy's runtime keys: each thread sends its spans when it has this many (default 5), and every so many ms (default 5000).
+"""Envoy's runtime keys: each thread sends its spans when it has this many (default 5), and at this interval in ms (default 5000).
 
 github.com/envoyproxy/envoy source/extensions/tracers/opentelemetry/tracer.cc; a new interval counts from the next time on.
 """
@@ -143,7 +143,7 @@ def untraced(kube: Kube, *, drain: bool = True) -> Iterator[int]:
 
 @contextlib.contextmanager
 def sampled(kube: Kube, share: float) -> Iterator[float]:
-    """Trace so many percent of requests while the block runs, and then as before; yields the seconds that the change took."""
+    """Trace `share` percent of requests while the block runs; then restore the settings. Yields how many seconds the change took."""
     before = found(kube)
     try:
         yield in_force(kube, share)
@@ -175,7 +175,7 @@ def drained(kube: Kube, *, timeout: float = 75.0) -> None:
     """Wait until no proxy has connections left that use an earlier listener; see `istio.DRAIN`.
 
     Raises:
-        WaitTimeout: with the proxies that still have some.
+        WaitTimeout: the error names the proxies that still have some.
     """
     closed: set[tuple[str, str]] = set()
 

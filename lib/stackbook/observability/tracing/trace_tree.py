@@ -95,7 +95,7 @@ def problems(frame: pd.DataFrame, call: Hop, *, parent_id: str = "", tolerance: 
     """
     found = []
     if frame["trace_id"].nunique() > 1:
-        found.append(f"the spans are of {frame['trace_id'].nunique()} traces")
+        found.append(f"the spans belong to {frame['trace_id'].nunique()} traces, expected 1")
     wanted = _wanted(call)
     rows = frame.to_dict("records")
     taken: set[str] = set()

@@ -1,4 +1,4 @@
-"""The rules: each takes a snapshot and yields the causes that it finds. They send no requests and change nothing."""
+"""The rules: each takes a snapshot and yields the causes that it finds. Rules send no requests and change nothing."""
 
 from __future__ import annotations
 

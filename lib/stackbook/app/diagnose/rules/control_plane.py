@@ -68,7 +68,7 @@ def _rewritten(snapshot: Snapshot, machine: Machine, name: str) -> str:
 
 
 def _problem(machine: Machine, name: str) -> str:
-    """Why a component does not seem to work; empty if it does."""
+    """Why a component does not seem to work; empty if it seems to work."""
     processes = {line.strip() for line in machine.text("processes").splitlines()}
     if processes and name[:15] not in processes:
         return f"no process {name}"

@@ -113,7 +113,7 @@ def injection(snapshot: Snapshot) -> Iterator[Cause]:
         if found.get("istio-injection") != "enabled" and "istio.io/rev" not in found:
             yield Cause("injection-off", LAYER, f"new pods of the namespace {namespace} get no sidecar",
                         (f"{len(with_sidecar)} of its pods have one: {', '.join(sorted(with_sidecar)[:3])}",
-                         f"its label istio-injection is {found.get('istio-injection', 'not there')}"),
+                         f"its label istio-injection is {found.get('istio-injection', 'missing')}"),
                         snapshot.kubectl(f"label namespace {namespace} istio-injection=enabled --overwrite"),
                         weight=3)  # fmt: skip
 
@@ -138,7 +138,7 @@ def refusals(snapshot: Snapshot) -> Iterator[Cause]:
     for reason, pods in by_reason.items():
         first = pods[0]
         namespace, _, pod = first.partition("/")
-        yield Cause("config-refused", LAYER, f"{len(pods)} proxies refuse configuration, {first} among them", (reason,),
+        yield Cause("config-refused", LAYER, f"{len(pods)} proxies refuse configuration, including {first}", (reason,),
                     f"{snapshot.kubectl(f'-n {namespace} logs {pod} -c istio-proxy | grep rejected')}; "
                     f"{snapshot.kubectl('get envoyfilters -A')}", weight=4)  # fmt: skip
 
