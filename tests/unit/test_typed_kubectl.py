@@ -29,6 +29,7 @@ Labels:             app=myapp
 Replicas:           2 desired | 2 updated
   Type:        RollingUpdate
 IP:                 10.96.14.2
+    Image:          stackbook.local/echo:0.1.0-744ae305
 NewReplicaSet:      myapp-86677c4ccd (2/2 replicas created)
 """
 
@@ -58,6 +59,7 @@ def test_a_description_keeps_what_is_the_same_on_every_run() -> None:
         "Replicas:           2 desired | 2 updated",
         "  Type:        RollingUpdate",
         "IP:                 …",
+        "    Image:          stackbook.local/echo:…",
         "NewReplicaSet:      myapp-… (2/2 replicas created)",
     ]
 

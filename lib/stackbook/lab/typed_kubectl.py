@@ -17,6 +17,8 @@ _NOTHING = ("", "<none>", "None")
 _SUFFIX = re.compile(r"(?<=-)[bcdfghjklmnpqrstvwxz2456789]{8,10}(-[bcdfghjklmnpqrstvwxz2456789]{5})?(?=\s|$)")
 # Lines of `kubectl describe` that differ from run to run.
 _FIELD = re.compile(r"(?m)^(\s*(?:CreationTimestamp|Start Time|Started|Node|IP|IPs|Endpoints|UID):\s+)\S.*$")
+# The tag of an image that the lab builds contains a digest of its sources.
+_BUILD = re.compile(r"(stackbook\.local/[\w-]+:)\S+")
 _DAEMON = re.compile(r"(?<=-)[bcdfghjklmnpqrstvwxz2456789]{5}(?=\s|$)")
 
 
@@ -24,7 +26,7 @@ def kubectl(kube: Kube, text: str, *, timeout: float = 60.0) -> None:
     """Run `kubectl <text>` against the lab's cluster, and print the command and its output.
 
     Values that differ from run to run become `…`: in a table ages, restarts, addresses and the random ends of pods' names; in
-    the output of `kubectl describe` times, addresses and the random ends of names, too.
+    the output of `kubectl describe` times, addresses, the random ends of names and the tags of images that the lab builds.
 
     Args:
         kube: the cluster.
@@ -42,7 +44,7 @@ def kubectl(kube: Kube, text: str, *, timeout: float = 60.0) -> None:
 def stable(text: str) -> str:
     """The output of kubectl without values that differ from run to run; text of another form stays unchanged."""
     if text.startswith("Name:"):  # kubectl describe
-        return _SUFFIX.sub("…", _FIELD.sub(r"\1…", text))
+        return _BUILD.sub(r"\1…", _SUFFIX.sub("…", _FIELD.sub(r"\1…", text)))
     lines = text.rstrip().splitlines()
     if not lines or not re.fullmatch(r"[A-Z][A-Z0-9()/ -]*", lines[0]):
         return text
