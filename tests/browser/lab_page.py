@@ -65,8 +65,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def served(folder: Path) -> Iterator[Server]:
-    """Serve a copy of the committed notebooks, with settings, state and records below `folder`."""
+def served(folder: Path, *, state: Path | None = None) -> Iterator[Server]:
+    """Serve a copy of the committed notebooks, with settings, records and (without `state`) the labs' state below `folder`."""
     root = folder / "root"
     shutil.copytree(paths.notebooks(), root / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     for name, values in SETTINGS.items():
@@ -78,6 +78,8 @@ def served(folder: Path) -> Iterator[Server]:
               "STACKBOOK_RUNS": "runs"}  # fmt: skip
     env = {**os.environ, **{name: str(folder / place) for name, place in places.items()}}
     env.pop("STACKBOOK_RUN", None)
+    if state:
+        env["STACKBOOK_STATE"] = str(state)
     log = folder / "jupyterlab.log"
     command = [sys.executable, "-m", "stackbook", "notebooks", "--port", str(free_port()), "--root", str(root)]
     with log.open("wb") as output:
@@ -176,6 +178,12 @@ class Chapter:
         self.page.keyboard.press("Control+A")
         self.page.keyboard.insert_text(line)
         return self
+
+    def type_and_run(self, source: str) -> None:
+        """Type source into the last cell, and press Shift+Enter, which adds a cell below it."""
+        self.page.locator(".jp-CodeCell").last.locator(".cm-content").click()
+        self.page.keyboard.insert_text(source)
+        self.page.keyboard.press("Shift+Enter")
 
     def texts(self) -> str:
         """All that the outputs say."""
