@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import canaries
+import httpx
 import pytest
 from canaries import NAME
-from labtools import Built, stackbook
+from labtools import ROOT, Built, stackbook
 from stackbook.app import reset
 from stackbook.lab.lab import Lab
 
@@ -65,6 +69,25 @@ def test_status_kubeconfig_and_the_labs_own_tools(lab: Lab) -> None:
         "istio" in stackbook("istioctl", "--", "version").output.lower()
         or "client version" in stackbook("istioctl", "--", "version").output
     )
+
+
+def test_a_page_is_open_as_long_as_the_command_runs(lab: Lab) -> None:
+    assert re.search(r"^bookinfo +05 +ready ", stackbook("open").output, re.MULTILINE)
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "stackbook", "open", "bookinfo"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/productpage", address), address
+        assert "<title>Simple Bookstore App</title>" in httpx.get(address, trust_env=False, timeout=30).text
+        process.send_signal(signal.SIGINT)
+        assert process.wait(15) == 0
+    finally:
+        process.kill()
+        process.communicate()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(address, trust_env=False, timeout=5)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from stackbook.app import (
     diagnosing,
     elevation,
     life_commands,
+    opening,
     own_folders,
     progressing,
     streams,
@@ -236,6 +237,7 @@ def _parser() -> _Parser:
     text = "manage a class, with a lab for each learner on this host: up, list, serve, reset, down"
     class_command.arguments(add("class", text, class_command.command, profile=False))
     challenging.arguments(add)
+    opening.arguments(add)
     progressing.arguments(add)
     add("kubeconfig", "print the path of the lab's kubeconfig", commands.print_kubeconfig)
     for name, function in (("kubectl", commands.run_kubectl), ("istioctl", commands.run_istioctl)):

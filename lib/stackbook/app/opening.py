@@ -1,0 +1,190 @@
+"""The command `open`: the lab's web pages on this host's loopback interface, each for as long as the command runs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import socket
+import subprocess
+import webbrowser
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stackbook.core.errors import InputError, StackbookError
+from stackbook.core.names import did_you_mean
+from stackbook.core.waiting import pause
+
+if TYPE_CHECKING:
+    from stackbook.lab.lab import Lab
+
+LOOPBACK = "127.0.0.1"
+_EVERY = 2.0
+"""Seconds between two checks whether the connection is still there."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of the lab.
+
+    Attributes:
+        name: the argument of `stackbook open`.
+        chapter: the number of the chapter that installs it.
+        service: the Service to reach, with its namespace before a slash.
+        port: the port of the Service.
+        path: the path of the page.
+        look: what to look at there.
+        image: the image whose pages these are, in the catalogue; empty if every lab has the page.
+        api: a path of the program's API, for a build of the lab's own, which has no pages.
+    """
+
+    name: str
+    chapter: str
+    service: str
+    port: int
+    path: str
+    look: str
+    image: str = ""
+    api: str = ""
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of the Service."""
+        return self.service.split("/")[0]
+
+    @property
+    def target(self) -> str:
+        """The Service as kubectl names it."""
+        return f"svc/{self.service.split('/')[1]}"
+
+
+PAGES = (
+    Page("bookinfo", "05", "istio-system/istio-ingressgateway", 80, "/productpage",
+         "the sample application, through the ingress gateway: reload it, and the stars change"),
+    Page("kiali", "05", "istio-system/kiali", 20001, "/kiali/", "the service graph, with rates and errors", "kiali"),
+    Page("grafana", "05", "istio-system/grafana", 3000, "/", "Istio's dashboards", "grafana"),
+    Page("prometheus", "10", "istio-system/prometheus", 9090, "/query", "queries, targets and alerts", "prometheus",
+         "/api/v1/query?query=up"),
+    Page("jaeger", "11", "istio-system/tracing", 80, "/jaeger/search", "traces: search for the service productpage.default",
+         "jaeger", "/jaeger/api/services"),
+    Page("kibana", "12", "logging/kibana", 5601, "/app/discover", "log lines of all machines", "kibana"),
+)  # fmt: skip
+
+
+def arguments(add: Callable[..., Any]) -> None:
+    """Add the command and its argument.
+
+    Args:
+        add: adds a command: its name, its help text, its function.
+    """
+    sub = add("open", "open a web page of the lab on loopback, until Ctrl-C; without a name, list the pages", command)
+    sub.add_argument("page", nargs="?", default="", metavar="NAME", help="for example bookinfo")
+
+
+def command(options: argparse.Namespace) -> int:
+    """List the pages, or serve one of them until the user ends the command."""
+    from stackbook.lab.lab import Lab
+
+    if options.page and options.page not in [page.name for page in PAGES]:
+        fix = did_you_mean(options.page, [page.name for page in PAGES], "pages")
+        raise InputError(f"there is no page {options.page!r}", fix=fix)
+    lab = Lab.open("00-preflight", options.profile)
+    if not lab.kubeconfig.exists():
+        raise InputError("there is no cluster yet", fix="stackbook run --to 05")
+    if not options.page:
+        for line in lines(lab):
+            print(line)
+        return 0
+    page = next(page for page in PAGES if page.name == options.page)
+    if not installed(lab, page):
+        raise InputError(f"{page.name} is not installed", fix=how(lab, page))
+    with contextlib.suppress(KeyboardInterrupt):  # how the user ends it
+        serve(lab, page)
+    return 0
+
+
+def installed(lab: Lab, page: Page) -> bool:
+    """Whether the cluster has the Service of a page, with a pod behind it."""
+    from stackbook.core.errors import CommandFailed
+
+    name = page.service.split("/")[1]
+    try:
+        found = lab.kube.json("get", "endpointslices", "-n", page.namespace, "-l", f"kubernetes.io/service-name={name}")
+    except CommandFailed:
+        return False
+    return any(
+        endpoint.get("conditions", {}).get("ready")
+        for item in found["items"]
+        for endpoint in item.get("endpoints") or []
+    )
+
+
+def path_of(lab: Lab, page: Page) -> str:
+    """The page's path, or a path of its API if this lab's build of the program has no pages."""
+    return page.api if page.api and not lab.images.sources.pulled(page.image) else page.path
+
+
+def how(lab: Lab, page: Page) -> str:
+    """How to install a page, as the fix of an error."""
+    if page.image and not page.api and lab.images.sources.of(page.image).kind == "none":
+        return f"{page.name} exists only as a container image: use a host that reaches its registry, or a mirror (registry_mirrors)"
+    return f"stackbook run --only {page.chapter}"
+
+
+def lines(lab: Lab) -> Iterator[str]:
+    """The pages as a table for a terminal."""
+    table = [("page", "chapter", "state", "what to look at")]
+    table += [(page.name, page.chapter, _state(lab, page), page.look) for page in PAGES]
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    for row in table:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    yield "open one of them: stackbook open NAME"
+
+
+def _state(lab: Lab, page: Page) -> str:
+    if not installed(lab, page):
+        return "not installed"
+    return "ready" if path_of(lab, page) == page.path else "API only"
+
+
+def serve(
+    lab: Lab, page: Page, *, say: Callable[[str], None] = print, environment: Mapping[str, str] = os.environ
+) -> None:
+    """Forward a port of loopback to a page, and open it in a browser if there is a display; returns only with an error.
+
+    Raises:
+        WaitTimeout: the port could not be forwarded.
+        StackbookError: the pod of the page has gone.
+    """
+    with lab.kube.port_forward(page.namespace, page.target, page.port) as port:
+        address = f"http://{LOOPBACK}:{port}{path_of(lab, page)}"
+        say(f"{address}\n{page.look}\nCtrl-C ends it.")
+        if path_of(lab, page) != page.path:
+            say(f"This lab's {page.name} is built without its pages: this is an answer of its API.")
+        browse(address, environment)
+        while _listens(port):
+            pause(_EVERY)
+    raise StackbookError(
+        f"the connection to {page.name} has ended: its pod was replaced or deleted", fix=f"stackbook open {page.name}"
+    )
+
+
+def browse(address: str, environment: Mapping[str, str]) -> None:
+    """Open an address in the user's browser if there is a display; never as root."""
+    if not (environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY")):
+        return
+    if os.geteuid():
+        webbrowser.open(address)
+    elif user := environment.get("SUDO_USER"):
+        with contextlib.suppress(OSError):
+            subprocess.Popen(
+                ["runuser", "-u", user, "--", "xdg-open", address],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(5)
+        return probe.connect_ex((LOOPBACK, port)) == 0
