@@ -488,7 +488,7 @@ def api(text: str) -> str:
         return f"{time.time()}\n"
     if "gRPC config" in text:
         return "/var/log/pods/default_reviews-1_uid/istio-proxy/0.log:gRPC config for x rejected\n"
-    if text.startswith("ip -j -d"):
+    if text.startswith("ip -j address"):
         return json.dumps([{"ifname": "flannel.1", "addr_info": [{"family": "inet", "local": "10.244.1.0"}]}])
     return ""
 
