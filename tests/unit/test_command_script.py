@@ -111,6 +111,25 @@ def test_a_file_that_is_written_or_applied_is_shown_whole(runs: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "change",
+    ["iptables -D INPUT -p tcp -j STACKBOOK-TRIAL", "iptables -t nat -F X", "kubectl delete pod x", "kubectl -n a apply -f -",
+     "kill -CONT 7", "rm -f /x", "ip link set a up", "ip -n b route add default via 10.0.0.1", "bridge fdb del aa dev b", "systemctl restart kubelet",
+     "istioctl install -f x -y", "kubectl rollout restart deployment/x", "kubeadm reset -f"],
+)  # fmt: skip
+def test_a_change_is_shown_each_time_and_what_only_reads_once(change: str) -> None:
+    """A rule that is removed, added and removed again must not stay on the learner's machine."""
+    commands = [command(change), command("ip -j route"), command("nc -z a 1"), command(change), command("ip -j route")]
+    assert list(typed(commands)) == ["# on k8s-master", change, "ip -j route", "nc -z a 1", change]
+
+
+@pytest.mark.parametrize(
+    "reading", ["kubectl get pods -l app=delete", "iptables -S", "ip link show", "kubectl logs x -c apply-it"]
+)
+def test_what_only_reads_is_not_taken_for_a_change(reading: str) -> None:
+    assert list(typed([command(reading), command(reading)])) == ["# on k8s-master", reading]
+
+
 def test_a_long_file_is_cut_on_a_page() -> None:
     long = {**command("kubectl apply -f -"), "input": "".join(f"line {n}\n" for n in range(30))}
     assert list(typed([long], longest=5))[-3:] == [

@@ -14,6 +14,13 @@ from stackbook.core.redact import redact
 _BOOKKEEPING = re.compile(
     r"^(test |stat |cat |systemctl (is-active|show|is-enabled) |ctr -n k8s\.io (images|content) |systemd-run |sh -c 'command -v)"
 )
+# Commands that change something: they are shown each time, as what comes between may have undone them.
+_CHANGE = re.compile(
+    r"^(ip6?tables (-\w+ \w+ )*-[ADIFXN] |kubectl (\S+ )*?(apply|create|delete|label|annotate|patch|scale|replace|cordon|uncordon|drain"
+    r"|taint|rollout restart)( |$)|istioctl (install|uninstall) |kubeadm (init|join|reset)|kill |rm |install |cp |mv |swapo|sysctl -w "
+    r"|systemctl (start|stop|restart|kill|enable|disable|mask|unmask) |bridge fdb (add|del|append|replace) "
+    r"|ip (-n \S+ |-\S+ )*(link|address|addr|route|netns|neigh) (add|del|delete|set|flush|replace) )"
+)
 _WRITE = re.compile(r'^sh -c .*cat > "\$1\.new".*\' write (\S+) (\d+)$', re.DOTALL)
 _IN_PLACE = re.compile(r"^sh -c '(cat > \S+)'$")
 _TAKES_A_FILE = re.compile(r"(^|\s)(-f|--filename) -(\s|$)")
@@ -22,18 +29,19 @@ _BY_API = "by the API"
 
 
 def typed(commands: Sequence[Mapping[str, Any]], *, everything: bool = False, longest: int = 0) -> Iterator[str]:
-    """The commands as lines, with a comment where the machine changes; each command once for each machine.
+    """The commands as lines, with a comment where the machine changes; a command that only reads once for each machine.
 
     Args:
         commands: from the record of a step: `host`, `command`, `rc`, and `input` if the command read a file.
-        everything: include repeated commands, and commands that only check whether something has to be done.
+        everything: include repeated commands that only read, and commands that only check whether something has to be done.
         longest: maximum number of lines of an input file, shown as a here-document; 0 leaves input files out.
     """
     host, seen = "", set()
     for command in commands:
         text, given = str(command.get("command", "")), str(command.get("input", "")) if longest else ""
         where = str(command.get("host", ""))
-        if not everything and (_BOOKKEEPING.match(text) or (where, text, given) in seen):
+        repeated = (where, text, given) in seen and not _CHANGE.match(text)
+        if not everything and (_BOOKKEEPING.match(text) or repeated):
             continue
         seen.add((where, text, given))
         if where != host:
