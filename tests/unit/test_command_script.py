@@ -113,9 +113,11 @@ def test_a_file_that_is_written_or_applied_is_shown_whole(runs: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    ["iptables -D INPUT -p tcp -j STACKBOOK-TRIAL", "iptables -t nat -F X", "kubectl delete pod x", "kubectl -n a apply -f -",
-     "kill -CONT 7", "rm -f /x", "ip link set a up", "ip -n b route add default via 10.0.0.1", "bridge fdb del aa dev b", "systemctl restart kubelet",
-     "istioctl install -f x -y", "kubectl rollout restart deployment/x", "kubeadm reset -f"],
+    [
+        "iptables -D INPUT -p tcp -j STACKBOOK-TRIAL", "iptables -t nat -F X", "kubectl delete pod x", "kubectl -n a apply -f -",
+        "kill -CONT 7", "rm -f /x", "ip link set a up", "ip -n b route add default via 10.0.0.1", "bridge fdb del aa dev b",
+        "systemctl restart kubelet", "istioctl install -f x -y", "kubectl rollout restart deployment/x", "kubeadm reset -f",
+    ],
 )  # fmt: skip
 def test_a_change_is_shown_each_time_and_what_only_reads_once(change: str) -> None:
     """A rule that is removed, added and removed again must not stay on the learner's machine."""
