@@ -23,37 +23,38 @@ BROKEN = {
     ),
     "an address without its port": (
         "13-delivery", (*GITEA, "application", "random", "drone-compose"),
-        {"env |= {**host,": 'env |= {**host, "DRONE_SERVER_HOST": "127.0.0.1",'}, "and the redirect URI is the one that Gitea knows",
+        {"env |= {**host,": 'env |= {**host, "DRONE_SERVER_HOST": "127.0.0.1",'}, "the redirect URI is the one that Gitea knows",
     ),
     "the comma taken away": (
         "13-delivery", (*GITEA, "comma"),
         {'("npm config set cache ./.npm-cache --global、",': '("npm config set cache ./.npm-cache --global",'},
-        "user's and global npmrc",
+        "the comma makes npm write the user's file",
     ),
     "no unknown flag": (
         "13-delivery", (*GITEA, "comma", "dependencies"),
-        {"./demo-cli-1.0.0.tgz --dependencies": "./demo-cli-1.0.0.tgz"}, "npm warns of the flag",
+        {"./demo-cli-1.0.0.tgz --dependencies": "./demo-cli-1.0.0.tgz"}, "npm warns of --dependencies",
     ),
     "another secret in the webhook": (
         "13-delivery", (*NPM, "push"),
         {'shop.hook(f"{drone.url}/hook", hook_secret)': 'shop.hook(f"{drone.url}/hook", rpc_secret)'},
-        "the signature is that of the secret",
+        "the signature fits the webhook's secret",
     ),
     "another repository's cache for the second build": (
         "13-delivery", (*NPM, "drone-yml", "push", "build"),
-        {"repository=shop.path": 'repository=f"trainer/{build}"'}, "the second restores",
+        {"repository=shop.path": 'repository=f"trainer/{build}"'}, "the second build restores the cache",
     ),
     "a newer description": (
         "14-ecosystem", ("generate",),
         {"openapi.generate(swagger)": '{**openapi.generate(swagger), "swagger": "3.0"}'}, "`swagger: 2.0`",
     ),
-    "nobody killed": ("15-design", ("calls", "outages"), {"other.kill(name)": "pass"}, "each takes its own part along"),
+    "nobody killed": ("15-design", ("calls", "outages"), {"other.kill(name)": "pass"}, "each outage removes only its own part"),
     "a call that is not counted": (
-        "15-design", ("calls",), {'"/api/v1/products/0/ratings"': '"/api/v1/products"'}, "counted and written agree",
+        "15-design", ("calls",), {'"/api/v1/products/0/ratings"': '"/api/v1/products"'}, "counted and written calls agree",
     ),
     "a submodule that is not fetched": (
         "15-design", ("calls", "add", "surprises"),
-        {'git.git("clone", "submodule", "--quiet", "update", "--init", files=True)': "pass"}, "`git submodule update --init` fills it",
+        {'git.git("clone", "submodule", "--quiet", "update", "--init", files=True)': "pass"},
+        "`git submodule update --init` fills the folder",
     ),
 }  # fmt: skip
 

@@ -29,17 +29,17 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     ),
     "no route for the user": (
         "weights", "rules.routes(BY_USER, BY_WEIGHT)", "rules.routes(BY_WEIGHT)", "each call of the user goes to v2"),
-    "fault not applied": ("abort", "mesh_rules.route(to, fault=FAULT)", "mesh_rules.route(to)", "it is the fault"),
+    "fault not applied": ("abort", "mesh_rules.route(to, fault=FAULT)", "mesh_rules.route(to)", "every error comes from the fault"),
     "half the aborts": ("abort", 'rules.abort("UNAVAILABLE", lab.parameters.abort_percent)',
                         'rules.abort("UNAVAILABLE", lab.parameters.abort_percent / 2)', "UNAVAILABLE, 1 attempt"),
     "another status": ("abort", 'rules.abort("UNAVAILABLE"', 'rules.abort("ABORTED"', "UNAVAILABLE, 1 attempt"),
-    "mutual TLS off": ("mtls", '("all", mode, namespace', '("all", "PERMISSIVE", namespace', "all but the last are answered"),
+    "mutual TLS off": ("mtls", '("all", mode, namespace', '("all", "PERMISSIVE", namespace', "only the client outside is refused"),
     "everybody may call": (
-        "identity", "rules.only(account)", 'rules.only("greeter-client")', "only the one that is named"),
-    "retries for all calls": ("retries", "retries=rules.retries(0)", "retries=rules.retries(2)", "tried again by nobody"),
-    "no delay": ("deadlines", "delay_percent=100", "delay_percent=0", "the client's status"),
+        "identity", "rules.only(account)", 'rules.only("greeter-client")', "only the client that is named may call"),
+    "retries for all calls": ("retries", "retries=rules.retries(0)", "retries=rules.retries(2)", "retried by nobody"),
+    "no delay": ("deadlines", "delay_percent=100", "delay_percent=0", "the client gets DEADLINE_EXCEEDED"),
     "no sidecar": ("balance", "mesh_lessons.balance(inside, outside, 200)",
-                   "mesh_lessons.balance(outside, outside, 200)", "one pod, or all four"),
+                   "mesh_lessons.balance(outside, outside, 200)", "one pod answers in three of the ways"),
 }  # fmt: skip
 
 

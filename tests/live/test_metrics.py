@@ -21,11 +21,11 @@ MUTATIONS = {
         {"scrape=scrape_seconds, retention": "scrape=6, retention", 'service="ratings")': 'service="ratings", tries=6)'},
         "within one scrape|to count requests"),
     "one request less in the client's table": (
-        ("prometheus", "count"), FEW | {"client_counts(frame,": "client_counts(frame.iloc[1:],"}, "service by service"),
+        ("prometheus", "count"), FEW | {"client_counts(frame,": "client_counts(frame.iloc[1:],"}, "client and proxies agree"),
     "a request that the table does not have": (
         ("prometheus", "count"),
         FEW | {"lambda: send(testbed.inside, plan": "lambda: testbed.ask(REVIEWS) and send(testbed.inside, plan"},
-        "service by service"),
+        "client and proxies agree"),
     "nothing is broken": (
         ("prometheus", "batch"),
         FEW | {", testbed.broken_pod(lab):": ":", '"RequestsFail", timeout=30': '"RequestsFail", timeout=8'},

@@ -74,13 +74,13 @@ MUTATIONS = {
         "06-traffic",
         "wire",
         {'rules.peer_authentication("all", "STRICT")': 'rules.destination_rule("ratings", tls="DISABLE")'},
-        "there is TLS on the way|and no plain text",
+        "there is TLS between the pods|no plain text",
     ),
     "STRICT not applied": (
         "06-traffic",
         "identity",
         {'rules.peer_authentication("all", mode)': 'rules.peer_authentication("all", "PERMISSIVE")'},
-        "all but one are answered",
+        "only the client outside is refused under STRICT",
     ),
     "always at random": (
         "06-traffic",
@@ -88,7 +88,7 @@ MUTATIONS = {
         {"balance=way": 'balance="RANDOM"', "count=900": "count=300"},
         "ROUND_ROBIN",
     ),
-    "not by the gateway": ("06-traffic", "egress", {", SHOP, *GATE]": ", SHOP]"}, "the routed ones"),
+    "not by the gateway": ("06-traffic", "egress", {", SHOP, *GATE]": ", SHOP]"}, "only the routed requests"),
 }
 
 
