@@ -109,6 +109,6 @@ def test_the_chapters_run_and_the_machines_are_given_back(made: Machines, tmp_pa
     assert gone.status == 0, gone.output[-3000:]
     assert again.status == 0, again.output[-3000:]
     after = state(made)
-    for name in PLAIN:
-        assert not before[name] - after[name], f"lost on {name}"
-        assert not after[name] - before[name], f"left on {name}"
+    lost = {name: sorted(before[name] - after[name]) for name in PLAIN}
+    left = {name: sorted(after[name] - before[name]) for name in PLAIN}
+    assert (lost, left) == ({name: [] for name in PLAIN}, {name: [] for name in PLAIN})

@@ -13,6 +13,7 @@ from stackbook.core.errors import InputError, TransportError, WaitTimeout
 from stackbook.core.results import Result
 from stackbook.machines.providers import SSH, ssh_checks
 from stackbook.machines.ssh_host import SSHHost
+from stackbook.machines.transports import LocalHost
 
 GOOD = {
     "true": "", "uname -m": "x86_64\n", "cat /etc/os-release": 'ID=debian\nPRETTY_NAME="Debian GNU/Linux 12"\n',
@@ -155,7 +156,7 @@ def test_bad_input_is_refused(more: dict[str, object], said: str, tmp_path: Path
         ("gate", ["Host key for 10.0.0.5 has changed and you have requested strict checking.", "Host key verification failed."],
          "Host key for 10.0.0.5 has changed and you have requested strict checking. | Host key verification failed."),
         ("", ["debug", "learner@10.0.0.5: Permission denied (publickey)."], "learner@10.0.0.5: Permission denied (publickey)."),
-        ("gate", ["Connection closed by UNKNOWN port 65535"], "Connection closed by UNKNOWN port 65535"),
+        ("", ["Connection closed by UNKNOWN port 65535"], "Connection closed by UNKNOWN port 65535"),
         ("", [], "ssh failed"),
     ],
 )  # fmt: skip
@@ -180,3 +181,25 @@ def test_before_a_run_refusals_count_and_machines_that_do_not_answer_do_not(monk
     machines |= {"one": FakeHost(dict(GOOD), name="one"), "two": good}
     with pytest.raises(InputError, match="the same machine"):
         SSH(Profile()).demand()
+
+
+def test_the_reason_of_a_jump_host_is_asked_for_where_ssh_hides_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a shared connection, ssh sends what its ProxyCommand prints to /dev/null."""
+    asked: list[list[str]] = []
+
+    def run(self: object, argv: list[str], **more: object) -> Result:
+        asked.append(argv)
+        return Result(tuple(argv), 255, "", "learner@10.0.0.9: Permission denied (publickey).\r\n", 0.1, "this host")
+
+    monkeypatch.setattr(LocalHost, "run", run)
+    host = SSHHost(name="one", address="10.0.0.5", user="learner", jump="learner@10.0.0.9:2222")
+    said = (
+        "kex_exchange_identification: Connection closed by remote host\r\nConnection closed by UNKNOWN port 65535\r\n"
+    )
+    assert (
+        host._transport_failed(Result(("ssh",), 255, "", said, 0.1, "one"))
+        == "learner@10.0.0.9: Permission denied (publickey)."
+    )
+    assert asked[0][-5:] == ["-p", "2222", "learner@10.0.0.9", "-W", "[10.0.0.5]:22"]
+    assert host._transport_failed(Result(("ssh",), 255, "", "ssh: no route\r\n", 0.1, "one")) == "ssh: no route"
+    assert len(asked) == 1

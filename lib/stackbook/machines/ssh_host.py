@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackbook.core.errors import TransportError
+from stackbook.core.errors import StackbookError, TransportError
 from stackbook.core.results import Result
 from stackbook.machines import ssh_sockets
 from stackbook.machines.transports import LocalHost, RunningHost
@@ -57,9 +57,12 @@ class SSHHost(RunningHost):
         """The jump host. Not by `-J`, which would take neither the key nor the known hosts from this command line."""
         if not self.jump:
             return []
+        return ["-o", f"ProxyCommand={shlex.join(self._hop()).replace('%', '%%')} -W '[%h]:%p'"]
+
+    def _hop(self) -> list[str]:
+        """A connection to the jump host alone."""
         where, _, port = self.jump.partition(":")
-        hop = ["ssh", *self._identity(), "-o", "ControlPath=none", "-p", port or "22", where]
-        return ["-o", f"ProxyCommand={shlex.join(hop).replace('%', '%%')} -W '[%h]:%p'"]
+        return ["ssh", *self._identity(), "-o", "ControlPath=none", "-p", port or "22", where]
 
     def login(self, *, terminal: bool) -> list[str]:
         """The command of a shell on the machine, which takes the place of this process."""
@@ -77,8 +80,20 @@ class SSHHost(RunningHost):
             return ""
         lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
         # Where the way through the jump host ends, ssh says so as well, after the reason.
-        reasons = [line for line in lines if not _CONSEQUENCE.match(line)] or lines or ["ssh failed"]
+        reasons = [line for line in lines if not _CONSEQUENCE.match(line)]
+        if not reasons and self.jump:
+            reasons = self._reason_of_the_hop()
+        reasons = reasons or lines or ["ssh failed"]
         return " | ".join(reasons[-2:] if self.jump else reasons[-1:])
+
+    def _reason_of_the_hop(self) -> list[str]:
+        """Why there is no way through the jump host. A shared connection hides what its ProxyCommand prints (ssh_proxy_connect)."""
+        way = [*self._hop(), "-W", f"[{self.address}]:{self.port}"]
+        try:
+            said = LocalHost().run(way, check=False, stdin="", timeout=20).stderr
+        except StackbookError:
+            return []
+        return [line.strip() for line in said.splitlines() if line.strip()]
 
     def put(self, local: Path, remote: str, *, mode: int | None = None) -> None:
         """See `Host.put`."""
