@@ -353,7 +353,7 @@ def test_a_disk_without_room_is_named_before_anything_is_done(profile: Path, sav
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m,mode=700", "tmpfs", str(STORE.folder)], check=True)
     try:
         said = refused(profile, "snapshot", "save", "full")
-        assert re.search(r"the snapshot needs \d+\.\d GB at .*, and 0\.0 GB are free", said), said
+        assert re.search(r"the snapshot needs \d+\.\d GB at .*, but only 0\.0 GB are free", said), said
         assert states(profile) == {"running"} and STORE.names() == []
     finally:
         subprocess.run(["umount", str(STORE.folder)], check=True)
