@@ -64,8 +64,8 @@ def before(profile: Profile) -> Snapshot | None:
 def reset(profile: Profile, *, say: Say = print, machines: bool = True) -> list[Difference]:
     """Remove the lab and compare this host with its state before; returns the differences that can be the lab's.
 
-    It reports what somebody else changed meanwhile, and leaves it alone. On machines that are not the lab's own, it only runs
-    `kubeadm reset`, which undoes what kubeadm did.
+    It reports what somebody else changed meanwhile, and leaves it alone. On machines that are not the lab's own, it runs
+    `kubeadm reset`, which undoes what kubeadm did, and removes what that leaves of the pod network and its rules.
 
     Raises:
         InputError: a run uses the lab; nothing was changed.
@@ -90,6 +90,16 @@ def reset(profile: Profile, *, say: Say = print, machines: bool = True) -> list[
         return mine
 
 
+# kubeadm reset leaves the rules of kube-proxy, the kubelet, flannel and the port mapper, and says so. Counters and all other rules stay.
+REMOVE_RULES = r"""
+for program in iptables ip6tables; do
+  command -v "$program-save" >/dev/null || continue
+  rules="$("$program-save" -c | grep -vE '(^:| -A | -j | -g )(KUBE|FLANNEL|CNI)-')" || continue
+  printf '%s\n' "$rules" | "$program-restore" -c
+done
+"""
+
+
 def _reset_machines(profile: Profile, say: Say) -> None:
     from stackbook.cluster.kubeadm import RESTORE_KUBECONFIG, SOCKET
 
@@ -98,6 +108,7 @@ def _reset_machines(profile: Profile, say: Say) -> None:
         host.run(["kubeadm", "reset", "-f", "--cri-socket", SOCKET], check=False, timeout=180)
         host.run(["rm", "-rf", "/etc/cni/net.d/10-flannel.conflist", "/run/flannel"], check=False)
         host.run(["sh", "-c", RESTORE_KUBECONFIG], env={"HOME": "/root"}, check=False)
+        host.run(["sh", "-c", REMOVE_RULES], check=False)
         for device in ("cni0", "flannel.1", "flannel0"):
             host.run(["ip", "link", "delete", device], check=False)
 
