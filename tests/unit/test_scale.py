@@ -55,10 +55,11 @@ def test_the_page_says_what_each_machine_and_pod_adds_and_where_one_host_ends() 
     text = page.text(DATA)
     assert "Each machine adds 0.50 GiB" in text
     assert f"A pod adds {0.05 * 1024:.0f} MiB" in text
+    assert "the last 50 pods took 100 s" in text
     assert "about 260 pods fit beside 8 machines" in text, re.findall("about .*", text)  # (16 - 2 - 1) / 0.05
     assert (
         "| machines | 2 | 4 | 8 | grows |" in text
-        and "| s until all pods are Ready | 50 | 100 | in proportion |" in text
+        and "| s until the added pods are Ready | 50 | 100 | in proportion |" in text
     )
 
 

@@ -10,7 +10,7 @@ Row = Mapping[str, Any]
 _ABOUT = {
     "seconds to 03": "s until every machine is Ready",
     "seconds to 05": "s until the mesh and bookinfo run",
-    "seconds to Ready": "s until all pods are Ready",
+    "seconds to Ready": "s until the added pods are Ready",
     "GiB": "memory (GiB)",
     "API median ms": "API request, median (ms)",
     "API p95 ms": "API request, 95 % (ms)",
@@ -84,13 +84,15 @@ def text(data: Mapping[str, Any]) -> str:
         "",
         "![Seconds and memory against the number of machines](scale-machines.svg)",
         "",
-        f"Each machine adds {each:.2f} GiB. The machines share the processors, so the time to build them grows with their number.",
-    ]
+        *([f"Each machine adds {each:.2f} GiB. "
+           "The machines share the processors, so the time to build them grows with their number."] if each else []),
+    ]  # fmt: skip
     if pods:
         pod, base = (
             slope(pods, "pods", "GiB") if len(pods) > 1 else (float(pods[0]["GiB"]) / float(pods[0]["pods"]), 0.0)
         )
         largest = machines[-1]["machines"]
+        added = pods[-1]["pods"] - (pods[-2]["pods"] if len(pods) > 1 else 0)
         room = (float(machines[-1]["free GiB"]) - 2.0 - base) / pod if pod > 0 else 0.0
         lines += [
             "",
@@ -103,7 +105,7 @@ def text(data: Mapping[str, Any]) -> str:
             "",
             "![Seconds, memory, pushes and configuration against the number of pods](scale-pods.svg)",
             "",
-            f"A pod adds {pod * 1024:.0f} MiB, nearly all of it its sidecar. Every proxy knows every Service and endpoint, so the "
+            f"A pod adds {pod * 1024:.0f} MiB: a small program and its sidecar. Every proxy knows every Service and endpoint, so the "
             "configuration of each one grows with the pods, and istiod sends each change to more proxies.",
             *([f"The measurement ended early: {data['ended']}."] if data["ended"] else []),
             "",
@@ -111,7 +113,7 @@ def text(data: Mapping[str, Any]) -> str:
             "",
             f"- **Memory**: about {max(room, 0) // 10 * 10:.0f} pods fit beside {largest} machines on this host, with 2 GiB left for "
             "everything else.",
-            f"- **Processors**: {pods[-1]['pods']} pods took {pods[-1]['seconds to Ready']} s to become Ready, as all machines share "
+            f"- **Processors**: the last {added} pods took {pods[-1]['seconds to Ready']} s to become Ready, as all machines share "
             f"{host['processors']} processors. A real node starts its pods at the same time as the others.",
             "- **Kernel limits**: each machine needs about 20 inotify instances; the default limit of 128 is enough for six machines. "
             "Preflight names the command that raises it.",
