@@ -32,7 +32,9 @@ def lab() -> Lab:
 def server(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     lab_page.demand_chromium()
     with lab_page.served(tmp_path_factory.mktemp("jupyterlab"), state=paths.states()) as found:
-        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("")]), found.root / "notebooks" / MINE)
+        kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("")], metadata={"kernelspec": kernel})
+        nbformat.write(book, found.root / "notebooks" / MINE)
         yield found
 
 
