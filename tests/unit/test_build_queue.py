@@ -103,7 +103,7 @@ def test_a_chapter_builds_beside_what_is_fetched_ahead_where_memory_allows_it(tm
         start = time.monotonic()
         with BuildQueue(tmp_path).turn("apps", urgent=True, found=nothing, report=quiet, deadline=30) as job:
             assert job.found is None
-            assert time.monotonic() - start < 2
+            assert time.monotonic() - start < 15, "it has waited for the other build, which takes 30 s"
     finally:
         ended(process)
 

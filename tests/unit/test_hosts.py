@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -119,14 +120,12 @@ def test_until_stops_at_once_at_what_it_does_not_tolerate() -> None:
         until(check, what="x", timeout=0.05, every=0.01, tolerate=(ValueError,))
 
 
-def test_commands_run_side_by_side() -> None:
-    start = time.monotonic()
-    threads = [threading.Thread(target=lambda: LocalHost().run(["sleep", "0.5"])) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert time.monotonic() - start < 1.4
+def test_commands_run_side_by_side(tmp_path: Path) -> None:
+    """Each of three commands waits until the two others have begun."""
+    script = 'touch "$1/$2"; for n in $(seq 400); do [ "$(ls "$1" | wc -l)" = 3 ] && exit 0; sleep 0.05; done; exit 1'
+    with ThreadPoolExecutor(3) as pool:
+        done = pool.map(lambda n: LocalHost().run(["sh", "-c", script, "sh", str(tmp_path), n], check=False), "abc")
+    assert [result.rc for result in done] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
