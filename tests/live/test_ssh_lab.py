@@ -23,7 +23,7 @@ ip -br link | awk '{print $1}' | cut -d@ -f1
 ls -d /etc/kubernetes/* /var/lib/etcd/* /etc/cni/net.d/* 2>/dev/null || true
 """
 
-# What a reset leaves, as the README says: the packages with their users and files, the host table, istioctl, kubectl's cache and completion.
+# What a reset leaves, as the README says: packages with their users and files, the host table, istioctl, kubectl's cache and completion.
 STAYS = re.compile(
     r"(iperf3|tcpdump|netdev):x:|(127\.0\.0\.1|::1|ff02::\d)\s|192\.168\.92\.\d plain-|/etc/kubernetes/(manifests|pki)$"
     r"|[0-9a-f]{64}  /root/(\.kube/cache|\.config/fish|istio/bin)/"
