@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 from stackbook.app import cli, opening
-from stackbook.core.errors import CommandFailed, InputError, StackbookError
-from stackbook.core.results import Result
+from stackbook.core.errors import InputError, StackbookError
 from stackbook.lab.lab import Lab
 
 BOOKINFO, KIALI, PROMETHEUS = (
@@ -40,13 +39,15 @@ class Server:
 
 class Kube:
     def __init__(self, ready: set[str], server: Server | None = None) -> None:
-        self.ready, self.server, self.forwarded = ready, server, []  # type: ignore[var-annotated]
+        self.there, self.server, self.answers = ready, server, True
+        self.forwarded: list[tuple[Any, ...]] = []
+
+    def ready(self) -> bool:
+        return self.answers
 
     def json(self, *args: str) -> Any:
         name = args[-1].split("=")[1]
-        if name == "grafana":  # its namespace is not there
-            raise CommandFailed(Result(("kubectl",), 1, "", "not found", 0.0, "this host"))
-        endpoints = [{"conditions": {"ready": name in self.ready}}]
+        endpoints = [{"conditions": {"ready": name in self.there}}]
         return {"items": [{"endpoints": endpoints}, {"endpoints": None}]}
 
     @contextlib.contextmanager
@@ -108,6 +109,18 @@ def test_what_cannot_be_opened_is_refused_in_one_line(
     monkeypatch.setattr(Lab, "open", lambda *args: lab())
     assert cli.main(words) == InputError.exit_status
     assert said in capsys.readouterr().err
+
+
+def test_a_cluster_that_does_not_answer_is_not_taken_for_one_without_pages(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = lab({"istio-ingressgateway"})
+    found.kube.answers = False
+    monkeypatch.setattr(Lab, "open", lambda *args: found)
+    for words in (["open"], ["open", "bookinfo"]):
+        assert cli.main(words) == 2
+        said = capsys.readouterr()
+        assert said.out == "" and "the API server does not answer — stackbook start" in said.err
 
 
 def test_without_a_cluster_it_says_how_to_make_one(

@@ -15,7 +15,6 @@ import platform
 import resource
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,9 +24,9 @@ from typing import Any
 
 import yaml
 
-from stackbook.app import readme_figures
+from stackbook.app import program, readme_figures
 from stackbook.core import paths
-from stackbook.core.errors import CheckFailed, StackbookError
+from stackbook.core.errors import CheckFailed
 from stackbook.lab.step import Record, now
 
 FOLDER = paths.checkout() / "bench"
@@ -161,8 +160,4 @@ def _writable(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except StackbookError as error:
-        print(f"stackbook: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
+    program.end_with(main)

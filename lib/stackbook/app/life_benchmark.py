@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from stackbook.app import readme_figures, reset
+from stackbook.app import program, readme_figures, reset
 from stackbook.app.snapshots import listing, manifest
 from stackbook.app.snapshots.store import Store
 from stackbook.config.profile import Profile
@@ -129,8 +129,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except StackbookError as error:
-        print(f"stackbook: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
+    program.end_with(main)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stackbook.core.columns import aligned
 from stackbook.core.errors import InputError, StackbookError
 from stackbook.core.names import did_you_mean
 from stackbook.core.waiting import pause
@@ -92,6 +93,8 @@ def command(options: argparse.Namespace) -> int:
     lab = Lab.open("00-preflight", options.profile)
     if not lab.kubeconfig.exists():
         raise InputError("there is no cluster yet", fix="stackbook run --to 05")
+    if not lab.kube.ready():
+        raise InputError("the API server does not answer", fix="stackbook start, or stackbook diagnose")
     if not options.page:
         for line in lines(lab):
             print(line)
@@ -106,13 +109,8 @@ def command(options: argparse.Namespace) -> int:
 
 def installed(lab: Lab, page: Page) -> bool:
     """Whether the cluster has the Service of a page, with a pod behind it."""
-    from stackbook.core.errors import CommandFailed
-
     name = page.service.split("/")[1]
-    try:
-        found = lab.kube.json("get", "endpointslices", "-n", page.namespace, "-l", f"kubernetes.io/service-name={name}")
-    except CommandFailed:
-        return False
+    found = lab.kube.json("get", "endpointslices", "-n", page.namespace, "-l", f"kubernetes.io/service-name={name}")
     return any(
         endpoint.get("conditions", {}).get("ready")
         for item in found["items"]
@@ -136,9 +134,7 @@ def lines(lab: Lab) -> Iterator[str]:
     """The pages as a table for a terminal."""
     table = [("page", "chapter", "state", "what to look at")]
     table += [(page.name, page.chapter, _state(lab, page), page.look) for page in PAGES]
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    for row in table:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    yield from aligned(table)
     yield "open one of them: stackbook open NAME"
 
 

@@ -6,6 +6,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
+from stackbook.core.columns import aligned
 from stackbook.core.redact import redact
 
 if TYPE_CHECKING:
@@ -59,7 +60,4 @@ def stable(text: str) -> str:
         if table[0][0] == "NAME":
             cells[0] = _DAEMON.sub("…", _SUFFIX.sub("…", cells[0]))
         rows.append(cells)
-    widths = [max(len(row[place]) for row in rows) for place in range(len(starts))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return "\n".join(aligned(rows))

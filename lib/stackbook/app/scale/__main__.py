@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Sequence
 
+from stackbook.app import program
 from stackbook.app.scale import load, measuring, page
 from stackbook.config.profile import MAX_NODES
 from stackbook.core import paths
-from stackbook.core.errors import HostUnfit, InputError, StackbookError
+from stackbook.core.errors import HostUnfit, InputError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,8 +59,4 @@ def numbers(text: str, what: str, *, low: int, high: int, step: int = 1) -> tupl
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except StackbookError as error:
-        print(f"stackbook: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
+    program.end_with(main)

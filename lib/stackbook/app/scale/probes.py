@@ -67,7 +67,7 @@ def configuration(lab: Lab) -> float:
 
 
 def everything(lab: Lab) -> dict[str, Any]:
-    """All of these that are one number at a time."""
+    """Every figure that needs no comparison with an earlier one."""
     latency = api_latency(lab)
     return {
         "free GiB": round(memory(), 2),
