@@ -31,7 +31,7 @@ from stackbook.core import paths, temp_dirs
 from stackbook.core.errors import StackbookError
 from stackbook.lab.step import now
 from stackbook.machines import facts
-from stackbook.machines.providers import for_profile
+from stackbook.machines.providers import for_profile, ssh_state
 from stackbook.machines.providers.base import Say
 from stackbook.machines.transports import Host, LocalHost
 
@@ -65,7 +65,7 @@ def reset(profile: Profile, *, say: Say = print, machines: bool = True) -> list[
     """Remove the lab and compare this host with its state before; returns the differences that can be the lab's.
 
     It reports what somebody else changed meanwhile, and leaves it alone. On machines that are not the lab's own, it runs
-    `kubeadm reset`, which undoes what kubeadm did, and removes what that leaves of the pod network and its rules.
+    `kubeadm reset`, which undoes what kubeadm did, and removes what else the lab made there. Packages stay.
 
     Raises:
         InputError: a run uses the lab; nothing was changed.
@@ -111,6 +111,7 @@ def _reset_machines(profile: Profile, say: Say) -> None:
         host.run(["sh", "-c", REMOVE_RULES], check=False)
         for device in ("cni0", "flannel.1", "flannel0"):
             host.run(["ip", "link", "delete", device], check=False)
+        ssh_state.give_back(host, profile.lab, {node.name: node.address for node in profile.nodes})
 
 
 def restore(old: Mapping[str, Lines], host: Host, others: Others) -> None:

@@ -10,7 +10,7 @@ from stackbook.config.profile import Profile
 from stackbook.core import paths
 from stackbook.core.errors import WaitTimeout
 from stackbook.machines import operations
-from stackbook.machines.providers import ssh_checks
+from stackbook.machines.providers import ssh_checks, ssh_state
 from stackbook.machines.providers.base import Say
 from stackbook.machines.ssh_host import SSHHost
 from stackbook.machines.transports import Host
@@ -46,6 +46,7 @@ class SSH:
         ssh_checks.demand_different(machines)
         changed = 0
         for host in machines.values():
+            ssh_state.remember(host, self.profile.lab)
             changed += bool(
                 operations.apply(
                     host, operations.packages(PACKAGES, unless={"containerd": "containerd", "runc": "runc"})
