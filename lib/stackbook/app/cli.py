@@ -257,7 +257,17 @@ def _parser() -> _Parser:
     bundle.add_argument(
         "--to", dest="last", default="", metavar="C", help="save: the last chapter that the bundle must support"
     )
-    add("images", "list each image of the lab: which chapters use it, and where it comes from", commands.list_images)
+    images = add(
+        "images",
+        "list each image of the lab, and where it comes from; push: bring them to a cluster",
+        commands.list_images,
+    )
+    images.add_argument(
+        "action", nargs="?", choices=["push"], help="push what the lab builds to the profile's image_registry"
+    )
+    images.add_argument(
+        "--to", default="", metavar="CLUSTER", help="push: instead into kind:NAME, k3d:NAME or minikube:PROFILE"
+    )
     reset = add("reset", "remove the lab, and compare this host with its state before", commands.reset_lab)
     reset.add_argument("--cache", action="store_true", help="also remove the cache")
     reset.add_argument("--snapshots", action="store_true", help="also remove the lab's snapshots")

@@ -228,7 +228,14 @@ def use_bundle(options: argparse.Namespace) -> int:
 
 
 def list_images(options: argparse.Namespace) -> int:
-    """List each image with its source."""
+    """List each image with its source; or bring those that the lab builds to an existing cluster."""
+    if options.action == "push":
+        from stackbook.app.image_push import push
+
+        push(_lab(options), to=options.to)
+        return 0
+    if options.to:
+        raise InputError("--to belongs to `stackbook images push`", fix="stackbook images push --to …")
     from stackbook.app.image_table import lines
 
     for line in lines(_lab(options)):

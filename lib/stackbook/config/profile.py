@@ -158,6 +158,7 @@ class Profile(Model):
     strict: bool = False
     images: Literal["auto", "preload", "pull"] = "auto"
     image_repository: str = ""
+    image_registry: str = ""
     registry_mirrors: dict[str, str] = Field(default_factory=dict)
     registry_ca: str = ""
     kubeconfig: str = ""
@@ -176,6 +177,15 @@ class Profile(Model):
     @classmethod
     def _good_mirrors(cls, value: dict[str, str]) -> dict[str, str]:
         check_mirrors(value)
+        return value
+
+    @field_validator("image_registry")
+    @classmethod
+    def _good_registry(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)*", value):
+            raise ValueError(
+                f"{value!r} is not a registry: write it like registry.example.com:5000/stackbook, without https://"
+            )
         return value
 
     @field_validator("registry_ca", "known_hosts")
@@ -199,6 +209,8 @@ class Profile(Model):
             )
         if self.context and self.target != "cluster":
             raise ValueError("context: it is valid only with target: cluster")
+        if self.image_registry and self.target != "cluster":
+            raise ValueError("image_registry: it is valid only with target: cluster")
         if self.known_hosts and self.target != "ssh":
             raise ValueError("known_hosts: it is valid only with target: ssh")
         if self.target == "cluster":

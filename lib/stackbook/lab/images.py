@@ -13,6 +13,7 @@ from stackbook.cluster.kubeadm import Images
 from stackbook.config.registries import Registries
 from stackbook.core.errors import ArtifactUnavailable
 from stackbook.lab.image_sources import ImageSources
+from stackbook.lab.pushed_images import PushedImages
 from stackbook.machines import operations
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ class LabImages:
     @cached_property
     def sources(self) -> ImageSources:
         """Where each image comes from."""
-        mode = "pull" if self._lab.profile.target == "cluster" else self._lab.profile.images
+        mode = self._lab.profile.images
+        if self._lab.profile.target == "cluster" and mode == "auto":
+            mode = "pull"  # by the cluster's nodes; nobody here can ask for them
         return ImageSources(
             self._lab.artifacts.catalogue,
             mode,
@@ -70,6 +73,13 @@ class LabImages:
         source = self.sources.of(name)
         if source.kind == "none":
             raise ArtifactUnavailable(f"there is no image {name} here: {source.reason}")
+        registry = self._lab.profile.image_registry
+        if source.kind == "build" and registry:
+            pushed = PushedImages(self._lab.state, registry).reference(
+                self._lab.artifacts.catalogue.image(name).instead or name
+            )
+            # Istio's images have one tag, and no digest.
+            return pushed.partition("@")[0] if name in ("pilot", "proxyv2") else pushed
         return source.reference
 
     @property
@@ -104,7 +114,7 @@ class LabImages:
         wanted = {name: host for name, host in self._lab.machines.items() if on is None or name in on}
         say = step.progress if step else self._lab.progress
         changed = 0
-        members = self._members(names)
+        members = self.members(names)
         for image in self.sources.to_pull(members):
             if not self.sources.pulled(image.name):
                 continue  # another image of its set has just failed
@@ -141,20 +151,22 @@ class LabImages:
             kind, plain = catalogue.resolve(name)
             if kind == "file":
                 found[name] = None
-            elif built := set(self.sources.to_build(self._members([plain]))):
+            elif self._lab.profile.target == "cluster":
+                continue  # its nodes pull every image, after `stackbook images push`
+            elif built := set(self.sources.to_build(self.members([plain]))):
                 bundle = self._bundle_of(plain, built)
                 found.update(dict.fromkeys([f"bundle:{bundle}"] if bundle else [f"image:{m}" for m in sorted(built)]))
         return list(found)
 
     def references_to_pull(self, names: Sequence[str]) -> list[str]:
         """The references of the images in these bundles and images that the machines pull."""
-        return [image.official for image in self.sources.to_pull(self._members(names))]
+        return [image.official for image in self.sources.to_pull(self.members(names))]
 
     def archives(self, names: Sequence[str]) -> list[Path]:
         """Archives with the images that are built: the smallest bundle that has them, or one archive for each image."""
         found: dict[Path, None] = {}
         for name in names:
-            if not (built := set(self.sources.to_build(self._members([name])))):
+            if not (built := set(self.sources.to_build(self.members([name])))):
                 continue
             if bundle := self._bundle_of(name, built):
                 found[self._lab.artifacts.bundle(bundle).archive] = None
@@ -162,10 +174,16 @@ class LabImages:
                 found.update({self._lab.artifacts.image(member).archive: None for member in built})
         return list(found)
 
-    def _members(self, names: Sequence[str]) -> list[str]:
+    def members(self, names: Sequence[str]) -> list[str]:
         """The images in these bundles and images, each once."""
         bundles = self._lab.artifacts.catalogue.bundles
         return list(dict.fromkeys(member for name in names for member in bundles.get(name, (name,))))
+
+    def knows(self, name: str) -> bool:
+        """Whether this is the name of an image or of a bundle of images."""
+        plain = name.removeprefix("bundle:")
+        catalogue = self._lab.artifacts.catalogue
+        return plain in catalogue.bundles or plain in catalogue.images
 
     def _bundle_of(self, name: str, built: set[str]) -> str:
         """The bundle with these images and no image that is not built here: the one with this name, otherwise the smallest."""
