@@ -77,7 +77,8 @@ if ! cmp -s requirements.lock .venv/requirements.installed 2>/dev/null; then
   install --no-deps --no-build-isolation --editable .
   cp requirements.lock .venv/requirements.installed
 fi
-# The tests' own registry and proxy. They are unpacked, not installed: the packages would start services on this host.
+# The tests' own registry and proxy, and the program that pushes images. They are unpacked, not installed: the packages would start
+# services on this host.
 unpacked() { # Debian package, program in it
   [ ! -x ".venv/test-tools/usr/bin/$2" ] || return 0
   say "unpacking $2 for the tests"
@@ -91,6 +92,7 @@ unpacked() { # Debian package, program in it
 if [ "${STACKBOOK_BROWSER:-}" = 1 ]; then
   unpacked docker-registry docker-registry
   unpacked tinyproxy-bin tinyproxy
+  unpacked skopeo skopeo
 fi
 # The book's programs have their own environment, because the lab does not need them.
 if [ "${STACKBOOK_BOOK:-}" = 1 ] && ! cmp -s requirements-book.lock .venv-book/requirements.installed 2>/dev/null; then

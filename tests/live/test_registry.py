@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from labtools import keep_evidence, stackbook
-from registry_server import Server, refusing, serving
+from registry_server import PROGRAM, Server, refusing, serving
 from stackbook.app import reset
 from stackbook.artifacts.oci_archive import Content, Entry, Image, Layer, write_archive
 from stackbook.cluster import image_import
@@ -28,6 +28,7 @@ from stackbook.machines.transports import Host
 pytestmark = pytest.mark.live
 
 PORT = 5443
+TOOLS = PROGRAM.parent  # skopeo, where it is not installed
 OFFICIAL = ("docker.io", "registry.k8s.io", "quay.io", "ghcr.io", "docker.elastic.co")
 BUNDLES = ("control-plane", "node", "istio", "apps")
 LATER = ("metrics", "tracing", "logs")
@@ -131,6 +132,39 @@ def test_a_corrupt_layer_is_noticed_and_what_is_right_is_pulled(
                 image_import.pull({machine.name: machine}, name, digest="sha256:" + "0" * 64, timeout=120)
         finally:
             machine.run(["ctr", "-n", "k8s.io", "images", "rm", name], check=False)
+
+
+def test_an_existing_cluster_gets_the_labs_images(
+    lab: Lab, machine: Host, registry: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`stackbook images push` fills the registry that a profile names, and a pod of that cluster starts from it."""
+    monkeypatch.setenv("PATH", f"{TOOLS}:{os.environ['PATH']}")
+    place = f"{registry.address.removeprefix('https://')}/stackbook"
+    profile = tmp_path / "cluster.yaml"
+    settings = {"target": "cluster", "lab": "sbpush", "kubeconfig": str(lab.kubeconfig), "image_registry": place}
+    profile.write_text(yaml.safe_dump({**settings, "registry_ca": str(registry.ca)}))
+    cluster = Lab.open("05-istio", profile)
+    try:
+        with pytest.raises(ArtifactUnavailable, match="echo has not been pushed"):
+            cluster.images.reference("echo")
+        said = stackbook("images", "push", "--profile", str(profile))
+        assert said.status == 0, said.output
+        assert said.output.count(": pushed") == said.output.count("\n") > 3
+        assert ": pushed" not in stackbook("images", "push", "--profile", str(profile)).output
+        reference = cluster.images.reference("echo")
+        with mirrored(machine, place.partition("/")[0], registry.address, registry.ca):
+            try:
+                on = json.dumps({"spec": {"nodeName": machine.name, "terminationGracePeriodSeconds": 0}})
+                cluster.kube.kubectl("run", "pushed", f"--image={reference}", "--restart=Never", f"--overrides={on}")
+                cluster.kube.kubectl("wait", "--for=condition=Ready", "pod/pushed", "--timeout=60s", timeout=80)
+                (status,) = cluster.kube.json("get", "pod", "pushed")["status"]["containerStatuses"]
+                assert status["imageID"].endswith(reference.partition("@")[2])
+            finally:
+                cluster.kube.kubectl("delete", "pod", "pushed", "--ignore-not-found", "--now", check=False)
+                there = [name for name in image_import.present(machine) if name.startswith(place)]
+                machine.run(["ctr", "-n", "k8s.io", "images", "rm", *there], check=False)
+    finally:
+        shutil.rmtree(cluster.state)
 
 
 def test_another_ca_is_not_believed(lab: Lab, machine: Host, registry: Server) -> None:
