@@ -28,8 +28,8 @@ _STATIC = "-extldflags=-static"
 # The linker leaves out debugging data (-s -w), so the compiler need not make it. That saves a quarter of the processor time for
 # the same programs. Only their build information differs, by this flag, so the flag is not part of the key.
 _GCFLAGS = "all=-dwarf=false"
-# Garbage collection takes a quarter of the compiler's time; if there is enough memory, it runs less often.
-_GOGC, _MEMORY_FOR_GOGC = "400", 6 << 30
+# Garbage collection takes a quarter of the compiler's time; if there is enough memory, it runs only above this limit (per process).
+_GC, _MEMORY_FOR_GC = {"GOGC": "off", "GOMEMLIMIT": "2GiB"}, 8 << 30
 _NETWORK = re.compile(
     r"dial tcp|no such host|connection (refused|reset)|TLS handshake|403 Forbidden|i/o timeout|proxyconnect"
 )
@@ -133,8 +133,8 @@ def build(
             "there is no C compiler, which building from Go modules needs", fix="apt-get install gcc libc6-dev"
         )
     environ = environment(goroot=goroot, cache=cache, base=env if env is not None else os.environ)
-    if free_memory() > _MEMORY_FOR_GOGC:
-        environ.setdefault("GOGC", _GOGC)
+    if free_memory() > _MEMORY_FOR_GC and not _GC.keys() & environ.keys():
+        environ |= _GC
     out.mkdir(parents=True, exist_ok=True)
     packages = [item.package for item in wanted if item.package]
     job = f"go:{group.name}"
