@@ -273,6 +273,30 @@ def test_the_environment_of_an_image_tells_which_envoy_it_has() -> None:
     assert image_import.environment(fake, "docker.io/x:1")["ISTIO_META_ISTIO_PROXY_SHA"] == "envoy-1.40.0"
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_image_that_no_machine_has_yet_is_pulled_before_it_is_asked(
+    home: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """Chapter 05 asks which Envoy the proxies are before it loads Istio's images."""
+    lab = Lab.open("05-istio", "embedded")
+    monkeypatch.setattr(type(lab.images.registries), "why_not", lambda _self, reference: "")
+    monkeypatch.setattr(type(lab), "machines", {"one": "first", "two": "second"})
+    pulls = []
+
+    def pulled(machines: dict[str, str], reference: str, **_: object) -> int:
+        pulls.append((list(machines), reference))
+        if fails:
+            raise PullFailed("it is gone")
+        return 1
+
+    monkeypatch.setattr(image_import, "pull", pulled)
+    monkeypatch.setattr(image_import, "load", lambda *_: 0)
+    monkeypatch.setattr(type(lab.images), "archives", lambda *_: [])
+    monkeypatch.setattr(image_import, "environment", lambda host, _: {"ISTIO_META_ISTIO_PROXY_SHA": f"istio-of-{host}"})
+    assert lab.images.upstream_envoy is fails, "the lab's own build is upstream Envoy"
+    assert pulls == [(["one"], CATALOGUE.image("proxyv2").official)]
+
+
 def test_no_chapter_names_a_component_that_could_be_meant_otherwise() -> None:
     """A plain "node" is Node.js, and chapter 03 means the images of a node."""
     spaces = (CATALOGUE.artifacts, CATALOGUE.bundles, CATALOGUE.images)

@@ -57,12 +57,13 @@ class LabImages:
         return self.environment("proxyv2").get("ISTIO_META_ISTIO_PROXY_SHA", "").startswith("envoy-")
 
     def environment(self, name: str) -> dict[str, str]:
-        """The environment variables of an image, from its build or from a machine that has pulled it; empty without machines."""
+        """The environment variables of an image, from its build or from a machine, which pulls it if needed; empty without machines."""
+        first = next(iter(self._lab.machines.items()), None)
+        if self.sources.pulled(name) and first is not None:
+            self.load(name, on=[first[0]])  # if the pull fails, it is built from now on
         if not self.sources.pulled(name):
             return dict(self._lab.artifacts.catalogue.image(name).env)
-        for host in self._lab.machines.values():
-            return image_import.environment(host, self.reference(name))
-        return {}
+        return image_import.environment(first[1], self.reference(name)) if first is not None else {}
 
     def reference(self, name: str) -> str:
         """The reference under which the machines have an image or can pull it.
