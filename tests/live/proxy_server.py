@@ -62,9 +62,9 @@ class Proxy:
         return dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), self.url)
 
     def asked(self) -> set[str]:
-        """The hosts that the proxy was asked for, without their ports."""
+        """The hosts that the proxy was asked for, without their ports; not what was asked of the proxy itself."""
         found = re.findall(r"Request \(file descriptor \d+\): \w+ (\S+) HTTP", self.log.read_text(errors="replace"))
-        return {re.sub(r"[:/].*$", "", target.split("://")[-1]) for target in found}
+        return {re.sub(r"[:/].*$", "", target.split("://")[-1]) for target in found if not target.startswith("/")}
 
 
 @contextmanager
