@@ -46,6 +46,7 @@ class Check(Protocol):
 
 
 ChecksOf = Callable[[str], Sequence[Check]]
+_WAITED = "waited_for_components"
 
 
 class Lab:
@@ -69,6 +70,7 @@ class Lab:
         folder = os.environ.get("STACKBOOK_RUN")
         self.record = steps.Record((Path(folder) if folder else self.state / "interactive") / "events.jsonl")
         self._observers: list[steps.Step] = []
+        self._waited: dict[str, float] = {}  # between two steps, for components: component → seconds
         self._sharing = 0
 
     @classmethod
@@ -118,10 +120,9 @@ class Lab:
         )
 
     def _waited_for(self, names: Sequence[str], seconds: float) -> None:
-        """Add the components for which the step waited, and the seconds, to its evidence."""
-        if self._observers:
-            waited = self._observers[-1].evidence.setdefault("waited_for_components", {})
-            waited[", ".join(names)] = round(seconds, 1)
+        """Add the components for which the step waited, and the seconds, to its evidence; between two steps, to the next one's."""
+        waited = self._observers[-1].evidence.setdefault(_WAITED, {}) if self._observers else self._waited
+        waited[", ".join(names)] = round(seconds, 1)
 
     def progress(self, text: str) -> None:
         """Add a line of progress to the record."""
@@ -230,6 +231,8 @@ class Lab:
         """
         with steps.step(id, title, chapter=self.chapter.id, record=self.record) as current:
             self._observers.append(current)
+            if self._waited:
+                current.evidence[_WAITED], self._waited = self._waited, {}
             try:
                 with self.turn(id) if self._sharing and alone else contextlib.nullcontext():
                     yield current
