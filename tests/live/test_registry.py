@@ -209,7 +209,6 @@ def run(profile: Path, *words: str) -> str:
     return done.output
 
 
-@pytest.mark.more
 def test_a_lab_comes_from_the_registry(pulled: Path, registry: Server) -> None:
     """Chapters 00 to 03 and 05 with everything official pulled; what the registry lacks is built or left out."""
     run(pulled, "--to", "03")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import os
+import re
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import canaries
@@ -23,6 +26,34 @@ from stackbook.machines.providers.podman import Embedded
 from stackbook.machines.transports import LocalHost
 
 pytestmark = pytest.mark.live
+
+
+def manifests_tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("manifests_tool", paths.checkout() / "tools" / "manifests.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_manifests_are_what_the_chapters_applied(lab: Lab) -> None:
+    """Each file of notebooks/manifests is what the cluster took in one of the runs of this session."""
+    tool, folder = manifests_tool(), paths.notebooks() / "manifests"
+    records = [*paths.runs().glob("2*/events.jsonl"), lab.state / "interactive" / "events.jsonl"]
+    taken: dict[str, set[str]] = {}
+    for record in (path for path in records if path.exists()):
+        for chapter, step, _, text in tool.applied(tool.read(record)):
+            taken.setdefault(f"{chapter}/{step}", set()).add(tool.as_yaml(text))
+    everything = set().union(*taken.values())
+    wrong = []
+    for path in sorted(folder.glob("*/*.yaml")):
+        manifest = path.read_text(encoding="utf-8").partition("\n")[2]
+        step = re.sub(r"-\d+$", "", path.stem)
+        seen = f"{path.parent.name}/{path.stem}" in taken or f"{path.parent.name}/{step}" in taken
+        # What a standing lab had already was not applied again.
+        if manifest not in everything and (seen or os.environ.get("STACKBOOK_LAB_WAS_THERE") == "0"):
+            wrong.append(f"{path.parent.name}/{path.name}")
+    assert wrong == [], "run tools/manifests.py with the record of a run on a new lab"
 
 
 def test_no_secret_in_anything_that_was_left(lab: Lab, left_behind: Path, tmp_path: Path) -> None:
