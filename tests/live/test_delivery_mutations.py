@@ -34,6 +34,12 @@ BROKEN = {
         "13-delivery", (*GITEA, "comma", "dependencies"),
         {"./demo-cli-1.0.0.tgz --dependencies": "./demo-cli-1.0.0.tgz"}, "npm warns of --dependencies",
     ),
+    "pages without the files that they load": (
+        "13-delivery", (*GITEA, "pages"),
+        {"parts = gitea.Parts.of(lab.artifacts)":
+         'parts = gitea.Parts(*(lab.artifacts.path(f"gitea{part}") for part in ("", "-templates", "-options", "-options")))'},
+        "/user/login needs /assets/.*, and the server answers 404",
+    ),
     "another secret in the webhook": (
         "13-delivery", (*NPM, "push"),
         {'shop.hook(f"{drone.url}/hook", hook_secret)': 'shop.hook(f"{drone.url}/hook", rpc_secret)'},

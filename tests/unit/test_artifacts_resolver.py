@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from archives import read_index
-from stackbook.artifacts import builder, gobuild, machine_releases, package_registries, prefetch
+from stackbook.artifacts import gobuild, machine_releases, obtaining, package_registries, prefetch
 from stackbook.artifacts.machine_releases import of_suite
 from stackbook.artifacts.resolver import Resolver, fetch
 from stackbook.artifacts.subprocesses import Cancelled
@@ -92,7 +92,9 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(module.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(package_registries, "_ask", lambda _argv: "")
     monkeypatch.setattr(gobuild, "_copy", _copied)
-    monkeypatch.setattr(builder, "maven", _from_maven)
+    monkeypatch.setattr(obtaining, "maven", _from_maven)
+    monkeypatch.setattr(obtaining.npm_packages, "package", _from_npm)
+    monkeypatch.setattr(obtaining.page_builds, "build", _built_pages)
     monkeypatch.setenv("STACKBOOK_CACHE", str(tmp_path / "cache"))
 
 
@@ -103,7 +105,22 @@ def _from_maven(source, *, folder: Path, **_: object) -> Path:
     return target
 
 
-def _copied(item, group, env, goroot, out: Path) -> Path:
+def _from_npm(source, *, node: Path, folder: Path, **_: object) -> Path:
+    assert (node / "bin/node").exists()
+    (folder / "package").mkdir()
+    (folder / "package/NOTICE").write_text(source.package)
+    return folder / "package"
+
+
+def _built_pages(source, group, tools, *, folder: Path, background: bool, **_: object) -> Path:
+    assert (tools.go / "bin/go").exists() and (tools.node / "bin/node").exists() and (tools.pnpm / "NOTICE").exists()
+    pages = folder / "pages"
+    pages.mkdir()
+    (pages / "index.html").write_text(f"{group.name} {source.path}{' in the background' * background}")
+    return pages
+
+
+def _copied(item, group, env, out: Path) -> Path:
     path = out / Path(item.path).name
     if "." in path.name or path.name == "setup":
         path.write_text("{}")
@@ -156,6 +173,19 @@ def test_everything_can_be_had_and_the_second_time_nothing_is_done() -> None:
     again = opened(tools, progress=lambda progress: seen.append(str(progress)), verify=True)
     again.ensure(resolver.catalogue.default_names())
     assert (tools.calls, seen) == (before, [])
+
+
+def test_pages_come_last_and_at_hand_makes_nothing() -> None:
+    resolver = opened(FakeTools())
+    assert resolver.catalogue.default_names()[-2:] == ("prometheus-pages", "gitea-pages")
+    assert resolver.at_hand("prometheus-pages") is None and resolver.at_hand("pnpm") is None
+    made = resolver.path("prometheus-pages")
+    assert (made / "index.html").read_text() == "prometheus web/ui"
+    assert resolver.at_hand("prometheus-pages") == made and resolver.at_hand("gitea-pages") is None
+    ahead = opened(FakeTools(), urgent=False)
+    assert (ahead.path("gitea-pages") / "index.html").read_text() == "gitea . in the background"
+    status = {entry.name: entry for entry in resolver.status()}
+    assert (status["prometheus-pages"].state, status["prometheus-pages"].chapter) == ("cached", "10")
 
 
 def test_status_before_anything() -> None:

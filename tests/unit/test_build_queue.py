@@ -122,6 +122,27 @@ def test_a_fetcher_does_not_hold_up_the_chapter_that_waits_for_the_very_same(tmp
         pass
 
 
+def test_web_pages_wait_for_a_chapters_programs_and_keep_nothing_waiting(tmp_path: Path) -> None:
+    queue = BuildQueue(tmp_path)
+    with (
+        Lock(tmp_path / "go-wanted-istio.lock").attempt(shared=True),
+        pytest.raises(WaitTimeout, match="the turn of gitea-pages to be built"),
+        queue.turn("gitea-pages", urgent=False, found=nothing, report=quiet, deadline=0.5),
+    ):
+        raise AssertionError("they came before the chapter's program")
+    with queue.turn("gitea-pages", urgent=True, found=nothing, report=quiet, deadline=5) as job:
+        assert JobLock(tmp_path, "gitea-pages").holder()
+        job(Progress("gitea-pages", "download", 5, 9, "packages"))
+        seen: list[Progress] = []
+        with pytest.raises(WaitTimeout), queue.turn(
+            "istio", urgent=False, found=nothing, report=seen.append, deadline=0.5
+        ):  # fmt: skip
+            raise AssertionError("one builds at a time")
+        assert "gitea-pages: downloading" in seen[-1].line()
+    with queue.turn("gitea-pages", urgent=False, found=nothing, report=quiet, deadline=5):
+        pass
+
+
 def test_a_killed_builder_is_taken_over_from(tmp_path: Path) -> None:
     process = builds(tmp_path, ["istio"], 60)
     assert process.stdout is not None

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from stackbook.app import cli, opening
-from stackbook.core.errors import InputError, StackbookError
+from stackbook.core.errors import ArtifactUnavailable, InputError, StackbookError
 from stackbook.lab.lab import Lab
 
 BOOKINFO, KIALI, PROMETHEUS = (
@@ -41,11 +41,26 @@ class Kube:
     def __init__(self, ready: set[str], server: Server | None = None) -> None:
         self.there, self.server, self.answers = ready, server, True
         self.forwarded: list[tuple[Any, ...]] = []
+        self.has_pages = False
+        self.ran: list[tuple[str, ...]] = []
 
     def ready(self) -> bool:
         return self.answers
 
+    def exec(self, namespace: str, target: str, *argv: str, check: bool = True) -> Any:
+        self.ran.append((target, *argv))
+        return type("Result", (), {"ok": self.has_pages if argv[:2] == ("test", "-f") else True})
+
+    def kubectl(self, *args: str, timeout: float = 60.0) -> None:
+        assert args[0] == "cp"
+        self.ran.append(args)
+        self.has_pages = True
+
     def json(self, *args: str) -> Any:
+        if args[1] == "pods":
+            ready = {"status": {"containerStatuses": [{"ready": True}]}, "metadata": {"name": "prometheus-1"}}
+            gone = {"status": {}, "metadata": {"name": "prometheus-0"}}
+            return {"items": [gone, ready] if self.there else [gone]}
         name = args[-1].split("=")[1]
         endpoints = [{"conditions": {"ready": name in self.there}}]
         return {"items": [{"endpoints": endpoints}, {"endpoints": None}]}
@@ -68,9 +83,21 @@ class Sources:
         return type("Source", (), {"kind": "pull" if name in self._pulled else "none" if name == "kiali" else "build"})
 
 
-def lab(ready: set[str] = frozenset(), pulled: set[str] = frozenset(), server: Server | None = None) -> Any:  # type: ignore[assignment]
+class Artifacts:
+    def __init__(self, cached: Path | None) -> None:
+        self.cached = cached
+
+    def at_hand(self, name: str) -> Path | None:
+        assert name == "prometheus-pages"
+        return self.cached
+
+
+def lab(
+    ready: set[str] = frozenset(), pulled: set[str] = frozenset(), server: Server | None = None, cached: Path | None = None,  # type: ignore[assignment]
+) -> Any:  # fmt: skip
     images = type("Images", (), {"sources": Sources(pulled)})
-    return type("Lab", (), {"kube": Kube(ready, server), "images": images, "kubeconfig": Path("/")})
+    parts = {"kube": Kube(ready, server), "images": images, "kubeconfig": Path("/"), "artifacts": Artifacts(cached)}
+    return type("Lab", (), parts)
 
 
 def test_the_list_says_what_is_ready_what_has_an_api_only_and_what_is_not_installed() -> None:
@@ -151,14 +178,57 @@ def test_the_address_is_printed_and_ctrl_c_is_no_error(
     assert found.kube.forwarded == [("istio-system", "svc/istio-ingressgateway", 80)]
 
 
-def test_a_pod_that_goes_ends_the_command_with_the_reason() -> None:
+@pytest.fixture
+def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The components that were to be built; no build succeeds."""
+    made: list[str] = []
+
+    def build(lab: Any, component: str, say: Any) -> Path:
+        made.append(component)
+        raise ArtifactUnavailable("the registry does not answer", fix="check npm's registry")
+
+    monkeypatch.setattr(opening, "built", build)
+    return made
+
+
+def test_built_pages_are_put_into_the_pod_when_they_are_opened(tmp_path: Path, builds: list[str]) -> None:
+    found = lab({"prometheus"}, cached=tmp_path)
+    assert any("prometheus" in line and " ready " in line for line in opening.lines(found))
+    assert found.kube.ran == [("deploy/prometheus", "test", "-f", "/static/mantine-ui/index.html")]
+    assert opening.provide(found, PROMETHEUS, print)
+    copied = next(command for command in found.kube.ran if command[0] == "cp")
+    assert copied[1] == str(tmp_path / "mantine-ui") and copied[2].startswith("istio-system/prometheus-1:/static/new-")
+    assert found.kube.ran[-1][-1].endswith(" /static/mantine-ui")
+    before = len(found.kube.ran)
+    assert opening.provide(found, PROMETHEUS, print)  # they are there now
+    assert found.kube.ran[before:] == [("deploy/prometheus", "test", "-f", "/static/mantine-ui/index.html")]
+    assert builds == []
+
+
+def test_pages_of_a_pulled_image_are_its_own_and_nothing_is_copied(builds: list[str]) -> None:
+    found = lab({"prometheus"}, {"prometheus"})
+    assert opening.provide(found, PROMETHEUS, print) and found.kube.ran == [] and builds == []
+
+
+def test_pages_that_cannot_be_built_are_said_and_the_api_is_shown(builds: list[str]) -> None:
+    said: list[str] = []
+    assert not opening.provide(lab({"prometheus"}), PROMETHEUS, said.append)
+    assert builds == ["prometheus-pages"]
+    assert said == ["The pages of prometheus cannot be shown: the registry does not answer — check npm's registry"]
+    assert not opening.provide(lab(cached=Path("/")), PROMETHEUS, said.append)
+    assert "no pod of Prometheus is ready" in said[1]
+    jaeger = next(page for page in opening.PAGES if page.name == "jaeger")
+    assert not opening.provide(lab({"tracing"}), jaeger, said.append) and len(said) == 2
+
+
+def test_a_pod_that_goes_ends_the_command_with_the_reason(builds: list[str]) -> None:
     server = Server()
     said: list[str] = []
     server.close()
     with pytest.raises(StackbookError, match="the connection to prometheus has ended"):
         opening.serve(lab(server=server), PROMETHEUS, say=said.append, environment={})
-    assert said[0].startswith(f"http://127.0.0.1:{server.port}/api/v1/query?query=up\n")
-    assert "built without its pages" in said[1]
+    assert said[1].startswith(f"http://127.0.0.1:{server.port}/api/v1/query?query=up\n")
+    assert "built without its pages" in said[2]
 
 
 @pytest.mark.parametrize(

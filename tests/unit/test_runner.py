@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -373,6 +375,28 @@ def test_a_plan_reads_the_chapters_parameters_of_the_profile_as_a_run_does(
     assert next(plan.plan(str(profile), only=("80",))).startswith("80-good: nothing to do")
     profile.write_text("chapters: {80-good: {pings: 8}}\n", encoding="utf-8")
     assert next(plan.plan(str(profile), only=("80",))).startswith("80-good: would run")
+
+
+def test_pages_are_built_last_and_no_chapter_waits_for_them(
+    tiny: Path, papermill: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[list[str], list[str], str]] = []
+
+    @contextlib.contextmanager
+    def prefetching(profile: Any, names: Any, folder: Path, *, log: str = "prefetch.log") -> Iterator[None]:
+        begun.append((list(names), list(papermill), log))
+        yield
+
+    monkeypatch.setattr(runner, "prefetching", prefetching)
+    monkeypatch.setattr(runner, "PAGES_FROM", ALL[1].number)
+    paged = tuple(replace(chapter, pages=("gitea-pages",)) if n < 2 else chapter for n, chapter in enumerate(ALL))
+    monkeypatch.setattr(chapters, "ALL", paged)
+    runner.run(last="83", say=lambda _: None)
+    assert begun[0] == ([], [], "prefetch.log")
+    assert begun[1:] == [(["gitea-pages"], [ALL[0].id], "pages.log")]
+    begun.clear()
+    runner.run(only=(ALL[0].number,), say=lambda _: None)
+    assert [log for _, _, log in begun] == ["prefetch.log"]
 
 
 def test_what_a_kernel_said_last_is_told(tmp_path: Path) -> None:

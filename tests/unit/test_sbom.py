@@ -13,7 +13,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from stackbook.app import cli, sbom
-from stackbook.artifacts.catalogue import Maven, Wheel
+from stackbook.artifacts.catalogue import Maven, Npm, Wheel
 from stackbook.artifacts.catalogue_loader import load
 from stackbook.core import paths
 
@@ -70,6 +70,9 @@ def test_it_names_what_the_catalogue_names(components: dict[str, dict[str, Any]]
     kinds = {Wheel: "pkg:pypi/", Maven: "pkg:maven/"}
     assert {type(s) for s in sources} == set(kinds)
     assert all(by_hash[s.sha256].startswith(kinds[type(s)]) for s in sources)
+    (npm,) = [s for a in catalogue.artifacts.values() for s in a.sources if isinstance(s, Npm)]
+    noted = components[f"pkg:npm/pnpm@{catalogue.versions['pnpm']}"]["properties"]
+    assert npm.integrity in [note["value"] for note in noted]
     for package in catalogue.host_packages:
         assert f"pkg:deb/debian/{package}" in components
     assert "pkg:deb/debian/containerd?distro=bookworm" in components

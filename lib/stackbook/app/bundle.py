@@ -14,7 +14,7 @@ from stackbook.artifacts.bundle_file import Contents, Reader
 from stackbook.artifacts.store import Entry
 from stackbook.config import chapters
 from stackbook.core import paths
-from stackbook.core.errors import InputError, StackbookError
+from stackbook.core.errors import ArtifactError, InputError, StackbookError
 from stackbook.lab.lab import Lab
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def save(file: Path, profile: str, *, last: str = "", say: Say = print) -> Conte
     names = resolver.catalogue.parts(name for chapter in chosen for name in chapter.artifacts)
     compiles = [chapter.id for chapter in chosen if chapter.id in _COMPILE]
     resolver.ensure([f"file:{name}" for name in names])
+    names += _pages(resolver, chosen, say)
     modules = go_modules(resolver) if compiles else ()
     entries = tuple(sorted((resolver.maker.file(name) for name in names), key=lambda entry: entry.name))
     contents = Contents(Path(profile).stem, tuple(chapter.id for chapter in chosen), entries, modules)
@@ -99,6 +100,19 @@ def load(file: Path, *, say: Say = print) -> int:
         f"✓ {done} components are in the cache; chapters {contents.chapters[0][:2]} to {contents.chapters[-1][:2]} need nothing else"
     )
     return done
+
+
+def _pages(resolver: Resolver, chosen: Sequence[chapters.Chapter], say: Say) -> list[str]:
+    """The pages of the chapters' programs, as far as they can be built here; every chapter runs without them."""
+    found = []
+    for name in dict.fromkeys(page for chapter in chosen for page in chapter.pages):
+        try:
+            resolver.path(name)
+        except ArtifactError as error:
+            say(f"the bundle has no {name}: {error}")
+        else:
+            found.append(name)
+    return found
 
 
 def go_modules(resolver: Resolver) -> tuple[tuple[str, int], ...]:

@@ -45,6 +45,9 @@ _KEPT = (
     "STACKBOOK_",
     "XDG_",
     "PIP_",
+    "npm_config_",
+    "NPM_CONFIG_",
+    "NODE_EXTRA_CA_CERTS",
     "GO",
     "http",  # http_proxy, https_proxy
     "HTTP",

@@ -10,11 +10,14 @@ import subprocess
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackbook.core.columns import aligned
-from stackbook.core.errors import InputError, StackbookError
+from stackbook.core.errors import ArtifactError, CheckFailed, CommandFailed, InputError, StackbookError
 from stackbook.core.names import did_you_mean
+from stackbook.core.progress import ConsoleReport
 from stackbook.core.waiting import pause
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ class Page:
         look: what to look at there.
         image: the image whose pages these are, in the catalogue; empty if every lab has the page.
         api: a path of the program's API, for a build of the lab's own, which has no pages.
+        pages: the component that is the pages of such a build; empty if they cannot be built.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Page:
     look: str
     image: str = ""
     api: str = ""
+    pages: str = ""
 
     @property
     def namespace(self) -> str:
@@ -66,7 +71,7 @@ PAGES = (
     Page("kiali", "05", "istio-system/kiali", 20001, "/kiali/", "the service graph, with rates and errors", "kiali"),
     Page("grafana", "05", "istio-system/grafana", 3000, "/", "Istio's dashboards", "grafana"),
     Page("prometheus", "10", "istio-system/prometheus", 9090, "/query", "queries, targets and alerts", "prometheus",
-         "/api/v1/query?query=up"),
+         "/api/v1/query?query=up", "prometheus-pages"),
     Page("jaeger", "11", "istio-system/tracing", 80, "/jaeger/search", "traces: search for the service productpage.default",
          "jaeger", "/jaeger/api/services"),
     Page("kibana", "12", "logging/kibana", 5601, "/app/discover", "log lines of all machines", "kibana"),
@@ -118,9 +123,48 @@ def installed(lab: Lab, page: Page) -> bool:
     )
 
 
-def path_of(lab: Lab, page: Page) -> str:
-    """The page's path, or a path of its API if this lab's build of the program has no pages."""
-    return page.api if page.api and not lab.images.sources.pulled(page.image) else page.path
+def built_in(lab: Lab, page: Page) -> bool:
+    """Whether the program has its pages in itself: the official image has, a build of the lab's own does not."""
+    return not page.api or lab.images.sources.pulled(page.image)
+
+
+def at_hand(lab: Lab, page: Page) -> bool:
+    """Whether the page can be opened without building anything."""
+    from stackbook.observability.metrics import pages
+
+    if built_in(lab, page):
+        return True
+    return bool(page.pages) and (pages.there(lab) or lab.artifacts.at_hand(page.pages) is not None)
+
+
+def provide(lab: Lab, page: Page, say: Callable[[str], None]) -> bool:
+    """Put a program's pages into its pod, built first if necessary; returns whether they are there."""
+    from stackbook.observability.metrics import pages
+
+    if built_in(lab, page) or (page.pages and pages.there(lab)):
+        return True
+    if not page.pages:
+        return False
+    try:
+        folder = lab.artifacts.at_hand(page.pages)
+        pages.put(lab, folder or built(lab, page.pages, say))
+    except (ArtifactError, CheckFailed, CommandFailed) as error:
+        say(f"The pages of {page.name} cannot be shown: {error}")
+        return False
+    return True
+
+
+def built(lab: Lab, component: str, say: Callable[[str], None]) -> Path:
+    """The folder of a component that is built now, with its progress on the terminal."""
+    from stackbook.artifacts.forecast import duration
+    from stackbook.artifacts.resolver import Resolver
+
+    profile = lab.profile
+    resolver = Resolver.open(
+        profile.source, ConsoleReport(), versions=profile.versions, strict=profile.strict
+    )  # fmt: skip
+    say(f"{component} is built first, once: {duration(resolver.maker.estimate(component))}. Ctrl-C ends it.")
+    return resolver.path(component)
 
 
 def how(lab: Lab, page: Page) -> str:
@@ -141,22 +185,26 @@ def lines(lab: Lab) -> Iterator[str]:
 def _state(lab: Lab, page: Page) -> str:
     if not installed(lab, page):
         return "not installed"
-    return "ready" if path_of(lab, page) == page.path else "API only"
+    return "ready" if at_hand(lab, page) else "API only"
 
 
 def serve(
-    lab: Lab, page: Page, *, say: Callable[[str], None] = print, environment: Mapping[str, str] = os.environ
+    lab: Lab, page: Page, *, say: Callable[[str], None] | None = None, environment: Mapping[str, str] = os.environ
 ) -> None:
     """Forward a port of loopback to a page, and open it in a browser if there is a display; returns only with an error.
+
+    If the pages cannot be had, an address of the program's API is shown instead.
 
     Raises:
         WaitTimeout: the port could not be forwarded.
         StackbookError: the pod of the page has gone.
     """
+    say = say or partial(print, flush=True)
+    whole = provide(lab, page, say)
     with lab.kube.port_forward(page.namespace, page.target, page.port) as port:
-        address = f"http://{LOOPBACK}:{port}{path_of(lab, page)}"
+        address = f"http://{LOOPBACK}:{port}{page.path if whole else page.api}"
         say(f"{address}\n{page.look}\nCtrl-C ends it.")
-        if path_of(lab, page) != page.path:
+        if not whole:
             say(f"This lab's {page.name} is built without its pages: this is an answer of its API.")
         browse(address, environment)
         while _listens(port):

@@ -6,6 +6,7 @@ evidence. Outcomes: passed, unchanged (proved, not run again), failed, blocked (
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -36,6 +37,8 @@ from stackbook.lab.step import Record, now
 from stackbook.machines.providers.podman import Embedded
 from stackbook.machines.providers.ssh import SSH
 
+# The chapter with which building web pages begins, for which no chapter waits: those before it are not slowed down.
+PAGES_FROM = "13"
 # A cell that runs longer than this is broken: every wait inside has its own shorter deadline.
 CELL_TIMEOUT = 2400
 
@@ -114,11 +117,13 @@ def run(
         names = dict.fromkeys(name for chapter in chosen for name in chapter.artifacts)
         lab = Lab(chosen[0], loaded, ChapterParameters())
         components = lab.images.components(names)
+        pages = lab.images.components(dict.fromkeys(page for chapter in chosen for page in chapter.pages))
         left = TimeLeft(lab.artifacts, components, chosen, folder)
         with (
             display(say, left=left) as screen,
             prefetching(loaded, components, folder),
             following(folder, screen) as tell,
+            contextlib.ExitStack() as later,
         ):
             try:
                 tell(left.announcement())
@@ -126,6 +131,9 @@ def run(
                     life.wake_if_stopped(loaded, say=tell)
                 challenging.give_back(profile, say=tell)
                 for chapter in chosen:
+                    if pages and chapter.number >= PAGES_FROM:
+                        later.enter_context(prefetching(loaded, pages, folder, log="pages.log"))
+                        pages = []
                     current.outcomes.append(_one(current, chapter, values[chapter.id], again, tell))
                     left.passed(chapter)
                     current.seconds = round(time.monotonic() - start, 3)

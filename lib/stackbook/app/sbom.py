@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackbook.artifacts.catalogue import Artifact, Debian, Maven, Release, Wheel
+from stackbook.artifacts.catalogue import Artifact, Debian, Maven, Npm, Release, Wheel
 from stackbook.artifacts.catalogue_loader import load
 from stackbook.artifacts.machine_releases import of_suite
 from stackbook.core import paths
@@ -91,7 +91,7 @@ def _go(root: Path) -> Iterator[Part]:
 
 
 def _catalogue() -> Iterator[Part]:
-    """The catalogue's parts other than Go modules: wheels, Maven files, releases with a checksum, Debian packages."""
+    """The catalogue's parts other than Go modules: wheels, Maven files, npm packages, releases with a checksum, Debian packages."""
     catalogue = load()
     for artifact in catalogue.artifacts.values():
         for source in artifact.sources:
@@ -128,6 +128,9 @@ def _source(artifact: Artifact, source: object) -> Iterator[Part]:
         *group, name, version, file = source.path.split("/")
         purl = PackageURL("maven", ".".join(group), name, version, {"type": file.rpartition(".")[2]})
         yield Part(purl, (source.sha256,), pinned)
+    elif isinstance(source, Npm):
+        notes = (("integrity", source.integrity),)
+        yield Part(PackageURL("npm", None, source.package, artifact.version), (), pinned, notes)
     elif isinstance(source, Release) and source.sha256:
         purl = PackageURL("generic", None, artifact.name, artifact.version, {"download_url": source.url})
         yield Part(purl, (source.sha256,), pinned)

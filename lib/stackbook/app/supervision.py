@@ -55,21 +55,26 @@ def _started_by(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def prefetching(profile: Profile, names: Sequence[str], folder: Path) -> Iterator[None]:
-    """Fetch and build components in this order, in a separate process, before the chapters need them."""
+def prefetching(
+    profile: Profile, names: Sequence[str], folder: Path, *, log: str = "prefetch.log"
+) -> Iterator[None]:  # fmt: skip
+    """Fetch and build components in this order, in a separate process, before the chapters need them.
+
+    What is unfinished when the block ends continues in the next run, or in `stackbook fetch`.
+    """
     if not names:
         yield
         return
     command = [sys.executable, "-m", "stackbook.artifacts.prefetch", "--source", profile.source]
     command += ["--kubernetes", profile.kubernetes_version, "--machines", profile.machine_release]
     command += [*(["--strict"] if profile.strict else []), *names]
-    with (folder / "prefetch.log").open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    with (folder / log).open("w", encoding="utf-8") as sink:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True)
         try:
             yield
         finally:
             end(process, steps=((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0)), group=True)
-    _trim_after_builds(folder / "prefetch.log")
+    _trim_after_builds(folder / log)
 
 
 def _trim_after_builds(log: Path) -> None:

@@ -1,4 +1,4 @@
-"""The queue of Go builds, shared by all processes that share the cache.
+"""The queue of builds of Go programs and of web pages, shared by all processes that share the cache.
 
 Two builds of one group exclude each other. Builds of different groups run at the same time if there are enough processors and
 memory (`places`). A build for which a chapter waits goes before prefetching, and has one place more. A process that waits keeps
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from stackbook.artifacts.catalogue import PAGES
 from stackbook.artifacts.job_locks import Job, JobLock, progress_words
 from stackbook.core.errors import WaitTimeout
 from stackbook.core.locks import Held, Lock
@@ -55,7 +56,7 @@ class BuildQueue:
         """Hold the turn to build a group while the block runs, or yield the artifact if `found` finds it first.
 
         Args:
-            group: the name of a group in the catalogue.
+            group: the name of a group in the catalogue, or of a component that is web pages.
             urgent: whether a chapter waits for the build.
             found: looks for the artifact that the build would make.
             report: gets progress while this process waits.
@@ -64,7 +65,7 @@ class BuildQueue:
         Raises:
             WaitTimeout: the deadline passed; the message says what is being built.
         """
-        job = f"go:{group}"
+        job = _job(group)
         start = time.monotonic()
         with self._wanted(group) if urgent else contextlib.nullcontext():
             while True:
@@ -96,7 +97,7 @@ class BuildQueue:
         return Lock(self.folder / "go-cache.lock")
 
     def _group(self, group: str) -> JobLock:
-        return JobLock(self.folder, f"go:{group}")
+        return JobLock(self.folder, _job(group))
 
     def _alone(self, stack: contextlib.ExitStack, job: str) -> Held | None:
         """Take the group's lock and a shared lock of the compiler's cache; returns None if another process has the group."""
@@ -130,9 +131,15 @@ class BuildQueue:
         """What is being built now, in words: this group if it is, otherwise other groups."""
         if mine := self._group(group).holder():
             return progress_words(mine)
-        others = (JobLock(self.folder, path.stem) for path in sorted(self.folder.glob("go-*.lock")))
+        files = [*sorted(self.folder.glob("go-*.lock")), *sorted(self.folder.glob(f"*{PAGES}.lock"))]
+        others = (JobLock(self.folder, path.stem) for path in files)
         notes = [note for lock in others if (note := lock.holder()) and "phase" in note]
         return "; ".join(progress_words(note) for note in notes) or "a build that has just begun"
+
+
+def _job(group: str) -> str:
+    """The job of a build, after which its lock is named."""
+    return group if group.endswith(PAGES) else f"go:{group}"
 
 
 def _free(path: Path) -> bool:

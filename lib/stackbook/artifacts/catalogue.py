@@ -6,9 +6,12 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from stackbook.core.errors import InputError
+
+PAGES = "-pages"
+"""The end of the names of components that are a program's web pages: the program's name is before it."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,37 @@ class Maven:
 
 
 @dataclass(frozen=True)
+class Npm:
+    """A package of the npm registry, unpacked; `integrity` is npm's own checksum of it, `sha512-…`."""
+
+    package: str
+    integrity: str
+    tools: ClassVar[tuple[str, ...]] = ("node",)
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Web pages that pnpm builds from a folder of a Go module; the lockfile in that folder pins every package.
+
+    Attributes:
+        group: the group of Go builds whose go.sum pins the module.
+        module: the module.
+        path: the folder in the module that has package.json and pnpm-lock.yaml; `.` for the module itself.
+        commands: the commands of the build, run there.
+        output: the folder with the finished pages, below `path`.
+        proof: a file that finished pages have, below `output`.
+    """
+
+    group: str
+    module: str
+    path: str
+    commands: tuple[str, ...]
+    output: str
+    proof: str
+    tools: ClassVar[tuple[str, ...]] = ("go", "node", "pnpm")
+
+
+@dataclass(frozen=True)
 class Debian:
     """A root file system made of Debian packages; `boots` if machines start from it."""
 
@@ -71,7 +105,7 @@ class Debian:
     boots: bool = False
 
 
-Source = Release | Build | Wheel | Maven | Debian
+Source = Release | Build | Wheel | Maven | Npm | Pages | Debian
 
 
 @dataclass(frozen=True)
@@ -222,7 +256,7 @@ class Catalogue:
         return list(found)
 
     def default_names(self) -> tuple[str, ...]:
-        """The names of everything that a lab needs, in the order of its chapters."""
+        """The names of everything that a lab needs, in the order of its chapters; last the pages, which no chapter needs."""
         early = ["machine-rootfs", "go", "kubeadm", "kubelet", "kubectl", "bundle:control-plane"]
         middle = ["kube-flannel.yml", "bundle:node", "bundle:apps", "istioctl", "envoy"]
         rest = [f"bundle:{name}" for name in self.bundles]
@@ -233,6 +267,7 @@ class Catalogue:
             "compose-config",
             "gitea",
             "swagger",
+            *(n for n in self.artifacts if n.endswith(PAGES)),
         ]
         return tuple(dict.fromkeys([*early, *middle, *rest, *late]))
 

@@ -19,6 +19,8 @@ from stackbook.artifacts.catalogue import (  # fmt: skip
     Group,
     Image,
     Maven,
+    Npm,
+    Pages,
     Release,
     Source,
     Wheel,
@@ -103,6 +105,11 @@ def _source(spec: Mapping[str, Any], version: str, raw: Mapping[str, Any], stric
     if "maven" in spec:
         folder = spec.get("folder", "").format(version=version)
         return Maven(spec["maven"].format(version=version), sums.get(version, ""), folder)
+    if "npm" in spec:
+        return Npm(spec["npm"], spec["integrity"].get(version, ""))
+    if "pages" in spec:
+        commands = tuple(spec["commands"])
+        return Pages(spec["pages"], spec["module"], spec["path"], commands, spec["output"], spec["proof"])
     release = version if spec["debian"] == "machines" else spec["debian"]
     return Debian(
         machine_releases.RELEASES[release].suite, tuple(raw[spec["packages"]].split()), spec.get("boots", False)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackbook.artifacts.catalogue import Build, Debian, Maven, Release, Source, Wheel
+from stackbook.artifacts.catalogue import Build, Debian, Maven, Npm, Pages, Release, Source, Wheel
 
 if TYPE_CHECKING:
     from stackbook.artifacts.resolver import Resolver
@@ -17,6 +17,8 @@ _WORDS: dict[type[Source], str] = {
     Build: "built from Go modules",
     Wheel: "from PyPI",
     Maven: "from Maven Central",
+    Npm: "from the npm registry",
+    Pages: "built from npm packages",
     Debian: "made of Debian packages",
 }
 

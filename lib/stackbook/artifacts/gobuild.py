@@ -156,7 +156,7 @@ def build(
         share = watch.compiled / watch.total if watch.total else 1.0
     found: dict[Build, Path] = {}
     for item in wanted:
-        path = out / item.output if item.package else _copy(item, group, environ, goroot, out)
+        path = out / item.output if item.package else _copy(item, group, environ, out)
         if not path.exists():
             raise ArtifactError(f"go build of {group.name} left no {item.output} (log: {log})")
         found[item] = path
@@ -188,15 +188,24 @@ def _count(packages: list[str], group: Group, env: Mapping[str, str]) -> int:
     return len(answer.stdout.splitlines())
 
 
-def _copy(item: Build, group: Group, env: Mapping[str, str], goroot: Path, out: Path) -> Path:
-    argv = [str(goroot / "bin" / "go"), "mod", "download", "-json", item.module]
+def module_folder(module: str, group: Group, env: Mapping[str, str]) -> Path:
+    """The folder of a module that the group uses, downloaded and unpacked if necessary, and verified by go.sum.
+
+    Raises:
+        ArtifactError: it could not be obtained; the message has Go's own words.
+    """
+    argv = [f"{env['GOROOT']}/bin/go", "mod", "download", "-json", module]
     subprocess.run(argv, cwd=group.folder, env=dict(env), capture_output=True, check=False)
-    argv = [argv[0], "list", "-m", "-f", "{{.Dir}}", item.module]
+    argv = [argv[0], "list", "-m", "-f", "{{.Dir}}", module]
     answer = subprocess.run(argv, cwd=group.folder, env=dict(env), capture_output=True, text=True, check=False)
     folder = answer.stdout.strip()
     if not folder:
         raise failure(group.name, answer.stderr.strip().splitlines(), group.folder / "go.mod")
-    source, target = Path(folder) / item.path, out / Path(item.path).name
+    return Path(folder)
+
+
+def _copy(item: Build, group: Group, env: Mapping[str, str], out: Path) -> Path:
+    source, target = module_folder(item.module, group, env) / item.path, out / Path(item.path).name
     if source.is_dir():
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(source, target)

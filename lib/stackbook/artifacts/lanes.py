@@ -1,4 +1,4 @@
-"""Make several components at the same time: Go builds, downloads and archives each have a lane of their own."""
+"""Make several components at the same time: builds, downloads and archives each have a lane of their own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from stackbook.artifacts.build_queue import free_memory, places
 from stackbook.artifacts.builder import Maker
-from stackbook.artifacts.catalogue import Build
+from stackbook.artifacts.catalogue import Build, Pages
 from stackbook.artifacts.store import Entry
 from stackbook.artifacts.subprocesses import Cancelled
 from stackbook.core.errors import StackbookError
@@ -74,4 +74,4 @@ class Lanes:
 
     def _lane(self, name: str) -> str:
         recipes = self._maker.usable(self._maker.catalogue.artifact(name))
-        return "build" if recipes and isinstance(recipes[0][0], Build) else "download"
+        return "build" if recipes and isinstance(recipes[0][0], Build | Pages) else "download"

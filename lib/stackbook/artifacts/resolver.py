@@ -94,6 +94,11 @@ class Resolver:
         self.ensure([f"file:{artifact.name}"])
         return self.store.path(self.maker.file(artifact.name))
 
+    def at_hand(self, name: str) -> Path | None:
+        """The path of the file or folder `name` if it is in the cache; otherwise None, and nothing is made."""
+        entry = self.maker.cached(self.catalogue.artifact(name))
+        return self.store.path(entry) if entry else None
+
     def digest(self, name: str) -> str:
         """The SHA-256 of the file `name`, which is made if necessary."""
         self.path(name)

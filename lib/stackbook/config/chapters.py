@@ -21,6 +21,7 @@ class Chapter:
         needs: the chapters that must run before it.
         leaves: what it leaves behind, in a few words.
         artifacts: the components that it needs, in the order of use.
+        pages: the web pages of its programs; it does not wait for them.
         seconds: a first estimate of its time on two processors with a full cache.
         batch: whether `stackbook run` runs it when no chapters are chosen.
     """
@@ -31,6 +32,7 @@ class Chapter:
     needs: tuple[str, ...] = ()
     leaves: str = "nothing"
     artifacts: tuple[str, ...] = ()
+    pages: tuple[str, ...] = ()
     seconds: float = 30.0
     batch: bool = True
 
@@ -116,6 +118,7 @@ ALL: tuple[Chapter, ...] = (
         needs=("05-istio",),
         leaves="Prometheus",
         artifacts=("apps", "app-load", "metrics"),
+        pages=("prometheus-pages",),
         seconds=70,
     ),
     Chapter(
@@ -141,6 +144,7 @@ ALL: tuple[Chapter, ...] = (
         "From a push to a build",
         guide=("4.1",),
         artifacts=("node", "compose-config", "gitea", "gitea-templates", "gitea-options", "gitea-docker-setup"),
+        pages=("gitea-pages",),
         seconds=30,
     ),
     Chapter(

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stackbook.artifacts.catalogue import PAGES
 from stackbook.cluster import image_import
 from stackbook.cluster.image_import import PullFailed
 from stackbook.cluster.kubeadm import Images
@@ -145,13 +146,18 @@ class LabImages:
                 image_import.begin(wanted, archive)
 
     def components(self, names: Iterable[str]) -> list[str]:
-        """The components to fetch or build for these components and images, without images that are pulled."""
+        """The components to fetch or build for these components and images, without images that are pulled.
+
+        A pulled image has its program's pages.
+        """
         catalogue = self._lab.artifacts.catalogue
         found: dict[str, None] = {}
         for name in names:
             kind, plain = catalogue.resolve(name)
             if kind == "file":
-                found[name] = None
+                program = plain.removesuffix(PAGES)
+                if program == plain or program not in catalogue.images or not self.sources.pulled(program):
+                    found[name] = None
             elif self._lab.profile.target == "cluster":
                 continue  # its nodes pull every image, after `stackbook images push`
             elif built := set(self.sources.to_build(self.members([plain]))):

@@ -68,11 +68,15 @@ LEVEL = Warn
 
 @dataclass(frozen=True)
 class Parts:
-    """The program, and the folders of files that are embedded in an official release."""
+    """The program, and the folders of files that are embedded in an official release.
+
+    `pages` are the styles and scripts of its web pages; None if they are not built yet, for which nobody waits.
+    """
 
     program: Path
     templates: Path
     options: Path
+    pages: Path | None = None
 
     @classmethod
     def of(cls, artifacts: Resolver) -> Parts:
@@ -81,7 +85,8 @@ class Parts:
         Raises:
             ArtifactError: they cannot be obtained.
         """
-        return cls(*(Path(artifacts.path(name)) for name in ("gitea", "gitea-templates", "gitea-options")))
+        program, templates, options = (artifacts.path(name) for name in ("gitea", "gitea-templates", "gitea-options"))
+        return cls(program, templates, options, artifacts.at_hand("gitea-pages"))
 
 
 @dataclass
@@ -187,6 +192,8 @@ def running(parts: Parts, *, timeout: float = 60.0) -> Iterator[Gitea]:
         (static / "templates").symlink_to(parts.templates)
         (static / "options").symlink_to(parts.options)
         (static / "public").mkdir()
+        if parts.pages:
+            (static / "public" / "assets").symlink_to(parts.pages)
         ini = folder / "app.ini"
         private.write(ini, _INI.format(folder=folder, port=port, static=static))  # Gitea adds its own keys to it
         env = environment(folder)

@@ -43,6 +43,8 @@ def install(lab: Lab, words: Vocabulary, *, scrape: int, retention_hours: int, s
     mark = hashlib.sha256(manifests.render("prometheus.yaml", mark="", **values).encode()).hexdigest()[:16]
     changed = lab.kube.apply(manifests.render("prometheus.yaml", mark=mark, **values))
     lab.kube.wait_rollout(istio.NAMESPACE, "deployment/prometheus", timeout=180)
+    if step and not lab.images.sources.pulled("prometheus") and not lab.artifacts.at_hand("prometheus-pages"):
+        step.progress("Prometheus' web page is not built yet: stackbook open prometheus builds and shows it")
     return changed
 
 
