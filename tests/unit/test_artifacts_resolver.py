@@ -166,7 +166,7 @@ def test_everything_can_be_had_and_the_second_time_nothing_is_done() -> None:
     groups = [call for call in tools.calls if call.startswith("go ")]
     assert groups[:4] == ["go toolchain", "go toolchain", "go cni", "go apps"]
     assert sorted(groups[4:]) == [
-        f"go {name}" for name in ("compose", "gitea", "jaeger", "prometheus", "swagger", "toolchain")
+        f"go {name}" for name in ("compose", "gitea", "jaeger", "prometheus", "swagger", "toolchain", "victoria-logs")
     ]
     before = list(tools.calls)
     seen: list[str] = []
@@ -177,7 +177,7 @@ def test_everything_can_be_had_and_the_second_time_nothing_is_done() -> None:
 
 def test_pages_come_last_and_at_hand_makes_nothing() -> None:
     resolver = opened(FakeTools())
-    assert resolver.catalogue.default_names()[-2:] == ("prometheus-pages", "gitea-pages")
+    assert resolver.catalogue.default_names()[-3:] == ("victoria-logs", "prometheus-pages", "gitea-pages")
     assert resolver.at_hand("prometheus-pages") is None and resolver.at_hand("pnpm") is None
     made = resolver.path("prometheus-pages")
     assert (made / "index.html").read_text() == "prometheus web/ui"
@@ -246,6 +246,31 @@ def test_bad_input_begins_nothing() -> None:
     with pytest.raises(InputError, match="did you mean"):
         fetch(["kubectll"])
     assert prefetch.main.__doc__
+
+
+@pytest.mark.parametrize(
+    ("wanted", "lock"), [("gitea-pages", "gitea-pages"), ("kubectl", "go:kubernetes"), ("go", "go")]
+)
+def test_an_interrupt_ends_the_waiting_for_what_another_process_makes(wanted: str, lock: str) -> None:
+    resolver = opened(FakeTools())
+    resolver.ensure([name for name in ("go", "node", "pnpm") if name != wanted])
+    ended: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            resolver.maker.file(wanted)
+        except BaseException as error:
+            ended.append(error)
+
+    with resolver.store.lock(lock).attempt(job=lock, phase="build") as held:
+        assert held
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive() and not ended
+        resolver.maker.cancel.set()
+        waiting.join(5)
+        assert [type(error) for error in ended] == [Cancelled]
 
 
 def test_an_interrupt_leaves_nothing_half_made_and_goes_on_the_next_time() -> None:

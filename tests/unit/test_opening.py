@@ -88,7 +88,7 @@ class Artifacts:
         self.cached = cached
 
     def at_hand(self, name: str) -> Path | None:
-        assert name == "prometheus-pages"
+        assert name in ("prometheus-pages", "victoria-logs")
         return self.cached
 
 
@@ -219,6 +219,37 @@ def test_pages_that_cannot_be_built_are_said_and_the_api_is_shown(builds: list[s
     assert "no pod of Prometheus is ready" in said[1]
     jaeger = next(page for page in opening.PAGES if page.name == "jaeger")
     assert not opening.provide(lab({"tracing"}), jaeger, said.append) and len(said) == 2
+
+
+def test_logs_are_shown_on_a_page_of_this_host_until_it_ends(
+    tmp_path: Path, builds: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stackbook.observability.logs import page as log_page
+
+    logs = next(page for page in opening.PAGES if page.name == "logs")
+    rows = {line.split()[0]: line for line in opening.lines(lab({"elasticsearch"}))}
+    assert " not built " in rows["logs"] and " not installed " in rows["kibana"]
+    found = lab({"elasticsearch"}, cached=tmp_path / "victoria-logs")
+    assert any(line.startswith("logs") and " ready " in line for line in opening.lines(found))
+    assert opening.how(lab(), logs) == "stackbook run --only 12"
+    reasons = ["", "", "new lines cannot be copied: the pod is gone"]
+    asked: list[Any] = []
+
+    @contextlib.contextmanager
+    def following(kube: Any, program: Path) -> Iterator[Any]:
+        asked.append((kube, program))
+        yield type("Page", (), {"url": "http://127.0.0.1:9", "copied": 17, "ended": lambda self: reasons.pop(0)})()
+
+    monkeypatch.setattr(log_page, "following", following)
+    monkeypatch.setattr(opening, "pause", lambda seconds: None)
+    said: list[str] = []
+    with pytest.raises(StackbookError, match="the page of logs has ended: new lines cannot be copied: the pod is gone"):
+        opening.show(found, logs, say=said.append, environment={})
+    assert said[0].startswith("http://127.0.0.1:9/select/vmui/\n") and "17 lines of Elasticsearch" in said[1]
+    assert asked == [(found.kube, tmp_path / "victoria-logs")] and reasons == [] and builds == []
+    with pytest.raises(ArtifactUnavailable):
+        opening.show(lab({"elasticsearch"}), logs, say=said.append, environment={})
+    assert builds == ["victoria-logs"]
 
 
 def test_a_pod_that_goes_ends_the_command_with_the_reason(builds: list[str]) -> None:

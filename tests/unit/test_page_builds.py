@@ -167,6 +167,12 @@ def test_nobody_is_slowed_down_by_pages_for_which_nobody_waits(group: Group, too
             "ECONNREFUSED",
             "network",
         ),
+        (
+            ("[WARN] GET http://npm:9/x-1.tgz error (unknown). Will retry in 10 seconds.", "[ERROR] fetch failed"),
+            ArtifactUnavailable,
+            r"failed: \[ERROR\] fetch failed / \[WARN\] GET http://npm:9/x-1\.tgz error",
+            "npm's registry",
+        ),
         ((" ERR_PNPM_TARBALL_INTEGRITY  Got unexpected checksum",), CorruptArtifact, "unexpected checksum", "lockfile"),
         (
             (" ERR_PNPM_OUTDATED_LOCKFILE  Cannot install with frozen-lockfile",),

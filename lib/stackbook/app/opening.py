@@ -42,6 +42,7 @@ class Page:
         image: the image whose pages these are, in the catalogue; empty if every lab has the page.
         api: a path of the program's API, for a build of the lab's own, which has no pages.
         pages: the component that is the pages of such a build; empty if they cannot be built.
+        program: the component that shows the data of the Service on this host, where no pod has such a page.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Page:
     image: str = ""
     api: str = ""
     pages: str = ""
+    program: str = ""
 
     @property
     def namespace(self) -> str:
@@ -74,6 +76,9 @@ PAGES = (
          "/api/v1/query?query=up", "prometheus-pages"),
     Page("jaeger", "11", "istio-system/tracing", 80, "/jaeger/search", "traces: search for the service productpage.default",
          "jaeger", "/jaeger/api/services"),
+    Page("logs", "12", "logging/elasticsearch", 9200, "/select/vmui/",
+         "log lines of all machines in VictoriaLogs: search for a word, or for service:productpage",
+         program="victoria-logs"),
     Page("kibana", "12", "logging/kibana", 5601, "/app/discover", "log lines of all machines", "kibana"),
 )  # fmt: skip
 
@@ -108,7 +113,7 @@ def command(options: argparse.Namespace) -> int:
     if not installed(lab, page):
         raise InputError(f"{page.name} is not installed", fix=how(lab, page))
     with contextlib.suppress(KeyboardInterrupt):  # how the user ends it
-        serve(lab, page)
+        (show if page.program else serve)(lab, page)
     return 0
 
 
@@ -185,6 +190,8 @@ def lines(lab: Lab) -> Iterator[str]:
 def _state(lab: Lab, page: Page) -> str:
     if not installed(lab, page):
         return "not installed"
+    if page.program:
+        return "ready" if lab.artifacts.at_hand(page.program) else "not built"
     return "ready" if at_hand(lab, page) else "API only"
 
 
@@ -212,6 +219,30 @@ def serve(
     raise StackbookError(
         f"the connection to {page.name} has ended: its pod was replaced or deleted", fix=f"stackbook open {page.name}"
     )
+
+
+def show(
+    lab: Lab, page: Page, *, say: Callable[[str], None] | None = None, environment: Mapping[str, str] = os.environ
+) -> None:
+    """Show the logs on a page of this host, and open it in a browser if there is a display; returns only with an error.
+
+    Raises:
+        ArtifactError: the program cannot be built.
+        StackbookError: Elasticsearch does not answer, or no longer.
+    """
+    from stackbook.observability.logs import page as log_page
+
+    say = say or partial(print, flush=True)
+    program = lab.artifacts.at_hand(page.program) or built(lab, page.program, say)
+    with log_page.following(lab.kube, program) as found:
+        address = f"{found.url}{page.path}"
+        say(f"{address}\n{page.look}")
+        say(f"It has {found.copied} lines of Elasticsearch; new ones follow in seconds. Until Ctrl-C ends it, every user of "
+            "this host can read it.")  # fmt: skip
+        browse(address, environment)
+        while not (reason := found.ended()):
+            pause(_EVERY)
+    raise StackbookError(f"the page of {page.name} has ended: {reason}", fix=f"stackbook open {page.name}")
 
 
 def browse(address: str, environment: Mapping[str, str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from stackbook.artifacts.catalogue import (  # fmt: skip
 from stackbook.artifacts.debian_layers import DebianRoot
 from stackbook.artifacts.digests import key_of, sha256_of, source_digest
 from stackbook.artifacts.store import Entry, Store
-from stackbook.artifacts.subprocesses import Spawn, spawn
+from stackbook.artifacts.subprocesses import Cancelled, Spawn, spawn
 from stackbook.core.errors import ArtifactError, ArtifactUnavailable, InputError
 from stackbook.core.progress import Progress, Report
 
@@ -151,7 +151,7 @@ class Maker:
         key = self.archive_key(members, files, roots)
         if entry := self.store.find(name, [key], verify=self.verify):
             return entry
-        found = partial(self.store.find, name, [key])
+        found = self._made_elsewhere(partial(self.store.find, name, [key]))
         with self.store.lock(name).job(name, report=self.report, deadline=900, found=found) as report:
             if entry := found():
                 return entry
@@ -202,6 +202,16 @@ class Maker:
         below = {name: entry.digest for name, entry in roots.items()}
         return key_of(_OCI, [repr(image) for image in members], parts, bases, below, code)
 
+    def _made_elsewhere(self, find: Callable[[], Entry | None]) -> Callable[[], Entry | None]:
+        """Look for an artifact that another process makes, as long as nobody interrupts the waiting."""
+
+        def look() -> Entry | None:
+            if self.cancel.is_set():
+                raise Cancelled
+            return find()
+
+        return look
+
     def _key(self, source: Source, artifact: Artifact) -> str:
         if isinstance(source, Release):
             return key_of("release", source.url, source.sha256 or "published") if source.checked else ""
@@ -222,7 +232,7 @@ class Maker:
             return self._build(source, artifact)
         name = artifact.name
         estimate = self.store.estimate(name, artifact.seconds or 30)
-        found = partial(self.store.find, name, [key] if key else [])
+        found = self._made_elsewhere(partial(self.store.find, name, [key] if key else []))
         deadline = 4 * estimate + 900
         alone = self.store.lock(name).job(name, report=self.report, deadline=deadline, found=found)
         tools: dict[str, Path] = {}
@@ -255,7 +265,7 @@ class Maker:
         estimate = self.store.estimate(f"go:{group.name}", group.seconds)
         waiting = 4 * sum(g.seconds for g in self.catalogue.groups.values()) + 900
         job = f"go:{group.name}"
-        found = partial(self.cached, artifact)
+        found = self._made_elsewhere(partial(self.cached, artifact))
         with self.queue.turn(
             group.name, urgent=self.urgent, found=found, report=self.report, deadline=waiting
         ) as report:

@@ -267,6 +267,7 @@ class Catalogue:
             "compose-config",
             "gitea",
             "swagger",
+            "victoria-logs",
             *(n for n in self.artifacts if n.endswith(PAGES)),
         ]
         return tuple(dict.fromkeys([*early, *middle, *rest, *late]))

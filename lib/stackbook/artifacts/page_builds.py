@@ -33,8 +33,11 @@ _SETTINGS = {
 # With CI set, Gitea's build treats warnings as errors.
 _WITHOUT = ("CI", "NODE_ENV", "NODE_OPTIONS", "ENABLE_SOURCEMAP")
 _RESOLVED = re.compile(r"Progress: resolved (\d+), reused (\d+), downloaded (\d+)")
-_NETWORK = re.compile(r"ECONNREFUSED|ECONNRESET|ENOTFOUND|ETIMEDOUT|EAI_AGAIN|FETCH_\d|META_FETCH|CERT|socket hang up")
-_ERROR = re.compile(r"ERR_|\berror\b|\bError\b")
+_RETRY = "Will retry in"
+_NETWORK = re.compile(
+    r"fetch failed|ECONNREFUSED|ECONNRESET|ENOTFOUND|ETIMEDOUT|EAI_AGAIN|FETCH_\d|META_FETCH|CERT|socket hang up"
+)
+_ERROR = re.compile(r"\[ERROR\]|ERR_|\berror\b|\bError\b")
 _LONGEST, _TIMES = 1800.0, 6.0
 
 
@@ -181,7 +184,9 @@ def environment(tools: Tools, *, packages: Path, folder: Path, base: Mapping[str
 
 def failure(job: str, command: str, lines: Sequence[str], log: Path) -> ArtifactError:
     """The error for a failed command, from the lines of its output that say why."""
-    cause = [line for line in lines if _ERROR.search(line)][:3] or list(lines[-3:]) or ["no message"]
+    errors = [line for line in lines if _ERROR.search(line) and not line.startswith("[WARN]")]
+    tried = [line for line in lines if _RETRY in line][-1:]  # pnpm names the address only when it tries again
+    cause = [*errors[:3], *tried] or list(lines[-3:]) or ["no message"]
     message = redact(f"{job}: {command} failed: {' / '.join(line[:300] for line in cause)} (log: {log})")
     everything = "\n".join(lines)
     if "INTEGRITY" in everything:

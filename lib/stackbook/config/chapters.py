@@ -21,7 +21,7 @@ class Chapter:
         needs: the chapters that must run before it.
         leaves: what it leaves behind, in a few words.
         artifacts: the components that it needs, in the order of use.
-        pages: the web pages of its programs; it does not wait for them.
+        pages: the web pages of its programs, or programs that show its data on a page; it does not wait for them.
         seconds: a first estimate of its time on two processors with a full cache.
         batch: whether `stackbook run` runs it when no chapters are chosen.
     """
@@ -137,6 +137,7 @@ ALL: tuple[Chapter, ...] = (
         needs=("05-istio", "10-metrics", "11-tracing"),
         leaves="Elasticsearch, and a shipper on every machine",
         artifacts=("apps", "app-load", "logs", "fluentd", "kibana"),
+        pages=("victoria-logs",),
         seconds=100,
     ),
     Chapter(

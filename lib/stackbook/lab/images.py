@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from stackbook.lab.lab import Lab
     from stackbook.lab.step import Step
 
+_INSTEAD_OF = {"victoria-logs": "kibana"}
+"""Programs with a page, and the image whose page they replace if it cannot be pulled."""
+
 
 class LabImages:
     """The images of one lab.
@@ -155,7 +158,7 @@ class LabImages:
         for name in names:
             kind, plain = catalogue.resolve(name)
             if kind == "file":
-                program = plain.removesuffix(PAGES)
+                program = _INSTEAD_OF.get(plain, plain.removesuffix(PAGES))
                 if program == plain or program not in catalogue.images or not self.sources.pulled(program):
                     found[name] = None
             elif self._lab.profile.target == "cluster":

@@ -58,7 +58,7 @@ class Store:
 
     def count(self, query: Mapping[str, Any] | None = None) -> int:
         """How many documents match a query; None counts all."""
-        found = _started(lambda: self.client.count(index=INDICES, query=dict(query or {"match_all": {}})))
+        found = started(lambda: self.client.count(index=INDICES, query=dict(query or {"match_all": {}})))
         return int(found["count"])
 
     def documents(
@@ -88,24 +88,24 @@ class Store:
                     raise CheckFailed(f"more than {most} documents match", fix="query a shorter period")
             return found
 
-        return _started(ask)
+        return started(ask)
 
     def aggregate(self, query: Mapping[str, Any], **aggregations: Mapping[str, Any]) -> dict[str, Any]:
         """The results of aggregations over the documents that match, by name."""
-        answer = _started(
+        answer = started(
             lambda: self.client.search(index=INDICES, query=dict(query), size=0, aggregations=dict(aggregations))
         )
         return dict(answer["aggregations"])
 
     def newest(self, query: Mapping[str, Any], count: int = 10) -> list[dict[str, Any]]:
         """The newest documents that match, newest first."""
-        answer = _started(
+        answer = started(
             lambda: self.client.search(index=INDICES, query=dict(query), size=count, sort=list(NEWEST_FIRST))
         )
         return [{**hit["_source"], "_id": hit["_id"]} for hit in answer["hits"]["hits"]]
 
 
-def _started(ask: Callable[[], T]) -> T:
+def started(ask: Callable[[], T]) -> T:
     """The answer to a search. It is 503 while a shard starts, because a day's first line creates a new index.
 
     Raises:
