@@ -93,6 +93,7 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(package_registries, "_ask", lambda _argv: "")
     monkeypatch.setattr(gobuild, "_copy", _copied)
     monkeypatch.setattr(builder, "maven", _from_maven)
+    monkeypatch.setattr(builder, "jars", _jars)
     monkeypatch.setenv("STACKBOOK_CACHE", str(tmp_path / "cache"))
 
 
@@ -100,6 +101,14 @@ def _from_maven(source, *, folder: Path, **_: object) -> Path:
     target = folder / "unpacked" / source.folder
     target.mkdir(parents=True)
     (target / "NOTICE").write_text(source.path)
+    return target
+
+
+def _jars(source, *, folder: Path, **_: object) -> Path:
+    target = folder / "jars"
+    target.mkdir()
+    for path, _sha256 in source.files:
+        (target / Path(path).name).write_text(path)
     return target
 
 

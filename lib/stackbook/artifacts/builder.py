@@ -11,9 +11,10 @@ from pathlib import Path
 
 from stackbook.artifacts import debian_layers, downloads, gobuild, image_layers, oci_archive, package_registries
 from stackbook.artifacts.build_queue import BuildQueue
-from stackbook.artifacts.catalogue import Artifact, Build, Catalogue, Debian, Image, Maven, Release, Source, Wheel
+from stackbook.artifacts.catalogue import Artifact, Build, Catalogue, Debian, Image, Jars, Maven, Release, Source, Wheel
 from stackbook.artifacts.debian_layers import DebianRoot
 from stackbook.artifacts.digests import key_of, sha256_of, source_digest
+from stackbook.artifacts.jars import jars
 from stackbook.artifacts.maven import maven
 from stackbook.artifacts.store import Entry, Store
 from stackbook.artifacts.subprocesses import Spawn, spawn
@@ -230,6 +231,11 @@ class Maker:
             return downloads.download(
                 source.url, sha256=sha256, partial=partial, job=name, report=report, cancel=cancel
             )
+        if isinstance(source, Jars):
+            return jars(
+                source, folder=folder, partial_folder=partial, repository=self.store.root / "build" / "maven", job=name,
+                report=report, log=log, cancel=cancel, run=self.run,
+            )  # fmt: skip
         if isinstance(source, Maven):
             return maven(
                 source, partial=partial, folder=folder, repository=self.store.root / "build" / "maven", job=name,

@@ -63,6 +63,13 @@ class Maven:
 
 
 @dataclass(frozen=True)
+class Jars:
+    """Files of Maven Central for one folder: (path below the repository's root, pinned SHA-256)."""
+
+    files: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Debian:
     """A root file system made of Debian packages; `boots` if machines start from it."""
 
@@ -71,7 +78,7 @@ class Debian:
     boots: bool = False
 
 
-Source = Release | Build | Wheel | Maven | Debian
+Source = Release | Build | Wheel | Maven | Jars | Debian
 
 
 @dataclass(frozen=True)
@@ -225,7 +232,7 @@ class Catalogue:
         """The names of everything that a lab needs, in the order of its chapters."""
         early = ["machine-rootfs", "go", "kubeadm", "kubelet", "kubectl", "bundle:control-plane"]
         middle = ["kube-flannel.yml", "bundle:node", "bundle:apps", "istioctl", "envoy"]
-        rest = [f"bundle:{name}" for name in self.bundles]
+        rest = [f"bundle:{name}" for name in self.bundles if name != "messaging"]
         late = [
             *(n for n in self.artifacts if n.startswith("app-")),
             "buf",
@@ -233,6 +240,7 @@ class Catalogue:
             "compose-config",
             "gitea",
             "swagger",
+            "bundle:messaging",
         ]
         return tuple(dict.fromkeys([*early, *middle, *rest, *late]))
 
