@@ -35,7 +35,7 @@ def copy(
     waiting = set(steps)
     for cell in json.loads((paths.notebooks() / f"{chapter}.ipynb").read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
-        found = re.findall(r'lab\.step\(\s*"([a-z-]+)"', source)
+        found = re.findall(r'lab\.step\(\s*"([a-z0-9-]+)"', source)
         volatile = "nbval-ignore-output" in cell["metadata"].get("tags", [])
         shows = not found and (volatile or re.match(r"lab\.(show|figure|errata)\(", source))
         if cell["cell_type"] == "code" and not shows and set(found) <= {*steps, *(["bench"] if bench else [])}:

@@ -110,7 +110,8 @@ def test_a_go_mod_that_disagrees_is_said(tmp_path: Path) -> None:
 
 
 def test_the_tag_of_the_apps_follows_their_sources(tmp_path: Path) -> None:
-    shutil.copytree(LIB / "toolchain", tmp_path / "toolchain")
+    for folder in ("toolchain", "maven"):
+        shutil.copytree(LIB / folder, tmp_path / folder)
     (tmp_path / "apps/cmd/one").mkdir(parents=True)
     (tmp_path / "apps/go.mod").write_text("module x\n")
     source = tmp_path / "apps/cmd/one/main.go"

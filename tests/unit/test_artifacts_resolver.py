@@ -95,6 +95,7 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(obtaining, "maven", _from_maven)
     monkeypatch.setattr(obtaining.npm_packages, "package", _from_npm)
     monkeypatch.setattr(obtaining.page_builds, "build", _built_pages)
+    monkeypatch.setattr(obtaining, "jars", _jars)
     monkeypatch.setenv("STACKBOOK_CACHE", str(tmp_path / "cache"))
 
 
@@ -118,6 +119,14 @@ def _built_pages(source, group, tools, *, folder: Path, background: bool, **_: o
     pages.mkdir()
     (pages / "index.html").write_text(f"{group.name} {source.path}{' in the background' * background}")
     return pages
+
+
+def _jars(source, *, folder: Path, **_: object) -> Path:
+    target = folder / "jars"
+    target.mkdir()
+    for path, _sha256 in source.files:
+        (target / Path(path).name).write_text(path)
+    return target
 
 
 def _copied(item, group, env, out: Path) -> Path:

@@ -275,6 +275,15 @@ def _logs_kept(lab: Lab) -> str:
     return f"{days} days"
 
 
+# 14
+
+
+def _kafka(lab: Lab) -> str:
+    from stackbook.lessons.ecosystem import broker
+
+    return broker.works(lab)
+
+
 # 16
 
 
@@ -333,6 +342,7 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
         Check("current", "a search finds the newest line of every machine", _logs_current),
         Check("kept", "old lines are deleted", _logs_kept),
     ),
+    "14-ecosystem": (Check("kafka", "Kafka keeps a message that is written, and a group reads it", _kafka),),
     "16-incident": (Check("closed", "no incident is open, and bookinfo is healthy", _no_incident),),
     "99-reset": (Check("clean", "nothing of the lab is left on this host", _host_clean),),
 }

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackbook.artifacts.catalogue import Artifact, Debian, Maven, Npm, Release, Wheel
+from stackbook.artifacts.catalogue import Artifact, Debian, Jars, Maven, Npm, Release, Wheel
 from stackbook.artifacts.catalogue_loader import load
 from stackbook.artifacts.machine_releases import of_suite
 from stackbook.core import paths
@@ -125,17 +125,26 @@ def _source(artifact: Artifact, source: object) -> Iterator[Part]:
         purl = PackageURL("pypi", None, name, artifact.version, {"file_name": source.file})
         yield Part(purl, (source.sha256,), pinned)
     elif isinstance(source, Maven):
-        *group, name, version, file = source.path.split("/")
-        purl = PackageURL("maven", ".".join(group), name, version, {"type": file.rpartition(".")[2]})
-        yield Part(purl, (source.sha256,), pinned)
+        yield _of_maven(source.path, source.sha256, pinned)
     elif isinstance(source, Npm):
         notes = (("integrity", source.integrity),)
         yield Part(PackageURL("npm", None, source.package, artifact.version), (), pinned, notes)
+    elif isinstance(source, Jars):
+        yield from (_of_maven(path, sha256, (f"lib/maven/{artifact.name}/jars.lock",)) for path, sha256 in source.files)
     elif isinstance(source, Release) and source.sha256:
         purl = PackageURL("generic", None, artifact.name, artifact.version, {"download_url": source.url})
         yield Part(purl, (source.sha256,), pinned)
     elif isinstance(source, Debian):
         yield from (_debian(package, source.suite) for package in source.packages)
+
+
+def _of_maven(path: str, sha256: str, pinned: tuple[str, ...]) -> Part:
+    """A file of Maven Central, by its path below the repository's root."""
+    from packageurl import PackageURL
+
+    *group, name, version, file = path.split("/")
+    purl = PackageURL("maven", ".".join(group), name, version, {"type": file.rpartition(".")[2]})
+    return Part(purl, (sha256,), pinned)
 
 
 def _debian(package: str, suite: str = "") -> Part:

@@ -97,6 +97,13 @@ class Pages:
 
 
 @dataclass(frozen=True)
+class Jars:
+    """Files of Maven Central for one folder: (path below the repository's root, pinned SHA-256)."""
+
+    files: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Debian:
     """A root file system made of Debian packages; `boots` if machines start from it."""
 
@@ -105,7 +112,7 @@ class Debian:
     boots: bool = False
 
 
-Source = Release | Build | Wheel | Maven | Npm | Pages | Debian
+Source = Release | Build | Wheel | Maven | Jars | Npm | Pages | Debian
 
 
 @dataclass(frozen=True)
@@ -259,7 +266,7 @@ class Catalogue:
         """The names of everything that a lab needs, in the order of its chapters; last the pages, which no chapter needs."""
         early = ["machine-rootfs", "go", "kubeadm", "kubelet", "kubectl", "bundle:control-plane"]
         middle = ["kube-flannel.yml", "bundle:node", "bundle:apps", "istioctl", "envoy"]
-        rest = [f"bundle:{name}" for name in self.bundles]
+        rest = [f"bundle:{name}" for name in self.bundles if name != "messaging"]
         late = [
             *(n for n in self.artifacts if n.startswith("app-")),
             "buf",
@@ -267,6 +274,7 @@ class Catalogue:
             "compose-config",
             "gitea",
             "swagger",
+            "bundle:messaging",
             "victoria-logs",
             *(n for n in self.artifacts if n.endswith(PAGES)),
         ]

@@ -18,6 +18,7 @@ from stackbook.artifacts.catalogue import (  # fmt: skip
     Debian,
     Group,
     Image,
+    Jars,
     Maven,
     Npm,
     Pages,
@@ -27,6 +28,7 @@ from stackbook.artifacts.catalogue import (  # fmt: skip
     known,
 )
 from stackbook.artifacts.digests import source_digest
+from stackbook.artifacts.jars import read_lock
 from stackbook.core.errors import InputError
 
 PREFIX = "stackbook.local"
@@ -56,7 +58,8 @@ def load(*, versions: Mapping[str, str] | None = None, strict: bool = False, lib
     chosen["machines"] = machine_releases.chosen(chosen["machines"])
     _check_pins(raw["pins"], pinned, lib)
     words = _words(chosen)
-    artifacts = {name: _artifact(name, spec, chosen, raw, strict) for name, spec in raw["artifacts"].items()}
+    locks = _locks(raw["locks"], pinned, chosen, lib)
+    artifacts = {name: _artifact(name, spec, chosen, raw, strict, locks) for name, spec in raw["artifacts"].items()}
     images = {name: _image(name, spec, words) for name, spec in raw["images"].items()}
     groups = {name: _group(name, spec, words, lib) for name, spec in raw["builds"].items()}
     bundles = {name: tuple(members) for name, members in raw["bundles"].items()}
@@ -71,10 +74,15 @@ def load(*, versions: Mapping[str, str] | None = None, strict: bool = False, lib
 
 
 def _artifact(
-    name: str, spec: Mapping[str, Any], versions: Mapping[str, str], raw: Mapping[str, Any], strict: bool
-) -> Artifact:
+    name: str, spec: Mapping[str, Any], versions: Mapping[str, str], raw: Mapping[str, Any], strict: bool,
+    locks: Mapping[str, Jars],
+) -> Artifact:  # fmt: skip
     version = versions[spec["version"]]
-    sources = tuple(_source(source, version, raw, strict) for source in spec["sources"])
+    of_locks = (locks[source["jars"]] for source in spec["sources"] if "jars" in source)
+    sources = (
+        *of_locks,
+        *(_source(source, version, raw, strict) for source in spec["sources"] if "jars" not in source),
+    )
     if spec["version"] == "machines":
         version = machine_releases.RELEASES[version].version
     return Artifact(
@@ -86,6 +94,26 @@ def _artifact(
         spec.get("seconds", 0.0),
         sources,
     )
+
+
+def _locks(
+    specs: Mapping[str, Mapping[str, str]], pinned: Mapping[str, str], chosen: Mapping[str, str], lib: Path
+) -> dict[str, Jars]:
+    """The lock of each component that has one; without files for another version than the pinned one.
+
+    Raises:
+        InputError: a lock cannot be read, or does not hold the catalogue's version.
+    """
+    found = {}
+    for component, spec in specs.items():
+        lock = read_lock(lib / spec["file"])
+        if not any(path.startswith(spec["has"].format(version=pinned[component])) for path, _ in lock.files):
+            raise InputError(
+                f"the catalogue has {component} {pinned[component]}, {spec['file']} has not",
+                fix="set the same version in lib/stackbook/artifacts/catalogue.yaml and in its pom.xml, and write the lock again",
+            )
+        found[component] = lock if chosen[component] == pinned[component] else Jars(())
+    return found
 
 
 def _source(spec: Mapping[str, Any], version: str, raw: Mapping[str, Any], strict: bool) -> Source:

@@ -83,9 +83,8 @@ def _by_mvn(
 ) -> Path | None:  # fmt: skip
     """Get the file with Maven's own client; if that fails, report it in a note and return None."""
     got, start = folder / "mvn", time.monotonic()
-    settings = ["-s", str(_settings())] if _settings().is_file() else []
     argv = [
-        "mvn", "-B", "-ntp", *settings, f"-Dmaven.repo.local={repository}", _COPY,
+        "mvn", "-B", "-ntp", *settings_options(), f"-Dmaven.repo.local={repository}", _COPY,
         f"-Dartifact={coordinates(source.path)}", f"-DoutputDirectory={got}",
     ]  # fmt: skip
     said: list[str] = []
@@ -111,6 +110,11 @@ def _by_mvn(
     if actual != source.sha256:
         raise CorruptArtifact(f"{name} from mvn: its sha256 is {actual}, it should be {source.sha256}")
     return got / name
+
+
+def settings_options() -> list[str]:
+    """The options of `mvn` for the user's settings, if there are any."""
+    return ["-s", str(_settings())] if _settings().is_file() else []
 
 
 def _settings() -> Path:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stackbook.artifacts import downloads, npm_packages, package_registries, page_builds
-from stackbook.artifacts.catalogue import Artifact, Debian, Maven, Npm, Pages, Release, Source, Wheel
+from stackbook.artifacts.catalogue import Artifact, Debian, Jars, Maven, Npm, Pages, Release, Source, Wheel
+from stackbook.artifacts.jars import jars
 from stackbook.artifacts.maven import maven
 from stackbook.core.progress import Progress, Report
 
@@ -41,6 +42,11 @@ def obtain(
     partial = root / "partial" / (key or name)
     if isinstance(source, Release):
         return _release(source, artifact, partial, report, maker)
+    if isinstance(source, Jars):
+        return jars(
+            source, folder=folder, partial_folder=partial, repository=root / "build" / "maven", job=name, report=report,
+            log=log, cancel=cancel, run=run,
+        )  # fmt: skip
     if isinstance(source, Maven):
         return maven(
             source, partial=partial, folder=folder, repository=root / "build" / "maven", job=name, report=report,

@@ -13,7 +13,7 @@ from typing import Any
 
 from stackbook.cluster import manifests, waits, webhook_retry
 from stackbook.cluster.objects import FIELD_MANAGER, ApiError, Objects, question
-from stackbook.cluster.port_forward import forwarding
+from stackbook.cluster.port_forward import forwarding, instance, kept
 from stackbook.core import temp_dirs
 from stackbook.core.errors import CommandFailed, InputError
 from stackbook.core.redact import redact
@@ -264,3 +264,33 @@ class Kube:
         ]
         with forwarding(command, self.environment, f"{namespace}/{target}:{port}", timeout) as local:
             yield local
+
+    @contextlib.contextmanager
+    def port_kept(self, namespace: str, pod: str, port: int, *, address: str) -> Iterator[None]:
+        """While the block runs, keep forwarding the same port of a loopback address; see `port_forward.kept`.
+
+        Args:
+            namespace: the pod's namespace.
+            pod: its name; it may be replaced by another one with this name.
+            port: the port, the same here and there.
+            address: an address of this host's loopback interface, 127.0.0.0/8.
+        """
+        from kubernetes.client.exceptions import ApiException
+        from urllib3.exceptions import HTTPError
+
+        api, known = self.api, [""]
+
+        def ready() -> str:
+            try:
+                found = api.read_namespaced_pod(pod, namespace, _request_timeout=5).to_dict()
+            except ApiException as error:
+                known[0] = "" if error.status == 404 else known[0]
+            except HTTPError:
+                pass  # the API server does not answer: that says nothing about the pod
+            else:
+                known[0] = instance(found)
+            return known[0]
+
+        command = [str(self.kubectl_path), "port-forward", "-n", namespace, f"pod/{pod}", f"{port}:{port}"]
+        with kept([*command, "--address", address], self.environment, ready):
+            yield

@@ -5,13 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from stackbook.core.child_processes import end
 from stackbook.core.errors import WaitTimeout
+from stackbook.core.waiting import beside
+
+_LOOK = 0.5
+"""How many seconds pass between two looks at a forward that is kept."""
 
 
 @contextlib.contextmanager
@@ -34,6 +41,64 @@ def forwarding(command: Sequence[str], environment: Mapping[str, str], what: str
         end(process, steps=((signal.SIGTERM, 5.0),), group=True)
         if process.stdout:
             process.stdout.close()
+
+
+@contextlib.contextmanager
+def kept(command: Sequence[str], environment: Mapping[str, str], identity: Callable[[], str]) -> Iterator[None]:
+    """Run `kubectl port-forward` while the block runs, for each pod of a name that becomes Ready, and again when it ends.
+
+    It starts only when the pod is Ready, and ends when it is not: kubectl does not always notice that its pod is gone, and may
+    hang for good after connections that the program in the pod did not accept yet. It ends at once while another process
+    forwards the same port, which then serves both; if that process ends, this one takes over. Whoever uses the port waits
+    until it answers.
+
+    Args:
+        command: the command.
+        environment: the environment variables with which it reaches the cluster.
+        identity: returns what differs from pod to pod, or an empty text while none is Ready.
+    """
+    # If this process is killed, the kernel ends kubectl: otherwise it would hold the port (prctl(2), PR_SET_PDEATHSIG).
+    guard = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
+
+    def forward(ended: threading.Event) -> None:
+        while not ended.is_set():
+            if not (mine := identity()):
+                ended.wait(_LOOK)
+                continue
+            process = subprocess.Popen(
+                [*guard, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **environment},
+                start_new_session=True,
+            )
+            try:
+                while process.poll() is None and not ended.wait(_LOOK) and identity() == mine:
+                    pass
+            finally:
+                end(process, steps=((signal.SIGTERM, 5.0),), group=True)
+            ended.wait(_LOOK)
+
+    with beside(forward, name="port-forward"):
+        yield
+
+
+def instance(pod: Mapping[str, Any]) -> str:
+    """What differs from one pod of a name, and one start of its containers, to the next; empty if the pod is not Ready.
+
+    Args:
+        pod: the pod as the official client returns it (`to_dict`).
+
+    >>> instance({"metadata": {"uid": "1"}, "status": {"conditions": [{"type": "Ready", "status": "False"}]}})
+    ''
+    """
+    status = pod.get("status") or {}
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ())
+    if not ready or pod["metadata"].get("deletion_timestamp"):
+        return ""
+    starts = [str(container.get("restart_count")) for container in status.get("container_statuses") or ()]
+    return " ".join([pod["metadata"]["uid"], *starts])
 
 
 def _listening(process: subprocess.Popen[bytes], what: str, timeout: float) -> int:

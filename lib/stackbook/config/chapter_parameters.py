@@ -177,6 +177,12 @@ class Logs(ChapterParameters):
         return self
 
 
+class Ecosystem(ChapterParameters):
+    """14: `messages`: how many are written to Kafka and counted."""
+
+    messages: Annotated[int, Field(ge=100, le=20_000)] = 1000
+
+
 class Incident(ChapterParameters):
     """16: `level`: how many causes are possible, and how many are planted; `seed`: the same word plants the same incident."""
 
@@ -194,5 +200,6 @@ CHAPTER_PARAMETERS: dict[str, type[ChapterParameters]] = {
     "10-metrics": Metrics,
     "11-tracing": Tracing,
     "12-logs": Logs,
+    "14-ecosystem": Ecosystem,
     "16-incident": Incident,
 }

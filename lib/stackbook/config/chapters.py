@@ -152,8 +152,10 @@ ALL: tuple[Chapter, ...] = (
         "14-ecosystem",
         "What the guide only names",
         guide=("2.6", "2.7", "3.3"),
-        artifacts=("go", "swagger"),
-        seconds=20,
+        needs=("03-flannel",),
+        leaves="Kafka",
+        artifacts=("go", "swagger", "messaging"),
+        seconds=80,
     ),
     Chapter(
         "15-design",

@@ -19,7 +19,7 @@ class Progress:
         phase: `download`, `build`, `assemble`, `verify`, `wait`, `done` or `note`.
         done: the amount done, in `unit`.
         total: the whole amount, in `unit`; 0 when unknown.
-        unit: `bytes`, `packages` or `seconds`.
+        unit: `bytes`, `packages`, `files` or `seconds`.
         seconds: since the job began.
         remaining: estimated seconds still to go; None when unknown.
         message: a few words for the reader.
@@ -57,8 +57,8 @@ class Progress:
         if self.unit == "bytes" and self.done:
             whole = f" of {self.total / 1e6:.0f}" if self.total else ""
             parts.append(f"{self.done / 1e6:.0f}{whole} MB")
-        elif self.unit == "packages" and self.done:
-            parts.append(f"{self.done:.0f}" + (f" of {self.total:.0f}" if self.total else "") + " packages")
+        elif self.unit in ("packages", "files") and self.done:
+            parts.append(f"{self.done:.0f}" + (f" of {self.total:.0f}" if self.total else "") + f" {self.unit}")
         if self.seconds >= 1:
             parts.append(f"{self.seconds:.0f} s")
         if self.remaining is not None:

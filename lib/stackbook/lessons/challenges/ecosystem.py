@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +12,7 @@ from typing import Any
 from stackbook.core.errors import CheckFailed
 from stackbook.lab.attempt import Attempt
 from stackbook.lab.challenge import Challenge, Claim, Typed, require
-from stackbook.lessons.ecosystem import openapi
+from stackbook.lessons.ecosystem import consumer_trial, openapi
 
 _CHAPTER = "14-ecosystem"
 _FILE, _PATH = "swagger.json", "/ratings/{id}"
@@ -159,90 +157,89 @@ def _unpromised_solution(attempt: Attempt) -> Sequence[Typed]:
 # 14-c
 
 _CONSUMER = "consumer.py"
-_LAGS = '''"""One poll of a consumer: what it reads of the log, and where it reads on next time.
+_READS = '''"""A member of a group: it prints each order when it has handled it. SIGTERM ends it."""
 
-The log is a list that only grows. `offset` is the consumer's own place in it, kept between the polls.
-"""
+import os
+import signal
+import time
 
-BATCH = {batch}
+from confluent_kafka import Consumer
+
+running = True
 
 
-def poll(log: list[str], offset: int) -> tuple[list[str], int]:
-    messages = log[offset : offset + BATCH]
-    return messages, {after}
+def stop(*_):
+    global running
+    running = False
+
+
+signal.signal(signal.SIGTERM, stop)
+consumer = Consumer({{
+    "bootstrap.servers": os.environ["KAFKA"],
+    "group.id": os.environ["GROUP"],
+    "auto.offset.reset": "{reset}",  # for a group without an offset
+    "enable.auto.commit": False,
+}})
+consumer.subscribe([os.environ["TOPIC"]])
+while running:
+    messages = consumer.consume(num_messages={batch}, timeout=0.3)
+    for message in messages:
+        print(message.value().decode(), flush=True)
+    if messages:
+        time.sleep(0.02)  # one call of the data base for all of them
+        {commit}
+consumer.close()
 '''
+_RIGHT = {"reset": "earliest", "batch": "500", "commit": "consumer.commit(asynchronous=False)"}
 _SLIPS = {
-    "slow": {"batch": "10", "after": "offset + len(messages)"},
-    "twice": {"batch": "200", "after": "offset + max(0, len(messages) - 1)"},
-    "past": {"batch": "200", "after": "offset + BATCH"},
+    "slow": {**_RIGHT, "batch": "1"},
+    "twice": {**_RIGHT, "commit": "consumer.position(consumer.assignment())"},
+    "past": {**_RIGHT, "reset": "latest"},
 }
-_KEEPS_UP = {"batch": "200", "after": "offset + len(messages)"}
-_DRIVE = """\
-import importlib.util, json, sys
-spec = importlib.util.spec_from_file_location("consumer", sys.argv[1])
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-log, offset, read, lag = [], 0, [], []
-for step in range(40):
-    log += [f"order {len(log) + n}" for n in range(25 if step < 30 else 0)]
-    messages, offset = module.poll(list(log), offset)
-    read += messages
-    lag.append(len(log) - offset)
-print(json.dumps({"written": len(log), "read": read, "lag": lag}))
-"""
+_MOST = 300
+"""The greatest lag of a consumer that keeps up: the messages of one and a half seconds."""
 
 
 def _behind(attempt: Attempt) -> None:
-    attempt.write(_CONSUMER, _LAGS.format(**_SLIPS[attempt.draw("slip", sorted(_SLIPS))]))
-
-
-def _driven(attempt: Attempt) -> dict[str, Any]:
-    """Run the consumer: a producer writes 25 messages before each of 30 polls, and nothing before the last ten."""
-    attempt.read(_CONSUMER)
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", _DRIVE, str(attempt.folder / _CONSUMER)], capture_output=True, text=True, timeout=20,
-            check=False, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    except subprocess.TimeoutExpired as error:
-        raise CheckFailed(f"{_CONSUMER} did not finish within 20 s") from error
-    except (ValueError, IndexError) as error:
-        raise CheckFailed(
-            f"{_CONSUMER} fails: {(done.stderr.strip().splitlines() or ['no output'])[-1][:150]}"
-        ) from error
-    return found
+    attempt.write(_CONSUMER, _READS.format(**_SLIPS[attempt.draw("slip", sorted(_SLIPS))]))
 
 
 def _behind_claims(attempt: Attempt) -> Sequence[Claim]:
+    @functools.cache
+    def trial() -> consumer_trial.Trial:
+        attempt.read(_CONSUMER)
+        return consumer_trial.run(attempt.lab, attempt.folder / _CONSUMER)
+
     def keeps_up() -> str:
-        lag = _driven(attempt)["lag"]
-        worst = max(lag[5:30])
-        require(worst <= 50, f"after 30 polls it is {lag[29]} messages behind")
-        return f"at most {worst} messages behind"
+        most = trial().lag
+        require(most <= _MOST, f"while {consumer_trial.RATE:g} messages came in a second, it was {most} behind")
+        return "its lag stays below what comes in one and a half seconds"
 
     def whole() -> str:
-        found = _driven(attempt)
-        missing = found["written"] - len(set(found["read"]))
-        require(missing == 0, f"{missing} of {found['written']} messages were never read")
+        found = trial()
+        missing = set(found.written) - set(found.handled)
+        require(not missing, f"{len(missing)} of {len(found.written)} messages were not handled")
         return "no message is missing"
 
     def once() -> str:
-        twice = [text for text, count in Counter(_driven(attempt)["read"]).items() if count > 1]
-        require(not twice, f"{len(twice)} messages were read more than once, for example {twice[:1]}")
+        found = trial()
+        require(found.handled, "no message was handled")
+        twice = [text for text, count in Counter(found.handled).items() if count > 1]
+        require(
+            not twice, f"{len(twice)} messages were handled more than once, for example {twice[0] if twice else ''}"
+        )
         return "each once"
 
     def place() -> str:
-        """An offset beyond the end would skip messages that are written later."""
-        least = min(_driven(attempt)["lag"])
-        require(least >= 0, f"its offset is {-least} beyond the end of the log")
-        return "never beyond the end"
+        behind = trial().behind
+        require(behind == 0, f"in the end, the committed offset of its group is {behind} messages behind")
+        return "at the end of the log"
 
     return [
         Claim("the consumer keeps up with the producer", keeps_up),
-        Claim("it reads every message", whole),
-        Claim("it reads no message twice", once),
-        Claim("its offset is never beyond the end of the log", place),
+        Claim("it handles every message, also those that were there before it", whole),
+        Claim("it handles no message twice, also after a restart", once),
+        Claim("Kafka knows its place: the offset of its group is at the end of the log", place),
     ]
 
 
@@ -282,16 +279,17 @@ CHALLENGES = (
         id="14-c",
         chapter=_CHAPTER,
         title="A consumer that lags",
-        situation="consumer.py reads a log like a Kafka consumer: a batch at each poll, and its own offset. A producer writes 25 "
-        "messages between two polls. (Kafka itself is not part of this lab.)",
-        goal="The consumer keeps up, reads each message once, and its offset is never beyond the end of the log.",
+        situation="consumer.py is a member of a group on the lab's Kafka. The verification writes 100 orders, starts it, writes 200 "
+        "a second, stops it, and starts it once more. Its group falls behind, or it handles an order never or twice.",
+        goal="The consumer keeps up, handles each order once, and its group's offset is at the end of the log.",
         hints=(
-            "Lag is the end of the log minus the offset. Does it grow? Is a message read twice, or never?",
-            "How many messages does a poll read at most, and by how many does the offset move?",
-            "Read at least 25 messages a poll, and move the offset by the number of messages that were read: offset + len(messages).",
+            "Lag is the end of the log minus the offset that the group has committed. Which of the three grows, and which does not?",
+            "Look at three things: how many messages it takes at a time, when it commits, and where a group without an offset begins.",
+            "Take up to 500 messages at a time, commit synchronously after they are handled, and set auto.offset.reset to earliest.",
         ),
         begin=_behind,
         claims=_behind_claims,
-        solution=lambda _: [Typed(f"cat > {_CONSUMER} <<'END'\n{_LAGS.format(**_KEEPS_UP)}END")],
+        solution=lambda _: [Typed(f"cat > {_CONSUMER} <<'END'\n{_READS.format(**_RIGHT)}END")],
+        needs=("14-ecosystem/kafka",),
     ),
 )

@@ -17,7 +17,7 @@ STACK: list[dict[str, str]] = [
         ("gin", "exposing the application-layer interface", "not in the lab (the guide never describes it)"),
         ("mysql", "storage layer", "not in the lab (the guide never describes it)"),
         ("redis", "cache layer", "not in the lab (the guide never describes it)"),
-        ("kafka", "message queue as communication bus", "14 (its claims)"),
+        ("kafka", "message queue as communication bus", "14"),
         ("swagger", "document management", "14"),
         ("gitlab", "CI/CD", "13 (Gitea, as in the guide)"),
     )
