@@ -1,7 +1,8 @@
 """Write what each chapter applies to the cluster as files: python tools/manifests.py RECORD.
 
-A record is the `events.jsonl` of a run. For every step that ran, the files in notebooks/manifests/<chapter>/ are replaced, so they
-hold what `kubectl apply` and `kubectl create` really got. A manifest with a secret is left out.
+A record is the `events.jsonl` of a run, or that of a lab's notebooks. The files of every step that applied something are replaced, so
+they hold what `kubectl apply` and `kubectl create` really got. Left out are manifests with a secret, and chapter 16, whose files would
+say what is broken.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from stackbook.core import paths
 _GIVEN = re.compile(r"^(?:\S*/)?kubectl (?:\S+ )*?(?P<verb>apply|create) (?P<rest>(?:\S+ )*-f -.*)$")
 _NAMESPACE = re.compile(r"(?:^| )(-n \S+|--namespace[= ]\S+)")
 _MASKED = "***"
+_SECRET = ("16-incident",)
 
 
 def applied(events: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str, str, str]]:
     """(chapter, step, command, manifest) of each manifest that the cluster took in a step that passed."""
     for event in events:
-        if event.get("event") != "step-end" or event.get("outcome") != "passed":
+        if event.get("event") != "step-end" or event.get("outcome") != "passed" or event["chapter"] in _SECRET:
             continue
         for command in event.get("commands") or []:
             found = _GIVEN.match(str(command.get("command", "")))
@@ -74,19 +76,15 @@ def main(records: list[str]) -> int:
         print("give the events.jsonl of a run", file=sys.stderr)
         return 2
     folder = paths.notebooks() / "manifests"
-    for record in records:
-        events = read(Path(record))
-        steps = {
-            (e["chapter"], e["step"]) for e in events if e.get("event") == "step-end" and e.get("outcome") == "passed"
-        }
-        for chapter, step in steps:
-            for old in (folder / chapter).glob(f"{step}*.yaml"):
-                if re.fullmatch(rf"{re.escape(step)}(-\d+)?\.yaml", old.name):
-                    old.unlink()
-        for name, text in files(events).items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8")
-            print(name)
+    made = files(event for record in records for event in read(Path(record)))
+    for step in {re.sub(r"(-\d+)?\.yaml$", "", name) for name in made}:
+        for old in (folder / step).parent.glob(f"{Path(step).name}*.yaml"):
+            if re.fullmatch(rf"{re.escape(Path(step).name)}(-\d+)?\.yaml", old.name):
+                old.unlink()
+    for name, text in made.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+        print(name)
     return 0
 
 
