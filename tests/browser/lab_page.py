@@ -1,4 +1,4 @@
-"""JupyterLab as `stackbook notebooks` starts it, and a page of it in Debian's chromium, driven as a reader drives it."""
+"""JupyterLab as `stackbook notebooks` starts it, pages as `stackbook open` shows them, and Debian's chromium for both."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, sync_playwright
 from stackbook.core import paths
+from stackbook.core.child_processes import end
 from stackbook.core.waiting import until
+from stackbook.lab.lab import Lab
 
 INSTALL = "STACKBOOK_BROWSER=1 tools/setup.sh (or: apt-get install chromium)"
 FLAGS = [
@@ -47,6 +49,15 @@ def demand_chromium() -> None:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def demand_lab(chapter: str) -> Lab:
+    """The standing lab as a chapter sees it: without one, CI fails, elsewhere the tests are skipped with the reason."""
+    found = Lab.open(chapter)
+    if not found.kubeconfig.exists():
+        reason = "the lab does not run: stackbook run --to 05"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    return found
 
 
 @dataclass(frozen=True)
@@ -118,6 +129,26 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+@contextlib.contextmanager
+def opened(name: str, log: Path) -> Iterator[str]:
+    """The address that `stackbook open NAME` prints, as long as the block runs; Ctrl-C ends the command."""
+    command = [sys.executable, "-m", "stackbook", "open", name]
+    with log.open("wb") as errors:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True)
+    try:
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, "")
+        address = next((line.strip() for line in lines if line.startswith("http://127.0.0.1:")), "")
+        assert address, log.read_text()
+        yield address
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0, log.read_text()
+    finally:
+        end(process)
+        if process.stdout:
+            process.stdout.close()
 
 
 @contextlib.contextmanager

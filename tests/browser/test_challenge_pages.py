@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,7 @@ MINE = "mine.ipynb"
 
 @pytest.fixture(scope="module")
 def lab() -> Lab:
-    found = Lab.open("04-kubernetes")
-    if not found.kubeconfig.exists():
-        reason = "the lab does not run: stackbook run --to 05"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    return found
+    return lab_page.demand_lab("04-kubernetes")
 
 
 @pytest.fixture(scope="module")
