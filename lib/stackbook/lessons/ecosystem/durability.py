@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from stackbook.core.waiting import pause
 from stackbook.lessons.ecosystem import groups
@@ -66,7 +65,7 @@ class Outage:
     Attributes:
         account: the account of all messages, read after the broker was back.
         before: how many messages were acknowledged before the kill.
-        gap: the longest time without an acknowledgement, in seconds.
+        gap: the longest time that an order waited for its acknowledgement, in seconds.
     """
 
     account: Account
@@ -106,8 +105,7 @@ def write_through(
     _send(writer, waiting, leave=0, rate=rate)
     writer.finish(timeout=timeout)
     read = groups.read_alone(topic, "after", timeout=60)
-    gap = max((later - earlier for earlier, later in pairwise(writer.times)), default=0.0)
-    return Outage(account(writer.acknowledged, read), before, gap)
+    return Outage(account(writer.acknowledged, read), before, max(writer.waited))
 
 
 def _send(writer: Writer, waiting: list[tuple[str, str]], *, leave: int, rate: float) -> None:

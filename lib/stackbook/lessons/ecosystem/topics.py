@@ -134,6 +134,7 @@ class Writer:
         self.topic = topic
         self.acknowledged: list[Message] = []
         self.times: list[float] = []
+        self.waited: list[float] = []
         self.refused: list[str] = []
         self.sent = 0
         # The partitioner is that of Kafka's own Java client, so that both put a key into the same partition.
@@ -167,6 +168,7 @@ class Writer:
         if error is None:
             self.acknowledged.append(plain(message))
             self.times.append(time.monotonic())
+            self.waited.append(message.latency() or 0.0)
         else:
             self.refused.append(str(error))
 
