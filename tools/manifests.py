@@ -1,8 +1,8 @@
 """Write what each chapter applies to the cluster as files: python tools/manifests.py RECORD.
 
 A record is the `events.jsonl` of a run, or that of a lab's notebooks. The files of every step that applied something are replaced, so
-they hold what `kubectl apply` and `kubectl create` really got. Left out are manifests with a secret, and chapter 16, whose files would
-say what is broken.
+they hold what `kubectl apply` and `kubectl create` really got. Left out are manifests with a secret or with a pod's address, which
+another lab could not use, and chapter 16, whose files would say what is broken.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stackbook.core import paths
 
 _GIVEN = re.compile(r"^(?:\S*/)?kubectl (?:\S+ )*?(?P<verb>apply|create) (?P<rest>(?:\S+ )*-f -.*)$")
 _NAMESPACE = re.compile(r"(?:^| )(-n \S+|--namespace[= ]\S+)")
-_MASKED = "***"
+_UNFIT = re.compile(r"\*\*\*|\b10\.244\.\d+\.\d+\b(?!/)")
 _SECRET = ("16-incident",)
 
 
@@ -31,7 +31,13 @@ def applied(events: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str, str
         for command in event.get("commands") or []:
             found = _GIVEN.match(str(command.get("command", "")))
             text = str(command.get("input") or "")
-            if found and text and not command.get("rc") and "--dry-run" not in found["rest"] and _MASKED not in text:
+            if (
+                found
+                and text
+                and not command.get("rc")
+                and "--dry-run" not in found["rest"]
+                and not _UNFIT.search(text)
+            ):
                 space = _NAMESPACE.search(found["rest"])
                 yield event["chapter"], event["step"], f"kubectl {found['verb']}{' ' + space[1] if space else ''}", text
 

@@ -42,11 +42,14 @@ def test_what_the_cluster_took_becomes_files(tool: ModuleType) -> None:
         ended("refused", {**one, "input": "d: 4\n", "rc": 1}),
         ended("tried", {"command": "kubectl apply --dry-run=server -f -", "input": "e: 5\n", "rc": 0}),
         ended("secret", {**one, "input": "password: ***\n"}),
+        ended("address", {**one, "input": "endpoints: [{address: 10.244.1.41}]\n"}),
+        ended("network", {**one, "input": "Network: 10.244.0.0/16\n"}),
         ended("read", {"command": "kubectl get -f -", "input": "f: 6\n", "rc": 0}),
     ]
     assert tool.files(events) == {
         "05-istio/bookinfo.yaml": "# kubectl apply -f bookinfo.yaml\na: 1\n",
         "05-istio/bookinfo-2.yaml": "# kubectl apply -n shop -f bookinfo-2.yaml\nb:\n- 2\n",
+        "05-istio/network.yaml": "# kubectl apply -f network.yaml\nNetwork: 10.244.0.0/16\n",
     }
 
 
