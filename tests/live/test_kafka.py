@@ -73,6 +73,7 @@ def test_a_broker_that_forgets_or_doubles_messages_is_noticed(kafka: Lab) -> Non
     assert not twice.right and twice.twice == tuple(value for _, value in groups.orders(3)) and not twice.lost
 
 
+@pytest.mark.more
 def test_the_postcondition_fails_without_a_broker_and_holds_again_with_its_data(kafka: Lab) -> None:
     scale = ("scale", "statefulset/kafka", "-n", broker.NAMESPACE)
     with broker.reached(kafka) as bootstrap, topics.temporary(bootstrap, partitions=1, name="kept") as topic:
