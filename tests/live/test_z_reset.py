@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import os
 import re
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import canaries
 import pytest
 import strangers
+import tool_module
 from canaries import NAME
 from labtools import stackbook
 from secrets_scan import command_lines, scan
@@ -28,17 +27,9 @@ from stackbook.machines.transports import LocalHost
 pytestmark = pytest.mark.live
 
 
-def manifests_tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("manifests_tool", paths.checkout() / "tools" / "manifests.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_manifests_are_what_the_chapters_applied(lab: Lab) -> None:
     """Each file of notebooks/manifests is what the cluster took in one of the runs of this session."""
-    tool, folder = manifests_tool(), paths.notebooks() / "manifests"
+    tool, folder = tool_module.load("manifests"), paths.notebooks() / "manifests"
     records = [*paths.runs().glob("2*/events.jsonl"), lab.state / "interactive" / "events.jsonl"]
     taken: dict[str, set[str]] = {}
     for record in (path for path in records if path.exists()):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import stat
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tool_module
 from fakes import FakeHost
 from stackbook.app import challenging, cli, session
 from stackbook.core import paths
@@ -54,16 +54,8 @@ def test_a_challenge_is_whole(challenge: Challenge) -> None:
         assert name in {check.id for check in session.checks.of(chapter)}, need
 
 
-def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("challenges_tool", paths.checkout() / "tools" / "challenges.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_each_chapter_shows_its_challenges_in_a_cell_that_nobody_runs() -> None:
-    writer = tool()
+    writer = tool_module.load("challenges")
     for path in paths.notebooks().glob("*.ipynb"):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         own = [(number, cell) for number, cell in enumerate(cells) if cell["id"] == writer.ID]

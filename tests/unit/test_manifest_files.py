@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import tool_module
 import yaml
 from stackbook.config import chapters
 from stackbook.core import paths
@@ -17,11 +17,7 @@ FOLDER = paths.notebooks() / "manifests"
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("manifests_tool", paths.checkout() / "tools" / "manifests.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tool_module.load("manifests")
 
 
 def ended(step: str, *commands: dict[str, object], outcome: str = "passed") -> dict[str, object]:

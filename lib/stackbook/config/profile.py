@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from stackbook.config.profile_networks import check_networks
 from stackbook.config.registries import check_mirrors
 from stackbook.core.errors import InputError
 from stackbook.core.names import did_you_mean, profile_path
@@ -221,39 +222,8 @@ class Profile(Model):
             values = [getattr(node, what) for node in self.nodes if getattr(node, what)]
             if twins := sorted({v for v in values if values.count(v) > 1}):
                 raise ValueError(f"nodes: two nodes have the same {what} {twins[0]}: give each its own")
-        self._networks()
+        check_networks(self)
         return self
-
-    def _networks(self) -> None:
-        named = {"pod_cidr": self.pod_cidr, "service_cidr": self.service_cidr}
-        if self.target == "embedded":
-            named["subnet"] = self.subnet
-        networks = [(name, ipaddress.ip_network(text)) for name, text in named.items()]
-        for index, (name, network) in enumerate(networks):
-            for other, second in networks[index + 1 :]:
-                if network.overlaps(second):
-                    raise ValueError(f"{name} {network} and {other} {second} overlap: change one of them")
-        if ipaddress.ip_network(self.service_cidr).prefixlen < 12:
-            raise ValueError(f"service_cidr {self.service_cidr} is too large: kubeadm accepts at most a /12")
-        if ipaddress.ip_network(self.pod_cidr).prefixlen > 24 - (len(self.nodes) - 1).bit_length():
-            raise ValueError(f"pod_cidr {self.pod_cidr} is too small: each node needs a /24 of it")
-        for node in self.nodes:
-            for name, network in networks:
-                if name != "subnet" and ipaddress.ip_address(node.address) in network:
-                    raise ValueError(
-                        f"{name}: node {node.name} has {node.address}, which lies in {network} and could not "
-                        "be reached: choose another range"
-                    )
-        if self.target != "embedded":
-            return
-        subnet = ipaddress.ip_network(self.subnet)
-        for what, address in [("gateway", self.gateway), *((f"node {n.name}", n.address) for n in self.nodes)]:
-            if ipaddress.ip_address(address) not in subnet:
-                raise ValueError(f"{what}: {address} is outside the subnet {subnet}")
-            if address in (str(subnet.network_address), str(subnet.broadcast_address)):
-                raise ValueError(f"{what}: {address} is the network or broadcast address of {subnet}: choose another")
-            if what != "gateway" and address == self.gateway:
-                raise ValueError(f"{what}: {address} is already the gateway's address")
 
     @property
     def control_plane(self) -> Node:

@@ -186,7 +186,7 @@ while running:
     for message in messages:
         print(message.value().decode(), flush=True)
     if messages:
-        time.sleep(0.02)  # one call of the data base for all of them
+        time.sleep(0.02)  # the work: one call of a database for the whole batch
         {commit}
 consumer.close()
 '''
