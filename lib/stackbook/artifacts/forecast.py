@@ -7,20 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackbook.artifacts.catalogue import Build, Debian, Maven, Npm, Pages, Release, Source, Wheel
+from stackbook.artifacts.catalogue import Build
 
 if TYPE_CHECKING:
     from stackbook.artifacts.resolver import Resolver
-
-_WORDS: dict[type[Source], str] = {
-    Release: "downloaded from their projects",
-    Build: "built from Go modules",
-    Wheel: "from PyPI",
-    Maven: "from Maven Central",
-    Npm: "from the npm registry",
-    Pages: "built from npm packages",
-    Debian: "made of Debian packages",
-}
 
 
 @dataclass(frozen=True)
@@ -71,7 +61,7 @@ def forecast(resolver: Resolver, names: Iterable[str]) -> Forecast:
     jobs: dict[str, float] = {}
     for artifact in missing:
         source = (maker.usable(artifact) or maker.recipes(artifact))[0][0]
-        origins[_WORDS[type(source)]] += 1
+        origins[source.origin] += 1
         job = f"go:{source.group}" if isinstance(source, Build) else artifact.name
         jobs[job] = maker.estimate(artifact.name)
     return Forecast(len(missing), sum(a.size for a in missing), sum(jobs.values()), dict(origins.most_common()))
