@@ -219,6 +219,7 @@ def host(*, lists: list[str], answer: tuple[int, str, str] = (0, "", "")) -> Fak
         "docker.io/x:1",
     ]
     fake = FakeHost({f"systemctl is-active --quiet {unit}": (3, "", ""), " ".join(argv): answer,
+                     "ctr -n k8s.io leases create": "lease-1\n", "ctr -n k8s.io leases delete --sync lease-1": "",
                      "ctr -n k8s.io images rm docker.io/x:1": ""})  # fmt: skip
     run = fake.run
 
@@ -256,6 +257,9 @@ def test_a_pull_that_fails_says_why_in_one_line() -> None:
         pull({"a": missing}, "docker.io/x:1")
     tries = [sum("images pull" in command for command in fake.ran) for fake in (damaged, missing)]
     assert tries == [2, 1], "what arrived damaged is tried once more"
+    steps = [command.split() for command in damaged.ran if "leases" in command or "images pull" in command]
+    assert [words[-1] for words in steps] == ["docker.io/x:1", "create", "lease-1"] * 2, "what is damaged does not stay"
+    assert not any("leases" in command for command in missing.ran)
     assert pull_reason("") == "no output"
 
 

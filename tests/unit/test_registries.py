@@ -108,7 +108,8 @@ def test_containerd_asks_the_mirror_and_nobody_else(tmp_path: Path) -> None:
     files = Registries({"docker.io": "https://192.168.98.2:5000"}, ca).hosts_files()
     assert files["/etc/containerd/certs.d/ca.crt"] == ca.read_text()
     assert files["/etc/containerd/certs.d/docker.io/hosts.toml"] == (
-        'server = "https://192.168.98.2:5000"\n\n[host."https://192.168.98.2:5000"]\n'
+        'server = "https://192.168.98.2:5000"\nca = "/etc/containerd/certs.d/ca.crt"\n\n'
+        '[host."https://192.168.98.2:5000"]\n'
         '  capabilities = ["pull", "resolve"]\n  ca = "/etc/containerd/certs.d/ca.crt"\n'
     )
     assert Registries().hosts_files() == {}

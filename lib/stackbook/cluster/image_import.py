@@ -142,7 +142,8 @@ def pull(
 
 
 _DAMAGED = "unexpected commit digest"
-"""A layer arrived damaged. At the next pull, containerd may continue from the damaged part, so the pull is tried once more."""
+"""A layer arrived damaged. containerd keeps it until its next garbage collection, and a pull before that would continue from it."""
+_LEASES = ("ctr", "-n", "k8s.io", "leases")
 
 
 class PullFailed(StackbookError):
@@ -168,8 +169,16 @@ def _pull(host: Host, image: str, timeout: float) -> None:
         if answer.ok:
             return
         reason = pull_reason(answer.stderr + answer.stdout)
+        if _DAMAGED in reason:
+            _collect_garbage(host)
         if attempt or _DAMAGED not in reason:
             raise PullFailed(reason)
+
+
+def _collect_garbage(host: Host) -> None:
+    """Make containerd remove what failed pulls left: it deletes a lease with `--sync` only when it has collected garbage."""
+    lease = host.run([*_LEASES, "create"], timeout=60).stdout.strip()
+    host.run([*_LEASES, "delete", "--sync", lease], timeout=60)
 
 
 def pull_reason(said: str) -> str:

@@ -128,8 +128,10 @@ class Registries:
         """Path on a machine → text: the files that make containerd use only the mirrors for a registry's images."""
         files = {}
         for registry, mirror in sorted(self.mirrors.items()):
-            lines = [f'server = "{mirror}"', "", f'[host."{mirror}"]', '  capabilities = ["pull", "resolve"]']
-            lines += [f'  ca = "{CERTS}/ca.crt"'] if self.ca else []
+            # After its mirrors containerd asks `server`, with the settings before the first table. What it says then is the error.
+            trust = [f'ca = "{CERTS}/ca.crt"'] if self.ca else []
+            lines = [f'server = "{mirror}"', *trust, "", f'[host."{mirror}"]', '  capabilities = ["pull", "resolve"]']
+            lines += [f"  {line}" for line in trust]
             files[f"{CERTS}/{registry}/hosts.toml"] = "\n".join(lines) + "\n"
         if self.ca:
             files[f"{CERTS}/ca.crt"] = self.ca.read_text(encoding="ascii")
