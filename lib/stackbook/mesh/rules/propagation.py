@@ -5,9 +5,8 @@ acknowledged, and the error with which the proxy rejected it. A nonce there is t
 (istio.io/istio pilot/pkg/xds, `NextVersion` and `nonce`), which identifies a push.
 (Istio no longer has `istioctl experimental wait` and its distribution tracking.)
 
-Not every push after a change contains it: a push for an earlier change may still be under way. istiod collects changes for
-0.1 s before it pushes (PILOT_DEBOUNCE_AFTER). Therefore stackbook polls istiod, starting before the change. If istiod had
-not read the change yet, any push that appears within the next 0.1 s does not contain it.
+Not every push after a change contains it: a push for an earlier change may still be under way. Therefore stackbook polls istiod,
+starting before the change, and `push_contexts` says from which push on the change is in it.
 """
 
 from __future__ import annotations
@@ -22,13 +21,12 @@ from typing import Any, Protocol
 
 from stackbook.core.errors import CheckFailed
 from stackbook.core.waiting import beside, until
+from stackbook.mesh.rules import push_contexts
 from stackbook.mesh.rules.builders import Rule
 from stackbook.mesh.rules.istiod_debug import NAMESPACE as ROOT
 from stackbook.mesh.rules.istiod_debug import Ask, HasApi, connect
 
 _UUID = 36
-_GATHERED = 0.1
-"""The minimum time in seconds for which istiod collects changes before it pushes them."""
 _EVERY = 0.03
 Key = tuple[str, str, str]
 """Kind, namespace and name of a rule."""
@@ -168,25 +166,48 @@ def rules_group(rules: Sequence[Rule], kind: str) -> str:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What each istiod reported in one poll, from `began` to `ended` (monotonic time)."""
+class Answers:
+    """What one istiod answered in one poll.
 
-    began: float
-    ended: float
-    read: Mapping[str, Mapping[Key, str]]
-    """For each istiod, the rules that it has read, in the form of `identities`."""
+    Attributes:
+        read: the rules that it has read, in the form of `identities`.
+        proxies: its proxies, by id.
+        asked, answered: when it was asked for the rules, and when the answer was there (monotonic time in seconds).
+        counted: when it was asked for its push contexts.
+        contexts: what it answered.
+    """
+
+    read: Mapping[Key, str]
     proxies: Mapping[str, Proxy]
+    asked: float
+    answered: float
+    counted: float
+    contexts: push_contexts.Contexts | None
 
-    def newest(self, istiod: str) -> int:
-        """The newest push that an istiod has sent."""
-        return max((proxy.push for proxy in self.proxies.values() if proxy.istiod == istiod), default=0)
+    def sight(self, rules: Mapping[Key, str]) -> push_contexts.Sight:
+        """Its part in finding out which pushes contain these rules."""
+        newest = max((proxy.push for proxy in self.proxies.values()), default=0)
+        return push_contexts.Sight(self.asked, self.answered, self.read == rules, newest, self.counted, self.contexts)
+
+
+Look = Mapping[str, Answers]
+"""The answers of each istiod in one poll, by name."""
 
 
 def _look(istiods: Mapping[str, Ask], keys: set[Key]) -> Look:
-    began = time.monotonic()
-    read = {name: _read_by(ask("/debug/configz"), keys) for name, ask in istiods.items()}
-    known = _connected(istiods)
-    return Look(began, time.monotonic(), read, known)
+    return {name: _answers(name, ask, keys) for name, ask in istiods.items()}
+
+
+def _answers(name: str, ask: Ask, keys: set[Key]) -> Answers:
+    asked = time.monotonic()
+    read = _read_by(ask("/debug/configz"), keys)
+    answered = time.monotonic()
+    known = _connected({name: ask})
+    return Answers(read, known, asked, answered, time.monotonic(), push_contexts.finished(ask))
+
+
+def _proxies(look: Look) -> dict[str, Proxy]:
+    return {id: proxy for answers in look.values() for id, proxy in answers.proxies.items()}
 
 
 def _read_by(configz: str, keys: set[Key]) -> dict[Key, str]:
@@ -240,10 +261,8 @@ def propagate(
     """
     keys = {(r["kind"], r["metadata"].get("namespace", "default"), r["metadata"]["name"]) for r in rules}
     with connect(kube) as istiods, _looking(istiods, keys) as so_far:
-        first = so_far()[0]
-        wanted = {
-            id for id in concerned(rules, first.proxies) if not only or first.proxies[id].name.startswith(tuple(only))
-        }
+        first = _proxies(so_far()[0])
+        wanted = {id for id in concerned(rules, first) if not only or first[id].name.startswith(tuple(only))}
         start = time.monotonic()
         if not change():
             return 0.0
@@ -275,25 +294,20 @@ def missing(looks: Sequence[Look], rules: Mapping[Key, str], wanted: set[str]) -
         CheckFailed: a proxy rejects what it was sent. istiod keeps a rejection until the proxy accepts something newer:
             one from before the change does not count.
     """
-    first, now = looks[0], looks[-1]
-    unread = [name for name, read in now.read.items() if read != rules]
+    first, now = _proxies(looks[0]), looks[-1]
+    unread = [name for name, answers in now.items() if answers.read != rules]
     if unread:
         return [f"{name} has not read the rules yet" for name in unread]
-    if all(look.read == now.read for look in looks):
+    if all(look[name].read == answers.read for look in looks for name, answers in now.items()):
         return []  # nothing in it was new to istiod
-    without = {name: _without(looks, name, rules) for name in now.read}
-    for id, proxy in now.proxies.items():
-        known = first.proxies[id].rejected if id in first.proxies else ""
-        if proxy.rejected not in ("", known) and proxy.push > without[proxy.istiod]:
+    needed = {name: push_contexts.needed([look[name].sight(rules) for look in looks]) for name in now}
+    late = {}
+    for id, proxy in _proxies(now).items():
+        arrived = needed[proxy.istiod].arrived(proxy.push)
+        if proxy.rejected not in ("", first[id].rejected if id in first else "") and arrived:
             raise CheckFailed(f"a proxy rejected the rules: {proxy.state}", fix="see `istioctl analyze`")
-    late = {id: p.state for id, p in now.proxies.items() if p.push <= without[p.istiod] or p.pending}
+        if not arrived or proxy.pending:
+            late[id] = proxy.state
     if not wanted:
-        return ["istiod has not sent anything to a proxy"] if len(late) == len(now.proxies) else []
+        return ["istiod has not sent anything to a proxy"] if len(late) == len(_proxies(now)) else []
     return [late[id] for id in sorted(wanted & set(late))]
-
-
-def _without(looks: Sequence[Look], istiod: str, rules: Mapping[Key, str]) -> int:
-    """The newest push that an istiod certainly made before it read the change."""
-    unread = max((look.began for look in looks if look.read[istiod] != rules), default=looks[0].began)
-    early = [look for look in looks if look.ended <= unread + _GATHERED]
-    return max(look.newest(istiod) for look in early or looks[:1])
