@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 from stackbook.app import cli, commands, own_folders, report, runner
+from stackbook.artifacts import resolver
 from stackbook.config import chapters
 from stackbook.config.profile import Profile
 from stackbook.core import paths
-from stackbook.core.errors import CheckFailed, HostUnfit, InputError
+from stackbook.core.errors import ArtifactUnavailable, CheckFailed, HostUnfit, InputError
 
 TOKEN = "abcdef.0123456789abcdef"
 KEPT = {
@@ -387,3 +388,27 @@ def test_a_terminal_without_such_letters_gets_other_ones(encoding: str) -> None:
                           env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(paths.checkout() / "lib")})  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(b" done\n")
+
+
+@pytest.mark.parametrize("reached", [True, False])
+def test_without_npms_registry_everything_else_is_fetched(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, reached: bool
+) -> None:
+    """No chapter needs the web pages that are built of npm packages."""
+    got: list[list[str]] = []
+
+    def fetch(names: list[str], **_: object) -> None:
+        got.append(list(names))
+        if not reached and any(name.endswith("-pages") for name in names):
+            raise ArtifactUnavailable("pnpm could not be got", fix="check npm's registry")
+
+    monkeypatch.setattr(resolver, "fetch", fetch)
+    assert cli.main(["fetch"]) == 0
+    needed, pages = got
+    assert "kubeadm" in needed and not [name for name in needed if name.endswith("-pages")]
+    assert pages == ["prometheus-pages", "gitea-pages"]
+    said = capsys.readouterr().out
+    assert (
+        "without prometheus-pages and gitea-pages, which no chapter needs: pnpm could not be got" in said
+    ) is not reached
+    assert cli.main(["fetch", "prometheus-pages"]) == (0 if reached else 1), "what is named is needed"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackbook.app import challenging, life_commands, own_folders
 from stackbook.core import paths
-from stackbook.core.errors import InputError, StackbookError
+from stackbook.core.errors import ArtifactUnavailable, InputError, StackbookError
 from stackbook.core.names import did_you_mean, profile_names
 
 if TYPE_CHECKING:
@@ -195,18 +195,32 @@ def open_shell(options: argparse.Namespace) -> int:
 
 
 def fetch_components(options: argparse.Namespace) -> int:
-    """Fetch and build components ahead of a run."""
+    """Fetch and build components ahead of a run; last the programs' web pages, without which every chapter runs."""
+    from stackbook.artifacts.catalogue import PAGES
     from stackbook.artifacts.resolver import fetch
 
     lab = _lab(options)
-    names = options.names or lab.images.components(lab.artifacts.catalogue.default_names())
-    fetch(
-        names,
-        source=options.source,
-        progress=lambda text: print(text, flush=True),
-        versions=lab.profile.versions,
-        strict=lab.profile.strict,
-    )
+
+    def get(names: Sequence[str]) -> None:
+        fetch(
+            names,
+            source=options.source,
+            progress=lambda text: print(text, flush=True),
+            versions=lab.profile.versions,
+            strict=lab.profile.strict,
+        )
+
+    if options.names:
+        get(options.names)
+        return 0
+    names = lab.images.components(lab.artifacts.catalogue.default_names())
+    pages = [name for name in names if name.endswith(PAGES)]
+    get([name for name in names if name not in pages])
+    try:
+        if pages:
+            get(pages)
+    except ArtifactUnavailable as error:
+        print(f"without {' and '.join(pages)}, which no chapter needs: {error}", flush=True)
     return 0
 
 
