@@ -186,7 +186,7 @@ def test_everything_can_be_had_and_the_second_time_nothing_is_done() -> None:
 
 def test_pages_come_last_and_at_hand_makes_nothing() -> None:
     resolver = opened(FakeTools())
-    assert resolver.catalogue.default_names()[-3:] == ("victoria-logs", "prometheus-pages", "gitea-pages")
+    assert resolver.catalogue.default_names()[-3:] == ("zipkin", "prometheus-pages", "gitea-pages")
     assert resolver.at_hand("prometheus-pages") is None and resolver.at_hand("pnpm") is None
     made = resolver.path("prometheus-pages")
     assert (made / "index.html").read_text() == "prometheus web/ui"

@@ -88,7 +88,7 @@ class Artifacts:
         self.cached = cached
 
     def at_hand(self, name: str) -> Path | None:
-        assert name in ("prometheus-pages", "victoria-logs")
+        assert name in ("prometheus-pages", "victoria-logs", "zipkin")
         return self.cached
 
 
@@ -238,7 +238,8 @@ def test_logs_are_shown_on_a_page_of_this_host_until_it_ends(
     @contextlib.contextmanager
     def following(kube: Any, program: Path) -> Iterator[Any]:
         asked.append((kube, program))
-        yield type("Page", (), {"url": "http://127.0.0.1:9", "copied": 17, "ended": lambda self: reasons.pop(0)})()
+        yield type("Page", (), {"url": "http://127.0.0.1:9", "copied": 17, "what": log_page.LogPage.what,
+                                "ended": lambda self: reasons.pop(0)})()  # fmt: skip
 
     monkeypatch.setattr(log_page, "following", following)
     monkeypatch.setattr(opening, "pause", lambda seconds: None)
@@ -250,6 +251,29 @@ def test_logs_are_shown_on_a_page_of_this_host_until_it_ends(
     with pytest.raises(ArtifactUnavailable):
         opening.show(lab({"elasticsearch"}), logs, say=said.append, environment={})
     assert builds == ["victoria-logs"]
+
+
+def test_traces_are_shown_by_zipkin_once_its_program_is_there(
+    tmp_path: Path, builds: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stackbook.observability.tracing import trace_page
+
+    traces = next(page for page in opening.PAGES if page.name == "traces")
+    rows = {line.split()[0]: line for line in opening.lines(lab({"tracing"}))}
+    assert " not built " in rows["traces"] and " API only " in rows["jaeger"]
+    with pytest.raises(ArtifactUnavailable):
+        opening.show(lab({"tracing"}), traces, say=print, environment={})
+    assert builds == ["zipkin"]
+
+    @contextlib.contextmanager
+    def following(found: Any) -> Iterator[trace_page.TracePage]:
+        yield trace_page.TracePage("http://127.0.0.1:9", copied=240, trouble="the pod is gone")
+
+    monkeypatch.setattr(trace_page, "following", following)
+    said: list[str] = []
+    with pytest.raises(StackbookError, match="the page of traces has ended: the pod is gone"):
+        opening.show(lab({"tracing"}, cached=tmp_path), traces, say=said.append, environment={})
+    assert said[0].startswith("http://127.0.0.1:9/zipkin/\n") and "240 spans of Jaeger" in said[1]
 
 
 def test_a_pod_that_goes_ends_the_command_with_the_reason(builds: list[str]) -> None:

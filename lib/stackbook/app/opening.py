@@ -76,6 +76,8 @@ PAGES = (
          "/api/v1/query?query=up", "prometheus-pages"),
     Page("jaeger", "11", "istio-system/tracing", 80, "/jaeger/search", "traces: search for the service productpage.default",
          "jaeger", "/jaeger/api/services"),
+    Page("traces", "11", "istio-system/tracing", 80, "/zipkin/",
+         "Jaeger's traces in Zipkin: press Run Query, or put a trace's id into the field at the top", program="zipkin"),
     Page("logs", "12", "logging/elasticsearch", 9200, "/select/vmui/",
          "log lines of all machines in VictoriaLogs: search for a word, or for service:productpage",
          program="victoria-logs"),
@@ -224,20 +226,22 @@ def serve(
 def show(
     lab: Lab, page: Page, *, say: Callable[[str], None] | None = None, environment: Mapping[str, str] = os.environ
 ) -> None:
-    """Show the logs on a page of this host, and open it in a browser if there is a display; returns only with an error.
+    """Show logs or traces with a program that copies them, and open it in a browser if there is a display; returns only with an error.
 
     Raises:
-        ArtifactError: the program cannot be built.
-        StackbookError: Elasticsearch does not answer, or no longer.
+        ArtifactError: the program cannot be had.
+        StackbookError: the system whose data it copies does not answer, or no longer.
     """
     from stackbook.observability.logs import page as log_page
+    from stackbook.observability.tracing import trace_page
 
     say = say or partial(print, flush=True)
     program = lab.artifacts.at_hand(page.program) or built(lab, page.program, say)
-    with log_page.following(lab.kube, program) as found:
+    shown = trace_page.following(lab) if page.program == trace_page.IMAGE else log_page.following(lab.kube, program)
+    with shown as found:
         address = f"{found.url}{page.path}"
         say(f"{address}\n{page.look}")
-        say(f"It has {found.copied} lines of Elasticsearch; new ones follow in seconds. Until Ctrl-C ends it, every user of "
+        say(f"It has {found.copied} {found.what}; new ones follow in seconds. Until Ctrl-C ends it, every user of "
             "this host can read it.")  # fmt: skip
         browse(address, environment)
         while not (reason := found.ended()):

@@ -285,6 +285,7 @@ class Catalogue:
             "swagger",
             "bundle:messaging",
             "victoria-logs",
+            "zipkin",
             *(n for n in self.artifacts if n.endswith(PAGES)),
         ]
         return tuple(dict.fromkeys([*early, *middle, *rest, *late]))

@@ -128,6 +128,7 @@ ALL: tuple[Chapter, ...] = (
         needs=("05-istio",),
         leaves="Jaeger, and a mesh that sends it spans",
         artifacts=("apps", "app-load", "tracing"),
+        pages=("zipkin",),
         seconds=80,
     ),
     Chapter(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stackbook.lab.lab import Lab
     from stackbook.lab.step import Step
 
-_INSTEAD_OF = {"victoria-logs": "kibana"}
+_INSTEAD_OF = {"victoria-logs": "kibana", "zipkin": "jaeger"}
 """Programs with a page, and the image whose page they replace if it cannot be pulled."""
 
 

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import httpx
 
@@ -48,6 +48,7 @@ class LogPage:
         url: its address, without a slash at the end.
         process: the process.
         copied: how many lines it has.
+        what: what it has, in words.
         trouble: why no more lines are copied; empty while all is well.
     """
 
@@ -55,6 +56,7 @@ class LogPage:
     process: subprocess.Popen[bytes]
     copied: int = 0
     trouble: str = ""
+    what: ClassVar[str] = "lines of Elasticsearch"
     _seen: dict[str, set[int]] = field(default_factory=dict)
 
     def ended(self) -> str:

@@ -9,6 +9,7 @@ The API is that of Jaeger's own page: github.com/jaegertracing/jaeger cmd/query/
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -127,8 +128,18 @@ class Jaeger:
         Raises:
             CheckFailed: there may be more than `limit` traces.
         """
-        import json
+        return parse(self.answers(service, since=since, until=until, tags=tags, limit=limit))
 
+    def answers(
+        self,
+        service: str,
+        *,
+        since: float,
+        until: float | None = None,
+        tags: Mapping[str, str] | None = None,
+        limit: int = 20_000,
+    ) -> list[Any]:
+        """The traces as Jaeger gives them; arguments and errors as for `find`."""
         query: dict[str, Any] = {
             "service": service, "start": round(since * 1e6), "end": round((until or time.time()) * 1e6), "limit": limit,
         }  # fmt: skip
@@ -137,7 +148,7 @@ class Jaeger:
         found = self._get("/traces", query)
         if len(found) >= limit:
             raise CheckFailed(f"{service} has {limit} traces or more in that period", fix="query a shorter period")
-        return parse(found)
+        return found
 
     def dependencies(self, *, since: float) -> dict[tuple[str, str], int]:
         """Which service called which, and how often, according to Jaeger itself, from a Unix time until now.
