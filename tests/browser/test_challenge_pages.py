@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,3 +116,23 @@ def test_a_file_is_corrected_from_a_cell(server: Any, page: Any, pictures: Path)
     until(lambda: "solved: True" in chapter.texts(), what="the challenge to be solved", timeout=60, last=chapter.texts)
     assert chapter.errors() == []
     page.screenshot(path=str(pictures / "challenge-cell.png"))
+
+
+def test_the_menu_lab_opens_a_shell_on_a_machine(server: Any, page: Any, lab: Lab, pictures: Path) -> None:
+    page.goto(f"{server.url}/lab?reset&token={server.token}")
+    page.wait_for_selector(".jp-Launcher", timeout=90_000)
+    page.locator(".lm-MenuBar-itemLabel", has_text=re.compile("^Lab$")).click()
+    page.locator(".lm-Menu-itemLabel", has_text=re.compile("^k8s-node1$")).click()
+    page.screenshot(path=str(pictures / "menu-lab.png"))
+    page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Terminal$")).last.click()
+    page.wait_for_selector(".jp-Terminal .xterm-helper-textarea", state="attached", timeout=30_000)
+    page.locator(".jp-Terminal .xterm-screen").click()
+    machine, said = lab.machines["k8s-node1"], "/tmp/stackbook-menu"
+    try:
+        page.keyboard.type(f"hostname >{said}")
+        page.keyboard.press("Enter")
+        until(lambda: machine.exists(said) and machine.read(said).strip() == "k8s-node1", what="the machine's shell to answer",
+              timeout=60, every=0.3)  # fmt: skip
+        assert not Path(said).exists(), "it is a shell of this host"
+    finally:
+        machine.run(["rm", "-f", said])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -36,8 +37,8 @@ def has_cluster(state: Path) -> Path:
     return state / "kubeconfig"
 
 
-def terminal(tools: terminals.Terminals, script: str) -> subprocess.CompletedProcess[str]:
-    """Run a script in bash as JupyterLab starts it."""
+def terminal(tools: terminals.Terminals, script: str, cwd: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a script in bash as JupyterLab starts it, in a folder."""
     rc = tools.path.parent / "bashrc"
     assert tools.argument == f'--ServerApp.terminado_settings={{"shell_command": ["bash", "--rcfile", "{rc}"]}}'
     env = {name: value for name, value in os.environ.items() if name != "KUBECONFIG"}
@@ -45,6 +46,7 @@ def terminal(tools: terminals.Terminals, script: str) -> subprocess.CompletedPro
         ["bash", "--rcfile", str(rc), "-i"],
         input=script,
         env=env,
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=60,
@@ -62,6 +64,28 @@ def test_a_terminal_has_the_labs_programs_and_addresses(tools: terminals.Termina
     assert [Path(line).name for line in said.splitlines() if line.startswith(f"{tools.path}/")] == [
         "k8s-node1", "stackbook", "istioctl"]  # fmt: skip
     assert "A shell on a machine: k8s-master, k8s-node1." in said
+
+
+def test_the_menu_lab_opens_a_terminal_on_each_machine(tools: terminals.Terminals, state: Path) -> None:
+    has_cluster(state)
+    settings = json.loads((tools.settings / "labconfig" / "default_setting_overrides.json").read_text())
+    (menu,) = settings["@jupyterlab/mainmenu-extension:plugin"]["menus"]
+    here, *machines = menu["items"]
+    assert menu["label"] == "Lab" and here == {"command": "terminal:create-new", "rank": 0}
+    assert [item["submenu"]["label"] for item in machines] == ["k8s-master", "k8s-node1"]
+    for item in machines:
+        (opens,) = item["submenu"]["items"]
+        name, cwd = item["submenu"]["label"], opens["args"]["cwd"]
+        assert opens["command"] == "terminal:create-new"
+        program = tools.path / name
+        program.write_text(f"#!/bin/sh\necho 'a shell on {name}'; read line; echo \"$line\" there\n")
+        said = terminal(tools, 'hostname\necho "now in $PWD"\n', cwd).stdout
+        assert f"a shell on {name}\nhostname there" in said and f"now in {Path.home()}" in said, (
+            "after it, a shell of this host"
+        )
+        assert "a shell on" not in terminal(tools, "exit\n", str(Path(cwd).parent)).stdout
+    of_user = tools.environment({"JUPYTER_CONFIG_PATH": "/mine"})["JUPYTER_CONFIG_PATH"]
+    assert of_user == f"{tools.settings}:/mine" and tools.environment({})["JUPYTER_CONFIG_PATH"] == str(tools.settings)
 
 
 def test_without_a_cluster_the_next_step_is_named(tools: terminals.Terminals) -> None:

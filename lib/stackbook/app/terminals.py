@@ -1,4 +1,4 @@
-"""The lab's programs for JupyterLab's terminals and kernels: kubectl, istioctl, stackbook, a shell on each machine."""
+"""The lab's programs for JupyterLab's terminals and kernels, and its menu *Lab*: kubectl, istioctl, stackbook, a shell on each machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,17 @@ The lab {lab}: kubectl and istioctl use its cluster; TAB completes their argumen
 {machines}Addresses: {variables}.
 END
 [ -n "$INGRESS" ] && echo "The mesh's ingress: INGRESS=$INGRESS (curl -s $INGRESS/productpage)"
+case "$PWD" in
+{rooms}/*) # the menu Lab opened this terminal for a machine; after its shell ends, this one is there
+  machine="${{PWD##*/}}"
+  cd
+  "$machine"
+  unset machine
+  ;;
+esac
 """
+_MENU = "@jupyterlab/mainmenu-extension:plugin"
+_TERMINAL = "terminal:create-new"
 
 
 @dataclass(frozen=True)
@@ -52,18 +62,25 @@ class Terminals:
     Attributes:
         path: the folder of the programs, which comes first in PATH.
         argument: the option that makes a terminal's bash read our file.
+        settings: the folder with JupyterLab's menu.
     """
 
     path: Path
     argument: str
+    settings: Path
 
     def environment(self, before: Mapping[str, str]) -> dict[str, str]:
-        """An environment with the programs first in PATH."""
-        return {**before, "PATH": os.pathsep.join([str(self.path), before.get("PATH", os.defpath)])}
+        """An environment with the programs first in PATH, and our settings of JupyterLab before others."""
+        known = before.get("JUPYTER_CONFIG_PATH")
+        return {
+            **before,
+            "PATH": os.pathsep.join([str(self.path), before.get("PATH", os.defpath)]),
+            "JUPYTER_CONFIG_PATH": os.pathsep.join([str(self.settings), *([known] if known else [])]),
+        }
 
 
 def prepare(profile: Profile, file: Path, folder: Path, programs: Mapping[str, Path]) -> Terminals:
-    """Write the programs, and the file that a terminal reads.
+    """Write the programs, the file that a terminal reads, and the menu.
 
     Args:
         profile: the lab's profile.
@@ -84,6 +101,14 @@ def prepare(profile: Profile, file: Path, folder: Path, programs: Mapping[str, P
     machines = [node.name for node in profile.nodes] if profile.target != "cluster" else []
     for name in machines:
         _write(own / name, f'#!/bin/sh\nexec {shlex.join([*ours, "shell", *of_profile, name])} "$@"\n')
+    rooms = folder / "machines"
+    for name in machines:
+        (rooms / name).mkdir(parents=True, exist_ok=True)
+    labconfig = folder / "settings" / "labconfig"
+    labconfig.mkdir(parents=True, exist_ok=True)
+    (labconfig / "default_setting_overrides.json").write_text(
+        json.dumps({_MENU: menu(rooms, machines)}), encoding="utf-8"
+    )
     addresses = {_variable(node.name): node.address for node in profile.nodes} if machines else {}
     rc = folder / "bashrc"
     rc.write_text(
@@ -94,13 +119,32 @@ def prepare(profile: Profile, file: Path, folder: Path, programs: Mapping[str, P
             nodes="\n".join(f"export {name}={address}" for name, address in addresses.items()),
             first=next(iter(addresses.values()), "127.0.0.1"),
             lab=profile.lab,
+            rooms=shlex.quote(str(rooms)),
             machines=f"A shell on a machine: {', '.join(machines)}.\n" if machines else "",
             variables=", ".join(f"{name}={address}" for name, address in addresses.items()) or "none",
         ),
         encoding="utf-8",
     )
     settings = json.dumps({"shell_command": ["bash", "--rcfile", str(rc)]})
-    return Terminals(own, f"--ServerApp.terminado_settings={settings}")
+    return Terminals(own, f"--ServerApp.terminado_settings={settings}", folder / "settings")
+
+
+def menu(rooms: Path, machines: Sequence[str]) -> dict[str, object]:
+    """JupyterLab's menu *Lab*: a terminal on this host, and one on each machine.
+
+    A command of JupyterLab can open a terminal in a folder, but cannot give it a program to run. So each machine has a folder, by which
+    the file that every terminal reads knows the machine.
+
+    Args:
+        rooms: the folder with one folder for each machine.
+        machines: their names.
+    """
+    items: list[dict[str, object]] = [{"command": _TERMINAL, "rank": 0}]
+    for rank, name in enumerate(machines, 1):
+        opens = {"command": _TERMINAL, "args": {"cwd": str(rooms / name)}}
+        inner = {"id": f"jp-mainmenu-stackbook-{rank}", "label": name, "items": [opens]}
+        items.append({"type": "submenu", "submenu": inner, "rank": rank})
+    return {"menus": [{"id": "jp-mainmenu-stackbook", "label": "Lab", "rank": 900, "items": items}]}
 
 
 def cached(profile: Profile) -> dict[str, Path]:
