@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -72,6 +73,17 @@ def server() -> Iterator[Server]:
     yield made
     made.http.shutdown()
     made.http.server_close()
+
+
+def test_each_question_is_asked_in_both_vocabularies() -> None:
+    rows = metrics.questions()
+    assert len(rows) == 5
+    for row in rows:
+        istio, envoy = row["Istio's own proxy"], row["upstream Envoy"]
+        assert "istio_request" in istio and "envoy_" not in istio
+        assert "envoy_cluster_" in envoy and "istio_" not in envoy
+        assert not re.search("WINDOW|QUANTILE", istio + envoy)
+        assert istio.count("(") == istio.count(")") and envoy.count("(") == envoy.count(")")
 
 
 def test_an_answer_becomes_a_table_with_a_column_per_label(server: Server) -> None:

@@ -12,7 +12,7 @@ from stackbook.observability.metrics.deploy import (
     wait_complete,
     wait_scraped,
 )
-from stackbook.observability.metrics.dialects import Vocabulary, vocabulary
+from stackbook.observability.metrics.dialects import Vocabulary, questions, vocabulary
 from stackbook.observability.metrics.graph import draw, edges, service_graph
 from stackbook.observability.metrics.scrape_lag import (
     firing,
@@ -47,6 +47,7 @@ __all__ = [
     "missing",
     "missing_in_the_end",
     "opened",
+    "questions",
     "samples",
     "service_counts",
     "service_graph",

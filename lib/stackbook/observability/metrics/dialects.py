@@ -7,7 +7,7 @@ https://www.envoyproxy.io/docs/envoy/latest/configuration/upstream/cluster_manag
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -115,6 +115,23 @@ ISTIO = Vocabulary(
         "response_code": "status",
     },
 )
+QUESTIONS: Mapping[str, Callable[[Vocabulary], str]] = {
+    "how often was each service asked?": lambda words: words.served,
+    "how many requests a second, by version and status?": lambda words: words.rate,
+    "how long did 95 % take at most?": lambda words: words.fill(words.latency, quantile=0.95),
+    "who called whom?": lambda words: words.between[0],
+    "which share failed? (errors / requests)": lambda words: f"{words.errors} / {words.requests}",
+}
+
+
+def questions() -> list[dict[str, str]]:
+    """The chapters' questions as a table, in the vocabulary of Istio's own proxy and in that of upstream Envoy."""
+    return [
+        {"question": text, "Istio's own proxy": ISTIO.fill(ask(ISTIO)), "upstream Envoy": ENVOY.fill(ask(ENVOY))}
+        for text, ask in QUESTIONS.items()
+    ]
+
+
 # Between two services there are a source and a destination, so the names differ from those of the other queries.
 _ISTIO_EDGE = {
     "source_canonical_service": "source",
