@@ -282,6 +282,8 @@ class Catalogue:
             "node",
             "compose-config",
             "gitea",
+            "gitea-runner",
+            "gitlab-ci-schema",
             "swagger",
             "bundle:messaging",
             "victoria-logs",

@@ -56,7 +56,7 @@ DISABLE_REGISTRATION = true
 ALLOWED_HOST_LIST = loopback
 
 [actions]
-ENABLED = false
+ENABLED = true
 
 [cron]
 ENABLED = false

@@ -8,6 +8,8 @@ from importlib.resources import files
 from typing import Literal
 
 Name = Literal["gitea-compose", "drone-compose", "drone-pipeline"]
+Other = Literal["actions-workflow", "gitlab-ci"]
+"""The guide's pipeline for other systems, of which the guide has no file."""
 
 # The guide's .env, in its order; values that it leaves out (***) are None.
 ENV: Mapping[str, str | None] = {
@@ -27,8 +29,8 @@ def guide(name: Name) -> str:
     return (files("stackbook.lessons.delivery") / "guide" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def today(name: Name) -> str:
-    """The same file, corrected."""
+def today(name: Name | Other) -> str:
+    """The same file, corrected, or its pipeline for another system."""
     return (files("stackbook.lessons.delivery") / "today" / f"{name}.yaml").read_text(encoding="utf-8")
 
 

@@ -48,6 +48,7 @@ class Repository:
         if not (folder / ".git").exists():
             self.git(folder, "init", "--quiet", "--initial-branch=main")
         for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
         self.git(folder, "add", "--all")
         self.git(folder, "commit", "--quiet", f"--message={message}")
