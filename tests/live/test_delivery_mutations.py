@@ -49,6 +49,18 @@ BROKEN = {
         "13-delivery", (*NPM, "drone-yml", "push", "build"),
         {"repository=shop.path": 'repository=f"trainer/{build}"'}, "the second build restores the cache",
     ),
+    "the package is not exchanged": (
+        "13-delivery", (*NPM, "push", "actions"), {'b"sha512-AAAAAAAA"': 'rb"\\g<0>"'},
+        "the second run stops where npm compares checksums",
+    ),
+    "a secret that is printed in another form": (
+        "13-delivery", (*NPM, "push", "actions"),
+        {"actions.workflow(), ": 'actions.workflow().replace("with $DOCKER_PASS", "with ${DOCKER_PASS%?} .")' + ", "},
+        "the log has stars in the place of the secrets",
+    ),
+    "no slip for GitLab": (
+        "13-delivery", ("gitlab",), {'"expires_in")': '"expire_in")'}, "the schema finds a slip",
+    ),
     "a newer description": (
         "14-ecosystem", ("generate",),
         {"openapi.generate(swagger)": '{**openapi.generate(swagger), "swagger": "3.0"}'}, "`swagger: 2.0`",

@@ -13,7 +13,8 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from stackbook.app import cli, sbom
-from stackbook.artifacts.catalogue import Maven, Npm, Wheel
+from stackbook.artifacts import page_builds
+from stackbook.artifacts.catalogue import Maven, Npm, Pages, Wheel
 from stackbook.artifacts.catalogue_loader import load
 from stackbook.core import paths
 
@@ -78,6 +79,23 @@ def test_it_names_what_the_catalogue_names(components: dict[str, dict[str, Any]]
     assert "pkg:deb/debian/containerd?distro=bookworm" in components
     pulled = {i.official.rpartition("/")[2].partition(":")[0] for i in catalogue.images.values() if i.official}
     assert pulled and pulled <= {c["name"] for p, c in components.items() if p.startswith("pkg:oci/")}
+
+
+def test_it_names_the_npm_packages_inside_web_pages(components: dict[str, dict[str, Any]]) -> None:
+    catalogue = load()
+    pages = {a.name: source for a in catalogue.artifacts.values() for source in a.sources if isinstance(source, Pages)}
+    assert set(pages) == {"gitea-pages", "prometheus-pages"}
+    for name, source in pages.items():
+        first, *lines = (paths.checkout() / "lib" / "npm" / f"{name}.lock").read_text().splitlines()
+        module = page_builds.module_sum(source, catalogue.groups[source.group])
+        assert first == f"# {module}", f"of another version: python tools/npm_lists.py {name}"
+        assert len(lines) > 500
+        for line in lines:
+            package, _, integrity = line.partition(" ")
+            plain, _, version = package.removeprefix("@").rpartition("@")
+            purl = f"pkg:npm/{'%40' if package.startswith('@') else ''}{plain}@{version}"
+            noted = {note["name"]: note["value"] for note in components[purl]["properties"]}
+            assert noted["stackbook:integrity"] == integrity and integrity.startswith("sha512-"), line
 
 
 def test_the_same_parts_give_the_same_text_and_others_another(text: str, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """`stackbook sbom`: the lab's parts as a CycloneDX bill of materials.
 
-It is read from the files that pin each part: the lock of the Python packages, the go.sum files, and the catalogue of
-components. The same parts give the same text, byte for byte: the serial number depends only on the content, and there is no timestamp.
+It is read from the files that pin each part: the lock of the Python packages, the go.sum files, the catalogue of components,
+and the lists of the npm packages inside web pages. The same parts give the same text, byte for byte: the serial number depends
+only on the content, and there is no timestamp.
 https://cyclonedx.org/docs/1.6/json/, names by https://github.com/package-url/purl-spec
 """
 
@@ -56,7 +57,7 @@ def parts(root: Path | None = None) -> list[Part]:
     """
     folder = root or paths.checkout()
     found: dict[str, Part] = {}
-    for part in (*_python(folder), *_go(folder), *_catalogue()):
+    for part in (*_python(folder), *_go(folder), *_catalogue(), *_pages(folder)):
         key = str(part.purl)
         known = found.get(key)
         pinned = (*(known.pinned_in if known else ()), *part.pinned_in)
@@ -104,6 +105,19 @@ def _catalogue() -> Iterator[Part]:
     for image in catalogue.images.values():
         if image.official:
             yield _image(image.official)
+
+
+def _pages(root: Path) -> Iterator[Part]:
+    """The npm packages that web pages are built of. `tools/npm_lists.py` writes their lists."""
+    from packageurl import PackageURL
+
+    for path in sorted((root / "lib" / "npm").glob("*.lock")):
+        for line in path.read_text(encoding="utf-8").splitlines()[1:]:
+            package, _, integrity = line.partition(" ")
+            name, _, version = package.rpartition("@")
+            namespace, _, plain = name.rpartition("/")
+            purl = PackageURL("npm", namespace or None, plain, version)
+            yield Part(purl, (), (str(path.relative_to(root)),), (("integrity", integrity),))
 
 
 def _image(reference: str) -> Part:
