@@ -128,11 +128,14 @@ def test_the_menu_lab_opens_a_shell_on_a_machine(server: Any, page: Any, lab: La
     page.wait_for_selector(".jp-Terminal .xterm-helper-textarea", state="attached", timeout=30_000)
     page.locator(".jp-Terminal .xterm-screen").click()
     machine, said = lab.machines["k8s-node1"], "/tmp/stackbook-menu"
-    try:
+
+    def answered() -> bool:  # what is typed before the terminal is connected is lost
         page.keyboard.type(f"hostname >{said}")
         page.keyboard.press("Enter")
-        until(lambda: machine.run(["cat", said], check=False).stdout.strip() == "k8s-node1",
-              what="the machine's shell to answer", timeout=60, every=0.3)  # fmt: skip
+        return machine.run(["cat", said], check=False).stdout.strip() == "k8s-node1"
+
+    try:
+        until(answered, what="the machine's shell to answer", timeout=90, every=3)
         assert not Path(said).exists(), "it is a shell of this host"
     finally:
         machine.run(["rm", "-f", said])

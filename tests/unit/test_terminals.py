@@ -28,7 +28,9 @@ def tools(tmp_path: Path, state: Path) -> terminals.Terminals:
     kubectl.write_text('#!/bin/sh\n[ "$1" = get ] && echo 30080 || echo "# $KUBECONFIG $*"\n')
     kubectl.chmod(0o755)
     folder = tmp_path / "a folder"
-    return terminals.prepare(Profile.load("embedded"), profile_path("embedded"), folder, {"kubectl": kubectl})
+    return terminals.prepare(
+        Profile.load("embedded"), profile_path("embedded"), folder, {"kubectl": kubectl}, root=tmp_path / "cache"
+    )
 
 
 def has_cluster(state: Path) -> Path:
@@ -75,7 +77,7 @@ def test_the_menu_lab_opens_a_terminal_on_each_machine(tools: terminals.Terminal
     assert [item["submenu"]["label"] for item in machines] == ["k8s-master", "k8s-node1"]
     for item in machines:
         (opens,) = item["submenu"]["items"]
-        name, cwd = item["submenu"]["label"], opens["args"]["cwd"]
+        name, cwd = item["submenu"]["label"], str((tools.path.parents[1] / "cache" / opens["args"]["cwd"]).resolve())
         assert opens["command"] == "terminal:create-new"
         program = tools.path / name
         program.write_text(f"#!/bin/sh\necho 'a shell on {name}'; read line; echo \"$line\" there\n")
@@ -122,7 +124,7 @@ def test_of_an_existing_cluster_its_own_kubeconfig_is_taken(tmp_path: Path, stat
         "contexts: [{name: c, context: {cluster: a, user: u}}]\n"
     )
     profile = Profile.load("embedded", overrides={"target": "cluster", "kubeconfig": str(config)})
-    tools = terminals.prepare(profile, profile_path("embedded"), tmp_path / "t", {})
+    tools = terminals.prepare(profile, profile_path("embedded"), tmp_path / "t", {}, root=tmp_path)
     assert f"KUBECONFIG:-{state / 'existing.kubeconfig'}" in (tools.path / "kubectl").read_text()
     assert "https://192.0.2.1:6443" in (state / "existing.kubeconfig").read_text()
     assert not (tools.path / "k8s-master").exists()

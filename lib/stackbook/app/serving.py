@@ -42,12 +42,14 @@ def serve(root: Path, port: int, profile: str = "embedded", *, language: str = "
     user = ownership.user()
     if user is None:
         argv += ["--allow-root"] if os.geteuid() == 0 else []
-        tools = terminals.prepare(loaded, file, temp_dirs.of_this_process("terminals"), terminals.cached(loaded))
+        tools = terminals.prepare(
+            loaded, file, temp_dirs.of_this_process("terminals"), terminals.cached(loaded), root=root
+        )
         os.execve(sys.executable, [*argv, tools.argument], tools.environment(access.environment))
     _hand_over(access, user)
     with temp_dirs.folder("notebooks") as folder:
         folder.chmod(0o755)
-        tools = terminals.prepare(loaded, file, folder, terminals.cached(loaded))
+        tools = terminals.prepare(loaded, file, folder, terminals.cached(loaded), root=root)
         os.environ.update(tools.environment(os.environ))  # the root kernels
         helper = Helper(folder / "kernels.sock", user.uid)
         with helper.serving():

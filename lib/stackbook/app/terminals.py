@@ -79,7 +79,7 @@ class Terminals:
         }
 
 
-def prepare(profile: Profile, file: Path, folder: Path, programs: Mapping[str, Path]) -> Terminals:
+def prepare(profile: Profile, file: Path, folder: Path, programs: Mapping[str, Path], *, root: Path) -> Terminals:
     """Write the programs, the file that a terminal reads, and the menu.
 
     Args:
@@ -87,6 +87,7 @@ def prepare(profile: Profile, file: Path, folder: Path, programs: Mapping[str, P
         file: the profile's file.
         folder: the folder to write to; it exists as long as JupyterLab.
         programs: the paths of kubectl and istioctl if they are in the cache; a missing one is fetched at its first call.
+        root: the folder that JupyterLab serves.
     """
     own = folder / "bin"
     own.mkdir(parents=True, exist_ok=True)
@@ -107,7 +108,7 @@ def prepare(profile: Profile, file: Path, folder: Path, programs: Mapping[str, P
     labconfig = folder / "settings" / "labconfig"
     labconfig.mkdir(parents=True, exist_ok=True)
     (labconfig / "default_setting_overrides.json").write_text(
-        json.dumps({_MENU: menu(rooms, machines)}), encoding="utf-8"
+        json.dumps({_MENU: menu(os.path.relpath(rooms.resolve(), root.resolve()), machines)}), encoding="utf-8"
     )
     addresses = {_variable(node.name): node.address for node in profile.nodes} if machines else {}
     rc = folder / "bashrc"
@@ -129,19 +130,20 @@ def prepare(profile: Profile, file: Path, folder: Path, programs: Mapping[str, P
     return Terminals(own, f"--ServerApp.terminado_settings={settings}", folder / "settings")
 
 
-def menu(rooms: Path, machines: Sequence[str]) -> dict[str, object]:
+def menu(rooms: str, machines: Sequence[str]) -> dict[str, object]:
     """JupyterLab's menu *Lab*: a terminal on this host, and one on each machine.
 
     A command of JupyterLab can open a terminal in a folder, but cannot give it a program to run. So each machine has a folder, by which
     the file that every terminal reads knows the machine.
 
     Args:
-        rooms: the folder with one folder for each machine.
+        rooms: the folder with one folder for each machine, seen from the folder that JupyterLab serves: JupyterLab takes away the
+            slash before an absolute path.
         machines: their names.
     """
     items: list[dict[str, object]] = [{"command": _TERMINAL, "rank": 0}]
     for rank, name in enumerate(machines, 1):
-        opens = {"command": _TERMINAL, "args": {"cwd": str(rooms / name)}}
+        opens = {"command": _TERMINAL, "args": {"cwd": f"{rooms}/{name}"}}
         inner = {"id": f"jp-mainmenu-stackbook-{rank}", "label": name, "items": [opens]}
         items.append({"type": "submenu", "submenu": inner, "rank": rank})
     return {"menus": [{"id": "jp-mainmenu-stackbook", "label": "Lab", "rank": 900, "items": items}]}
