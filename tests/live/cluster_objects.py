@@ -12,7 +12,7 @@ from stackbook.cluster.kube import Kube
 # What the cluster itself writes all the time, or on behalf of a namespace's Services and pods.
 BY_ITSELF = frozenset({"events", "events.events.k8s.io", "leases.coordination.k8s.io", "endpoints", "endpointslices.discovery.k8s.io",
                        "componentstatuses"})  # fmt: skip
-_ELECTIONS = ("istio-leader", "istio-namespace-controller-election", "istio-gateway-")
+_LEADER = "control-plane.alpha.kubernetes.io/leader"  # which of istiod's replicas leads, renewed all the time
 
 
 def objects(kube: Kube, *, without: Collection[str] = (), only: Collection[str] = ()) -> dict[str, str]:
@@ -25,15 +25,20 @@ def objects(kube: Kube, *, without: Collection[str] = (), only: Collection[str] 
     """
     kinds = sorted(set(kube.kubectl("api-resources", "--verbs=list", "-o", "name").lines) - BY_ITSELF)
     found: dict[str, str] = {}
-    for item in json.loads(kube.kubectl("get", ",".join(kinds), "-A", "-o", "json", timeout=120, secret=True).reveal())[
-        "items"
-    ]:
+    answer = kube.kubectl("get", ",".join(kinds), "-A", "-o", "json", timeout=120, secret=True)
+    for item in json.loads(answer.reveal())["items"]:
         meta = item["metadata"]
         space = meta.get("namespace", "")
-        if _about(item) & set(without) or (only and space not in only) or meta["name"].startswith(_ELECTIONS):
+        if _about(item) & set(without) or (only and space not in only) or _ends_by_itself(item):
             continue
         found[f"{item['kind']} {space}/{meta['name']}"] = f"{meta.get('uid', '')} {_mark(item)}"
     return found
+
+
+def _ends_by_itself(item: dict[str, Any]) -> bool:
+    """Whether it is one of kubeadm's bootstrap tokens, which expire, or the object that is signed with them."""
+    token = item.get("type") == "bootstrap.kubernetes.io/token"
+    return token or (item["kind"], item["metadata"]["name"]) == ("ConfigMap", "cluster-info")
 
 
 def _about(item: dict[str, Any]) -> set[str]:
@@ -48,7 +53,8 @@ def _about(item: dict[str, Any]) -> set[str]:
 
 def _mark(item: dict[str, Any]) -> str:
     meta = item["metadata"]
-    noted = {"labels": meta.get("labels"), "annotations": meta.get("annotations"), "generation": meta.get("generation")}
+    annotations = {name: text for name, text in (meta.get("annotations") or {}).items() if name != _LEADER}
+    noted = {"labels": meta.get("labels"), "annotations": annotations, "generation": meta.get("generation")}
     set_by_users = {k: v for k, v in item.items() if k not in ("metadata", "status")}
     text = json.dumps([noted, set_by_users], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -45,7 +45,11 @@ def plan(
         if (evidence := runner.proved(loaded, chapter, values)) is not None:
             yield f"{chapter.id}: nothing to do: {evidence}"
             continue
-        yield f"{chapter.id}: would run: {', '.join(steps(chapter)) or 'its cells'}"
+        left_out = reading.STEPS.get(chapter.id, {}) if loaded.target == "cluster" else {}
+        names = [step for step in steps(chapter) if step not in left_out]
+        yield f"{chapter.id}: would run: {', '.join(names) or 'its cells'}"
+        if left_out:
+            yield f"  would only read: {', '.join(left_out)}"
         for line in _missing(lab):
             yield f"  {line}"
 

@@ -197,7 +197,8 @@ def _one(
     current: Run, chapter: chapters.Chapter, values: Mapping[str, Any], again: bool, say: Callable[[str], None]
 ) -> Outcome:
     start = time.monotonic()
-    outcome = Outcome(chapter.id, leaves=chapter.leaves)
+    read = reading.only_read(current.profile, chapter)
+    outcome = Outcome(chapter.id, leaves="nothing: it was read" if read else chapter.leaves)
     failed = {o.chapter for o in current.outcomes if o.outcome not in PASSED}
     say(f"{chapter.id}: {chapter.title}")
     if blocking := sorted(failed & _all_needs(chapter)):
