@@ -176,7 +176,8 @@ def _missing(kube: Kube, which: Existing, profile: Profile, numbers: Sequence[st
 def _may(kube: Kube, attributes: dict[str, str]) -> bool:
     from kubernetes import client
 
-    asked = client.V1ResourceAttributes(**{name: value for name, value in attributes.items() if value})
+    given: dict[str, Any] = {name: value for name, value in attributes.items() if value}
+    asked = client.V1ResourceAttributes(**given)
     body = client.V1SelfSubjectAccessReview(spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=asked))
     answer = client.AuthorizationV1Api(kube.client).create_self_subject_access_review(body, _request_timeout=_TIMEOUT)
     return answer.status is not None and bool(answer.status.allowed)
