@@ -249,11 +249,15 @@ def test_an_existing_cluster_gets_the_labs_images(
         for path, text in Registries({address: registry.address}, registry.ca).hosts_files().items():
             host.write(path, text)
         on = json.dumps({"spec": {"nodeName": name, "terminationGracePeriodSeconds": 0}})
-        cluster.kube.kubectl("run", "pushed", f"--image={reference}", "--restart=Never", f"--overrides={on}")
-        cluster.kube.kubectl("wait", "--for=condition=Ready", "pod/pushed", "--timeout=60s", timeout=80)
-        (status,) = cluster.kube.json("get", "pod", "pushed")["status"]["containerStatuses"]
+        cluster.kube.kubectl(
+            "run", "pushed", "-n", "default", f"--image={reference}", "--restart=Never", f"--overrides={on}"
+        )
+        cluster.kube.kubectl(
+            "wait", "-n", "default", "--for=condition=Ready", "pod/pushed", "--timeout=60s", timeout=80
+        )
+        (status,) = cluster.kube.json("get", "pod", "pushed", "-n", "default")["status"]["containerStatuses"]
         assert status["imageID"].endswith(reference.partition("@")[2])
-        cluster.kube.kubectl("delete", "pod", "pushed", "--now")
+        cluster.kube.kubectl("delete", "pod", "pushed", "-n", "default", "--now")
     finally:
         shutil.rmtree(cluster.state)
 

@@ -104,15 +104,18 @@ def test_a_lab_on_it_says_whose_cluster_it_is_and_keeps_a_private_copy(folder: P
     profile.write_text(yaml.safe_dump(overrides))
     before = Path(path).read_text()
     lab = Lab.open("04", str(profile))
-    assert (
-        lab.describe()
-        == "04-kubernetes on an existing cluster: context kind-lab, server https://kind-lab.example.com:6443, user kind-lab"
+    assert lab.describe() == (
+        "04-kubernetes on an existing cluster: context kind-lab, server https://kind-lab.example.com:6443, "
+        "user kind-lab, namespace stackbook"
     )
     assert lab.kubeconfig == lab.state / "existing.kubeconfig"
     assert stat.S_IMODE(lab.kubeconfig.stat().st_mode) == 0o600
     assert "prod" not in lab.kubeconfig.read_text()
     assert Path(path).read_text() == before
-    assert write_kubeconfig(existing(path, "kind-lab").text, lab.kubeconfig) == 0
+    mine = existing(path, "kind-lab", namespace="stackbook")
+    assert write_kubeconfig(mine.text, lab.kubeconfig) == 0
+    assert yaml.safe_load(mine.text)["contexts"][0]["context"]["namespace"] == "stackbook"
+    assert yaml.safe_load(existing(path, "kind-lab").text)["contexts"][0]["context"]["namespace"] == "x"
 
 
 def test_a_context_belongs_to_an_existing_cluster() -> None:

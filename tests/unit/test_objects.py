@@ -16,7 +16,7 @@ import yaml
 from stackbook.cluster import managed_fields, webhook_retry
 from stackbook.cluster.kube import BY_API, Kube
 from stackbook.cluster.manifests import objects
-from stackbook.cluster.objects import question
+from stackbook.cluster.objects import Question, question
 from stackbook.core.errors import CommandFailed, InputError, WaitTimeout
 from stackbook.core.results import Result
 from stackbook.mesh import rules
@@ -190,6 +190,16 @@ def test_what_is_not_there_is_created_and_the_second_time_unchanged(api: Api, ku
     assert seen[1].lines[0] == "destinationrule.networking.istio.io/reviews unchanged"
     wanted = ("kubectl", "apply", "--server-side", "--field-manager=stackbook", "-f", "-")
     assert {(result.argv, result.host) for result in seen} == {(wanted, BY_API)}
+
+
+def test_what_names_no_namespace_goes_to_the_learners(api: Api, kube: Kube) -> None:
+    kube.namespace = "ada"
+    plain = {**RULE, "metadata": {"name": RULE["metadata"]["name"]}}
+    assert kube.apply(plain) == 1
+    (path,) = api.stored
+    assert "/namespaces/ada/" in path
+    assert question(["get", "pods"], default="ada") == Question(("pods",), namespace="ada")
+    assert question(["get", "pods", "-n", "x"], default="ada") == Question(("pods",), namespace="x")
 
 
 def test_what_is_another_is_applied(api: Api, kube: Kube) -> None:

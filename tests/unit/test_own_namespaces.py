@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from stackbook.cluster import own_namespaces
+from stackbook.config import namespaces
+from stackbook.config.namespaces import Namespaces
 from stackbook.core.errors import CommandFailed, InputError
 from stackbook.core.results import Result
 
@@ -16,6 +20,7 @@ class Cluster:
     def __init__(self, **found: dict[str, str]) -> None:
         self.found = dict(found)
         self.deleted: list[str] = []
+        self.emptied: list[tuple[str, str]] = []
 
     def json(self, *args: str) -> Any:
         assert args == ("get", "namespaces")
@@ -41,6 +46,20 @@ class Cluster:
                     del self.found[name]
             case ("get", "serviceaccount", "default", "-n", name):
                 rc = int(name not in self.found)
+            case ("get", "namespace", name, "-o", "json"):
+                labels = self.found.get(name)
+                rc, error = (1, "Error from server (NotFound): namespaces not found") if labels is None else (0, "")
+                return Result(
+                    ("kubectl", *args),
+                    rc,
+                    json.dumps({"metadata": {"name": name, "labels": labels}}),
+                    error,
+                    0.1,
+                    "here",
+                )
+            case ("delete", kinds, *rest) if "-n" in rest:
+                assert {"--all", "-l"} & set(rest)
+                self.emptied.append((rest[rest.index("-n") + 1], kinds))
             case _:
                 raise AssertionError(f"unexpected: kubectl {args}")
         result = Result(("kubectl", *args), rc, "", error, 0.1, "this host")
@@ -90,3 +109,29 @@ def test_delete_leaves_alone_what_is_not_the_labs() -> None:
     own_namespaces.delete(kube, "mine", "theirs", "nowhere")
     assert kube.deleted == ["mine"]
     assert kube.found == {"theirs": {}}
+
+
+@pytest.fixture
+def learner() -> Iterator[None]:
+    namespaces.use(Namespaces("ada"))
+    yield
+    namespaces.use(Namespaces())
+
+
+def test_on_somebody_elses_cluster_a_namespace_is_emptied_and_stays(learner: None) -> None:
+    kube = Cluster(**{"ada-tour": {"stackbook.lab/made": "true"}, "other": {}})
+    with own_namespaces.temporary(kube, "ada-tour"):
+        assert [name for name, _ in kube.emptied] == ["ada-tour"] * 2
+        assert kube.emptied[0][1].startswith("deployments.apps,services,pods,virtualservices")
+    assert [name for name, _ in kube.emptied] == ["ada-tour"] * 4
+    assert kube.deleted == []
+    assert set(kube.found) == {"ada-tour", "other"}
+
+
+def test_on_somebody_elses_cluster_only_the_labs_own_namespaces_are_emptied(learner: None) -> None:
+    kube = Cluster(other={})
+    with pytest.raises(InputError, match="that this lab did not make"), own_namespaces.temporary(kube, "other"):
+        pass
+    with pytest.raises(InputError, match="there is no namespace ada-tour for this user"):
+        own_namespaces.empty(kube, "ada-tour")
+    assert kube.emptied == []

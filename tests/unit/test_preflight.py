@@ -55,7 +55,7 @@ def test_a_podman_that_does_not_work_says_why(programs: Path) -> None:
 
 def test_an_old_podman_is_refused_in_one_line_with_the_fix(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(programs, "podman", "echo 3.4.4")
-    monkeypatch.setattr(preflight, "examine", lambda _: [preflight._podman(LocalHost())])
+    monkeypatch.setattr(preflight, "examine", lambda *_: [preflight._podman(LocalHost())])
     with pytest.raises(HostUnfit, match=r"3\.4\.4.*Ubuntu 24\.04") as caught:
         preflight.demand(Profile())
     assert "\n" not in str(caught.value)

@@ -343,7 +343,7 @@ def test_what_is_somebody_elses_is_refused_before_anything_is_made(home: Path, m
         pytest.fail("the run has begun: without this it would go on, on the lab that stands here")
 
     monkeypatch.setattr(runner, "only_run", begun)
-    monkeypatch.setattr(runner.preflight, "demand", lambda _: None)
+    monkeypatch.setattr(runner.preflight, "demand", lambda *_: None)
     monkeypatch.setattr(runner.Embedded, "demand_names", taken)
     with pytest.raises(InputError, match="there is a volume of that name"):
         runner.run(only=("01",))

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from stackbook.core.errors import CheckFailed
-from stackbook.traffic import sharing, testbed
+from stackbook.traffic import sharing
 
 
 class Cluster:
@@ -21,7 +21,7 @@ class Cluster:
         return [{"metadata": {"name": name}} for name in self.there]
 
     def kubectl(self, *args, timeout):
-        assert args[:4] == ("delete", "pod", "-n", testbed.NAMESPACE)
+        assert args[:4] == ("delete", "pod", "-n", "default")
         self.deleted.append([arg for arg in args[4:] if not arg.startswith("-")])
 
 

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackbook.cluster import flannel, kubeadm
-from stackbook.cluster.problems import node_problem, pod_problem
+from stackbook.cluster import addresses, flannel, kubeadm
+from stackbook.cluster.problems import node_problem
+from stackbook.config.namespaces import here
 from stackbook.core.errors import CheckFailed, StackbookError
 from stackbook.lessons.kubeadm.control_plane import components
 from stackbook.machines import facts
@@ -123,9 +124,9 @@ def _nodes_ready(lab: Lab) -> str:
 def _dns_answers(lab: Lab) -> str:
     kube = lab.kube
     if lab.profile.target == "cluster":
-        pods = kube.pods("kube-system", "k8s-app=kube-dns")
-        require(bool(pods) and all(pod_problem(p) == "" for p in pods), "the DNS pods are not Ready")
-        return f"{len(pods)} DNS pods Ready"
+        ready = addresses.endpoints(kube, "kube-system", "kube-dns", ready=True)
+        require(bool(ready), "the service kube-dns has no endpoint that is ready")
+        return f"{len(ready)} endpoints of kube-dns are ready"
     name = "kubernetes.default.svc.cluster.local"
     host = lab.machines[lab.profile.nodes[-1].name]
     answer = host.run(["busybox", "nslookup", name, lab.profile.dns_address], check=False, timeout=10)
@@ -155,14 +156,17 @@ def _backend(lab: Lab) -> str:
 
 def _istio(lab: Lab) -> str:
     state = istio.components(lab.kube)
-    wanted = istio.COMPONENTS if lab.profile.istio_profile == "demo" else istio.COMPONENTS[:1]
+    if lab.profile.target == "cluster":  # the mesh is somebody else's; the gateways are the learner's
+        state = {istio.ISTIOD: bool(state.get(istio.ISTIOD)), **istio.components(lab.kube, here().gateways)}
+    whole = lab.profile.istio_profile == "demo" or lab.profile.target == "cluster"
+    wanted = istio.COMPONENTS if whole else istio.COMPONENTS[:1]
     missing = [name for name in wanted if not state.get(name)]
     require(not missing, f"components of Istio are not available: {', '.join(missing)}", fix="run chapter 05")
     return ", ".join(sorted(state))
 
 
 def _bookinfo(lab: Lab) -> str:
-    pods = lab.kube.pods("default", bookinfo.SELECTOR)
+    pods = lab.kube.pods(here().workloads, bookinfo.SELECTOR)
     pairs = {(p["metadata"]["labels"]["app"], p["metadata"]["labels"]["version"]) for p in pods}
     wanted = {(name, version) for name, _, version in (w.rpartition("-") for w in bookinfo.WORKLOADS)}
     gone = ", ".join("-".join(pair) for pair in sorted(wanted - pairs))
@@ -195,7 +199,10 @@ def _refusals(lab: Lab) -> str:
     with contextlib.suppress(
         StackbookError, ValueError
     ):  # a log that cannot be read must not hide that the page does not open
-        for workload, namespace in (("istio-ingressgateway", istio.NAMESPACE), ("productpage-v1", "default")):
+        for workload, namespace in (
+            ("istio-ingressgateway", here().gateways),
+            ("productpage-v1", here().workloads),
+        ):
             log = lab.kube.kubectl("logs", "-n", namespace, f"deploy/{workload}", "-c", "istio-proxy", "--since=30s")
             entries = [json.loads(line) for line in log.lines if line.startswith("{")]
             failed = [entry for entry in entries if entry.get("response_code", 0) >= 500]

@@ -242,6 +242,11 @@ def _parser() -> _Parser:
     challenging.arguments(add)
     opening.arguments(add)
     progressing.arguments(add)
+    add(
+        "rbac",
+        "print what a learner needs on an existing cluster, for an administrator to read and apply",
+        commands.print_rbac,
+    )
     add("kubeconfig", "print the path of the lab's kubeconfig", commands.print_kubeconfig)
     for name, function in (("kubectl", commands.run_kubectl), ("istioctl", commands.run_istioctl)):
         sub = add(name, f"run {name} on the lab's cluster", function)

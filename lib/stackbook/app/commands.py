@@ -142,6 +142,15 @@ def show_status(options: argparse.Namespace) -> int:
     return 0
 
 
+def print_rbac(options: argparse.Namespace) -> int:
+    """Print the manifest with the least rights of a learner on an existing cluster."""
+    from stackbook.app.rbac import manifest
+    from stackbook.config.profile import Profile
+
+    print(manifest(Profile.load(options.profile)), end="")
+    return 0
+
+
 def print_kubeconfig(options: argparse.Namespace) -> int:
     """Print the path of the lab's kubeconfig."""
     path = _lab(options).kubeconfig
@@ -268,6 +277,10 @@ def reset_lab(options: argparse.Namespace) -> int:
         cache_use.demand_removable(profile.lab)
     if profile.target != "embedded":  # embedded machines go, and what a challenge has changed goes with them
         challenging.give_back(options.profile)
+    if profile.target == "cluster":
+        from stackbook.app import cluster_access
+
+        cluster_access.give_back(profile, _lab(options).kube, say=print)
     known = before(profile) is not None
     differences = reset(profile)
     for difference in differences:

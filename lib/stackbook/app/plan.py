@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from stackbook.app import checks, preflight, runner
-from stackbook.config import chapters
+from stackbook.app import checks, cluster_rights, preflight, runner
+from stackbook.cluster.kubeconfig import existing
+from stackbook.config import chapters, namespaces
 from stackbook.config.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.config.profile import ChapterParameters, Profile, validate
 from stackbook.core.errors import StackbookError
+from stackbook.lab import reading
 from stackbook.lab.lab import Lab
 
 
@@ -31,17 +33,41 @@ def plan(
     overrides, given = runner.split_parameters(parameters or {}, chosen)
     loaded = Profile.load(profile, overrides=overrides)
     if loaded.target == "cluster":
-        preflight.demand(loaded)
+        namespaces.use(loaded.namespaces)
+        yield from _cluster(loaded, chosen)
     for chapter in chosen:
         schema = CHAPTER_PARAMETERS.get(chapter.id, ChapterParameters)
+        if reason := reading.only_read(loaded, chapter):
+            yield f"{chapter.id}: would only be read: {reason}"
+            continue
         values = runner.chapter_values(chapter, loaded, given)
         lab = Lab(chapter, loaded, validate(schema, values, where=chapter.id))
         if (evidence := runner.proved(loaded, chapter, values)) is not None:
             yield f"{chapter.id}: nothing to do: {evidence}"
             continue
-        yield f"{chapter.id}: would run: {', '.join(steps(chapter)) or 'its cells'}"
+        left_out = reading.STEPS.get(chapter.id, {}) if loaded.target == "cluster" else {}
+        names = [step for step in steps(chapter) if step not in left_out]
+        yield f"{chapter.id}: would run: {', '.join(names) or 'its cells'}"
+        if left_out:
+            yield f"  would only read: {', '.join(left_out)}"
         for line in _missing(lab):
             yield f"  {line}"
+
+
+def _cluster(profile: Profile, chosen: Sequence[chapters.Chapter]) -> Iterator[str]:
+    """Which cluster it is, and what a run would make there.
+
+    Raises:
+        HostUnfit: the user cannot run these chapters there.
+    """
+    numbers = [chapter.number for chapter in chosen]
+    preflight.demand(profile, numbers)
+    found = existing(profile.kubeconfig, profile.context)
+    yield f"cluster: server {found.server}, context {found.context}, user {found.user}"
+    for name in cluster_rights.used(profile.namespaces, numbers):
+        made = cluster_rights.quotas(profile.namespaces)[name].makes
+        yield f"  would create in namespace {name}: {made}"
+    yield "  would create nothing else in this cluster, and change nothing outside these namespaces"
 
 
 def steps(chapter: chapters.Chapter) -> list[str]:

@@ -8,14 +8,15 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from stackbook.app import cluster_access
 from stackbook.app.kernel_probes import kernel
 from stackbook.app.requirement import Requirement
 from stackbook.config.profile import Profile
 from stackbook.core import paths
-from stackbook.core.errors import HostUnfit, StackbookError
+from stackbook.core.errors import HostUnfit
 from stackbook.machines import facts
 from stackbook.machines.transports import LocalHost
 
@@ -32,10 +33,17 @@ NFTABLES = 5
 """From this major version on, podman's network stack uses nftables."""
 
 
-def examine(profile: Profile) -> list[Requirement]:
-    """Check every requirement of the profile's target on this host; every probe is undone."""
-    if profile.target != "embedded":
-        return [_tool("ssh", "openssh-client")] if profile.target == "ssh" else [_kubeconfig(profile)]
+def examine(profile: Profile, numbers: Sequence[str] = cluster_access.CHAPTERS) -> list[Requirement]:
+    """Check every requirement of the profile's target on this host; every probe is undone.
+
+    Args:
+        profile: the profile.
+        numbers: of the chapters that run on an existing cluster; what they need there is asked for.
+    """
+    if profile.target == "ssh":
+        return [_tool("ssh", "openssh-client")]
+    if profile.target == "cluster":
+        return cluster_access.examine(profile, numbers)
     host = LocalHost()
     found = [_root(), _system(host), _memory(host, profile), _disk(), _cores(), *_tools()]
     if all(r.met for r in found if r.level == "must"):
@@ -43,18 +51,18 @@ def examine(profile: Profile) -> list[Requirement]:
     return found
 
 
-def unmet(profile: Profile) -> list[Requirement]:
+def unmet(profile: Profile, numbers: Sequence[str] = cluster_access.CHAPTERS) -> list[Requirement]:
     """The `must` requirements that are not met."""
-    return [r for r in examine(profile) if r.level == "must" and not r.met]
+    return [r for r in examine(profile, numbers) if r.level == "must" and not r.met]
 
 
-def demand(profile: Profile) -> None:
+def demand(profile: Profile, numbers: Sequence[str] = cluster_access.CHAPTERS) -> None:
     """Refuse a host that cannot run the lab.
 
     Raises:
         HostUnfit: a requirement is not met; the error names the first one, with its fix.
     """
-    problems = unmet(profile)
+    problems = unmet(profile, numbers)
     if problems:
         more = f" (and {len(problems) - 1} more: stackbook run --only 00)" if len(problems) > 1 else ""
         raise HostUnfit(f"{problems[0].name}: {problems[0].found}{more}", fix=problems[0].fix)
@@ -237,12 +245,3 @@ def _inotify(host: LocalHost, profile: Profile) -> Requirement:
     limit = int(facts.sysctl("fs.inotify.max_user_instances").read(host) or 0)
     standing = (paths.state(profile.lab) / "instance").exists()  # if so, its own are among those in use
     return inotify(len(profile.nodes), limit=limit, used=0 if standing else inotify_in_use())
-
-
-def _kubeconfig(profile: Profile) -> Requirement:
-    from stackbook.cluster.kubeconfig import existing
-
-    try:
-        return Requirement("kubeconfig", "must", True, str(existing(profile.kubeconfig, profile.context)))
-    except StackbookError as error:
-        return Requirement("kubeconfig", "must", False, error.message, error.fix)

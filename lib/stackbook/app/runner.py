@@ -23,7 +23,7 @@ from stackbook.app.snapshots.store import Store
 from stackbook.app.supervision import following, only_run, prefetching
 from stackbook.app.time_left import TimeLeft
 from stackbook.artifacts import cache_folder
-from stackbook.config import chapters
+from stackbook.config import chapters, namespaces
 from stackbook.config.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.config.profile import ChapterParameters, Profile, validate
 from stackbook.core import ownership, paths
@@ -31,7 +31,7 @@ from stackbook.core.errors import InputError, StackbookError
 from stackbook.core.names import did_you_mean
 from stackbook.core.redact import redact
 from stackbook.core.waiting import pause
-from stackbook.lab import proofs
+from stackbook.lab import proofs, reading
 from stackbook.lab.lab import Lab
 from stackbook.lab.step import Record, now
 from stackbook.machines.providers.podman import Embedded
@@ -96,11 +96,12 @@ def run(
     chosen = chapters.choose(first=first, last=last, only=only)
     overrides, of_chapters = split_parameters(parameters or {}, chosen)
     loaded = Profile.load(profile, overrides=overrides)
+    namespaces.use(loaded.namespaces)
     values = {c.id: chapter_values(c, loaded, of_chapters) for c in chosen}
     needs_lab = any(chapters.on_machines(chapter) for chapter in chosen)
     if needs_lab:
         _known_versions(loaded)
-        preflight.demand(loaded)
+        preflight.demand(loaded, [chapter.number for chapter in chosen])
         Store(loaded.lab).demand_whole()
         if loaded.target == "embedded":
             Embedded(loaded).demand_names()
@@ -114,10 +115,11 @@ def run(
         (folder / "profile.yaml").write_text(_effective(loaded, values), encoding="utf-8")
         if needs_lab:
             reset.remember(loaded)
-        names = dict.fromkeys(name for chapter in chosen for name in chapter.artifacts)
+        executed = [chapter for chapter in chosen if not reading.only_read(loaded, chapter)]
+        names = dict.fromkeys(name for chapter in executed for name in chapter.artifacts)
         lab = Lab(chosen[0], loaded, ChapterParameters())
         components = lab.images.components(names)
-        pages = lab.images.components(dict.fromkeys(page for chapter in chosen for page in chapter.pages))
+        pages = lab.images.components(dict.fromkeys(page for chapter in executed for page in chapter.pages))
         left = TimeLeft(lab.artifacts, components, chosen, folder)
         with (
             display(say, left=left) as screen,
@@ -195,7 +197,8 @@ def _one(
     current: Run, chapter: chapters.Chapter, values: Mapping[str, Any], again: bool, say: Callable[[str], None]
 ) -> Outcome:
     start = time.monotonic()
-    outcome = Outcome(chapter.id, leaves=chapter.leaves)
+    read = reading.only_read(current.profile, chapter)
+    outcome = Outcome(chapter.id, leaves="nothing: it was read" if read else chapter.leaves)
     failed = {o.chapter for o in current.outcomes if o.outcome not in PASSED}
     say(f"{chapter.id}: {chapter.title}")
     if blocking := sorted(failed & _all_needs(chapter)):

@@ -11,9 +11,10 @@ from IPython import get_ipython
 
 from stackbook.analysis import display
 from stackbook.app import checks
+from stackbook.config import namespaces
 from stackbook.core.errors import InputError
 from stackbook.core.names import did_you_mean
-from stackbook.lab import learner
+from stackbook.lab import learner, reading
 from stackbook.lab.lab import Lab
 from stackbook.lessons import challenges
 
@@ -33,6 +34,8 @@ def bind(chapter: str, profile: str = "embedded", **parameters: Any) -> Lab:
     """
     _refuse_unknown(parameters)
     lab = opened(chapter, profile, **parameters)
+    namespaces.use(lab.namespaces)
+    reading.begin(lab)
     display.style_plots()
     print(lab.describe())
     learner.note(lab.state, "bound", lab.chapter.id)

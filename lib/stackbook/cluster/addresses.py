@@ -22,9 +22,9 @@ def endpoints(kube: Kube, namespace: str, service: str, *, ready: bool = False) 
 
 
 def inside(address: str, network: str) -> bool:
-    """Whether an address lies in a network; the network may be written with host bits set.
+    """Whether an address lies in a network; the network may be written with host bits set. Nothing lies in an empty one.
 
     >>> inside("10.244.1.7", "10.244.1.0/24"), inside("10.244.2.7", "10.244.1.1/24")
     (True, False)
     """
-    return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
+    return bool(network) and ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)

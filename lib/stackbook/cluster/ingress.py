@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 
 from stackbook.cluster.kube import Kube
+from stackbook.config.namespaces import MESH
 from stackbook.core.errors import CheckFailed
 
-NAMESPACE = "istio-system"
 
-
-def ingress_url(kube: Kube) -> str:
+def ingress_url(kube: Kube, namespace: str = MESH) -> str:
     """The URL of the ingress gateway on port 80, without a path.
+
+    Args:
+        kube: the cluster.
+        namespace: the gateway's namespace.
 
     It uses the service's external address if there is one, otherwise the NodePort of port http2 on the first node's address.
 
     Raises:
         CheckFailed: there is no such service, or it has no port named http2.
     """
-    answer = kube.kubectl("get", "svc", "istio-ingressgateway", "-n", NAMESPACE, "-o", "json", check=False)
+    answer = kube.kubectl("get", "svc", "istio-ingressgateway", "-n", namespace, "-o", "json", check=False)
     if not answer.ok:
         raise CheckFailed("there is no service istio-ingressgateway", fix="run chapter 05: stackbook run --only 05")
     service = json.loads(answer.stdout)

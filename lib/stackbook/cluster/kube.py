@@ -36,11 +36,13 @@ class Kube:
         kubeconfig: path of its kubeconfig.
         kubectl_path: the kubectl to run, of the cluster's own version.
         observers: called with each command's Result.
+        namespace: the namespace of commands and objects that name none; the kubeconfig must name the same.
     """
 
     kubeconfig: Path
     kubectl_path: Path | str = "kubectl"
     observers: list[Observer] = field(default_factory=list)
+    namespace: str = "default"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -73,7 +75,7 @@ class Kube:
         Raises:
             CommandFailed: there is no such resource or object, or the API server does not answer.
         """
-        asked = question(args)
+        asked = question(args, default=self.namespace)
         if asked is None or (objects := self._reached()) is None:
             return json.loads(self.kubectl(*args, "-o", "json", timeout=timeout).stdout)
         found = self._by_api(("kubectl", *args, "-o", "json"), lambda: objects.answer(asked, timeout=timeout))
@@ -150,7 +152,7 @@ class Kube:
 
     @cached_property
     def _objects(self) -> Objects:
-        return Objects(self.client, temp_dirs.of_this_process(CREDENTIALS))
+        return Objects(self.client, temp_dirs.of_this_process(CREDENTIALS), self.namespace)
 
     @cached_property
     def client(self) -> Any:

@@ -48,12 +48,13 @@ class Existing:
         return f"Existing({self})"
 
 
-def existing(path: str, context: str = "") -> Existing:
+def existing(path: str, context: str = "", *, namespace: str = "") -> Existing:
     """Read the context of an existing cluster from the files that kubectl would read.
 
     Args:
         path: a file, or several separated by colons; empty for KUBECONFIG, else ~/.kube/config.
         context: its name; may be empty if there is only one.
+        namespace: the namespace that the context names in `text`; if empty, the file decides.
 
     Raises:
         InputError: there is no such file or context, a file is broken, or there are several contexts and none is named.
@@ -91,7 +92,7 @@ def existing(path: str, context: str = "") -> Existing:
         "current-context": name,
         "clusters": [{"name": cluster, "cluster": merged["clusters"][cluster]}],
         "users": [{"name": user, "user": merged["users"].get(user, {})}],
-        "contexts": [{"name": name, "context": chosen}],
+        "contexts": [{"name": name, "context": {**chosen, "namespace": namespace} if namespace else chosen}],
     }
     server = str(merged["clusters"][cluster]["server"])
     return Existing(there, name, server, user, yaml.safe_dump(only, sort_keys=False))

@@ -39,8 +39,12 @@ class Question:
     selectors: Mapping[str, str] = field(default_factory=dict)
 
 
-def question(args: Sequence[str]) -> Question | None:
+def question(args: Sequence[str], *, default: str = "default") -> Question | None:
     """Parse a plain `kubectl get`; returns None for another command, several names, or an unknown flag.
+
+    Args:
+        args: the words after `kubectl`.
+        default: the namespace of a command that names none.
 
     >>> question(["get", "pods", "-n", "default", "-l", "app=web"])
     Question(resources=('pods',), name='', namespace='default', selectors={'label_selector': 'app=web'})
@@ -49,7 +53,7 @@ def question(args: Sequence[str]) -> Question | None:
         return None
     flags = {"-l": "label_selector", "--selector": "label_selector", "--field-selector": "field_selector"}
     words: list[str] = []
-    namespace: str | None = "default"
+    namespace: str | None = default
     selectors: dict[str, str] = {}
     rest = list(args[1:])
     while rest:
@@ -77,10 +81,11 @@ class Objects:
     Args:
         client: an `ApiClient` of the official client.
         folder: keeps the list of the API server's resources while this process lives.
+        namespace: the namespace of objects that name none.
     """
 
-    def __init__(self, client: Any, folder: Path) -> None:
-        self._client, self._folder = client, folder
+    def __init__(self, client: Any, folder: Path, namespace: str = "default") -> None:
+        self._client, self._folder, self._namespace = client, folder, namespace
         self._lock = threading.RLock()
 
     @cached_property
@@ -197,7 +202,7 @@ class Objects:
         """The resource of an object, with the object's name and namespace."""
         with self._lock:
             resource = self._dynamic.resources.get(api_version=item["apiVersion"], kind=item["kind"])
-        namespace = item["metadata"].get("namespace", "default") if resource.namespaced else None
+        namespace = item["metadata"].get("namespace", self._namespace) if resource.namespaced else None
         return resource, {"name": item["metadata"]["name"], "namespace": namespace}
 
     def _there(self, resource: Any, where: Mapping[str, Any], timeout: float) -> dict[str, Any] | None:

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from stackbook.config.namespaces import Namespaces, is_system
 from stackbook.config.profile_networks import check_networks
 from stackbook.config.registries import check_mirrors
 from stackbook.core.errors import InputError
@@ -164,6 +165,7 @@ class Profile(Model):
     registry_ca: str = ""
     kubeconfig: str = ""
     context: str = ""
+    namespace: str = ""
     known_hosts: str = ""
     chapters: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
@@ -214,7 +216,10 @@ class Profile(Model):
             raise ValueError("image_registry: it is valid only with target: cluster")
         if self.known_hosts and self.target != "ssh":
             raise ValueError("known_hosts: it is valid only with target: ssh")
+        if self.namespace and self.target != "cluster":
+            raise ValueError("namespace: it is valid only with target: cluster")
         if self.target == "cluster":
+            _check_namespace(self.namespaces.learner)
             return self
         if not 1 <= len(self.nodes) <= MAX_NODES:
             raise ValueError(f"nodes: {len(self.nodes)} given, but a lab has 1 to {MAX_NODES}")
@@ -229,6 +234,11 @@ class Profile(Model):
     def control_plane(self) -> Node:
         """The first node."""
         return self.nodes[0]
+
+    @property
+    def namespaces(self) -> Namespaces:
+        """Where the workloads go; on an existing cluster, the learner's namespace is `namespace`, or the lab's name."""
+        return Namespaces((self.namespace or self.lab) if self.target == "cluster" else "")
 
     @property
     def versions(self) -> dict[str, str]:
@@ -269,6 +279,13 @@ class Profile(Model):
         data.update(overrides or {})
         loaded: Profile = validate(cls, data, where=path.name)
         return loaded
+
+
+def _check_namespace(name: str) -> None:
+    if not _NAME.fullmatch(name) or len(name) > 40:
+        raise ValueError(f"namespace: {name!r} is not a name: use at most 40 characters of a-z, 0-9 and -")
+    if is_system(name):
+        raise ValueError(f"namespace: {name} is the cluster's own: name one for the learner, such as learner-ada")
 
 
 class _Once(yaml.SafeLoader):

@@ -18,6 +18,7 @@ from stackbook.cluster.kube import Kube
 from stackbook.cluster.kubeconfig import EXISTING, existing, write_kubeconfig
 from stackbook.config import chapters, proxies
 from stackbook.config.chapter_parameters import CHAPTER_PARAMETERS
+from stackbook.config.namespaces import Namespaces
 from stackbook.config.profile import ChapterParameters, Profile, validate
 from stackbook.config.registries import proxy_file
 from stackbook.core import paths
@@ -90,7 +91,7 @@ class Lab:
         """The target in one line."""
         if self.profile.target == "cluster":
             found = existing(self.profile.kubeconfig, self.profile.context)
-            return f"{self.chapter.id} on an existing cluster: {found}"
+            return f"{self.chapter.id} on an existing cluster: {found}, namespace {self.namespace}"
         nodes = ", ".join(f"{n.name} {n.address}" for n in self.profile.nodes)
         return f"{self.chapter.id} on {self.profile.target} machines: {nodes}"
 
@@ -164,17 +165,30 @@ class Lab:
 
     @property
     def kubeconfig(self) -> Path:
-        """The kubeconfig of the lab's cluster; for an existing cluster, a copy with only the profile's context."""
+        """The kubeconfig of the lab's cluster; for an existing cluster, a copy with only the profile's context and namespace."""
         if self.profile.target == "cluster":
             path = self.state / EXISTING
-            write_kubeconfig(existing(self.profile.kubeconfig, self.profile.context).text, path)
+            found = existing(self.profile.kubeconfig, self.profile.context, namespace=self.namespace)
+            write_kubeconfig(found.text, path)
             return path
         return self.state / "kubeconfig"
+
+    @property
+    def namespaces(self) -> Namespaces:
+        """Where the chapters' workloads go."""
+        return self.profile.namespaces
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of bookinfo and of what sends it requests."""
+        return self.profile.namespaces.workloads
 
     @cached_property
     def kube(self) -> Kube:
         """The lab's cluster."""
-        return Kube(self.kubeconfig, self.artifacts.path("kubectl"), observers=[self._observe])
+        return Kube(
+            self.kubeconfig, self.artifacts.path("kubectl"), observers=[self._observe], namespace=self.namespace
+        )
 
     def istioctl(self, *args: str, check: bool = True, timeout: float = 120.0, stdin: str | None = None) -> Result:
         """Run the lab's istioctl against the lab's cluster."""
@@ -218,7 +232,7 @@ class Lab:
     @property
     def ingress(self) -> str:
         """The URL of the ingress gateway, without a path: its NodePort on a machine, or its external address."""
-        return ingress_url(self.kube)
+        return ingress_url(self.kube, self.namespaces.gateways)
 
     # steps
 

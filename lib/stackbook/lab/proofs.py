@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from stackbook.analysis import display
 from stackbook.core import paths
 from stackbook.core.errors import CheckFailed, StackbookError
+from stackbook.lab import reading
 
 if TYPE_CHECKING:
     from stackbook.lab.lab import Lab
@@ -22,6 +23,9 @@ def preconditions(lab: Lab) -> None:
     Raises:
         CheckFailed: with the first thing that is missing, and the chapter to run.
     """
+    if reason := reading.only_read(lab.profile, lab.chapter):
+        print(reading.sentence(reason))
+        return
     with _undisturbed(lab, "preconditions"):
         for needed in lab.chapter.needs:
             for check in lab.checks_of(needed):
@@ -42,6 +46,9 @@ def postconditions(lab: Lab) -> None:
     Raises:
         CheckFailed: the chapter did not leave something that it promises.
     """
+    if reading.only_read(lab.profile, lab.chapter):
+        print(f"✓ {lab.chapter.id} has left this cluster as it was")
+        return
     rows = []
     with _undisturbed(lab, "postconditions"):
         for check in lab.checks_of(lab.chapter.id):

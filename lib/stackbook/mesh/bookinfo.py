@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from stackbook.cluster.manifests import render
 from stackbook.cluster.problems import pod_problem
 from stackbook.config import chapters
+from stackbook.config.namespaces import here
 from stackbook.core.results import Result
 from stackbook.core.waiting import until
 from stackbook.mesh import istio
@@ -32,17 +33,18 @@ def manifest(lab: Lab) -> str:
     )
 
 
-def install(lab: Lab, namespace: str = "default", *, timeout: float = 120.0) -> int:
-    """Apply bookinfo and wait until its six pods are Ready; returns the number of changed objects."""
+def install(lab: Lab, namespace: str = "", *, timeout: float = 120.0) -> int:
+    """Apply bookinfo (by default to the workloads' namespace) and wait until its six pods are Ready; returns the number of changes."""
+    namespace = namespace or here().workloads
     lab.images.load(*(f"bookinfo-{workload}" for workload in WORKLOADS))
     answer = lab.kube.kubectl("apply", "-n", namespace, "-f", "-", stdin=manifest(lab), timeout=120)
     lab.kube.wait_pods(namespace, SELECTOR, count=len(WORKLOADS), timeout=timeout)
     return sum(not line.endswith(" unchanged") for line in answer.lines)
 
 
-def pods(lab: Lab, namespace: str = "default") -> list[dict[str, str]]:
+def pods(lab: Lab, namespace: str = "") -> list[dict[str, str]]:
     """Bookinfo's pods: workload, READY as kubectl prints it, and whether the pod has a sidecar."""
-    found = lab.kube.pods(namespace, SELECTOR)
+    found = lab.kube.pods(namespace or here().workloads, SELECTOR)
     sidecar = istio.pods_with_sidecar(found)
     rows = []
     for pod in found:
@@ -55,16 +57,22 @@ def pods(lab: Lab, namespace: str = "default") -> list[dict[str, str]]:
 
 def open_gateway(lab: Lab) -> int:
     """Apply bookinfo's Gateway and VirtualService, and wait until the page opens; returns the number of changes."""
-    changed = lab.kube.apply(render("bookinfo-gateway.yaml"))
+    changed = lab.kube.apply(gateway())
     until(
         lambda: page(lab).ok,
         what="the product page to open through the ingress gateway",
         timeout=60,
         every=0.3,
         last=lambda: page(lab).stderr.strip()[-200:] or "an HTTP error",
-        cause=lambda: lab.kube.explain(istio.NAMESPACE),
+        cause=lambda: lab.kube.explain(here().gateways),
     )
     return changed
+
+
+def gateway() -> str:
+    """The manifest of bookinfo's Gateway and its VirtualService, for the gateway pods of this lab."""
+    label = here().gateway_label("ingressgateway")
+    return render("bookinfo-gateway.yaml").replace("istio: ingressgateway", f"istio: {label}")
 
 
 def page(lab: Lab, path: str = "/productpage", **headers: str) -> Result:
@@ -90,7 +98,7 @@ def unharmed(lab: Lab) -> Iterator[None]:
     try:
         yield
     finally:
-        lab.kube.wait_pods("default", SELECTOR, count=len(WORKLOADS), timeout=120)
+        lab.kube.wait_pods(here().workloads, SELECTOR, count=len(WORKLOADS), timeout=120)
 
 
 def fingerprint(text: str) -> str:
@@ -100,14 +108,14 @@ def fingerprint(text: str) -> str:
 
 def unhealthy(kube: Kube) -> list[str]:
     """What is unhealthy in bookinfo and its mesh, one line each; empty when all is well."""
-    pods = kube.pods("default", SELECTOR)
+    pods = kube.pods(here().workloads, SELECTOR)
     wrong = [f"{p['metadata']['name']}: {pod_problem(p)}" for p in pods if pod_problem(p)]
     wrong += [f"{name}: no sidecar" for name, has in istio.pods_with_sidecar(pods).items() if not has]
     if len(pods) < len(WORKLOADS):
         wrong.append(f"{len(pods)} of {len(WORKLOADS)} bookinfo pods exist")
     known = proxies(kube)
     for pod in pods:
-        proxy = known.get(f"{pod['metadata']['name']}.default")
+        proxy = known.get(f"{pod['metadata']['name']}.{here().workloads}")
         if proxy is None:
             wrong.append(f"{pod['metadata']['name']}: its proxy is not connected to istiod")
         elif proxy.rejected:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any, Protocol
 
+from stackbook.config.namespaces import here
 from stackbook.core.errors import CheckFailed
 from stackbook.core.results import Result
 
@@ -23,7 +24,7 @@ class Cluster(Protocol):
 
 
 def ask(
-    kube: Cluster, workload: str, path: str, *, namespace: str = "default", method: str = "GET", container: str = PROXY
+    kube: Cluster, workload: str, path: str, *, namespace: str = "", method: str = "GET", container: str = PROXY
 ) -> str:  # fmt: skip
     """Ask the administration interface of a workload's proxy, and return its answer.
 
@@ -31,7 +32,7 @@ def ask(
         kube: the cluster.
         workload: a pod, or "deploy/…".
         path: such as `config_dump?resource=dynamic_listeners`.
-        namespace: its namespace.
+        namespace: its namespace; if empty, that of the workloads.
         method: GET, or POST to change the proxy.
         container: the proxy's container; empty if the pod has only one.
 
@@ -39,7 +40,7 @@ def ask(
         CommandFailed: there is no such pod, or its proxy does not answer.
     """
     argv = ("pilot-agent", "request", method, path)
-    return kube.exec(namespace, workload, *argv, container=container, timeout=60).stdout
+    return kube.exec(namespace or here().workloads, workload, *argv, container=container, timeout=60).stdout
 
 
 def clusters(kube: Cluster, workload: str, host: str) -> list[dict[str, Any]]:
@@ -63,7 +64,7 @@ def endpoints(kube: Cluster, workload: str, cluster: str) -> set[str]:
     return set()
 
 
-def identity(kube: Cluster, workload: str, *, namespace: str = "default") -> str:
+def identity(kube: Cluster, workload: str, *, namespace: str = "") -> str:
     """The SPIFFE id in the certificate that a workload's proxy shows to others.
 
     Raises:

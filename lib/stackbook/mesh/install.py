@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from stackbook.config.namespaces import here
 from stackbook.config.registries import full_name
 from stackbook.core.errors import CommandFailed, WaitTimeout
-from stackbook.mesh import bookinfo, envoy_admin, istio
+from stackbook.mesh import bookinfo, envoy_admin, istio, learners_mesh
 
 if TYPE_CHECKING:
     from stackbook.lab.lab import Lab
@@ -87,10 +88,14 @@ def source(lab: Lab) -> istio.ImageSource:
 def install(lab: Lab, step: Step) -> int:
     """Run `istioctl install` unless this configuration is installed already; returns the number of changes.
 
+    An existing cluster keeps its mesh. There, this checks the mesh, and starts the learner's own gateways.
+
     Raises:
         WaitTimeout: the pods did not become available; the error names the pod and the reason.
         CommandFailed: istioctl refused.
     """
+    if lab.profile.target == "cluster":
+        return learners_mesh.join(lab)
     text = istio.operator(lab.profile.istio_profile, source(lab))
     mark = bookinfo.fingerprint(text)
     wanted = istio.COMPONENTS if lab.profile.istio_profile == "demo" else istio.COMPONENTS[:1]
@@ -114,7 +119,7 @@ def install(lab: Lab, step: Step) -> int:
 def flavour(lab: Lab) -> str:
     """Say in one sentence which build of Envoy the proxies run."""
     answer = envoy_admin.ask(
-        lab.kube, "deploy/istio-ingressgateway", "server_info", namespace=istio.NAMESPACE, container=""
+        lab.kube, "deploy/istio-ingressgateway", "server_info", namespace=here().gateways, container=""
     )
     version = re.search(r'"version":\s*"([^"]+)"', answer)
     number = version.group(1).split("/")[1] if version and version.group(1).count("/") > 1 else "?"
@@ -127,7 +132,10 @@ def flavour(lab: Lab) -> str:
 
 
 def label(lab: Lab) -> int:
-    """Label the namespace for injection (C44); returns the number of changes."""
+    """Label the namespace for injection (C44); returns the number of changes. An administrator has labelled a learner's."""
+    if lab.profile.target == "cluster":
+        learners_mesh.demand_injection(lab.kube)
+        return 0
     answer = lab.kube.kubectl("label", "namespace", "default", "istio-injection=enabled", "--overwrite")
     return 0 if "not labeled" in answer.stdout else 1
 
@@ -141,7 +149,11 @@ def addons(lab: Lab, step: Step) -> list[dict[str, str]]:
         "prometheus": "chapter 10 installs it under the same name",
         "jaeger": "chapter 11 installs it under the same name",
     }
-    rows = []
+    rows: list[dict[str, str]] = []
+    if lab.profile.target == "cluster":
+        return [
+            {"addon": name, "here": "not installed: istio-system belongs to the administrator"} for name in istio.ADDONS
+        ]
     folder = lab.artifacts.path("istio-addons") if lab.profile.images != "preload" else None
     for name in istio.ADDONS:
         if name in later:

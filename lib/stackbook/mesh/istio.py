@@ -82,9 +82,9 @@ def _resources(cpu: str, memory: str) -> dict[str, Any]:
     return {"requests": {"cpu": cpu, "memory": memory}}
 
 
-def components(kube: Kube) -> dict[str, bool]:
-    """Name → available, for each Deployment of Istio's namespace."""
-    items = kube.json("get", "deployments", "-n", NAMESPACE)["items"]
+def components(kube: Kube, namespace: str = NAMESPACE) -> dict[str, bool]:
+    """Name → available, for each Deployment of Istio's namespace, or of another one."""
+    items = kube.json("get", "deployments", "-n", namespace)["items"]
     return {d["metadata"]["name"]: bool(d["status"].get("availableReplicas")) for d in items}
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import dpkt
 
+from stackbook.config.namespaces import here
 from stackbook.core.errors import CheckFailed
 from stackbook.traffic.load_client import Executes, Plan, Source, flowing
 
@@ -110,7 +111,7 @@ def capture(
 
     def one(interface: str) -> Capture:
         argv = [*limits, "-i", interface, f"({expression}) and greater 80"]
-        answer = kube.exec("default", "load", *argv, container="capture", check=False, timeout=seconds + 30)
+        answer = kube.exec(here().workloads, "load", *argv, container="capture", check=False, timeout=seconds + 30)
         if f"listening on {interface}" not in answer.stderr:
             raise CheckFailed(f"tcpdump on {interface} did not start: {answer.stderr.strip()[-300:]}")
         return parse(answer.stdout, interface)

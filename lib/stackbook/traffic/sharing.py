@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stackbook.config.namespaces import here
 from stackbook.core.errors import CheckFailed
 from stackbook.core.locks import Held, Lock
 from stackbook.mesh.rules import found, restore
-from stackbook.traffic.testbed import NAMESPACE, PODS, Testbed
+from stackbook.traffic.testbed import PODS, Testbed
 
 if TYPE_CHECKING:
     from stackbook.lab.lab import Lab
@@ -30,20 +31,20 @@ def restored(lab: Lab) -> Iterator[None]:
         with lab.turn("saving the traffic rules"):
             users = stack.enter_context(_users(lab))
             if users.alone():
-                there = sorted({str(pod["metadata"]["name"]) for pod in lab.kube.pods(NAMESPACE)} & set(PODS))
+                there = sorted({str(pod["metadata"]["name"]) for pod in lab.kube.pods(here().workloads)} & set(PODS))
                 if held := _noted(note):
-                    restore(lab.kube, held["rules"], NAMESPACE)
+                    restore(lab.kube, held["rules"], here().workloads)
                     there = held["pods"]
-                data = {"rules": found(lab.kube, NAMESPACE), "pods": there}
+                data = {"rules": found(lab.kube, here().workloads), "pods": there}
                 note.write_text(json.dumps(data), encoding="utf-8")
             users.share()
-            before = found(lab.kube, NAMESPACE)
+            before = found(lab.kube, here().workloads)
         try:
             with lab.by_turns():
                 yield
         finally:
             with lab.turn("restoring the traffic rules"):
-                restore(lab.kube, before, NAMESPACE)
+                restore(lab.kube, before, here().workloads)
                 if users.alone():
                     there = (_noted(note) or {}).get("pods", [])
                     if mine := [name for name in PODS if name not in there]:
@@ -51,7 +52,7 @@ def restored(lab: Lab) -> Iterator[None]:
                             "--ignore-not-found",
                             "--wait=false",
                         )  # `prepare` waits for their end if it needs the names again
-                        lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, *mine, *flags, timeout=60)
+                        lab.kube.kubectl("delete", "pod", "-n", here().workloads, *mine, *flags, timeout=60)
                     note.unlink(missing_ok=True)
 
 
@@ -95,5 +96,5 @@ def given_back(lab: Lab) -> str:
         raise CheckFailed(
             "a chapter ended before it restored the traffic rules", fix="run it again: it restores them first"
         )
-    now = [f"{rule['kind']} {rule['metadata']['name']}" for rule in found(lab.kube, NAMESPACE)]
+    now = [f"{rule['kind']} {rule['metadata']['name']}" for rule in found(lab.kube, here().workloads)]
     return ", ".join(now) or "no traffic rules"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from stackbook.cluster import manifests
+from stackbook.config.namespaces import here
 from stackbook.core.errors import CheckFailed, InputError, WaitTimeout
 from stackbook.core.waiting import until
 from stackbook.mesh import envoy_admin
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from stackbook.cluster.kube import Kube
     from stackbook.lab.lab import Lab
 
-NAMESPACE = "default"
 REVIEWS = "http://reviews:9080/reviews/0"
 RATINGS = "http://ratings:9080/ratings/0"
 PODS = ("load", "outside")
@@ -50,20 +50,20 @@ class Testbed:
         if missing := [name for name, reference in images.items() if not reference]:
             raise InputError(f"no registry has {', '.join(missing)}", fix="set images: preload in the profile")
         _wait_gone(kube)
-        kube.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=manifests.render("testbed.yaml", **images))
-        kube.wait_pods(NAMESPACE, "app in (load, outside)", count=2, timeout=90)
+        kube.kubectl("apply", "-n", here().workloads, "-f", "-", stdin=manifests.render("testbed.yaml", **images))
+        kube.wait_pods(here().workloads, "app in (load, outside)", count=2, timeout=90)
         return cls(
             kube=kube,
             ingress=lab.ingress,
-            inside=FromPod(kube, NAMESPACE, "load"),
-            outside=FromPod(kube, NAMESPACE, "outside"),
+            inside=FromPod(kube, here().workloads, "load"),
+            outside=FromPod(kube, here().workloads, "outside"),
             host=FromHost(lab.local, str(lab.artifacts.path("app-load"))),
         )
 
     @property
     def outside_address(self) -> str:
         """The address of the pod outside the mesh; its server listens on port 9080."""
-        return str(self.kube.json("get", "pod", "outside", "-n", NAMESPACE)["status"]["podIP"])
+        return str(self.kube.json("get", "pod", "outside", "-n", here().workloads)["status"]["podIP"])
 
     def compare(
         self,
@@ -97,16 +97,18 @@ class Testbed:
                 frames[name] = batch() if flags and (frame["flags"] == "").any() else frame
         return frames
 
-    def access_log(self, *pods: str, namespace: str = NAMESPACE, seconds: int = 300) -> list[str]:
+    def access_log(self, *pods: str, namespace: str = "", seconds: int = 300) -> list[str]:
         """The last seconds of a proxy's log, including its access log in JSON; of the pod `load` unless another is named.
 
         To name several pods, use the arguments of `kubectl logs`: "-l", a label selector, "--tail=-1".
         """
         flags = ["-c", "istio-proxy", f"--since={seconds}s"]
-        return self.kube.kubectl("logs", "-n", namespace, *(pods or ("load",)), *flags, timeout=60).lines
+        return self.kube.kubectl(
+            "logs", "-n", namespace or here().workloads, *(pods or ("load",)), *flags, timeout=60
+        ).lines
 
     def flagged(
-        self, frame: pd.DataFrame, pod: str = "load", *, namespace: str = NAMESPACE, receivers: str = ""
+        self, frame: pd.DataFrame, pod: str = "load", *, namespace: str = "", receivers: str = ""
     ) -> pd.DataFrame:
         """The table with the response flags of a proxy's access log, which Envoy writes once a second.
 
@@ -115,7 +117,7 @@ class Testbed:
         Args:
             frame: the requests.
             pod: the one that sent them.
-            namespace: the namespace of all of them.
+            namespace: the namespace of all of them; if empty, that of the workloads.
             receivers: label selector of the pods that they reach. If the sending proxy only passed on an error (status 500
                     and above, flags "-"), a receiver's proxy has the flags; the wait for them is as long.
         """
@@ -136,7 +138,7 @@ class Testbed:
             until(complete, what="each request to be in the access log", timeout=8, every=0.3)
         return found
 
-    def passed(self, paths: Sequence[str], pod: str, *, namespace: str = NAMESPACE, wanted: int = 0) -> dict[str, int]:
+    def passed(self, paths: Sequence[str], pod: str, *, namespace: str = "", wanted: int = 0) -> dict[str, int]:
         """How many requests for each path a proxy's access log has; waits at most 5 s for `wanted` requests for the last path.
 
         It counts by path, not by id, because a gateway at the edge gives each request a new id.
@@ -157,7 +159,7 @@ class Testbed:
     def replicas(self, workload: str, count: int) -> Iterator[None]:
         """Scale a Deployment of reviews while the block runs, and then back."""
         name = f"deployment/{workload}"
-        before = self.kube.json("get", name, "-n", NAMESPACE)["spec"]["replicas"]
+        before = self.kube.json("get", name, "-n", here().workloads)["spec"]["replicas"]
         try:
             self._scale(name, count)
             yield
@@ -165,8 +167,8 @@ class Testbed:
             self._scale(name, before)
 
     def _scale(self, name: str, count: int) -> None:
-        self.kube.kubectl("scale", name, "-n", NAMESPACE, f"--replicas={count}")
-        self.kube.wait_rollout(NAMESPACE, name, timeout=90)
+        self.kube.kubectl("scale", name, "-n", here().workloads, f"--replicas={count}")
+        self.kube.wait_rollout(here().workloads, name, timeout=90)
         self.settle()
 
     @contextlib.contextmanager
@@ -174,12 +176,12 @@ class Testbed:
         """Run a pod that belongs to version v1 of reviews and that never answers, while the block runs."""
         text = manifests.render("broken.yaml", image_load=lab.images.reference("load"))
         try:
-            self.kube.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=text)
-            self.kube.wait_pods(NAMESPACE, "broken=yes", count=1, timeout=60)
+            self.kube.kubectl("apply", "-n", here().workloads, "-f", "-", stdin=text)
+            self.kube.wait_pods(here().workloads, "broken=yes", count=1, timeout=60)
             self.settle()
             yield
         finally:
-            flags = ("-n", NAMESPACE, "-l", "broken=yes", "--ignore-not-found")
+            flags = ("-n", here().workloads, "-l", "broken=yes", "--ignore-not-found")
             self.kube.kubectl("delete", "pod", *flags, timeout=60)
             self.settle()
 
@@ -196,8 +198,8 @@ class Testbed:
 
         def same() -> bool:
             nonlocal known, wanted
-            wanted = {str(pod["status"].get("podIP")) for pod in self.kube.pods(NAMESPACE, "app=reviews")}
-            known = envoy_admin.endpoints(self.kube, "load", "outbound|9080||reviews.default.svc.cluster.local")
+            wanted = {str(pod["status"].get("podIP")) for pod in self.kube.pods(here().workloads, "app=reviews")}
+            known = envoy_admin.endpoints(self.kube, "load", f"outbound|9080||{here().host('reviews')}")
             return known == wanted
 
         until(same, what="the sending proxy to know the pods of reviews", timeout=timeout, every=0.2,
@@ -207,7 +209,7 @@ class Testbed:
         """Send one request from inside the mesh, and return its JSON; `_` in a header's name stands for `-`."""
         flags = [part for name, value in headers.items() for part in ("-H", f"{name.replace('_', '-')}: {value}")]
         argv = ("curl", "-sSf", "-m", "10", *flags, url)
-        return json.loads(self.kube.exec(NAMESPACE, "load", *argv, container="capture").stdout)
+        return json.loads(self.kube.exec(here().workloads, "load", *argv, container="capture").stdout)
 
     def failures(self, frame: pd.DataFrame) -> list[str]:
         """The requests without a 200, as lines for an error message: status, error, and the flags of the sending proxy."""
@@ -239,7 +241,7 @@ def _wait_gone(kube: Kube) -> None:
     """Wait until an earlier test bed's pods are deleted: until then, applying them again has no effect."""
 
     def going() -> list[str]:
-        items = kube.json("get", "pods", "-n", NAMESPACE, "-l", "app in (load, outside)")["items"]
+        items = kube.json("get", "pods", "-n", here().workloads, "-l", "app in (load, outside)")["items"]
         return [item["metadata"]["name"] for item in items if "deletionTimestamp" in item["metadata"]]
 
     until(lambda: not going(), what="the pods of an earlier test bed to be gone", timeout=60, every=0.2,

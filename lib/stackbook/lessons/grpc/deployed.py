@@ -40,6 +40,11 @@ def asked_for(lab: Lab, wanted: bool) -> bool:
         print("– the part in the mesh is NOT run, because of mesh=False: this run proves none of its steps")
         print("  it needs chapter 05: stackbook run --to 05")
         return False
+    if lab.profile.target == "cluster":
+        reason = "it needs two further namespaces of its own"
+        lab.record.append("skipped", chapter=lab.chapter.id, part="mesh", reason=reason)
+        print(f"– on an existing cluster, the part in the mesh is only read: {reason}")
+        return False
     if not lab.kubeconfig.is_file():
         raise CheckFailed("the part in the mesh cannot start: this lab has no cluster", fix=fix)
     with lab.turn("the mesh of chapter 05"):  # other chapters restart its pods

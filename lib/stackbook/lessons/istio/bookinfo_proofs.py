@@ -10,6 +10,7 @@ import pandas as pd
 
 from stackbook.analysis.display import PALETTE
 from stackbook.cluster.manifests import render
+from stackbook.config.namespaces import here
 from stackbook.core.waiting import pause, until
 from stackbook.mesh.bookinfo import SELECTOR, WORKLOADS, manifest
 from stackbook.traffic.load_client import FromHost, Group, Plan, flowing, from_mesh
@@ -41,9 +42,9 @@ def restart_under_load(lab: Lab, workload: str, *, rate: float) -> pd.DataFrame:
     program = str(lab.artifacts.path("app-load"))
     plan = Plan([Group("page", f"{lab.ingress}/productpage")], count=20_000, rate=rate, seconds=180, timeout=15)
     with flowing(FromHost(lab.local, program), plan, app="productpage", lead=1.0) as flow:
-        old = {p["metadata"]["name"] for p in lab.kube.pods("default", "app=productpage")}
+        old = {p["metadata"]["name"] for p in lab.kube.pods(here().workloads, "app=productpage")}
         lab.kube.kubectl("rollout", "restart", f"deployment/{workload}")
-        lab.kube.wait_rollout("default", f"deployment/{workload}", timeout=120)
+        lab.kube.wait_rollout(here().workloads, f"deployment/{workload}", timeout=120)
         until(lambda: not old & _running(lab), what="the old pods to be gone", timeout=90, every=0.2)
         pause(1)
         flow.stop()

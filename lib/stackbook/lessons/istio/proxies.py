@@ -8,23 +8,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from stackbook.config.namespaces import here
 from stackbook.core.errors import CheckFailed
 from stackbook.core.waiting import until
-from stackbook.mesh import bookinfo, istio
+from stackbook.mesh import bookinfo, istio, rules
 
 if TYPE_CHECKING:
     from stackbook.lab.lab import Lab
 
 _IN_STEP = ("SYNCED", "NOT_SENT", "UNKNOWN", "–")
-_FQDN = "reviews.default.svc.cluster.local"
 
 
 def without_injection(lab: Lab) -> list[dict[str, Any]]:
     """Each workload's application image in its Deployment and in its injected pod (K73)."""
-    deployments = lab.kube.json("get", "deployments", "-n", "default")["items"]
+    deployments = lab.kube.json("get", "deployments", "-n", here().workloads)["items"]
     asked = {d["metadata"]["name"]: d["spec"]["template"]["spec"]["containers"] for d in deployments}
     rows = []
-    for pod in lab.kube.pods("default"):
+    for pod in lab.kube.pods(here().workloads):
         labels = pod["metadata"]["labels"]
         name = f"{labels.get('app', '')}-{labels.get('version', '')}"
         if name not in asked:
@@ -39,7 +39,7 @@ def redirections(lab: Lab, app: str = "productpage") -> list[dict[str, str]]:
     """The rules in a pod's network namespace that redirect its traffic to Envoy (K83), read from its node."""
     from stackbook.lessons.flannel.packet_path import container_pid
 
-    pod = lab.kube.pods("default", f"app={app}")[0]
+    pod = lab.kube.pods(here().workloads, f"app={app}")[0]
     host = lab.machines[pod["spec"]["nodeName"]]
     pid = container_pid(host, pod)
     text = host.run(["nsenter", "-t", str(pid), "-n", "iptables-save", "-t", "nat"]).stdout
@@ -55,14 +55,29 @@ def redirections(lab: Lab, app: str = "productpage") -> list[dict[str, str]]:
 
 
 def proxy_status(lab: Lab) -> list[dict[str, Any]]:
-    """Each proxy's configuration according to istiod: synced or not, by kind (K78)."""
+    """Each proxy's configuration according to istiod: synced or not, by kind (K78).
+
+    On an existing cluster it asks istiod's debug interface, because `istioctl proxy-status` needs tokens of istio-system.
+    """
+    if lab.profile.target == "cluster":
+        return [_from_istiod(id, proxy) for id, proxy in sorted(rules.proxies(lab.kube).items())]
     data = json.loads(lab.istioctl("proxy-status", "-o", "json", timeout=60).stdout)
     rows = []
     for proxy in data["resources"] if isinstance(data, dict) else data:
         states = _sync_states(proxy)
         name = _proxy_name(proxy)
-        rows.append({"proxy": re.sub(r"-[0-9a-z]{6,10}-[a-z0-9]{5}\b", "", name), **states})
+        rows.append({"proxy": _without_suffix(name), **states})
     return sorted(rows, key=lambda r: str(r["proxy"]))
+
+
+def _from_istiod(id: str, proxy: rules.Proxy) -> dict[str, Any]:
+    kinds = {"Cluster": "CDS", "Listener": "LDS", "ClusterLoadAssignment": "EDS", "RouteConfiguration": "RDS"}
+    states = {short: "STALE" if proxy.rejected or kind in proxy.pending else "SYNCED" for kind, short in kinds.items()}
+    return {"proxy": _without_suffix(id), **states}
+
+
+def _without_suffix(name: str) -> str:
+    return re.sub(r"-[0-9a-z]{6,10}-[a-z0-9]{5}\b", "", name)
 
 
 def _proxy_name(proxy: dict[str, Any]) -> str:
@@ -136,7 +151,7 @@ def clusters(lab: Lab, target: str = "deploy/productpage-v1") -> set[str]:
 
 
 def _object(kind: str, name: str, **spec: Any) -> dict[str, Any]:
-    return {"apiVersion": "networking.istio.io/v1", "kind": kind, "metadata": {"name": name, "namespace": "default"},
+    return {"apiVersion": "networking.istio.io/v1", "kind": kind, "metadata": {"name": name, "namespace": here().workloads},
             "spec": spec}  # fmt: skip
 
 
@@ -156,12 +171,12 @@ def kinds_at_work(lab: Lab) -> list[dict[str, Any]]:
     subsets = [{"name": v, "labels": {"version": v}} for v in ("v1", "v2", "v3")]
     rule = _object("DestinationRule", "trial-reviews", host="reviews", subsets=subsets)
     see("DestinationRule", "a cluster for each subset",
-        lambda: {f"outbound|9080|{v}|{_FQDN}" for v in ("v1", "v2", "v3")} <= clusters(lab), rule)  # fmt: skip
+        lambda: {f"outbound|9080|{v}|{here().host('reviews')}" for v in ("v1", "v2", "v3")} <= clusters(lab), rule)  # fmt: skip
     weights = [{"destination": {"host": "reviews", "subset": v}, "weight": w} for v, w in (("v1", 35), ("v3", 65))]
     see("VirtualService", "the weights 35 and 65", lambda: _weights(lab) == {35, 65}, rule,
         _object("VirtualService", "trial-reviews", hosts=["reviews"], http=[{"route": weights}]))  # fmt: skip
     see("Gateway", "a listener on port 8099 of the ingress gateway", lambda: 8099 in _gateway_ports(lab),
-        _object("Gateway", "trial", selector={"istio": "ingressgateway"},
+        _object("Gateway", "trial", selector={"istio": here().gateway_label("ingressgateway")},
                 servers=[{"port": {"number": 8099, "name": "http", "protocol": "HTTP"}, "hosts": ["trial.example"]}]),
         _object("VirtualService", "trial-gateway", hosts=["trial.example"], gateways=["trial"],
                 http=[{"route": [{"destination": {"host": "productpage", "port": {"number": 9080}}}]}]))  # fmt: skip
@@ -189,7 +204,7 @@ def _weights(lab: Lab) -> set[int]:
 
 
 def _gateway_ports(lab: Lab) -> set[int]:
-    data = json.loads(lab.istioctl("proxy-config", "listeners", f"deploy/istio-ingressgateway.{istio.NAMESPACE}", "-o",
+    data = json.loads(lab.istioctl("proxy-config", "listeners", f"deploy/istio-ingressgateway.{here().gateways}", "-o",
                                    "json", timeout=60).stdout)  # fmt: skip
     return {int(x.get("address", {}).get("socketAddress", {}).get("portValue", 0)) for x in data}
 
@@ -218,7 +233,7 @@ def from_another_namespace(lab: Lab, namespace: str) -> str:
           cause=lambda: lab.kube.explain(namespace))  # fmt: skip
     answer = lab.kube.exec(
         namespace, "stranger", "curl", "-s", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}",
-        "http://productpage.default:9080/productpage", check=False, timeout=30,
+        f"http://productpage.{here().workloads}:9080/productpage", check=False, timeout=30,
     )  # fmt: skip
     return answer.stdout or answer.stderr.strip()[-100:]
 
@@ -236,7 +251,7 @@ def upstream_of_page(lab: Lab) -> tuple[str, int]:
     lab.local.run(["curl", "--noproxy", "*", "-sSf", "-m", "10", "-o", "/dev/null", asked])
 
     def line() -> str:
-        text = lab.kube.kubectl("logs", "-n", istio.NAMESPACE, "deploy/istio-ingressgateway", "--tail=200").stdout
+        text = lab.kube.kubectl("logs", "-n", here().gateways, "deploy/istio-ingressgateway", "--tail=200").stdout
         return next((x for x in text.splitlines() if mark in x), "")
 
     entry = json.loads(until(line, what="the request in the gateway's access log", timeout=15, every=0.3))
@@ -252,8 +267,8 @@ def synced(lab: Lab) -> list[dict[str, Any]]:
     Raises:
         WaitTimeout: a proxy does not have what istiod sent, or is not connected; the error names it.
     """
-    wanted = {f"{name}.default" for name in bookinfo.WORKLOADS}
-    wanted |= {f"{name}.{istio.NAMESPACE}" for name in istio.COMPONENTS if name != "istiod"}
+    wanted = {f"{name}.{here().workloads}" for name in bookinfo.WORKLOADS}
+    wanted |= {f"{name}.{here().gateways}" for name in istio.COMPONENTS if name != "istiod"}
     rows: dict[str, dict[str, Any]] = {}
 
     def behind() -> list[str]:

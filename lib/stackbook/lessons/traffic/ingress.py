@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from stackbook.cluster import addresses
+from stackbook.config.namespaces import here
 from stackbook.core.errors import WaitTimeout
 from stackbook.core.waiting import until
 from stackbook.mesh import bookinfo
@@ -14,17 +15,17 @@ from stackbook.mesh import bookinfo
 if TYPE_CHECKING:
     from stackbook.cluster.kube import Kube
 
-NAMESPACE = "default"
-
 
 def claims(kube: Kube) -> dict[str, bool]:
     """What the guide's Service, ServiceAccount and Deployment of productpage promise, and whether it is true."""
     service, account = kube.json("get", "svc/productpage"), kube.json("get", "sa/bookinfo-productpage")
     deployment = kube.json("get", "deploy/productpage-v1")["spec"]
-    behind = {a for endpoint in addresses.endpoints(kube, NAMESPACE, "productpage") for a in endpoint["addresses"]}
-    pods = {pod["status"]["podIP"] for pod in kube.pods(NAMESPACE, "app=productpage")}
+    behind = {
+        a for endpoint in addresses.endpoints(kube, here().workloads, "productpage") for a in endpoint["addresses"]
+    }
+    pods = {pod["status"]["podIP"] for pod in kube.pods(here().workloads, "app=productpage")}
     sets = kube.json("get", "replicasets", "-l", "app=productpage")["items"]
-    identity = f"system:serviceaccount:{NAMESPACE}:{account['metadata']['name']}"
+    identity = f"system:serviceaccount:{here().workloads}:{account['metadata']['name']}"
     may = [kube.kubectl("auth", "can-i", verb, "pods", f"--as={identity}", check=False) for verb in ("get", "list")]
     return {
         "the port is named http, which tells Istio the protocol": service["spec"]["ports"][0]["name"] == "http",
@@ -74,7 +75,7 @@ def calls(kube: Kube, *, seconds: int = 60) -> set[tuple[str, str]]:
 
     def complete() -> bool:
         for workload in bookinfo.WORKLOADS:
-            flags = ["-n", NAMESPACE, f"deploy/{workload}", "-c", "istio-proxy", f"--since={seconds}s"]
+            flags = ["-n", here().workloads, f"deploy/{workload}", "-c", "istio-proxy", f"--since={seconds}s"]
             for line in kube.kubectl("logs", *flags).lines:
                 direction, _, _, host = (_cluster(line).split("|") + [""] * 3)[:4]
                 if direction == "outbound":

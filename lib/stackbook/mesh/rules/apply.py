@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import yaml
 
+from stackbook.config.namespaces import here
 from stackbook.core.errors import InputError
 from stackbook.core.results import Result
 from stackbook.mesh.rules.builders import Rule
@@ -44,9 +45,9 @@ def key(rule: Rule) -> tuple[str, str]:
     return rule["kind"], rule["metadata"]["name"]
 
 
-def found(kube: Cluster, namespace: str = "default") -> list[Rule]:
-    """The traffic rules of a namespace, without the fields that the API server adds."""
-    items = kube.json("get", ",".join(KINDS.values()), "-n", namespace)["items"]
+def found(kube: Cluster, namespace: str = "") -> list[Rule]:
+    """The traffic rules of a namespace (by default the workloads'), without the fields that the API server adds."""
+    items = kube.json("get", ",".join(KINDS.values()), "-n", namespace or here().workloads)["items"]
     return sorted((_plain(item) for item in items), key=key)
 
 
@@ -59,9 +60,9 @@ def _plain(item: dict[str, Any]) -> Rule:
     return {"apiVersion": item["apiVersion"], "kind": item["kind"], "metadata": metadata, "spec": item["spec"]}
 
 
-def restore(kube: Cluster, before: Sequence[Rule], namespace: str = "default") -> int:
+def restore(kube: Cluster, before: Sequence[Rule], namespace: str = "") -> int:
     """Restore the traffic rules of a namespace to `before`; returns how many changed."""
-    return _bring(kube, before, (), namespace)
+    return _bring(kube, before, (), namespace or here().workloads)
 
 
 def _bring(
@@ -99,7 +100,7 @@ def _bring(
 
 @contextmanager
 def in_turn(
-    kube: Cluster, *, namespace: str = "default", checked: bool = True, timeout: float = 20.0
+    kube: Cluster, *, namespace: str = "", checked: bool = True, timeout: float = 20.0
 ) -> Iterator[Callable[..., int]]:
     """Apply several sets of rules, each in place of the one before: each takes half as many changes as with `applied`.
 
@@ -109,13 +110,14 @@ def in_turn(
 
     Args:
         kube: the cluster.
-        namespace: the namespace of the rules.
+        namespace: the namespace of the rules; if empty, that of the workloads.
         checked: refuse rules that the mesh cannot carry out (see `check`); false only to show what such rules do.
         timeout: deadline for the proxies, in seconds, for each set.
 
     Raises:
         InputError, CheckFailed, WaitTimeout: the function raises them, for the same reasons as `applied`.
     """
+    namespace = namespace or here().workloads
     before = found(kube, namespace)
     # Read before any set is applied: the subsets of one set must not make the next one valid.
     known = inventory(kube, namespace) if checked else None
@@ -136,7 +138,7 @@ def in_turn(
 def applied(
     kube: Cluster,
     *rules: Rule | str,
-    namespace: str = "default",
+    namespace: str = "",
     checked: bool = True,
     timeout: float = 20.0,
     only: Sequence[str] = (),
@@ -149,7 +151,7 @@ def applied(
     Args:
         kube: the cluster.
         rules: objects, or manifests in YAML.
-        namespace: the namespace of the rules.
+        namespace: the namespace of the rules; if empty, that of the workloads.
         checked: refuse rules that the mesh cannot carry out (see `check`); false only to show what such rules do.
         timeout: deadline for the proxies, in seconds.
         only: see `propagate`.
@@ -158,6 +160,7 @@ def applied(
         InputError: the rules do not fit; nothing was applied.
         CheckFailed, WaitTimeout: see `propagate`; the rules are removed again.
     """
+    namespace = namespace or here().workloads
     objects = _placed(rules, namespace)
     if checked:
         check(objects, inventory(kube, namespace))

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stackbook.config.namespaces import here
 from stackbook.core.errors import InputError
 
 Rule = dict[str, Any]
@@ -69,7 +70,7 @@ def _object(kind: str, name: str, namespace: str, spec: Mapping[str, Any], versi
     return {
         "apiVersion": version,
         "kind": kind,
-        "metadata": {"name": name, "namespace": namespace},
+        "metadata": {"name": name, "namespace": namespace or here().workloads},
         "spec": {key: value for key, value in spec.items() if value not in (None, [], {}, "")},
     }
 
@@ -151,7 +152,7 @@ def virtual_service(
     *routes: dict[str, Any],
     hosts: Sequence[str] = (),
     gateways: Sequence[str] = (),
-    namespace: str = "default",
+    namespace: str = "",
 ) -> Rule:
     """Routes for a host, by default the service of the same name; the first route that matches applies."""
     spec = {"hosts": list(hosts or [name]), "gateways": list(gateways), "http": list(routes)}
@@ -165,7 +166,7 @@ def destination_rule(
     versions: Sequence[str] = (),
     balance: str = "",
     tls: str = MUTUAL,
-    namespace: str = "default",
+    namespace: str = "",
     **policy: Any,
 ) -> Rule:
     """What applies to requests to a host after routing: subsets by the label version, TLS, load balancing.
@@ -176,7 +177,7 @@ def destination_rule(
         versions: subsets; each is the pods with that label.
         balance: RANDOM, ROUND_ROBIN, LEAST_REQUEST or PASSTHROUGH; if empty, Istio's default (LEAST_REQUEST).
         tls: the mode; if empty, Istio's automatic mutual TLS decides.
-        namespace: the rule's namespace.
+        namespace: the rule's namespace; if empty, that of the workloads.
         policy: further fields of trafficPolicy, such as connectionPool and outlierDetection.
     """
     if balance not in ("", "RANDOM", "ROUND_ROBIN", "LEAST_REQUEST", "PASSTHROUGH"):
@@ -197,18 +198,20 @@ def gateway(
     hosts: Sequence[str] = ("*",),
     port: int = 80,
     protocol: str = "HTTP",
-    namespace: str = "default",
+    namespace: str = "",
 ) -> Rule:
-    """Open a port on the gateway pods with the label istio=`selector`."""
+    """Open a port on the mesh's gateway pods with the label istio=`selector`; on an existing cluster, on the learner's own."""
     server = {
         "port": {"number": port, "name": f"{protocol.lower()}-{port}", "protocol": protocol},
         "hosts": list(hosts),
     }
-    return _object("Gateway", name, namespace, {"selector": {"istio": selector}, "servers": [server]})
+    return _object(
+        "Gateway", name, namespace, {"selector": {"istio": here().gateway_label(selector)}, "servers": [server]}
+    )
 
 
 def service_entry(
-    name: str, *, host: str, port: int, address: str = "", protocol: str = "HTTP", namespace: str = "default"
+    name: str, *, host: str, port: int, address: str = "", protocol: str = "HTTP", namespace: str = ""
 ) -> Rule:
     """A server outside the mesh: found by DNS, or at `address` if that is given."""
     spec = {
@@ -221,11 +224,11 @@ def service_entry(
     return _object("ServiceEntry", name, namespace, spec)
 
 
-def through_egress(name: str, *, host: str, port: int, namespace: str = "default") -> list[Rule]:
+def through_egress(name: str, *, host: str, port: int, namespace: str = "") -> list[Rule]:
     """The rules that route requests for an external host through the egress gateway: the gateway and both hops."""
     leg = [
         route(
-            to("istio-egressgateway.istio-system.svc.cluster.local", port=80),
+            to(f"istio-egressgateway.{here().gateways}.svc.cluster.local", port=80),
             match=[{"gateways": ["mesh"], "port": port}],
         ),
         route(to(host, port=port), match=[{"gateways": [f"{name}-egress"], "port": 80}]),
@@ -242,7 +245,7 @@ def sidecar(
     egress: Sequence[str],
     labels: Mapping[str, str] | None = None,
     registered_only: bool = False,
-    namespace: str = "default",
+    namespace: str = "",
 ) -> Rule:
     """What the proxies of a namespace (or of the pods with these labels) know: "./*" is their own namespace.
 
@@ -256,7 +259,7 @@ def sidecar(
     return _object("Sidecar", name, namespace, spec)
 
 
-def peer_authentication(name: str, mode: str, *, namespace: str = "default") -> Rule:
+def peer_authentication(name: str, mode: str, *, namespace: str = "") -> Rule:
     """Whether the pods of a namespace accept plain text: STRICT no, PERMISSIVE yes.
 
     Raises:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from stackbook.config.namespaces import here
 from stackbook.core.errors import CheckFailed
 from stackbook.core.waiting import beside, until
 from stackbook.mesh.rules import push_contexts
@@ -131,14 +132,19 @@ def concerned(rules: Sequence[Rule], known: Mapping[str, Proxy]) -> set[str]:
     wanted: set[str] = set()
     for rule in rules:
         gateways = rule["spec"].get("gateways", []) if rule["kind"] == "VirtualService" else []
-        namespace = rule["metadata"].get("namespace", "default")
+        namespace = rule["metadata"].get("namespace", here().workloads)
         if rule["kind"] == "Telemetry" and namespace == ROOT:
             wanted |= set(known)
         if rule["kind"] not in ("Gateway", "Sidecar") and (not gateways or "mesh" in gateways):
             wanted |= {id for id, p in known.items() if p.kind == "sidecar" and p.namespace == namespace}
         if rule["kind"] == "Gateway" or any(name != "mesh" for name in gateways):
-            wanted |= {id for id, p in known.items() if p.kind == "router"}
+            wanted |= {id for id, p in known.items() if p.kind == "router" and _is_ours(p)}
     return wanted
+
+
+def _is_ours(gateway: Proxy) -> bool:
+    """Whether a gateway may get this lab's rules: on an existing cluster, only the learner's own gateways do."""
+    return not here().learner or gateway.namespace == here().gateways
 
 
 def identities(kube: Mesh, rules: Sequence[Rule]) -> dict[Key, str]:
@@ -147,7 +153,7 @@ def identities(kube: Mesh, rules: Sequence[Rule]) -> dict[Key, str]:
     Not the resourceVersion: istiod itself writes an object's status, which causes no push.
     """
     found: dict[Key, str] = {}
-    for kind, namespace in sorted({(r["kind"], r["metadata"].get("namespace", "default")) for r in rules}):
+    for kind, namespace in sorted({(r["kind"], r["metadata"].get("namespace", here().workloads)) for r in rules}):
         names = {r["metadata"]["name"] for r in rules if r["kind"] == kind}
         resource = f"{kind.lower()}.{rules_group(rules, kind)}"
         for item in kube.json("get", resource, "-n", namespace)["items"]:
@@ -259,7 +265,7 @@ def propagate(
         WaitTimeout: istiod has not read the rules, or did not send them to a proxy, or a proxy has not acknowledged them; the
             error says which.
     """
-    keys = {(r["kind"], r["metadata"].get("namespace", "default"), r["metadata"]["name"]) for r in rules}
+    keys = {(r["kind"], r["metadata"].get("namespace", here().workloads), r["metadata"]["name"]) for r in rules}
     with connect(kube) as istiods, _looking(istiods, keys) as so_far:
         first = _proxies(so_far()[0])
         wanted = {id for id in concerned(rules, first) if not only or first[id].name.startswith(tuple(only))}

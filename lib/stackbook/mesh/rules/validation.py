@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from stackbook.config.namespaces import here
 from stackbook.core.errors import InputError
 from stackbook.mesh.rules.builders import Rule, percent, seconds
 
@@ -34,8 +35,9 @@ class Inventory:
         return any(wanted.items() <= pod.items() for pod in self.pods)
 
 
-def inventory(kube: Reads, namespace: str = "default") -> Inventory:
-    """Read what rules in a namespace may name."""
+def inventory(kube: Reads, namespace: str = "") -> Inventory:
+    """Read what rules in a namespace (by default the workloads') may name."""
+    namespace = namespace or here().workloads
     kinds = "services,pods,destinationrules.networking.istio.io,serviceentries.networking.istio.io"
     items = kube.json("get", kinds, "-n", namespace)["items"]
     of = {

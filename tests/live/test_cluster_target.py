@@ -1,0 +1,235 @@
+"""`target: cluster`: an embedded lab is somebody else's cluster here, and a learner has the rights that `stackbook rbac` prints.
+
+Chapters 04 to 07 run with these rights alone, the others are read, and nothing outside the learner's namespaces changes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cluster_objects import objects
+from labtools import Done, keep_evidence, stackbook
+from stackbook.app import reset
+from stackbook.cluster.kube import Kube
+from stackbook.config.profile import Profile
+from stackbook.core import paths
+from stackbook.lab.lab import Lab
+
+pytestmark = [pytest.mark.live, pytest.mark.more]
+THEIRS, LEARNER, NET = "sbtheirs", "ada", "192.168.85"
+NAMESPACES = (LEARNER, f"{LEARNER}-tour", f"{LEARNER}-stranger", f"{LEARNER}-gone")
+CONTEXT = "learner@theirs"
+
+
+def run(profile: Path, *words: str) -> Done:
+    done = stackbook("run", "--profile", str(profile), *words)
+    if done.status:
+        keep_evidence(done.output)
+    return done
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Somebody else's cluster: two machines with Istio and a bookinfo of their own; it is taken away at the end."""
+    before = reset.snapshot()
+    path = tmp_path_factory.mktemp("theirs") / f"{THEIRS}.yaml"
+    profile = {
+        "target": "embedded", "lab": THEIRS,
+        "nodes": [{"name": "their-master", "address": f"{NET}.3"}, {"name": "their-node1", "address": f"{NET}.4"}],
+        "subnet": f"{NET}.0/24", "gateway": f"{NET}.2",
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(profile))
+    with ExitStack() as stack:
+        stack.callback(lambda: reset.reset(Profile.load(path), say=lambda text: None))
+        for words in (("--to", "03"), ("--only", "05")):
+            done = run(path, *words)
+            assert done.status == 0, done.output[-4000:]
+        yield Lab.open("05-istio", path)
+    assert reset.compare(before, reset.snapshot()) == []
+
+
+@pytest.fixture(scope="module")
+def profile(theirs: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The learner's profile and kubeconfig; the administrator has applied what `stackbook rbac` prints."""
+    folder = tmp_path_factory.mktemp("learner")
+    path = written(folder, folder / "kubeconfig")
+    granted(theirs.kube, rights(path))
+    answer = theirs.kube.kubectl("create", "token", "learner", "-n", LEARNER, "--duration=2h", secret=True)
+    cluster = yaml.safe_load(theirs.kubeconfig.read_text())["clusters"][0]["cluster"]
+    config = {
+        "apiVersion": "v1", "kind": "Config",
+        "clusters": [{"name": "theirs", "cluster": cluster}],
+        "users": [{"name": "learner", "user": {"token": answer.reveal().strip()}}],
+        "contexts": [{"name": CONTEXT, "context": {"cluster": "theirs", "user": "learner"}}],
+    }  # fmt: skip
+    descriptor = os.open(folder / "kubeconfig", os.O_WRONLY | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        yaml.safe_dump(config, file)
+    return path
+
+
+def written(folder: Path, kubeconfig: Path, name: str = "learner", **more: str) -> Path:
+    path = folder / f"{name}.yaml"
+    settings = {"target": "cluster", "lab": "sblearner", "namespace": LEARNER, "kubeconfig": str(kubeconfig),
+                "context": CONTEXT, "images": "preload", **more}  # fmt: skip
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def rights(profile: Path) -> str:
+    done = stackbook("rbac", "--profile", str(profile))
+    assert done.status == 0, done.output
+    return done.output
+
+
+def granted(kube: Kube, text: str) -> None:
+    kube.kubectl("apply", "-f", "-", stdin=text)
+
+
+@pytest.fixture(scope="module")
+def untouched(theirs: Lab, profile: Path) -> dict[str, str]:
+    """Every object outside the learner's namespaces, before the learner does anything."""
+    return objects(theirs.kube, without=NAMESPACES)
+
+
+def refused(profile: Path, theirs: Lab, *words: str) -> str:
+    """What a run says that must be refused: one line, status 2, and no object in the whole cluster is another one afterwards."""
+    before = objects(theirs.kube)
+    done = stackbook("run", "--profile", str(profile), *words, timeout=120)
+    assert done.status == 2, done.output[-3000:]
+    assert done.output.count("\n") == 1, done.output
+    assert done.output.startswith("stackbook: ")
+    assert objects(theirs.kube) == before
+    return done.output
+
+
+def test_a_right_that_is_missing_is_refused_before_anything_is_changed(
+    theirs: Lab, profile: Path, untouched: dict[str, str]
+) -> None:
+    whole = rights(profile)
+    rule = re.search(r'  resources: \["virtualservices".*\n  verbs: \[.*\]', whole)
+    assert rule
+    without = whole.replace(rule[0], rule[0].replace('"create", ', ""))
+    assert without != whole
+    try:
+        granted(theirs.kube, without)
+        said = refused(profile, theirs, "--only", "06")
+    finally:
+        granted(theirs.kube, whole)
+    assert "the user learner may not create virtualservices.networking.istio.io in namespace ada" in said
+    assert "stackbook rbac --profile" in said
+
+
+def test_a_quota_that_is_too_small_is_refused(theirs: Lab, profile: Path, untouched: dict[str, str]) -> None:
+    whole = rights(profile)
+    try:
+        granted(theirs.kube, whole.replace('pods: "20"', 'pods: "5"'))
+        said = refused(profile, theirs, "--only", "05")
+    finally:
+        granted(theirs.kube, whole)
+    assert "the quota stackbook of namespace ada allows pods: 5, but the chapters need 14" in said
+
+
+def test_a_mistyped_context_and_a_system_namespace_are_refused(
+    theirs: Lab, profile: Path, untouched: dict[str, str]
+) -> None:
+    kubeconfig = profile.parent / "kubeconfig"
+    wrong = written(profile.parent, kubeconfig, "wrong", context="leaner@theirs")
+    assert "did you mean 'learner@theirs'" in refused(wrong, theirs, "--only", "05")
+    system = written(profile.parent, kubeconfig, "system", namespace="istio-system")
+    assert "istio-system is the cluster's own" in refused(system, theirs, "--only", "05")
+    somebodys = written(profile.parent, kubeconfig, "somebodys", namespace="bob")
+    assert "there is no namespace bob" in refused(somebodys, theirs, "--only", "05")
+
+
+def test_the_plan_names_the_cluster_and_what_it_would_create(
+    theirs: Lab, profile: Path, untouched: dict[str, str]
+) -> None:
+    before = objects(theirs.kube)
+    done = stackbook("plan", "--profile", str(profile), "--to", "07")
+    assert done.status == 0, done.output
+    assert f"server https://{NET}.3:6443, context {CONTEXT}, user learner" in done.output
+    assert "would create in namespace ada: bookinfo, an ingress and an egress gateway" in done.output
+    assert "01-machines: would only be read: it makes machines" in done.output
+    assert objects(theirs.kube) == before
+
+
+def outcomes() -> dict[str, str]:
+    data = json.loads((paths.runs() / "latest" / "run.json").read_text())
+    return {entry["chapter"]: entry["outcome"] for entry in data["chapters"]}
+
+
+def shown(chapter: str) -> str:
+    """All text that the cells of a chapter printed in the newest run."""
+    book: dict[str, Any] = json.loads((paths.runs() / "latest" / f"{chapter}.ipynb").read_text())
+    found = [output for cell in book["cells"] for output in cell.get("outputs", [])]
+    return "".join("".join(output.get("text", "")) for output in found)
+
+
+def test_the_chapters_about_machines_are_read(theirs: Lab, profile: Path, untouched: dict[str, str]) -> None:
+    before = objects(theirs.kube)
+    done = run(profile, "--to", "03")
+    assert done.status == 0, done.output[-3000:]
+    assert set(outcomes().values()) == {"passed"}, outcomes()
+    for chapter in ("01-machines", "02-kubeadm", "03-flannel"):
+        assert "– on an existing cluster, this chapter is only read: it " in shown(chapter)
+    assert objects(theirs.kube) == before
+
+
+@pytest.mark.parametrize("number", ["04", "05", "06", "07"])
+def test_a_chapter_runs_with_the_learners_rights(
+    theirs: Lab, profile: Path, untouched: dict[str, str], number: str
+) -> None:
+    done = run(profile, "--only", number)
+    assert done.status == 0, done.output[-4000:]
+    assert set(outcomes().values()) == {"passed"}, outcomes()
+    assert objects(theirs.kube, without=NAMESPACES) == untouched
+
+
+def test_the_learners_bookinfo_is_the_learners(theirs: Lab, profile: Path, untouched: dict[str, str]) -> None:
+    """Chapter 05 has left bookinfo and two gateways, which answer at an address of their own."""
+    pods = {p["metadata"]["labels"].get("app") for p in theirs.kube.pods(LEARNER)}
+    assert pods == {"productpage", "details", "reviews", "ratings", "istio-ingressgateway", "istio-egressgateway"}
+    mine = Lab.open("05-istio", profile)
+    assert mine.ingress != theirs.ingress
+    assert all(not theirs.kube.pods(name) for name in NAMESPACES[1:])
+
+
+def test_later_chapters_are_read(theirs: Lab, profile: Path, untouched: dict[str, str]) -> None:
+    before = objects(theirs.kube)
+    done = run(profile, "--only", "10", "--only", "11", "--only", "12")
+    assert done.status == 0, done.output[-3000:]
+    assert "it installs Prometheus in istio-system" in shown("10-metrics")
+    assert objects(theirs.kube) == before
+
+
+def test_no_token_is_shown_and_reset_empties_the_namespaces(
+    theirs: Lab, profile: Path, untouched: dict[str, str]
+) -> None:
+    kubeconfig = profile.parent / "kubeconfig"
+    token = yaml.safe_load(kubeconfig.read_text())["users"][0]["user"]["token"]
+    state = Lab.open("05-istio", profile).state
+    assert stat.S_IMODE((state / "existing.kubeconfig").stat().st_mode) == 0o600
+    places = [paths.runs().resolve() / entry.name for entry in sorted(paths.runs().iterdir())[-12:]]
+    files = [file for place in [*places, state] if place.is_dir() for file in place.rglob("*") if file.is_file()]
+    shown_in = [str(file) for file in files if token in file.read_text(errors="replace")]
+    assert shown_in == [str(state / "existing.kubeconfig")]
+    done = stackbook("reset", "--profile", str(profile))
+    assert done.status == 0, done.output
+    left = [
+        name
+        for name in objects(theirs.kube, only=NAMESPACES)
+        if name.split()[0] in ("Deployment", "Service", "VirtualService")
+    ]
+    assert left == []
+    assert not state.exists()
+    assert objects(theirs.kube, without=NAMESPACES) == untouched
