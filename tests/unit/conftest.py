@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import matplotlib.pyplot as plt
 import pytest
 from stackbook.analysis import display, plot_lint
+from stackbook.config import namespaces
 
 display.style_plots()
 
@@ -17,3 +18,10 @@ def figures_can_be_read() -> Iterator[None]:
     hard = [problem for figure in figures for problem in plot_lint.problems(figure, display.PALETTE)]
     plt.close("all")
     assert not hard
+
+
+@pytest.fixture(autouse=True)
+def namespaces_of_the_labs_own_cluster() -> Iterator[None]:
+    """A test that opens a lab on an existing cluster does not change the namespaces of the tests after it."""
+    yield
+    namespaces.use(namespaces.Namespaces())

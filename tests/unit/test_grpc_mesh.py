@@ -191,6 +191,9 @@ class FakeLab:
     class chapter:
         id = "09-grpc"
 
+    class profile:
+        target = "embedded"
+
     def __init__(self, kubeconfig: Path = Path(__file__)) -> None:
         self.events: list[str] = []
         self.record, self.kubeconfig = self, kubeconfig

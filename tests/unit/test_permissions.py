@@ -329,6 +329,7 @@ OTHERWISE = {
     "artifacts/package_registries.py": "a mirror's address with its password: test_apt_secrets",
     "core/locks.py": "a lock",
     "lessons/delivery/repository.py": "the files of a commit",
+    "lessons/delivery/actions.py": "the runner's settings, which have no token: test_actions",
     "cluster/image_import.py": "an image",
     "cluster/kubeadm/init.py": "kubeadm's configuration, which has no token",
     "lab/step.py": "a record, redacted",
