@@ -175,7 +175,8 @@ def test_everything_can_be_had_and_the_second_time_nothing_is_done() -> None:
     groups = [call for call in tools.calls if call.startswith("go ")]
     assert groups[:4] == ["go toolchain", "go toolchain", "go cni", "go apps"]
     assert sorted(groups[4:]) == [
-        f"go {name}" for name in ("compose", "gitea", "jaeger", "prometheus", "swagger", "toolchain", "victoria-logs")
+        f"go {name}"
+        for name in ("compose", "gitea", "jaeger", "prometheus", "shop", "swagger", "toolchain", "victoria-logs")
     ]
     before = list(tools.calls)
     seen: list[str] = []
