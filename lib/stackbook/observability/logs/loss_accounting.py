@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _LINE = re.compile(r"run (\S+) line (\d+) x+$")
 _PULSE = re.compile(r"pulse (\d+)$")
 _SHOWN = 5
+SENT_BY = 240.0
+"""Deadline in seconds for a shipper that has older lines to send first: on a busy machine, those of an earlier load take minutes."""
 
 
 def arrived(store: Store, writers: Writers) -> pd.DataFrame:
@@ -176,7 +178,7 @@ def complaint(kube: Kube, pod: str) -> str:
     return " ".join(said[-1].split())[:300] if said else ""
 
 
-def wait_current(kube: Kube, store: Store, *, limit: float = 5.0, after: float = 0.0, timeout: float = 90.0) -> None:
+def wait_current(kube: Kube, store: Store, *, limit: float = 5.0, after: float = 0.0, timeout: float = SENT_BY) -> None:
     """Wait until each machine's newest line is at most `limit` seconds old, and was written after the Unix time `after`.
 
     Raises:
@@ -198,7 +200,7 @@ def wait_current(kube: Kube, store: Store, *, limit: float = 5.0, after: float =
     until(current, what="each machine's newest line to be found", timeout=timeout, every=0.5, last=last, cause=cause)
 
 
-def wait_whole(kube: Kube, store: Store, since: float, *, timeout: float = 90.0) -> list[str]:
+def wait_whole(kube: Kube, store: Store, since: float, *, timeout: float = SENT_BY) -> list[str]:
     """Wait until all pulses since a Unix time have arrived; returns those missing at the deadline, as `skipped` does.
 
     First, it waits for pulses written after this call: only a gap between earlier and later pulses can be seen. Lines that
