@@ -4,6 +4,7 @@ A copy of a chapter keeps the cells without a step, and one step (which nbval ha
 one change to what it applies, never to what it predicts, the check about just that must fail.
 """
 
+import re
 import subprocess
 import sys
 
@@ -99,9 +100,13 @@ def test_the_chapters_check_fails(name, one_bench):
     steps = (
         ("before", step) if chapter == "07-faults" else (step,)
     )  # what 07 measures without the rule is the comparison
-    with pytest.raises(CheckFailed, match=words):
-        run_here(copy(chapter, *steps, changes=changes, leave="", bench=False), testbed=one_bench)
-    assert rules.found(one_bench.kube) == before
+    for _ in range(3):
+        with pytest.raises(CheckFailed) as caught:
+            run_here(copy(chapter, *steps, changes=changes, leave="", bench=False), testbed=one_bench)
+        assert rules.found(one_bench.kube) == before
+        if "this machine is too busy to judge" not in str(caught.value):
+            break  # else other tests beside this one kept the processors busy, and nothing was judged
+    assert re.search(words, str(caught.value)), caught.value
 
 
 def test_a_chapter_that_is_killed_has_its_rules_taken_back_by_the_next(lab):
