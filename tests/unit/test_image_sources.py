@@ -260,6 +260,10 @@ def test_a_pull_that_fails_says_why_in_one_line() -> None:
     steps = [command.split() for command in damaged.ran if "leases" in command or "images pull" in command]
     assert [words[-1] for words in steps] == ["docker.io/x:1", "create", "lease-1"] * 2, "what is damaged does not stay"
     assert not any("leases" in command for command in missing.ran)
+    stuck = host(lists=["", ""], answer=(1, "", text))
+    stuck.answers["ctr -n k8s.io leases create"] = (1, "", "containerd does not answer")
+    with pytest.raises(PullFailed, match=r"^failed to copy: unexpected commit digest"):
+        pull({"a": stuck}, "docker.io/x:1")
     assert pull_reason("") == "no output"
 
 

@@ -177,8 +177,9 @@ def _pull(host: Host, image: str, timeout: float) -> None:
 
 def _collect_garbage(host: Host) -> None:
     """Make containerd remove what failed pulls left: it deletes a lease with `--sync` only when it has collected garbage."""
-    lease = host.run([*_LEASES, "create"], timeout=60).stdout.strip()
-    host.run([*_LEASES, "delete", "--sync", lease], timeout=60)
+    lease = host.run([*_LEASES, "create"], check=False, timeout=60)
+    if lease.ok:  # otherwise the pull's own error says more
+        host.run([*_LEASES, "delete", "--sync", lease.stdout.strip()], check=False, timeout=60)
 
 
 def pull_reason(said: str) -> str:
