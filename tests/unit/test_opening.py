@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from stackbook.app import cli, opening
+from stackbook.config.namespaces import Namespaces
 from stackbook.core.errors import ArtifactUnavailable, InputError, StackbookError
 from stackbook.lab.lab import Lab
 
@@ -96,7 +97,8 @@ def lab(
     ready: set[str] = frozenset(), pulled: set[str] = frozenset(), server: Server | None = None, cached: Path | None = None,  # type: ignore[assignment]
 ) -> Any:  # fmt: skip
     images = type("Images", (), {"sources": Sources(pulled)})
-    parts = {"kube": Kube(ready, server), "images": images, "kubeconfig": Path("/"), "artifacts": Artifacts(cached)}
+    parts = {"kube": Kube(ready, server), "images": images, "kubeconfig": Path("/"), "artifacts": Artifacts(cached),
+             "namespaces": Namespaces()}  # fmt: skip
     return type("Lab", (), parts)
 
 
@@ -107,6 +109,15 @@ def test_the_list_says_what_is_ready_what_has_an_api_only_and_what_is_not_instal
     assert " ready " in rows["bookinfo"] and " ready " in rows["jaeger"]
     assert " API only " in rows["prometheus"]
     assert " not installed " in rows["kiali"] and " not installed " in rows["grafana"]
+
+
+def test_on_an_existing_cluster_bookinfo_is_behind_the_learners_own_gateway() -> None:
+    learners = lab()
+    learners.namespaces = Namespaces("ada")
+    assert {page.name: page.namespace for page in opening.pages(learners)} == {
+        page.name: "ada" if page.name == "bookinfo" else page.namespace for page in opening.PAGES
+    }
+    assert opening.pages(lab()) == opening.PAGES
 
 
 def test_every_page_has_a_chapter_and_is_on_loopback_only() -> None:

@@ -128,3 +128,22 @@ def test_of_an_existing_cluster_its_own_kubeconfig_is_taken(tmp_path: Path, stat
     assert f"KUBECONFIG:-{state / 'existing.kubeconfig'}" in (tools.path / "kubectl").read_text()
     assert "https://192.0.2.1:6443" in (state / "existing.kubeconfig").read_text()
     assert not (tools.path / "k8s-master").exists()
+
+
+def test_on_an_existing_cluster_the_ingress_is_the_learners_own(tmp_path: Path, state: Path) -> None:
+    config = tmp_path / "theirs"
+    config.write_text(
+        "clusters: [{name: a, cluster: {server: 'https://192.0.2.1:6443'}}]\nusers: [{name: u, user: {}}]\n"
+        "contexts: [{name: c, context: {cluster: a, user: u}}]\n"
+    )
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(
+        '#!/bin/sh\ncase "$*" in *"-n ada"*) echo 31080 ;; *"get nodes"*) echo 192.0.2.7 ;; *) echo ":" ;; esac\n'
+    )
+    kubectl.chmod(0o755)
+    settings = {"target": "cluster", "kubeconfig": str(config), "context": "c", "namespace": "ada"}
+    profile = Profile.load("embedded", overrides=settings)
+    tools = terminals.prepare(
+        profile, profile_path("embedded"), tmp_path / "a folder", {"kubectl": kubectl}, root=tmp_path / "cache"
+    )
+    assert "INGRESS=http://192.0.2.7:31080" in terminal(tools, "true").stdout

@@ -9,11 +9,12 @@ import socket
 import subprocess
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stackbook.config.namespaces import MESH
 from stackbook.core.columns import aligned
 from stackbook.core.errors import ArtifactError, CheckFailed, CommandFailed, InputError, StackbookError
 from stackbook.core.names import did_you_mean
@@ -67,8 +68,9 @@ class Page:
         return f"svc/{self.service.split('/')[1]}"
 
 
+_GATEWAY = "istio-ingressgateway"
 PAGES = (
-    Page("bookinfo", "05", "istio-system/istio-ingressgateway", 80, "/productpage",
+    Page("bookinfo", "05", f"{MESH}/{_GATEWAY}", 80, "/productpage",
          "the sample application, through the ingress gateway: reload it, and the stars change"),
     Page("kiali", "05", "istio-system/kiali", 20001, "/kiali/", "the service graph, with rates and errors", "kiali"),
     Page("grafana", "05", "istio-system/grafana", 3000, "/", "Istio's dashboards", "grafana"),
@@ -81,8 +83,15 @@ PAGES = (
     Page("logs", "12", "logging/elasticsearch", 9200, "/select/vmui/",
          "log lines of all machines in VictoriaLogs: search for a word, or for service:productpage",
          program="victoria-logs"),
+    Page("shop", "14", "bookshop/orders", 80, "/docs/", "the bookshop's operations in Swagger UI: try one, or place an order"),
     Page("kibana", "12", "logging/kibana", 5601, "/app/discover", "log lines of all machines", "kibana"),
 )  # fmt: skip
+
+
+def pages(lab: Lab) -> tuple[Page, ...]:
+    """The pages where this lab has them: on an existing cluster the ingress gateway is the learner's own, in their namespace."""
+    gateway = f"{lab.namespaces.gateways}/{_GATEWAY}"
+    return tuple(replace(page, service=gateway) if page.service.endswith(f"/{_GATEWAY}") else page for page in PAGES)
 
 
 def arguments(add: Callable[..., Any]) -> None:
@@ -111,7 +120,7 @@ def command(options: argparse.Namespace) -> int:
         for line in lines(lab):
             print(line)
         return 0
-    page = next(page for page in PAGES if page.name == options.page)
+    page = next(page for page in pages(lab) if page.name == options.page)
     if not installed(lab, page):
         raise InputError(f"{page.name} is not installed", fix=how(lab, page))
     with contextlib.suppress(KeyboardInterrupt):  # how the user ends it
@@ -184,7 +193,7 @@ def how(lab: Lab, page: Page) -> str:
 def lines(lab: Lab) -> Iterator[str]:
     """The pages as a table for a terminal."""
     table = [("page", "chapter", "state", "what to look at")]
-    table += [(page.name, page.chapter, _state(lab, page), page.look) for page in PAGES]
+    table += [(page.name, page.chapter, _state(lab, page), page.look) for page in pages(lab)]
     yield from aligned(table)
     yield "open one of them: stackbook open NAME"
 

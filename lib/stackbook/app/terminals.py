@@ -32,9 +32,9 @@ export PATH={bin}:"$PATH" KUBECONFIG={kubeconfig}
 {nodes}
 if [ -s "$KUBECONFIG" ]; then
 {completions}
-  port=$(kubectl get svc istio-ingressgateway -n istio-system --request-timeout=2s \\
+  port=$(kubectl get svc istio-ingressgateway -n {gateways} --request-timeout=2s \\
     -o 'jsonpath={{.spec.ports[?(@.name=="http2")].nodePort}}' 2>/dev/null)
-  [ -n "$port" ] && export INGRESS="http://{first}:$port"
+  [ -n "$port" ] && export INGRESS="http://{machine}:$port"
   unset port
 fi
 cat <<'END'
@@ -51,6 +51,9 @@ case "$PWD" in
   ;;
 esac
 """
+# On an existing cluster the profile names no machine, so the cluster is asked for one.
+_A_NODE = """$(kubectl get nodes --request-timeout=2s -o \\
+    'jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}')"""
 _MENU = "@jupyterlab/mainmenu-extension:plugin"
 _TERMINAL = "terminal:create-new"
 
@@ -118,7 +121,8 @@ def prepare(profile: Profile, file: Path, folder: Path, programs: Mapping[str, P
             kubeconfig=shlex.quote(str(kubeconfig)),
             completions="\n".join(f"  . <({name} completion bash)" for name in programs) or "  :",
             nodes="\n".join(f"export {name}={address}" for name, address in addresses.items()),
-            first=next(iter(addresses.values()), "127.0.0.1"),
+            gateways=profile.namespaces.gateways,
+            machine=next(iter(addresses.values()), _A_NODE),
             lab=profile.lab,
             rooms=shlex.quote(str(rooms)),
             machines=f"A shell on a machine: {', '.join(machines)}.\n" if machines else "",
