@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from stackbook.app import checks
+from stackbook.app.claim import Check
+from stackbook.cluster import crash
 from stackbook.core.errors import CheckFailed, WaitTimeout
 from stackbook.core.redact import Secret
 from stackbook.core.waiting import pause, until
@@ -41,7 +43,7 @@ def logs(lab: Lab) -> Iterator[Lab]:
     yield lab
 
 
-def claim(id: str) -> checks.Check:
+def claim(id: str) -> Check:
     return next(check for check in checks.of("12-logs") if check.id == id)
 
 
@@ -203,7 +205,8 @@ def test_a_shipper_killed_outright_loses_nothing(logs: Lab) -> None:
     with generators.numbered(logs, 4000, seconds=8) as pods:
         with client.opened(logs.kube) as store:
             until(lambda: store.count(loss_accounting.lines_of(pods)), what="the first lines are found", timeout=40)
-            logs.kube.kubectl("delete", "pod", "-n", NAMESPACE, "-l", "app=shipper", "--force", "--grace-period=0")
+            for pod in logs.kube.pods(NAMESPACE, "app=shipper"):
+                crash.lose(logs.kube, logs.machines, pod)
             pause(1)
             logs.kube.wait_rollout(NAMESPACE, "daemonset/shipper")
             found = loss_accounting.wait_arrived(store, pods)

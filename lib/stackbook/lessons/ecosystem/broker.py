@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from stackbook.cluster import manifests, own_namespaces
+from stackbook.cluster import crash, manifests, own_namespaces
 from stackbook.cluster.problems import pod_problem
 from stackbook.core.errors import CheckFailed
 from stackbook.core.waiting import until
@@ -104,9 +104,8 @@ def wait_answers(lab: Lab, bootstrap: str, *, timeout: float = 60.0) -> None:
 
 def kill(lab: Lab) -> str:
     """Kill the broker at once, without a chance to store anything; returns the uid of the pod that is gone."""
-    uid = _uid(lab.kube)
-    lab.kube.kubectl("delete", "pod", POD, "-n", NAMESPACE, "--grace-period=0", "--force", "--wait=false")
-    return uid
+    demand(lab.kube)
+    return crash.lose(lab.kube, lab.machines, lab.kube.pods(NAMESPACE, SELECTOR)[0])
 
 
 def wait_replaced(lab: Lab, uid: str, bootstrap: str, *, timeout: float = 150.0) -> float:
@@ -125,11 +124,6 @@ def wait_replaced(lab: Lab, uid: str, bootstrap: str, *, timeout: float = 150.0)
           cause=lambda: lab.kube.explain(NAMESPACE, SELECTOR))  # fmt: skip
     wait_answers(lab, bootstrap, timeout=max(1.0, timeout - (time.monotonic() - start)))
     return time.monotonic() - start
-
-
-def _uid(kube: Kube) -> str:
-    demand(kube)
-    return str(kube.pods(NAMESPACE, SELECTOR)[0]["metadata"]["uid"])
 
 
 def lag_by_its_own_tool(kube: Kube, group: str, *, timeout: float = 60.0) -> dict[int, int]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from stackbook.cluster import crash
 from stackbook.core.errors import CheckFailed
 from stackbook.core.waiting import until
 from stackbook.mesh import istio
@@ -94,9 +95,7 @@ def killed(lab: Lab, app: str, *, timeout: float = 90.0) -> float:
     if lab.profile.target == "cluster":
         kube.exec(istio.NAMESPACE, pods[0]["metadata"]["name"], "sh", "-c", "kill -TERM 1", check=False)
     else:
-        container = pods[0]["status"]["containerStatuses"][0]["containerID"].partition("//")[2]
-        machine = lab.machines[pods[0]["spec"]["nodeName"]]
-        machine.run(["ctr", "-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", container])
+        crash.kill(lab.machines, pods[0])
     until(lambda: restarts(kube, app) > before, what=f"{app} to start again", timeout=timeout, every=0.3,
           cause=lambda: kube.explain(istio.NAMESPACE, f"app={app}"))  # fmt: skip
     kube.wait_pods(istio.NAMESPACE, f"app={app}", count=1, timeout=timeout)

@@ -6,9 +6,9 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from stackbook.cluster import addresses
+from stackbook.cluster import addresses, crash
 from stackbook.core.errors import CheckFailed, StackbookError
 from stackbook.core.waiting import until
 from stackbook.machines.transports import Host
@@ -152,17 +152,10 @@ def kill(kube: Kube, machines: Mapping[str, Host], *, timeout: float = 200.0) ->
     pods = kube.pods(NAMESPACE, deploy.SELECTOR)
     if len(pods) != 1:
         raise CheckFailed(f"there are {len(pods)} Jaeger pods, expected 1")
-    node, container = str(pods[0]["spec"]["nodeName"]), _container(pods[0])
-    if node not in machines:
-        raise CheckFailed(f"Jaeger runs on {node}, which is not a machine of this lab")
     before = restarts(kube)
     at = time.time()
-    machines[node].run(["ctr", "-n", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", container])
+    crash.kill(machines, pods[0])
     until(lambda: restarts(kube) > before, what="Jaeger's container to restart", timeout=timeout, every=0.3,
           last=lambda: f"{restarts(kube)} restarts", cause=lambda: kube.explain(NAMESPACE, deploy.SELECTOR))  # fmt: skip
     deploy.answering(kube, timeout=timeout)
     return at, time.time()
-
-
-def _container(pod: Mapping[str, Any]) -> str:
-    return str(pod["status"]["containerStatuses"][0]["containerID"]).removeprefix("containerd://")
