@@ -189,6 +189,7 @@ def test_everything_can_be_had_and_the_second_time_nothing_is_done() -> None:
             "gitea-runner",
             "jaeger",
             "prometheus",
+            "shop",
             "swagger",
             "toolchain",
             "victoria-logs",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackbook.app.checks import Check
+from stackbook.app.claim import Check
 from stackbook.cluster import manifests
 from stackbook.core.errors import CheckFailed, InputError, WaitTimeout
 from stackbook.core.results import Result

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from stackbook.app import plan, runner
-from stackbook.app.checks import Check
+from stackbook.app.claim import Check
 from stackbook.config import chapters
 from stackbook.config.chapters import Chapter
 from stackbook.config.profile import Profile

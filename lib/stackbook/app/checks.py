@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stackbook.app import system_checks
+from stackbook.app.claim import Check, require
 from stackbook.cluster import addresses, flannel, kubeadm
 from stackbook.cluster.problems import node_problem
 from stackbook.config.namespaces import here
@@ -22,21 +22,6 @@ from stackbook.mesh import bookinfo, istio
 
 if TYPE_CHECKING:
     from stackbook.lab.lab import Lab
-
-
-@dataclass(frozen=True)
-class Check:
-    """A claim about the lab, and its proof."""
-
-    id: str
-    claim: str
-    prove: Callable[[Lab], str]
-
-
-def require(condition: bool, problem: str, *, fix: str = "") -> None:
-    """Raise CheckFailed with `problem` unless the condition holds."""
-    if not condition:
-        raise CheckFailed(problem, fix=fix)
 
 
 def of(chapter: str) -> tuple[Check, ...]:
@@ -219,92 +204,6 @@ def _rules(lab: Lab) -> str:
     return given_back(lab)
 
 
-# 10
-
-
-def _scraped(lab: Lab) -> str:
-    from stackbook.observability import metrics
-
-    with (  # wait for the turn: chapter 10 kills it
-        lab.turn("what is scraped", of=metrics.PROMETHEUS),
-        metrics.opened(lab.kube) as prometheus,
-    ):
-        wrong = metrics.missing_in_the_end(lab, prometheus)
-        require(not wrong, "; ".join(wrong[:5]), fix="stackbook run --only 10")
-        return f"{len(prometheus.targets())} targets"
-
-
-# 11
-
-
-def _jaeger(lab: Lab) -> str:
-    from stackbook.observability import tracing
-
-    return tracing.readiness(lab.kube)
-
-
-def _traced(lab: Lab) -> str:
-    from stackbook.config.chapter_parameters import Tracing
-    from stackbook.observability import tracing
-
-    share = tracing.share_in_proxies(lab.kube)
-    if isinstance(lab.parameters, Tracing):
-        wanted = lab.parameters.sampling
-        require(share == wanted, f"the proxies trace {share:g} % of requests, not {wanted:g} %", fix="run chapter 11")
-    require(share > 0, "the proxies trace no request", fix="run chapter 11")
-    return f"{share:g} % of requests"
-
-
-# 12
-
-
-def _logs_guarded(lab: Lab) -> str:
-    from stackbook.observability.logs import access_control
-
-    problems = access_control.unguarded(lab.kube)
-    require(not problems, "; ".join(problems), fix="run chapter 12")
-    return "TLS; without a password 401; the shipper's user may only add documents"
-
-
-def _logs_current(lab: Lab) -> str:
-    from stackbook.observability.logs import client, loss_accounting
-
-    with client.opened(lab.kube, timeout=30) as store:
-        loss_accounting.wait_current(lab.kube, store, timeout=20)
-        return ", ".join(sorted(loss_accounting.newest(store)))
-
-
-def _logs_kept(lab: Lab) -> str:
-    from stackbook.observability.logs import retention
-
-    days = retention.days(lab.kube)
-    require(days > 0, "nothing deletes old indices", fix="run chapter 12")
-    return f"{days} days"
-
-
-# 14
-
-
-def _kafka(lab: Lab) -> str:
-    from stackbook.lessons.ecosystem import broker
-
-    return broker.works(lab)
-
-
-# 16
-
-
-def _no_incident(lab: Lab) -> str:
-    from stackbook.lab import attempt
-
-    with lab.turn("whether an incident is open"):
-        open = attempt.open_on(lab)
-        require(not open.startswith("16-"), f"the incident {open} is open", fix="stackbook challenge end")
-        wrong = bookinfo.unhealthy(lab.kube)
-        require(not wrong, "; ".join(wrong[:3]), fix="stackbook run --only 05")
-        return "no incident is open; bookinfo and its proxies are healthy"
-
-
 # 99
 
 
@@ -339,17 +238,20 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
     ),
     "06-traffic": (Check("rules", "the traffic rules are restored", _rules),),
     "07-faults": (Check("rules", "the traffic rules are restored", _rules),),
-    "10-metrics": (Check("scraped", "Prometheus scrapes every proxy, kubelet and istiod", _scraped),),
+    "10-metrics": (Check("scraped", "Prometheus scrapes every proxy, kubelet and istiod", system_checks.scraped),),
     "11-tracing": (
-        Check("jaeger", "Jaeger answers under the names of Istio's addon", _jaeger),
-        Check("traced", "every proxy of bookinfo sends its spans to Jaeger", _traced),
+        Check("jaeger", "Jaeger answers under the names of Istio's addon", system_checks.jaeger),
+        Check("traced", "every proxy of bookinfo sends its spans to Jaeger", system_checks.traced),
     ),
     "12-logs": (
-        Check("guarded", "Elasticsearch asks for TLS and a password", _logs_guarded),
-        Check("current", "a search finds the newest line of every machine", _logs_current),
-        Check("kept", "old lines are deleted", _logs_kept),
+        Check("guarded", "Elasticsearch asks for TLS and a password", system_checks.logs_guarded),
+        Check("current", "a search finds the newest line of every machine", system_checks.logs_current),
+        Check("kept", "old lines are deleted", system_checks.logs_kept),
     ),
-    "14-ecosystem": (Check("kafka", "Kafka keeps a message that is written, and a group reads it", _kafka),),
-    "16-incident": (Check("closed", "no incident is open, and bookinfo is healthy", _no_incident),),
+    "14-ecosystem": (
+        Check("kafka", "Kafka keeps a message that is written, and a group reads it", system_checks.kafka),
+        Check("shop", "the bookshop takes an order, and a consumer hears of it", system_checks.shop),
+    ),
+    "16-incident": (Check("closed", "no incident is open, and bookinfo is healthy", system_checks.no_incident),),
     "99-reset": (Check("clean", "nothing of the lab is left on this host", _host_clean),),
 }

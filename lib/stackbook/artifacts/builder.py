@@ -14,6 +14,7 @@ from stackbook.artifacts import (  # fmt: skip
     downloads,
     gobuild,
     image_layers,
+    named_packages,
     obtaining,
     oci_archive,
     package_registries,
@@ -194,11 +195,13 @@ class Maker:
 
     def archive_key(self, members: Sequence[Image], files: dict[str, Entry], roots: dict[str, Entry]) -> str:
         """The key of an archive: a hash of the images' definitions, the digests of their parts, and the code that writes it."""
-        code = sorted(
-            self._digest(Path(module.__file__ or "")) for module in (image_layers, oci_archive, debian_layers)
-        )
+        chosen = self.catalogue.key_bases(members)
+        modules = [image_layers, oci_archive, debian_layers]
+        if any(base.own_key for base in chosen.values()):
+            modules.append(named_packages)
+        code = sorted(self._digest(Path(module.__file__ or "")) for module in modules)
         parts = {name: entry.digest for name, entry in files.items()}
-        bases = {name: repr(base) for name, base in self.catalogue.bases.items()}
+        bases = {name: repr(base) for name, base in chosen.items()}
         below = {name: entry.digest for name, entry in roots.items()}
         return key_of(_OCI, [repr(image) for image in members], parts, bases, below, code)
 
@@ -324,7 +327,9 @@ class Maker:
 
     def _root(self, name: str) -> DebianRoot:
         if name not in self._roots:
-            self._roots[name] = DebianRoot.read(self.store.path(self.file(name)))
+            named = any(base.own_key for base in self.catalogue.bases.values() if base.root == name)
+            kind = named_packages.NamedRoot if named else DebianRoot
+            self._roots[name] = kind.read(self.store.path(self.file(name)))
         return self._roots[name]
 
     def _sources(self, folder: Path) -> str:

@@ -12,6 +12,8 @@ from stackbook.core.errors import InputError
 
 PAGES = "-pages"
 """The end of the names of components that are a program's web pages: the program's name is before it."""
+LATE = ("messaging", "shop")
+"""The bundles that come after the components of chapter 13, because only chapter 14 needs them."""
 
 
 @dataclass(frozen=True)
@@ -188,11 +190,19 @@ class Image:
 
 @dataclass(frozen=True)
 class Base:
-    """A base layer: packages of a root file system with their dependencies, on top of the base `below` if it is set."""
+    """A base layer: packages of a root file system with their dependencies, on top of the base `below` if it is set.
+
+    Attributes:
+        packages: the packages; with `own_key`, also those that other bases leave out (`named_packages`).
+        below: the base below this one.
+        root: the artifact that is the root file system.
+        own_key: only archives with this base change with it; a change of any other base changes every archive.
+    """
 
     packages: tuple[str, ...]
     below: str = ""
     root: str = "machine-rootfs"
+    own_key: bool = field(default=False, repr=False)  # an archive's key contains the `repr` of its bases
 
 
 @dataclass(frozen=True)
@@ -222,6 +232,11 @@ class Catalogue:
     def roots(self, members: Iterable[Image]) -> tuple[str, ...]:
         """The root file systems from which the images' base layers are copied, each once."""
         return tuple(dict.fromkeys(self.bases[image.base].root for image in members if image.base))
+
+    def key_bases(self, members: Iterable[Image]) -> dict[str, Base]:
+        """The bases by name on which the key of an archive with these images depends."""
+        used = {image.base for image in members}
+        return {name: base for name, base in self.bases.items() if not base.own_key or name in used}
 
     def bundle(self, name: str) -> tuple[str, ...]:
         """The images of a bundle; if there is none, InputError with the nearest names."""
@@ -275,7 +290,7 @@ class Catalogue:
         """The names of everything that a lab needs, in the order of its chapters; last the pages, which no chapter needs."""
         early = ["machine-rootfs", "go", "kubeadm", "kubelet", "kubectl", "bundle:control-plane"]
         middle = ["kube-flannel.yml", "bundle:node", "bundle:apps", "istioctl", "envoy"]
-        rest = [f"bundle:{name}" for name in self.bundles if name != "messaging"]
+        rest = [f"bundle:{name}" for name in self.bundles if name not in LATE]
         late = [
             *(n for n in self.artifacts if n.startswith("app-")),
             "buf",
@@ -285,7 +300,7 @@ class Catalogue:
             "gitea-runner",
             "gitlab-ci-schema",
             "swagger",
-            "bundle:messaging",
+            *(f"bundle:{name}" for name in LATE),
             "victoria-logs",
             "zipkin",
             *(n for n in self.artifacts if n.endswith(PAGES)),

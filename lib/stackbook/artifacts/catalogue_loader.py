@@ -57,7 +57,7 @@ def load(*, versions: Mapping[str, str] | None = None, strict: bool = False, lib
     overridden = frozenset(name for name in chosen if chosen[name] != pinned[name] and name != "machines")
     chosen["machines"] = machine_releases.chosen(chosen["machines"])
     _check_pins(raw["pins"], pinned, lib)
-    words = _words(chosen)
+    words = _words(chosen, lib)
     locks = _locks(raw["locks"], pinned, chosen, lib)
     artifacts = {name: _artifact(name, spec, chosen, raw, strict, locks) for name, spec in raw["artifacts"].items()}
     images = {name: _image(name, spec, words) for name, spec in raw["images"].items()}
@@ -182,7 +182,7 @@ def _image(name: str, spec: Mapping[str, Any], words: Mapping[str, str]) -> Imag
 
 
 def _base(spec: Mapping[str, Any], root: str) -> Base:
-    return Base(tuple(spec["packages"]), spec.get("below", ""), spec.get("root", root))
+    return Base(tuple(spec["packages"]), spec.get("below", ""), spec.get("root", root), spec.get("own_key", False))
 
 
 def _add_apps(
@@ -206,9 +206,11 @@ def _add_apps(
         bundles["apps"] = (*bundles["apps"], name)
 
 
-def _words(versions: Mapping[str, str]) -> dict[str, str]:
+def _words(versions: Mapping[str, str], lib: Path) -> dict[str, str]:
+    """What the catalogue's texts may contain: versions, and the digest of the shop's sources, which its tag changes with."""
     words = dict(versions)
     words["kubernetes_minor"] = versions["kubernetes"].split(".")[1]
+    words["shop_sources"] = source_digest(lib / "shop")[:8] if (lib / "shop" / "go.mod").exists() else ""
     return words
 
 

@@ -25,7 +25,7 @@ READ: Mapping[str, str] = {
     "10-metrics": "it installs Prometheus in istio-system, with the right to read every node",
     "11-tracing": "it installs Jaeger in istio-system, changes the whole mesh's settings, and stops istiod",
     "12-logs": "it runs a program on every machine that reads all pods' logs",
-    "14-ecosystem": "its Kafka needs a namespace of its own and a machine's disk",
+    "14-ecosystem": "its Kafka and its bookshop need namespaces of their own and a machine's disk",
     "16-incident": "it needs the chapters 10 to 12",
 }
 """The chapters that are only read on an existing cluster, with the reason."""

@@ -1,0 +1,146 @@
+"""Deploying the bookshop, the way to it from this host, its database, and killing or changing a part of it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from stackbook.cluster import crash, manifests, own_namespaces
+from stackbook.cluster.problems import pod_problem
+from stackbook.core.errors import CheckFailed
+from stackbook.core.waiting import until
+from stackbook.lessons.ecosystem.shop import passwords
+from stackbook.lessons.ecosystem.shop.passwords import NAMESPACE
+from stackbook.observability.logs.deploy import node
+
+if TYPE_CHECKING:
+    from stackbook.cluster.kube import Kube
+    from stackbook.lab.lab import Lab
+    from stackbook.lab.step import Step
+
+WORKLOADS = ("statefulset/mariadb", "deployment/redis", "deployment/stock", "deployment/orders", "deployment/mail",
+             "deployment/counter")  # fmt: skip
+"""In the order in which they become Ready."""
+CACHE_SECONDS = 10
+"""How long Redis keeps a copy of the catalogue."""
+_DATABASE = "mariadb-0"
+
+
+def deploy(lab: Lab, *, cache_seconds: int = CACHE_SECONDS, step: Step | None = None, timeout: float = 180.0) -> int:
+    """Deploy the bookshop and wait until each of its pods is Ready; returns how many objects changed. Kafka must be there.
+
+    Args:
+        lab: the lab.
+        cache_seconds: how long Redis keeps a copy of the catalogue.
+        step: the step whose changes this counts as.
+        timeout: deadline for each workload, in seconds.
+
+    Raises:
+        InputError: there is a namespace `bookshop` that is not the lab's.
+        WaitTimeout: a pod is not Ready in time; the error has the likely cause.
+    """
+    place = node(lab.kube)
+    lab.images.load("shop", step=step)
+    data = {
+        "image_mariadb": lab.images.reference("mariadb"),
+        "image_redis": lab.images.reference("redis"),
+        "node": place,
+    }
+    text = manifests.render("bookshop-data.yaml", fingerprint="", **data)
+    mark = hashlib.sha256(text.encode()).hexdigest()[:16]
+    own_namespaces.create(lab.kube, NAMESPACE)
+    changed = passwords.ensure(lab.kube)
+    changed += lab.kube.apply(manifests.render("bookshop-data.yaml", fingerprint=mark, **data))
+    programs = manifests.render(
+        "bookshop.yaml", image_bookshop=lab.images.reference("bookshop"), cache_seconds=str(cache_seconds)
+    )
+    changed += lab.kube.apply(programs)
+    for workload in WORKLOADS:
+        lab.kube.wait_rollout(NAMESPACE, workload, timeout=timeout)
+    return changed
+
+
+def remove(kube: Kube, *, timeout: float = 120.0) -> None:
+    """Delete the bookshop; MariaDB's data stay in their folder on the machine, as Kafka's do."""
+    own_namespaces.delete(kube, NAMESPACE, timeout=timeout)
+
+
+def url(kube: Kube) -> str:
+    """The URL of the shop at a machine's address, without a path.
+
+    Raises:
+        CheckFailed: there is no bookshop.
+    """
+    services = [s for s in kube.json("get", "services", "-n", NAMESPACE)["items"] if s["metadata"]["name"] == "orders"]
+    if not services:
+        raise CheckFailed("there is no bookshop on this lab", fix="stackbook run --only 14")
+    addresses = kube.nodes()[0]["status"]["addresses"]
+    address = next(entry["address"] for entry in addresses if entry["type"] == "InternalIP")
+    return f"http://{address}:{services[0]['spec']['ports'][0]['nodePort']}"
+
+
+def query(kube: Kube, statement: str, *, timeout: float = 60.0) -> list[list[str]]:
+    """The rows of a SQL statement, each a list of texts; NULL is the text `NULL`.
+
+    Raises:
+        CommandFailed: MariaDB refuses the statement, or does not answer.
+    """
+    argv = ("mariadb", "--defaults-file=/secrets/client.cnf", "--batch", "--skip-column-names", "-e", statement)
+    answer = kube.exec(NAMESPACE, _DATABASE, *argv, container="mariadb", timeout=timeout)
+    return [line.split("\t") for line in answer.stdout.splitlines()]
+
+
+def redis(kube: Kube, *command: str) -> str:
+    """Redis' answer to a command, as redis-cli prints it."""
+    return kube.exec(
+        NAMESPACE, "deployment/redis", "redis-cli", "--no-auth-warning", *command, container="redis"
+    ).stdout.strip()
+
+
+def kill(lab: Lab, app: str) -> str:
+    """Kill one pod of a workload at once, without a chance to store anything; returns its uid.
+
+    Raises:
+        CheckFailed: it has no pod that runs.
+    """
+    pods = [pod for pod in lab.kube.pods(NAMESPACE, f"app={app}") if not pod_problem(pod)]
+    if not pods:
+        raise CheckFailed(f"there is no pod of {app} to kill")
+    return crash.lose(lab.kube, lab.machines, pods[0])
+
+
+def wait_replaced(kube: Kube, app: str, uid: str, *, timeout: float = 150.0) -> None:
+    """Wait until every pod of a workload is Ready, and none has this uid.
+
+    Raises:
+        WaitTimeout: that is not so in time; the error has the likely cause.
+    """
+
+    def anew() -> bool:
+        pods = kube.pods(NAMESPACE, f"app={app}")
+        return bool(pods) and all(p["metadata"]["uid"] != uid and not pod_problem(p) for p in pods)
+
+    until(anew, what=f"another pod of {app} to be Ready", timeout=timeout, every=0.5,
+          cause=lambda: kube.explain(NAMESPACE, f"app={app}"))  # fmt: skip
+
+
+@contextlib.contextmanager
+def changed(kube: Kube, program: str, *, timeout: float = 120.0, **environment: str) -> Iterator[None]:
+    """While the block runs, a program has these environment variables; afterwards it is as before.
+
+    Raises:
+        WaitTimeout: its new pods are not Ready in time.
+    """
+    workload = f"deployment/{program}"
+
+    def put(*settings: str) -> None:
+        kube.kubectl("set", "env", workload, "-n", NAMESPACE, *settings)
+        kube.wait_rollout(NAMESPACE, workload, timeout=timeout)
+
+    try:
+        put(*(f"{name}={value}" for name, value in environment.items()))
+        yield
+    finally:
+        put(*(f"{name}-" for name in environment))
