@@ -184,9 +184,9 @@ def test_both_versions_of_the_event_are_handled(shop: Lab) -> None:
 
 @pytest.mark.more
 def test_nothing_is_lost_and_nothing_happens_twice_when_each_part_is_killed(shop: Lab) -> None:
-    run, account = accounting.trial(shop, _name(), 5000, kill=accounting.PARTS)
+    run, account = accounting.trial(shop, _name(), 10_000, kill=accounting.PARTS, between=0.02)
     account.demand_right()
-    assert set(run.killed) == set(accounting.PARTS) and len(account.confirmed) >= 5000
+    assert set(run.killed) == set(accounting.PARTS) and len(account.confirmed) >= 10_000
 
 
 @pytest.mark.more

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -287,3 +288,46 @@ def test_a_copy_that_never_expires_is_noticed() -> None:
 
 def test_parts_that_can_be_killed_are_parts() -> None:
     assert set(accounting.PARTS) - {"broker"} <= {workload.partition("/")[2] for workload in deploy.WORKLOADS}
+
+
+def test_without_a_bookshop_the_postcondition_names_the_next_step() -> None:
+    from stackbook.app import checks
+
+    kube = SimpleNamespace(json=lambda *_: {"items": []})
+    check = next(check for check in checks.of("14-ecosystem") if check.id == "shop")
+    with pytest.raises(CheckFailed, match="there is no bookshop on this lab") as caught:
+        check.prove(SimpleNamespace(kube=kube))  # type: ignore[arg-type]
+    assert caught.value.fix == "stackbook run --only 14"
+
+
+class Customers:
+    """A shop in memory, whose customers may be told to fail: it counts what it was asked while a part is away."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.killed: list[tuple[str, int]] = []
+        self.orders = 0
+        monkeypatch.setattr(accounting.deploy, "url", lambda _: "http://shop")
+        monkeypatch.setattr(accounting.customer, "place", self.place)
+        monkeypatch.setattr(accounting, "_kill_and_wait", self.kill)
+
+    def place(self, _client: httpx.Client, _name: str) -> Placed:
+        self.orders += 1
+        return Placed(str(self.orders), "", {})
+
+    def kill(self, _lab: Any, part: str) -> None:
+        before = self.orders
+        time.sleep(0.1)
+        self.killed.append((part, self.orders - before))
+
+
+def test_customers_order_while_each_part_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Customers(monkeypatch)
+    lab: Any = SimpleNamespace(kube=None)
+    run = accounting.order_through(lab, "x", 50, kill=accounting.PARTS, between=0.005, timeout=30)
+    assert [part for part, _ in seen.killed] == list(run.killed) == list(accounting.PARTS)
+    assert all(meanwhile > 0 for _, meanwhile in seen.killed)
+    assert len(run.orders) >= 50
+    marks = [0.0, *run.killed.values()]
+    assert all(
+        sum(before <= at < after for at in run.times) >= 10 for before, after in zip(marks, marks[1:], strict=False)
+    )

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 PARTS = ("broker", "mariadb", "mail", "redis")
 """What can be killed: Kafka's broker, the database, a consumer, and the cache."""
 _CUSTOMERS = 6
-_BETWEEN = 0.05
-"""Seconds that a customer waits between two orders, so that the load is bounded: together, at most 120 orders a second."""
+BETWEEN = 0.2
+"""Seconds that a customer waits between two orders, so that the load is bounded: together, at most 30 orders a second."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,9 @@ class Run:
         return max((after - before for before, after in pairwise(moments)), default=0.0)
 
 
-def order_through(lab: Lab, name: str, count: int, *, kill: Sequence[str] = (), timeout: float = 600.0) -> Run:
+def order_through(
+    lab: Lab, name: str, count: int, *, kill: Sequence[str] = (), between: float = BETWEEN, timeout: float = 600.0
+) -> Run:  # fmt: skip
     """Place orders with several customers at a time, and kill parts of the shop one after the other meanwhile.
 
     A part is killed when its share of the orders has been confirmed since the last part is back. So each fault hits a whole shop,
@@ -124,6 +126,7 @@ def order_through(lab: Lab, name: str, count: int, *, kill: Sequence[str] = (), 
         name: the customers' name, which no other run has.
         count: how many orders at least.
         kill: what is killed, of `PARTS`.
+        between: seconds that a customer waits between two orders.
         timeout: deadline for everything, in seconds.
 
     Raises:
@@ -141,7 +144,7 @@ def order_through(lab: Lab, name: str, count: int, *, kill: Sequence[str] = (), 
                 with guard:
                     run.orders.append(placed.order)
                     run.times.append(time.monotonic() - start)
-                stop.wait(_BETWEEN)
+                stop.wait(between)
 
     with ThreadPoolExecutor(_CUSTOMERS) as pool:
         busy = [pool.submit(work) for _ in range(_CUSTOMERS)]
@@ -225,7 +228,13 @@ def kept(lab: Lab, *, reason: str) -> Iterator[str]:
 
 
 def trial(
-    lab: Lab, name: str, count: int, *, kill: Sequence[str] = (), during: Callable[[str], None] = lambda _: None
+    lab: Lab,
+    name: str,
+    count: int,
+    *,
+    kill: Sequence[str] = (),
+    between: float = BETWEEN,
+    during: Callable[[str], None] = lambda _: None,
 ) -> tuple[Run, Account]:
     """Place orders, kill parts of the shop meanwhile, and account for everything afterwards.
 
@@ -234,6 +243,7 @@ def trial(
         name: the customers' name, which no other run has.
         count: how many orders at least.
         kill: what is killed, of `PARTS`.
+        between: seconds that a customer waits between two orders.
         during: called with the broker's address when all orders are confirmed.
 
     Raises:
@@ -242,7 +252,7 @@ def trial(
     """
     with kept(lab, reason="orders, and parts of the shop that are killed") as bootstrap:
         before = counted(lab.kube)
-        run = order_through(lab, name, count, kill=kill)
+        run = order_through(lab, name, count, kill=kill, between=between)
         broker.wait_answers(lab, bootstrap)
         during(bootstrap)
         settle(lab, bootstrap)
