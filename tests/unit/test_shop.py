@@ -328,6 +328,4 @@ def test_customers_order_while_each_part_is_away(monkeypatch: pytest.MonkeyPatch
     assert all(meanwhile > 0 for _, meanwhile in seen.killed)
     assert len(run.orders) >= 50
     marks = [0.0, *run.killed.values()]
-    assert all(
-        sum(before <= at < after for at in run.times) >= 10 for before, after in zip(marks, marks[1:], strict=False)
-    )
+    assert all(sum(before <= at < after for at in run.times) >= 10 for before, after in pairwise(marks))
