@@ -246,3 +246,13 @@ def test_they_are_not_waited_for_once_the_shippers_are_quiet(monkeypatch):
 def test_a_shipper_that_is_never_quiet_ends_at_the_deadline_with_what_it_counted(monkeypatch):
     with pytest.raises(WaitTimeout, match=r"4 of 10; \{'m': \{'duplicates'"):
         waited(monkeypatch, counts=[4] * 100, duplicates=range(0, 10**6, 10**4))
+
+
+def test_a_busy_machine_is_known_by_its_own_lateness() -> None:
+    idle = pd.DataFrame({"pod": ["a", "b", "a", "b"], "time": [0.0, 0.3, 1.02, 1.3]})
+    idle.attrs["search"] = 0.03
+    assert loss_accounting.late_by_itself(idle) == pytest.approx(0.05)
+    busy = pd.DataFrame({"pod": ["a", "a", "b"], "time": [3.5, 0.0, 0.1]})
+    busy.attrs["search"] = 0.4
+    assert loss_accounting.late_by_itself(busy) == pytest.approx(2.9)
+    assert loss_accounting.late_by_itself(pd.DataFrame({"pod": ["a"], "time": [1.0]})) == 0.0

@@ -58,7 +58,7 @@ def latency(found: pd.DataFrame, *, limit: float, theory: float | None = None, y
         found["latency"].median(), color=PALETTE[0], linewidth=1.5, label=f"median {found['latency'].median():.1f} s"
     )
     axes.axhline(limit, color=PALETTE[6], linewidth=2)
-    axes.annotate(f"promised: {limit:g} s", (0, limit), textcoords="offset points", xytext=(0, 5), fontsize=12)
+    axes.annotate(f"promised: {limit:.1f} s", (0, limit), textcoords="offset points", xytext=(0, 5), fontsize=12)
     for value, label, style in ((theory, "theory: at most {:g} s", "--"), (yours, "your prediction: {:g} s", ":")):
         if value is not None:
             axes.axhline(value, color=PALETTE[3], linestyle=style, linewidth=2, label=label.format(value))

@@ -224,17 +224,19 @@ def wait_whole(kube: Kube, store: Store, since: float, *, timeout: float = SENT_
 def observation(store: Store, *, seconds: float, every: float = 0.1) -> pd.DataFrame:
     """How soon a search finds a line after it was written, measured on the pulses of the next `seconds`.
 
-    Columns: node, pod, number, time (Unix time), latency (seconds until a search found it, with a search every `every` s).
+    Columns: node, pod, number, time (Unix time), latency (seconds until a search found it, with a search every `every` s). The
+    frame's attribute `search` is how many seconds the slowest search took.
 
     Raises:
         CheckFailed: no line was found.
     """
     start = time.time()
     seen: dict[tuple[str, int], float] = {}
-    frame = pulses(store, start, start)
-    while time.time() < start + seconds + 5:
+    frame, slowest = pulses(store, start, start), 0.0
+    while (asked := time.time()) < start + seconds + 5:
         frame = pulses(store, start, start + seconds)
         now = time.time()
+        slowest = max(slowest, now - asked)
         for pod, number in zip(frame["pod"], frame["number"], strict=True):
             seen.setdefault((pod, number), now)
         if now > start + seconds and len(frame) and frame["time"].max() > start + seconds - 1.5:
@@ -245,7 +247,22 @@ def observation(store: Store, *, seconds: float, every: float = 0.1) -> pd.DataF
             f"a search found no line of the last {seconds:.0f} s", fix="check the shippers: kubectl -n logging get pods"
         )
     found = [seen[pod, number] for pod, number in zip(frame["pod"], frame["number"], strict=True)]
-    return frame.assign(latency=[max(0.0, at - written) for at, written in zip(found, frame["time"], strict=True)])
+    measured = frame.assign(latency=[max(0.0, at - written) for at, written in zip(found, frame["time"], strict=True)])
+    measured.attrs["search"] = slowest
+    return measured
+
+
+def late_by_itself(found: pd.DataFrame) -> float:
+    """How many seconds this machine was late without any shipper: a program that writes once a second, and a search.
+
+    On an idle machine that is a few hundredths. On a busy one nothing that happens there is faster, so what is promised for an
+    idle machine is promised for that much later.
+
+    Args:
+        found: what `observation` has returned.
+    """
+    gaps = found.sort_values("time").groupby("pod")["time"].diff().dropna()
+    return float(max([0.0, *(gaps - 1.0)])) + float(found.attrs.get("search", 0.0))
 
 
 def statistics(kube: Kube) -> dict[str, dict[str, int]]:
