@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
-from stackbook.app.cold_benchmark import BUDGET, block, marks, publish, waits
+from stackbook.app.cold_benchmark import BUDGET, block, busy_seconds, marks, publish, waits
 from stackbook.core import paths
 from stackbook.core.errors import CheckFailed
 
@@ -63,6 +64,13 @@ def test_the_readme_gets_the_figures(tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     assert "| chapter 05 done | 14 min 00 s | 15 min |" in block(data)
     assert "at least 20 min on 2 processors" in text
+
+
+def test_the_whole_hosts_processor_time_is_counted(tmp_path: Path) -> None:
+    stat = tmp_path / "stat"
+    stat.write_text("cpu  300 50 120 9000 77 10 20 5 0 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n")
+    assert busy_seconds(stat) == 500 / os.sysconf("SC_CLK_TCK")
+    assert busy_seconds() > 0
 
 
 def test_the_readme_has_the_place_for_them() -> None:
