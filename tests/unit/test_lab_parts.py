@@ -65,6 +65,17 @@ def test_a_machine_that_is_no_container_keeps_its_defaults() -> None:
     assert "SystemdCgroup = true" in kubeadm.containerd_config("p", contained=False)
 
 
+def test_a_host_whose_disk_is_nearly_full_can_carry_the_lab() -> None:
+    """By default, a kubelet evicts pods when less than 15 % of the disk is free, and removes images when less than 15 % is."""
+    ours, own = documents(contained=True)["KubeletConfiguration"], documents(contained=False)["KubeletConfiguration"]
+    assert not [value for name, value in ours["evictionHard"].items() if name.endswith(".available") and "%" in value]
+    assert {"nodefs.available", "imagefs.available", "memory.available"} <= set(ours["evictionHard"])
+    assert "evictionHard" not in own
+    assert ours["imageGCHighThresholdPercent"] == own["imageGCHighThresholdPercent"] == 100
+    pulled = kubeadm.init_config(Profile(), kubeadm.Images(preloaded=False), cgroup_v1=False, contained=True)
+    assert "imageGCHighThresholdPercent" not in pulled
+
+
 @pytest.mark.parametrize(("version", "known"), [("1.34.9", False), ("1.35.0", True), ("1.36.3", True)])
 def test_a_killed_container_is_started_again_at_once_where_the_kubelet_can_be_told(version: str, known: bool) -> None:
     """Before 1.35 a kubelet refuses the field (feature gate KubeletCrashLoopBackOffMax)."""

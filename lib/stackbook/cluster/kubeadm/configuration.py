@@ -16,6 +16,10 @@ from stackbook.core.redact import Secret
 
 SOCKET = "unix:///run/containerd/containerd.sock"
 PATCHES = "/etc/stackbook/patches"
+_EVICTION = {"memory.available": "100Mi", "nodefs.available": "500Mi", "nodefs.inodesFree": "1%",
+             "imagefs.available": "500Mi", "imagefs.inodesFree": "1%"}  # fmt: skip
+"""When a kubelet evicts pods. A machine that is a container is on the host's disk: by default, its kubelet would evict pods and accept no
+new ones as soon as less than 15 % of that disk is free, which on a large disk is plenty."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,11 @@ def init_config(profile: Profile, images: Images, *, cgroup_v1: bool, contained:
         kubelet["failCgroupV1"] = False
     if _at_least(profile.kubernetes_version, (1, 35)):  # the lab kills containers on purpose, again and again
         kubelet["crashLoopBackOff"] = {"maxContainerRestartPeriod": "2s"}
-    if contained:  # the host may use swap, and a machine that is a container must not change that
-        kubelet["failSwapOn"] = False
+    if images.preloaded:  # they cannot be pulled again, so no image is removed to free the disk
+        kubelet["imageGCHighThresholdPercent"] = 100
+    if contained:
+        kubelet["failSwapOn"] = False  # the host may use swap, and a machine that is a container must not change that
+        kubelet["evictionHard"] = _EVICTION
     proxy: dict[str, Any] = {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
