@@ -53,7 +53,7 @@ def test_one_order_is_in_every_place_with_its_customers_trace(shop: Lab, client:
     placed, stops = _followed(shop, client)
     following.demand_one_trace(stops, placed)
     assert [stop.where for stop in stops] == [
-        "orders's log", "stock's log", "MariaDB: orders", "MariaDB: outbox", "Kafka", "MariaDB: mail", "counter's log",
+        "the log of orders", "the log of stock", "MariaDB: orders", "MariaDB: outbox", "Kafka", "MariaDB: mail", "the log of counter",
     ]  # fmt: skip
     again = client.put(
         f"/orders/{placed.order}", json={key: placed.body[key] for key in ("customer", "book", "quantity")}

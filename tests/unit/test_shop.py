@@ -16,7 +16,7 @@ from stackbook.analysis import plot_lint
 from stackbook.analysis.display import PALETTE
 from stackbook.artifacts.catalogue_loader import load
 from stackbook.cluster import manifests
-from stackbook.core.errors import CheckFailed
+from stackbook.core.errors import CheckFailed, WaitTimeout
 from stackbook.lessons.ecosystem.shop import accounting, caching, customer, deploy, figures, following, passwords, topic
 from stackbook.lessons.ecosystem.shop.accounting import Account, Run
 from stackbook.lessons.ecosystem.shop.customer import Placed
@@ -298,6 +298,23 @@ def test_without_a_bookshop_the_postcondition_names_the_next_step() -> None:
     with pytest.raises(CheckFailed, match="there is no bookshop on this lab") as caught:
         check.prove(SimpleNamespace(kube=kube))  # type: ignore[arg-type]
     assert caught.value.fix == "stackbook run --only 14"
+
+
+def test_a_shop_is_waited_for_until_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    kube: Any = SimpleNamespace(explain=lambda *_: "orders-1: not Ready")
+    answers: list[Any] = [httpx.ConnectError("refused"), httpx.Response(503), httpx.Response(200)]
+
+    def get(_url: str, **_: Any) -> httpx.Response:
+        found = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(deploy.httpx, "get", get)
+    deploy.wait_answers(kube, "http://shop", timeout=5)
+    answers[:] = [httpx.ConnectError("refused")]
+    with pytest.raises(WaitTimeout, match=r"ConnectError: refused.*orders-1: not Ready"):
+        deploy.wait_answers(kube, "http://shop", timeout=0.3)
 
 
 class Customers:

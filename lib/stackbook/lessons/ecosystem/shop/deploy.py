@@ -7,6 +7,8 @@ import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import httpx
+
 from stackbook.cluster import crash, manifests, own_namespaces
 from stackbook.cluster.problems import pod_problem
 from stackbook.core.errors import CheckFailed
@@ -59,7 +61,30 @@ def deploy(lab: Lab, *, cache_seconds: int = CACHE_SECONDS, step: Step | None = 
     changed += lab.kube.apply(programs)
     for workload in WORKLOADS:
         lab.kube.wait_rollout(NAMESPACE, workload, timeout=timeout)
+    wait_answers(lab.kube, url(lab.kube))
     return changed
+
+
+def wait_answers(kube: Kube, address: str, *, timeout: float = 30.0) -> None:
+    """Wait until the shop answers at its URL: a machine's kube-proxy knows new pods only a moment after they are Ready.
+
+    Raises:
+        WaitTimeout: it does not answer in time; the error has the last answer and the likely cause.
+    """
+    seen = "nothing"
+
+    def answers() -> bool:
+        nonlocal seen
+        try:
+            found = httpx.get(f"{address}/healthz", timeout=5, trust_env=False)
+        except httpx.TransportError as error:
+            seen = f"{type(error).__name__}: {error}"
+            return False
+        seen = f"{found.status_code} {found.text.strip()[:100]}"
+        return found.is_success
+
+    until(answers, what=f"the shop to answer at {address}", timeout=timeout, every=0.2, last=lambda: seen,
+          cause=lambda: kube.explain(NAMESPACE, "app=orders"))  # fmt: skip
 
 
 def remove(kube: Kube, *, timeout: float = 120.0) -> None:

@@ -108,7 +108,7 @@ def _from_log(kube: Kube, app: str, how: str, mine: Any, words: str) -> Stop:
     answer = kube.kubectl("logs", "-n", NAMESPACE, "-l", f"app={app}", "-c", app, "--tail=-1", "--since=10m")
     lines = [json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{")]
     found = [line for line in lines if mine(line)]
-    where = f"{app}'s log"
+    where = f"the log of {app}"
     return (
         Stop(where, how, words.format(**found[-1]), str(found[-1].get("trace", "")))
         if found

@@ -53,7 +53,8 @@ def contents(chosen: dict[str, str]) -> dict[str, str]:
     return {
         **{user: chosen[user] for user in (*PROGRAMS, "redis")},
         "init.sql": "\n".join(lines) + "\n",
-        "client.cnf": f"[client]\nuser=operator\npassword={chosen['operator']}\nsocket=/run/mariadb/mariadb.sock\n",
+        "client.cnf": f"[client]\nuser=operator\npassword={chosen['operator']}\nsocket=/run/mariadb/mariadb.sock\n"
+        "default-character-set=utf8mb4\n",
         "redis.conf": f'requirepass {chosen["redis"]}\nsave ""\nappendonly no\nmaxmemory 64mb\nmaxmemory-policy allkeys-lru\n'
         "dir /tmp\n",
     }
