@@ -154,7 +154,7 @@ third_lane() { # tests with their own turn, and the browser; if the lab ran befo
 }
 other_lane() { # beside the challenges: tests that do not change the mesh and do not run a chapter, which would end a challenge
   tests -v -m "not more" tests/live/test_own_lab.py tests/live/test_registry.py tests/live/test_proxy.py tests/live/test_ssh.py \
-    tests/live/test_delivery_mutations.py tests/live/test_kafka.py \
+    tests/live/test_delivery_mutations.py tests/live/test_kafka.py tests/live/test_shop.py \
     tests/unit/test_grpc_go.py tests/unit/test_traffic_program.py tests/unit/test_shop_go.py # by now, a new host has the toolchain, too
 }
 beside second second_lane

@@ -151,7 +151,7 @@ def test_an_event_that_comes_twice_has_one_effect(shop: Lab) -> None:
     name = _name()
     _, account = accounting.trial(shop, name, 20, during=lambda bootstrap: _twice(shop, bootstrap, name))
     account.demand_right()
-    assert sum(account.events.values()) == 21
+    assert sum(account.events.values()) == len(account.confirmed) + 1
 
 
 def test_a_consumer_that_is_not_idempotent_is_noticed(shop: Lab) -> None:
@@ -172,11 +172,11 @@ def _twice(shop: Lab, bootstrap: str, name: str) -> None:
 
 def test_both_versions_of_the_event_are_handled(shop: Lab) -> None:
     name = _name()
-    accounting.trial(shop, name, 5)
+    first, _ = accounting.trial(shop, name, 5)
     with deploy.changed(shop.kube, "orders", EVENT_SCHEMA="1"):
-        accounting.trial(shop, name, 5)
+        second, _ = accounting.trial(shop, name, 5)
     subjects = deploy.query(shop.kube, f"SELECT subject FROM mail.mails WHERE customer = '{name}'")
-    assert subjects == [["Your order of 1 × hamlet: EUR 9.90"]] * 10
+    assert subjects == [["Your order of 1 × hamlet: EUR 9.90"]] * len([*first.orders, *second.orders])
     with accounting.kept(shop, reason="the versions of the events") as bootstrap:
         values = [record.value.decode() for record in topic.records(bootstrap) if name in record.value.decode()]
     assert sorted({'"currency"' in value for value in values}) == [False, True]
