@@ -349,8 +349,9 @@ def nothing():
 
 def test_jaeger_on_a_machine_of_somebody_else_is_not_killed():
     pod = {
+        "metadata": {"name": "jaeger-1"},
         "spec": {"nodeName": "theirs"},
-        "status": {"containerStatuses": [{"containerID": "containerd://1", "restartCount": 0}]},
+        "status": {"containerStatuses": [{"name": "jaeger", "containerID": "containerd://1", "restartCount": 0}]},
     }
 
     class One(Switched):
