@@ -15,6 +15,8 @@ from stackbook.lab.lab import Lab
 
 NAME = "stackbook-canary"
 SECRET_NAMES = re.compile(r"key|passw|secret|token|canary|elastic|shipper|kibana")
+PASSWORDS = re.compile(r"(?:IDENTIFIED BY '|^password=|^requirepass )([^'\s]{8,})", re.MULTILINE)
+"""Passwords inside files of the bookshop: init.sql, client.cnf, redis.conf."""
 PUBLIC_NAMES = re.compile(r"crt|cert|-id$|\.pub$|^auth-|^usage-")
 
 
@@ -74,6 +76,8 @@ def _of_secrets(lab: Lab) -> Iterator[tuple[str, str]]:
         if "token-secret" in data and "token-id" in data:
             yield f"{where} token", f"{data['token-id']}.{data['token-secret']}"
         for name, value in data.items():
+            for number, password in enumerate(PASSWORDS.findall(value)):
+                yield f"{where} {name}, password {number}", password
             if not SECRET_NAMES.search(name) or PUBLIC_NAMES.search(name) or len(value) < 8:
                 continue
             yield f"{where} {name}", _middle(value) if "PRIVATE KEY-----" in value else value
