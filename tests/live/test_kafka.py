@@ -39,7 +39,7 @@ BROKEN = {
         ("broker", "lag"), {"broker.lag_by_its_own_tool(lab.kube, group)": "{0: 1}"}, "Kafka's own tool prints the same",
     ),
     "nobody killed": (
-        ("broker", "killed"), {"gone.append(broker.kill(lab))": 'gone.append("")'}, "for a while, nothing was acknowledged",
+        ("broker", "killed"), {"gone.append(broker.kill(lab))": 'gone.append("")'}, "another pod has taken the broker's place",
     ),
 }  # fmt: skip
 

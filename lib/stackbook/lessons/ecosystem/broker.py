@@ -102,6 +102,16 @@ def wait_answers(lab: Lab, bootstrap: str, *, timeout: float = 60.0) -> None:
           cause=lambda: lab.kube.explain(NAMESPACE, SELECTOR))  # fmt: skip
 
 
+def uid(kube: Kube) -> str:
+    """The uid of the broker's pod: a pod that takes its place has another.
+
+    Raises:
+        CheckFailed: there is no broker, or it is not Ready.
+    """
+    demand(kube)
+    return str(kube.pods(NAMESPACE, SELECTOR)[0]["metadata"]["uid"])
+
+
 def kill(lab: Lab) -> str:
     """Kill the broker at once, without a chance to store anything; returns the uid of the pod that is gone."""
     demand(lab.kube)
