@@ -71,13 +71,13 @@ def init_config(profile: Profile, images: Images, *, cgroup_v1: bool, contained:
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "cgroupDriver": "systemd",
-        # The lab's own programs are imported, and cannot be pulled again: no image is removed to free the disk.
-        "imageGCHighThresholdPercent": 100,
     }
     if cgroup_v1:
         kubelet["failCgroupV1"] = False
     if _at_least(profile.kubernetes_version, (1, 35)):  # the lab kills containers on purpose, again and again
         kubelet["crashLoopBackOff"] = {"maxContainerRestartPeriod": "2s"}
+    # The lab's own programs are imported, and cannot be pulled again: no image is removed to free the disk.
+    kubelet["imageGCHighThresholdPercent"] = 100
     if contained:
         kubelet["failSwapOn"] = False  # the host may use swap, and a machine that is a container must not change that
         kubelet["evictionHard"] = _EVICTION
