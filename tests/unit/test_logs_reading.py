@@ -249,10 +249,17 @@ def test_a_shipper_that_is_never_quiet_ends_at_the_deadline_with_what_it_counted
 
 
 def test_a_busy_machine_is_known_by_its_own_lateness() -> None:
-    idle = pd.DataFrame({"pod": ["a", "b", "a", "b"], "time": [0.0, 0.3, 1.02, 1.3]})
+    idle = pd.DataFrame({"pod": ["a", "b", "a", "b"], "time": [0.0, 0.3, 1.02, 1.3], "number": [1, 1, 2, 2]})
     idle.attrs["search"] = 0.03
     assert loss_accounting.late_by_itself(idle) == pytest.approx(0.05)
-    busy = pd.DataFrame({"pod": ["a", "a", "b"], "time": [3.5, 0.0, 0.1]})
+    busy = pd.DataFrame({"pod": ["a", "a", "b"], "time": [3.5, 0.0, 0.1], "number": [2, 1, 1]})
     busy.attrs["search"] = 0.4
     assert loss_accounting.late_by_itself(busy) == pytest.approx(2.9)
-    assert loss_accounting.late_by_itself(pd.DataFrame({"pod": ["a"], "time": [1.0]})) == 0.0
+    assert loss_accounting.late_by_itself(busy.head(1)) == pytest.approx(0.4)
+
+
+def test_lost_lines_and_slow_searches_are_not_a_busy_machine() -> None:
+    lost = pd.DataFrame({"pod": ["a", "a"], "time": [0.0, 4.0], "number": [1, 5]})
+    assert loss_accounting.late_by_itself(lost) == 0.0
+    lost.attrs["search"] = 60.0
+    assert loss_accounting.late_by_itself(lost) == 3.0
