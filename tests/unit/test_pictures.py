@@ -79,6 +79,12 @@ def test_02_shows_each_machines_programs() -> None:
     assert "kube-scheduler to kube-apiserver" in said and "kubelet to kube-apiserver (HTTPS)" in said
 
 
+def test_02_shows_a_control_plane_that_lacks_a_program() -> None:
+    some = [entry for entry in CONTROL if entry["metadata"]["labels"]["component"] not in ("etcd", "kube-scheduler")]
+    said = readable(kubeadm_picture.cluster(Kube(*some)))  # type: ignore[arg-type]
+    assert "etcd" not in said and "kube-scheduler" not in said and "kube-controller-manager to kube-apiserver" in said
+
+
 def test_02_shows_a_cluster_whose_control_plane_is_out_of_sight() -> None:
     assert "kube-apiserver" not in readable(kubeadm_picture.cluster(Kube()))  # type: ignore[arg-type]
 
@@ -121,6 +127,11 @@ def test_05_shows_each_pods_proxy_and_what_is_missing() -> None:
     said = readable(istio_picture.mesh(lab))
     assert "(missing: ratings-v1)" in said
     assert "productpage-v1 (k8s-node1), with productpage, istio-proxy inside" in said
+
+
+def test_05_shows_a_mesh_without_bookinfo() -> None:
+    lab: Any = SimpleNamespace(kube=Kube(), namespace="default", namespaces=Namespaces())
+    assert "missing: details-v1, productpage-v1" in readable(istio_picture.mesh(lab))
 
 
 def test_10_shows_the_targets_by_job() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import doctest
+import re
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -95,6 +97,17 @@ def test_every_key_that_a_pod_names_is_in_the_secret() -> None:
         for volume in item["spec"]["template"]["spec"].get("volumes", []):
             named |= {entry["key"] for entry in volume.get("secret", {}).get("items", [])}
     assert named == set(contents)
+
+
+def test_a_changed_setting_is_a_changed_fingerprint() -> None:
+    def mark(**more: str) -> str:
+        text = manifests.marked(
+            "bookshop-data.yaml", **{k: v for k, v in {**DATA, **more}.items() if k != "fingerprint"}
+        )
+        (found,) = re.findall(r'stackbook.lab/config: "([0-9a-f]{16})"', text)
+        return str(found)
+
+    assert mark() == mark() != mark(node="k8s-node2")
 
 
 def test_no_password_is_in_a_manifest() -> None:
@@ -315,6 +328,27 @@ def test_a_shop_is_waited_for_until_it_answers(monkeypatch: pytest.MonkeyPatch) 
     answers[:] = [httpx.ConnectError("refused")]
     with pytest.raises(WaitTimeout, match=r"ConnectError: refused.*orders-1: not Ready"):
         deploy.wait_answers(kube, "http://shop", timeout=0.3)
+
+
+def test_the_check_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While parts are killed and all orders are counted, nobody else places one."""
+    seen: list[str] = []
+
+    @contextmanager
+    def turn(_what: str, *, of: str) -> Iterator[None]:
+        seen.append(of)
+        yield
+        seen.append("given back")
+
+    def place(*_: Any, **__: Any) -> Placed:
+        seen.append("placed")
+        return PLACED
+
+    monkeypatch.setattr(accounting.deploy, "url", lambda _: "http://shop")
+    monkeypatch.setattr(accounting.deploy, "query", lambda *_: [["1"]])
+    monkeypatch.setattr(accounting.customer, "place", place)
+    accounting.works(SimpleNamespace(kube=None, turn=turn))  # type: ignore[arg-type]
+    assert seen == ["kafka", "placed", "given back"]
 
 
 class Customers:

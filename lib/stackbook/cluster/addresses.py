@@ -1,9 +1,12 @@
-"""The addresses of a Service and of its endpoints, and whether an address lies in a network."""
+"""The addresses of a node, of a Service and of its endpoints, and whether an address lies in a network."""
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from stackbook.core.errors import CheckFailed
 
 if TYPE_CHECKING:
     from stackbook.cluster.kube import Kube
@@ -19,6 +22,18 @@ def endpoints(kube: Kube, namespace: str, service: str, *, ready: bool = False) 
     slices = kube.json("get", "endpointslices", "-n", namespace, "-l", f"kubernetes.io/service-name={service}")
     found = [endpoint for part in slices["items"] for endpoint in part.get("endpoints") or []]
     return [e for e in found if e.get("conditions", {}).get("ready")] if ready else found
+
+
+def of_node(node: Mapping[str, Any]) -> str:
+    """The address at which other machines reach a node: its InternalIP.
+
+    Raises:
+        CheckFailed: its kubelet has not reported one.
+    """
+    found = [str(one["address"]) for one in node["status"].get("addresses", []) if one["type"] == "InternalIP"]
+    if not found:
+        raise CheckFailed(f"the node {node['metadata']['name']} has no InternalIP", fix="stackbook diagnose")
+    return found[0]
 
 
 def inside(address: str, network: str) -> bool:

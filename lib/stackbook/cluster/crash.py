@@ -1,7 +1,7 @@
 """Crashes: a container's process is killed on its machine, so it has no chance to store anything or to say good-bye.
 
 `kubectl delete --force --grace-period=0` is not that. It removes the object at once, but the kubelet then still stops the containers
-with SIGTERM and the pod's own grace period (`calculateEffectiveGracePeriod` in Kubernetes' pkg/kubelet/pod_workers.go).
+with SIGTERM and a grace period of at least a second (`calculateEffectiveGracePeriod` in Kubernetes' pkg/kubelet/pod_workers.go).
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from stackbook.cluster import addresses
 from stackbook.cluster.kube import Kube
 from stackbook.config.namespaces import MESH
 from stackbook.core.errors import CheckFailed
@@ -31,6 +32,4 @@ def ingress_url(kube: Kube, namespace: str = MESH) -> str:
     ports = {p.get("name"): p for p in service["spec"]["ports"]}
     if "nodePort" not in ports.get("http2", {}):
         raise CheckFailed("the service istio-ingressgateway has no NodePort named http2")
-    nodes = kube.nodes()
-    address = next(a["address"] for a in nodes[0]["status"]["addresses"] if a["type"] == "InternalIP")
-    return f"http://{address}:{ports['http2']['nodePort']}"
+    return f"http://{addresses.of_node(kube.nodes()[0])}:{ports['http2']['nodePort']}"

@@ -54,10 +54,8 @@ def deploy(lab: Lab, *, heap_mb: int = 256, step: Step | None = None, timeout: f
     lab.images.load("messaging", on=[place] if lab.profile.target != "cluster" else None, step=step)
     values = {"image_kafka": lab.images.reference("kafka"), "node": place, "address": address(lab.profile.lab),
               "heap_mb": str(heap_mb), "limit_mb": str(heap_mb + 512)}  # fmt: skip
-    text = manifests.render("kafka.yaml", fingerprint="", **values)
-    mark = hashlib.sha256(text.encode()).hexdigest()[:16]
     own_namespaces.create(lab.kube, NAMESPACE)
-    changed = lab.kube.apply(manifests.render("kafka.yaml", fingerprint=mark, **values))
+    changed = lab.kube.apply(manifests.marked("kafka.yaml", **values))
     lab.kube.wait_rollout(NAMESPACE, "statefulset/kafka", timeout=timeout)
     return changed
 

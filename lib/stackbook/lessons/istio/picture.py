@@ -39,12 +39,12 @@ def mesh(lab: Lab) -> Picture:
     entry = Box("ingress gateway", tuple(f"Envoy on {pod['spec']['nodeName']}" for pod in gates[:1]), colour=0)
     head = Box("istiod", tuple(f"on {pod['spec']['nodeName']}" for pod in masters[:1]), colour=2)
     columns = [[head, entry], *([box(name) for name in column if name in pods] for column in _COLUMNS)]
-    arrows = [
-        Arrow("istiod", "ingress gateway", "settings", colour=2),
-        Arrow("ingress gateway", "productpage-v1", "HTTP", colour=0),
-    ]
+    arrows = [Arrow("istiod", "ingress gateway", "settings", colour=2)]
     if "productpage-v1" in pods:
-        arrows.append(Arrow("istiod", "productpage-v1", "settings", colour=2))
+        arrows += [
+            Arrow("ingress gateway", "productpage-v1", "HTTP", colour=0),
+            Arrow("istiod", "productpage-v1", "settings", colour=2),
+        ]
     arrows += [
         Arrow(one, other, colour=0) for one, others in _CALLS.items() for other in others if {one, other} <= set(pods)
     ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from stackbook.analysis.boxes import Arrow, Box, Picture, draw
+from stackbook.cluster import addresses
 
 if TYPE_CHECKING:
     from stackbook.cluster.kube import Kube
@@ -23,8 +25,13 @@ def cluster(kube: Kube) -> Picture:
         return draw([list(machines.values())], title="The machines of the cluster")
     first = servers[0]
     server = f"kube-apiserver on {first}"
-    arrows = [Arrow("kubectl", server, "HTTPS", colour=0), Arrow(f"etcd on {first}", server, both=True)]
-    arrows += [Arrow(f"{name} on {first}", server) for name in _CONTROL]
+    there = {box.key for row in machines[first].rows for box in row}  # etcd may be elsewhere, a program may be missing
+    arrows = [Arrow("kubectl", server, "HTTPS", colour=0)]
+    arrows += [
+        Arrow(part, server, both=name == "etcd")
+        for name in ("etcd", *_CONTROL)
+        if (part := f"{name} on {first}") in there
+    ]
     arrows += [Arrow(f"kubelet on {name}", server, "" if name == first else "HTTPS", colour=0) for name in machines]
     others = [box for name, box in machines.items() if name not in servers]
     columns = [[Box("kubectl", ("on this host",))], [machines[name] for name in servers], *([others] if others else [])]
@@ -33,22 +40,20 @@ def cluster(kube: Kube) -> Picture:
 
 def _machine(node: dict[str, Any], pods: list[dict[str, Any]]) -> Box:
     name = str(node["metadata"]["name"])
-    address = next(a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP")
-    here = [pod for pod in pods if pod["spec"].get("nodeName") == name]
-    static = {
-        str(p["metadata"]["labels"]["component"]) for p in here if _MIRROR in p["metadata"].get("annotations", {})
-    }
-    rows = [
-        tuple(part for part in _CONTROL if part in static),
-        *((part,) for part in ("kube-apiserver",) if part in static),
-    ]
-    last = [part for part in ("etcd",) if part in static]
-    proxy = [app for p in here if (app := p["metadata"].get("labels", {}).get("k8s-app")) == "kube-proxy"]
-    version = str(node["status"]["nodeInfo"]["kubeletVersion"])
-    below = [*(Box(part, ("a static pod",), name=f"{part} on {name}", colour=2) for part in last),
-             Box("kubelet", (version,), name=f"kubelet on {name}", colour=0),
-             *(Box(part, ("a pod",), name=f"{part} on {name}", colour=3) for part in proxy)]  # fmt: skip
-    above = [
-        tuple(Box(part, ("a static pod",), name=f"{part} on {name}", colour=2) for part in row) for row in rows if row
-    ]
-    return Box(name, (str(address),), rows=(*above, tuple(below)))
+    here = [pod["metadata"] for pod in pods if pod["spec"].get("nodeName") == name]
+    static = {str(pod["labels"]["component"]) for pod in here if _MIRROR in pod.get("annotations", {})}
+    proxies = {"kube-proxy"} & {pod.get("labels", {}).get("k8s-app") for pod in here}
+
+    def parts(names: Iterable[str], words: str, colour: int) -> tuple[Box, ...]:
+        return tuple(Box(part, (words,), name=f"{part} on {name}", colour=colour) for part in names)
+
+    rows = (
+        parts((part for part in _CONTROL if part in static), "a static pod", 2),
+        parts({"kube-apiserver"} & static, "a static pod", 2),
+        (
+            *parts({"etcd"} & static, "a static pod", 2),
+            *parts(["kubelet"], str(node["status"]["nodeInfo"]["kubeletVersion"]), 0),
+            *parts(proxies, "a pod", 3),
+        ),
+    )
+    return Box(name, (addresses.of_node(node),), rows=tuple(row for row in rows if row))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import httpx
 
-from stackbook.cluster import crash, manifests, own_namespaces
+from stackbook.cluster import addresses, crash, manifests, own_namespaces
 from stackbook.cluster.problems import pod_problem
 from stackbook.core.errors import CheckFailed
 from stackbook.core.waiting import until
@@ -50,11 +49,9 @@ def deploy(lab: Lab, *, cache_seconds: int = CACHE_SECONDS, step: Step | None = 
         "image_redis": lab.images.reference("redis"),
         "node": place,
     }
-    text = manifests.render("bookshop-data.yaml", fingerprint="", **data)
-    mark = hashlib.sha256(text.encode()).hexdigest()[:16]
     own_namespaces.create(lab.kube, NAMESPACE)
     changed = passwords.ensure(lab.kube)
-    changed += lab.kube.apply(manifests.render("bookshop-data.yaml", fingerprint=mark, **data))
+    changed += lab.kube.apply(manifests.marked("bookshop-data.yaml", **data))
     programs = manifests.render(
         "bookshop.yaml", image_bookshop=lab.images.reference("bookshop"), cache_seconds=str(cache_seconds)
     )
@@ -101,9 +98,7 @@ def url(kube: Kube) -> str:
     services = [s for s in kube.json("get", "services", "-n", NAMESPACE)["items"] if s["metadata"]["name"] == "orders"]
     if not services:
         raise CheckFailed("there is no bookshop on this lab", fix="stackbook run --only 14")
-    addresses = kube.nodes()[0]["status"]["addresses"]
-    address = next(entry["address"] for entry in addresses if entry["type"] == "InternalIP")
-    return f"http://{address}:{services[0]['spec']['ports'][0]['nodePort']}"
+    return f"http://{addresses.of_node(kube.nodes()[0])}:{services[0]['spec']['ports'][0]['nodePort']}"
 
 
 def query(kube: Kube, statement: str, *, timeout: float = 60.0) -> list[list[str]]:
