@@ -54,19 +54,26 @@ def test_the_page_for_traces_shows_the_spans_of_a_request(
     with lab.turn("a request for the page of the traces"):
         sent = httpx.get(probe.url, headers={"traceparent": probe.traceparent}, timeout=20, trust_env=False)
         assert sent.status_code == 200
-    with tracing.Jaeger(lab.kube) as jaeger:
-        spans = jaeger.wait(
-            [probe.trace_id], lambda found: len(found) >= 6, what="the trace to be in Jaeger", timeout=60
-        )
     api = traces.replace("/zipkin/", f"/api/v2/trace/{probe.trace_id}")
 
-    def copied() -> bool:
+    def copied() -> set[str]:
         answer = httpx.get(api, timeout=20, trust_env=False)
-        return answer.status_code == 200 and {s["id"] for s in answer.json()} == set(spans["span_id"])
+        return {span["id"] for span in answer.json()} if answer.status_code == 200 else set()
 
-    until(copied, what="Zipkin to have the spans that Jaeger has", timeout=60, every=1)
+    with tracing.Jaeger(lab.kube) as jaeger:
+        jaeger.wait([probe.trace_id], lambda found: len(found) >= 6, what="the trace to be in Jaeger", timeout=180)
+
+        def same() -> set[str]:
+            """The services of the trace. Jaeger is asked each time, because a proxy sends its spans up to some seconds late."""
+            spans = jaeger.traces([probe.trace_id])
+            return set(spans["service"]) if copied() == set(spans["span_id"]) else set()
+
+        def last() -> str:
+            return f"Zipkin {len(copied())} spans, Jaeger {len(jaeger.traces([probe.trace_id]))}"
+
+        services = until(same, what="Zipkin to have the spans that Jaeger has", timeout=120, every=1, last=last)
     with lab_page.browser(tmp_path) as page:
         shown = look(page, traces, probe.trace_id, pictures / "traces-request.png")
-        assert set(spans["service"]) <= {word.lower() for word in re.findall(r"[\w.-]+", shown)}, shown
+        assert services <= {word.lower() for word in re.findall(r"[\w.-]+", shown)}, shown
         with pytest.raises(Error, match="Timeout"):  # a trace that nobody has
             look(page, traces, tracing.Probe(probe.url).trace_id, seconds=6)

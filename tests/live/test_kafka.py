@@ -81,7 +81,7 @@ def test_the_postcondition_fails_without_a_broker_and_holds_again_with_its_data(
         try:
             kafka.kube.kubectl(*scale, "--replicas=0")
             kafka.kube.kubectl(
-                "wait", "--for=delete", "pod/kafka-0", "-n", broker.NAMESPACE, "--timeout=60s", timeout=90
+                "wait", "--for=delete", "pod/kafka-0", "-n", broker.NAMESPACE, "--timeout=240s", timeout=270
             )
             with pytest.raises(CheckFailed, match="there is no Kafka on this lab"):
                 POSTCONDITION.prove(kafka)

@@ -306,7 +306,7 @@ def test_an_existing_cluster_gets_the_labs_images(
             "run", "pushed", "-n", "default", f"--image={reference}", "--restart=Never", f"--overrides={on}"
         )
         cluster.kube.kubectl(
-            "wait", "-n", "default", "--for=condition=Ready", "pod/pushed", "--timeout=60s", timeout=80
+            "wait", "-n", "default", "--for=condition=Ready", "pod/pushed", "--timeout=180s", timeout=200
         )
         (status,) = cluster.kube.json("get", "pod", "pushed", "-n", "default")["status"]["containerStatuses"]
         assert status["imageID"].endswith(reference.partition("@")[2])

@@ -138,13 +138,13 @@ def test_without_redis_the_shop_sells(shop: Lab, client: httpx.Client) -> None:
     try:
         shop.kube.kubectl(*scale, "--replicas=0")
         shop.kube.kubectl(
-            "wait", "--for=delete", "pod", "-l", "app=redis", "-n", "bookshop", "--timeout=60s", timeout=90
+            "wait", "--for=delete", "pod", "-l", "app=redis", "-n", "bookshop", "--timeout=240s", timeout=270
         )
         assert customer.book(client)[1] == "away"
         assert customer.place(client, _name()).body["total_cents"] == 990
     finally:
         shop.kube.kubectl(*scale, "--replicas=1")
-        shop.kube.wait_rollout("bookshop", "deployment/redis", timeout=60)
+        shop.kube.wait_rollout("bookshop", "deployment/redis", timeout=180)
 
 
 def test_an_event_that_comes_twice_has_one_effect(shop: Lab) -> None:
