@@ -57,6 +57,25 @@ def test_a_record_cut_anywhere_keeps_its_whole_events(tmp_path: Path, cut: int) 
     assert [e["number"] for e in Record(tmp_path / "cut.jsonl").events()][:whole] == list(range(whole))
 
 
+@QUIET
+@given(st.lists(st.integers(min_value=0, max_value=400), max_size=6))
+def test_who_follows_a_growing_record_gets_each_event_once(tmp_path: Path, lengths: list[int]) -> None:
+    whole = Record(tmp_path / "followed.jsonl")
+    whole.path.unlink(missing_ok=True)
+    for number in range(5):
+        whole.append("progress", number=number, text="ü\u2028" * 3)
+    data = whole.path.read_bytes()
+    growing, place, seen = Record(tmp_path / "growing.jsonl"), 0, []
+    growing.path.unlink(missing_ok=True)
+    assert growing.since(0) == ([], 0)
+    for length in [*sorted(lengths), len(data)]:
+        growing.path.write_bytes(data[:length])
+        events, place = growing.since(place)
+        seen += [event["number"] for event in events]
+        assert seen == list(range(data[:length].count(b"\n")))
+    assert seen == list(range(5)) and growing.since(place) == ([], place)
+
+
 @pytest.mark.parametrize(
     "line", ["[" * 100_000, '{"event": ' + "[" * 100_000, "1" * 10_000, '"event"', '{"x": 1}', "null"]
 )

@@ -278,7 +278,7 @@ def _execute(current: Run, chapter: chapters.Chapter, values: Mapping[str, Any],
     outcome.notebook = target.name
     os.environ["STACKBOOK_RUN"] = str(current.folder.resolve())
     record = Record(current.folder / "events.jsonl")
-    seen = len(record.events())
+    _, place = record.since(0)
     try:
         papermill.execute_notebook(
             str(chapter.notebook),
@@ -305,7 +305,7 @@ def _execute(current: Run, chapter: chapters.Chapter, values: Mapping[str, Any],
         outcome.reason = redact(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
     finally:
         os.environ.pop("STACKBOOK_RUN", None)
-        events = record.events()[seen:]
+        events, _ = record.since(place)
         outcome.steps = [e for e in events if e["event"] == "step-end"]
         outcome.changed = sum(int(s.get("changed", 0)) for s in outcome.steps)
     if outcome.outcome == "passed" and any(s["outcome"] != "passed" for s in outcome.steps):

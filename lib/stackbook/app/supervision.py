@@ -92,19 +92,18 @@ def following(folder: Path, screen: Display) -> Iterator[Callable[[str], None]]:
     Yields a function to print something else in order: after all earlier events.
     """
     one_at_a_time = threading.RLock()
-    shown = 0
+    record, place = Record(folder / "events.jsonl"), 0
 
     def catch_up() -> None:
-        nonlocal shown
+        nonlocal place
         with one_at_a_time:
-            events = Record(folder / "events.jsonl").events()
-            for event in events[shown:]:
+            events, place = record.since(place)
+            for event in events:
                 if event["event"] == "progress":
                     screen.progress(event)
                 elif line := _line(event):
                     screen.settled()
                     screen.say(line)
-            shown = len(events)
 
     def follow(stop: threading.Event) -> None:
         while not stop.wait(0.3):
