@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Runs the tests. `fast`: those that need no lab. `all`: all tests of CI. Tests that do not disturb each other run in parallel lanes:
 # the lab starts while the unit tests run, and the later chapters' components are fetched and built while the first live tests run.
-# Nothing runs in parallel with the comparison of the chapters, because the README promises how long they take.
 { # bash reads this block as a whole, so a change of this file does not affect a run that has started
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -100,7 +99,7 @@ types_and_shape() {
   tests -q tests/notebooks || failed=1
   return "$failed"
 }
-unit() { tests -q -m "not toolchain" -p no:nbval -n 2 tests/unit; } # at nice 19 while a lab starts, so that the lab goes first
+unit() { tests -q -m "not toolchain" -p no:nbval -n 2 tests/unit; } # at nice 19 beside a lab, so that the lab goes first
 without_a_lab() { # while a lab starts there is time for all of it; if the lab runs already, the unit tests run later
   local failed=0
   renice -n 19 -p "$BASHPID" >/dev/null
@@ -124,7 +123,6 @@ while :; do
 done
 
 live "what the commands print, and what can go wrong" tests/live/test_a_lab.py tests/live/test_b_faults.py
-meanwhile without-a-lab "types, notebook shape, and on a new lab unit tests"
 if [ "$(cat "$logs/lab.log.status")" != 0 ]; then
   echo "the lab did not start, so no other test can run"
   exit 1
@@ -132,41 +130,42 @@ fi
 say "the components of the later chapters"
 ended building || tail -n 20 "$logs/building.log"
 
-# Three lanes: first the chapters, without other tests in parallel, then the tests that break things on purpose. In every lane, steps that
-# need bookinfo, its rules or the tracing settings wait for their turn (stackbook.lab.turns).
+# Three lanes: first the chapters, then the tests that break things on purpose. In every lane, steps that need bookinfo, its rules or the
+# tracing settings wait for their turn (stackbook.lab.turns). Unit tests at nice 19 do not slow the chapters down.
 nbval=tests/live/test_c_nbval.py
 before=$SECONDS
 for lane in 2 3; do beside "chapters-$lane" tests -v -m "lane(number=$lane)" "$nbval"; done
 live "every chapter compared with its committed outputs, in three lanes" -m "lane(number=1)" "$nbval"
 for lane in 2 3; do meanwhile "chapters-$lane" "chapters of lane $lane"; done
 say "all chapters were compared in $((SECONDS - before)) s"
+meanwhile without-a-lab "types, notebook shape, and on a new lab unit tests"
 
 second_lane() { # gRPC's rules come late, so that istiod's pushes for them do not disturb the first lane's tests of rules
   tests -v -m "not more" tests/live/test_grpc_mutations.py tests/live/test_correlation_live.py tests/live/test_logs.py \
-    tests/browser/test_logs_page.py
+    tests/browser/test_logs_page.py tests/live/test_kafka.py tests/live/test_shop.py tests/browser/test_shop_page.py
 }
 third_lane() { # tests with their own turn, and the browser; if the lab ran before, the unit tests
   local failed=0
-  renice -n 5 -p "$BASHPID" >/dev/null # the other lanes are longer
-  tests -v -m "not more" --ignore tests/browser/test_logs_page.py tests/live/test_prometheus.py tests/browser || failed=1
+  tests -v -m "not more" --ignore tests/browser/test_logs_page.py --ignore tests/browser/test_shop_page.py \
+    tests/live/test_prometheus.py tests/browser || failed=1
   [ "$STACKBOOK_LAB_WAS_THERE" = 0 ] || unit || failed=1
   return "$failed"
 }
 other_lane() { # beside the challenges: tests that do not change the mesh and do not run a chapter, which would end a challenge
-  tests -v -m "not more" tests/live/test_own_lab.py tests/live/test_registry.py tests/live/test_proxy.py tests/live/test_ssh.py \
-    tests/live/test_delivery_mutations.py tests/live/test_kafka.py tests/live/test_shop.py \
+  tests -v -m "not more" tests/live/test_registry.py tests/live/test_delivery_mutations.py \
     tests/unit/test_grpc_go.py tests/unit/test_traffic_program.py tests/unit/test_shop_go.py # by now, a new host has the toolchain, too
 }
 beside second second_lane
 beside third third_lane
-live "rules, and the checks of traffic, metrics and traces, each of which must fail on a broken lab" -m "not more" \
-  tests/live/test_traffic_live.py tests/live/test_traffic_mutations.py tests/live/test_metrics.py tests/live/test_tracing.py
-meanwhile second "gRPC, witnesses and logs, each check of which must fail on a broken lab"
+live "rules, and the checks of traffic, metrics and traces, each of which must fail on a broken lab; a separate lab; proxy, SSH" \
+  -m "not more" tests/live/test_traffic_live.py tests/live/test_traffic_mutations.py tests/live/test_metrics.py \
+  tests/live/test_tracing.py tests/live/test_own_lab.py tests/live/test_proxy.py tests/live/test_ssh.py
+meanwhile second "gRPC, witnesses, logs, Kafka and the bookshop, each check of which must fail on a broken lab"
 meanwhile third "Prometheus itself; the browser; if the lab ran before, unit tests"
 
 beside other other_lane
 live "every challenge: unsolved, solved, and the lab restored" -m "not more" tests/live/test_challenges.py
-meanwhile other "a separate lab; registry, proxy, SSH; delivery, each check of which must fail on a broken lab"
+meanwhile other "a lab from a registry; delivery, each check of which must fail on a broken lab"
 
 touch "$logs/reset"
 live "search for secrets in everything that is left; reset: the host as it was before" tests/live/test_z_reset.py
