@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 from stackbook.core import paths
+from stackbook.lab.claims import step_ends
 
 _GIVEN = re.compile(r"^(?:\S*/)?kubectl (?:\S+ )*?(?P<verb>apply|create) (?P<rest>(?:\S+ )*-f -.*)$")
 _NAMESPACE = re.compile(r"(?:^| )(-n \S+|--namespace[= ]\S+)")
@@ -25,8 +26,8 @@ _SECRET = ("16-incident",)
 
 def applied(events: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str, str, str]]:
     """(chapter, step, command, manifest) of each manifest that the cluster took in a step that passed."""
-    for event in events:
-        if event.get("event") != "step-end" or event.get("outcome") != "passed" or event["chapter"] in _SECRET:
+    for event in step_ends(events):
+        if event.get("outcome") != "passed" or event["chapter"] in _SECRET:
             continue
         for command in event.get("commands") or []:
             found = _GIVEN.match(str(command.get("command", "")))

@@ -247,8 +247,8 @@ class Chapter:
         until(lambda: path.stat().st_mtime_ns != before, what=f"{self.name} is saved", timeout=20, every=0.1)
 
     def _prompts(self) -> list[str]:
-        """The prompts of the cells that have a text."""
-        script = """cells => cells.filter(c => c.querySelector('.cm-content').innerText.trim())
+        """The prompts of the cells whose text is there; a folded cell has neither, and a cell that is not follows it."""
+        script = """cells => cells.filter(c => c.querySelector('.cm-content')?.innerText.trim())
             .map(c => c.querySelector('.jp-InputPrompt').innerText.trim())"""
         found: list[str] = self.page.locator(".jp-Notebook .jp-CodeCell").evaluate_all(script)
         return found

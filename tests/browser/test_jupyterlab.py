@@ -132,6 +132,8 @@ def test_plots_and_tables_of_a_long_chapter(
     assert chapter.errors() == []
     marks = re.findall(r"(?m)^(✓|✗) [\w-]+: .+", chapter.texts())
     assert len(marks) >= 20
+    folded = [c for c in server.saved(PROTOBUF)["cells"] if c["metadata"].get("jupyter", {}).get("source_hidden")]
+    assert len(folded) == page.locator(".jp-CodeCell .jp-InputPlaceholder").count() >= 20
     assert set(marks) == {"✓"}
     assert chapter.count("table") >= 10
     assert chapter.count("img") >= 3

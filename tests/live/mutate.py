@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -15,6 +16,42 @@ from stackbook.core import paths
 from stackbook.lab.lab import Lab
 
 SEPARATOR = "\n# next cell\n"
+_STEP, _CLAIMS = re.compile(r'lab\.step\(\s*"([a-z0-9-]+)"'), re.compile(r'lab\.claims\("([a-z0-9-]+)"')
+_SHOWS = ("lab.show", "lab.figure", "print")
+
+
+def cells_of(chapter: str) -> list[tuple[str, list[str]]]:
+    """Source and tags of each code cell of a chapter."""
+    cells = json.loads((paths.notebooks() / f"{chapter}.ipynb").read_text(encoding="utf-8"))["cells"]
+    return [("".join(c["source"]), c["metadata"].get("tags", [])) for c in cells if c["cell_type"] == "code"]
+
+
+def about(source: str) -> set[str]:
+    """The ids of the steps that a cell runs, or whose claims it checks."""
+    return {*_STEP.findall(source), *_CLAIMS.findall(source)}
+
+
+def without_shows(source: str) -> str:
+    """A cell without what only shows something: what is broken on purpose need not be fit to be shown."""
+    dropped: set[int] = set()
+    todo: list[ast.stmt] = list(ast.parse(source).body)
+    for statement in todo:
+        if isinstance(statement, ast.If) and any(isinstance(one, ast.With) for one in statement.body):
+            todo += statement.body
+        call = statement.value if isinstance(statement, ast.Expr) else None
+        if isinstance(call, ast.Call) and ast.unparse(call.func) in _SHOWS:
+            dropped |= set(range(statement.lineno, (statement.end_lineno or statement.lineno) + 1))
+    return "\n".join(line for number, line in enumerate(source.splitlines(), 1) if number not in dropped)
+
+
+def by_step(chapter: str) -> dict[str, str]:
+    """The code of each step by its id, followed by that of its claims; and the cells `parameters` and `bind`."""
+    found: dict[str, str] = {}
+    for source, tags in cells_of(chapter):
+        names = ["parameters"] if "parameters" in tags else ["bind"] if "bind(" in source else []
+        for name in (*names, *sorted(about(source))):
+            found[name] = f"{found[name]}\n{source}" if name in found else without_shows(source)
+    return found
 
 
 def copy(
@@ -25,25 +62,25 @@ def copy(
     bench: bool = True,
     proved: bool = False,
 ) -> nbformat.NotebookNode:
-    """The chapter's cells without a step, and those of the named steps up to the last of them, with each change made exactly once.
+    """The chapter's cells without a step, and those of the named steps and their claims up to the last of them, with each change
+    made exactly once.
 
     Where the preconditions were `proved` before, they are left out. Without `bench` they are, too, and no bench is set up: who
     runs it gives it one as `testbed`.
     """
-    kept = []
+    wanted = {*steps, *(["bench"] if bench else [])}
     proof = "lab.preconditions()" if proved or not bench else "\0"
-    waiting = set(steps)
-    for cell in json.loads((paths.notebooks() / f"{chapter}.ipynb").read_text(encoding="utf-8"))["cells"]:
-        source = "".join(cell["source"])
-        found = re.findall(r'lab\.step\(\s*"([a-z0-9-]+)"', source)
-        volatile = "nbval-ignore-output" in cell["metadata"].get("tags", [])
-        shows = not found and (volatile or re.match(r"lab\.(show|figure|errata)\(", source))
-        if cell["cell_type"] == "code" and not shows and set(found) <= {*steps, *(["bench"] if bench else [])}:
-            kept.append("\n".join(line for line in source.splitlines() if line != proof))
-        waiting -= set(found)
-        if not waiting:
-            break
-    assert not waiting, f"{chapter} has no step {waiting}"
+    cells = cells_of(chapter)
+    run = {step for source, _ in cells for step in _STEP.findall(source)}
+    assert set(steps) <= run, f"{chapter} has no step {set(steps) - run}"
+    last = max(number for number, (source, _) in enumerate(cells) if about(source) & set(steps))
+    kept = []
+    for source, tags in cells[: last + 1]:
+        found = about(source)
+        shows = not found and ("nbval-ignore-output" in tags or re.match(r"lab\.(show|figure|errata)\(", source))
+        if not shows and found <= wanted:
+            code = without_shows(source) if found else source
+            kept.append("\n".join(line for line in code.splitlines() if line != proof))
     text = SEPARATOR.join(kept)
     for old, new in (changes or {}).items():
         assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the cells of {chapter}"

@@ -6,14 +6,12 @@ what a step applies, never to what it predicts, the check about just that must f
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
+import mutate
 import pytest
 from labtools import sample
-from stackbook.core import paths
 from stackbook.core.errors import CheckFailed
 from stackbook.lab.lab import Lab
 
@@ -45,15 +43,8 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
 
 @pytest.fixture(scope="module")
 def cells() -> dict[str, str]:
-    """The code of each cell by the id of its step; that of the parameters and that which binds by these names."""
-    found = {}
-    for cell in json.loads((paths.notebooks() / "09-grpc.ipynb").read_text(encoding="utf-8"))["cells"]:
-        source = "".join(cell["source"])
-        names = ["parameters"] if "parameters" in cell["metadata"].get("tags", []) else []
-        names += ["bind"] if "bind(" in source and cell["cell_type"] == "code" else []
-        names += re.findall(r'lab\.step\("([a-z-]+)"', source)
-        found |= dict.fromkeys(names, source)
-    return found
+    """The code of each step with its claims, that of the parameters and that which binds."""
+    return mutate.by_step("09-grpc")
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,15 @@ Jaeger is deployed once, by the chapter's own cells. As they stand the steps pas
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import mutate
 import pytest
 from labtools import sample
 from stackbook.app import checks
-from stackbook.core import paths
 from stackbook.core.errors import CheckFailed, StackbookError, WaitTimeout
 from stackbook.lab.lab import Lab
 from stackbook.observability import tracing
@@ -86,20 +85,14 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
 
 @pytest.fixture(scope="module")
 def cells() -> dict[str, str]:
-    """The code of each cell by the id of its step; that of the parameters and those that only define names."""
-    found: dict[str, str] = {"names": ""}
-    for cell in json.loads((paths.notebooks() / "11-tracing.ipynb").read_text(encoding="utf-8"))["cells"]:
-        source = "".join(cell["source"])
-        if cell["cell_type"] != "code":
-            continue
-        steps = re.findall(r'lab\.step\("([a-z-]+)"', source)
-        found |= dict.fromkeys(steps, source)
-        if "parameters" in cell["metadata"].get("tags", []):
-            found["parameters"] = source
-        elif "bind(" in source:
-            found["bind"] = source
-        elif not steps and not re.search(r"^(lab|print)[.(]", source, re.MULTILINE):
-            found["names"] += source + "\n"
+    """The code of each step with its claims; that of the parameters and of those cells that only define names."""
+    found = mutate.by_step("11-tracing")
+    rest = [
+        s
+        for s, tags in mutate.cells_of("11-tracing")
+        if not mutate.about(s) and "parameters" not in tags and "bind(" not in s
+    ]
+    found["names"] = "".join(f"{s}\n" for s in rest if not re.search(r"^(lab|print)[.(]", s, re.MULTILINE))
     return found
 
 

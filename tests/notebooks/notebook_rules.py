@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -287,6 +288,112 @@ def nothing_of_this_machine(book: Notebook) -> Iterator[str]:
             yield f"cell {number}: its output names {found[0]}"
 
 
+def folded(cell: dict[str, Any]) -> bool:
+    """Whether JupyterLab, the exported page and the book hide a cell's code until it is unfolded."""
+    metadata = cell["metadata"]
+    return bool(metadata.get("jupyter", {}).get("source_hidden")) or "hide-input" in metadata.get("tags", [])
+
+
+def called(node: ast.AST, *names: str) -> bool:
+    return isinstance(node, ast.Call) and ast.unparse(node.func) in names
+
+
+def is_proof(node: ast.AST) -> bool:
+    """A call that claims something, or of a function that proves it: `claims.check`, `….prove`, `….demand_…`."""
+    if not isinstance(node, ast.Call):
+        return False
+    name = ast.unparse(node.func)
+    last = name.rpartition(".")[2]
+    return name.startswith("claims.") or last == "prove" or last.startswith("demand_")
+
+
+def only_claims(body: list[ast.stmt], *, within: bool = False) -> bool:
+    """Whether statements do nothing but check claims: blocks of `lab.claims`, and in them checks and what they compare."""
+    for one in body:
+        if isinstance(one, ast.If | ast.For):
+            good = only_claims([*one.body, *one.orelse], within=within)
+        elif isinstance(one, ast.With):
+            good = (
+                not within
+                and all(called(i.context_expr, "lab.claims") for i in one.items)
+                and only_claims(one.body, within=True)
+            )
+        elif isinstance(one, ast.Expr):
+            good = within and is_proof(one.value)
+        else:
+            good = isinstance(one, ast.Assign)
+        if not good:
+            return False
+    return True
+
+
+def folded_claims(book: Notebook) -> Iterator[str]:
+    """A folded cell contains claims alone, and is folded everywhere."""
+    for number, source, cell in book.of("code"):
+        if not folded(cell):
+            continue
+        metadata = cell["metadata"]
+        if not metadata.get("jupyter", {}).get("source_hidden") or "hide-input" not in metadata.get("tags", []):
+            yield f"cell {number} is folded in JupyterLab or in the book, but not in both"
+        with contextlib.suppress(SyntaxError):
+            tree = ast.parse(source)
+            if not only_claims(tree.body) or not any(called(n, "lab.claims") for n in ast.walk(tree)):
+                yield f"cell {number} is folded, but contains more than claims"
+
+
+def asserted_apart(book: Notebook) -> Iterator[str]:
+    """What is asserted stands in folded cells. A step checks only what must hold before it goes on: an action follows."""
+    for number, source, cell in book.of("code"):
+        try:
+            tree = ast.parse(source)
+        except SyntaxError:
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Assert):
+                yield f"cell {number}: a claim of a step takes the place of assert"
+            elif not folded(cell) and (is_proof(node) or called(node, "lab.claims")):
+                yield f"cell {number}: {ast.unparse(node.func)}(…) belongs into a folded cell"  # type: ignore[attr-defined]
+            for field in ("body", "orelse"):
+                block = getattr(node, field, None)
+                guards = [at for at, one in enumerate(block) if is_guard(one)] if isinstance(block, list) else []
+                if block and guards and not any(acts(one) for one in block[guards[-1] + 1 :]):
+                    yield f"cell {number}: nothing follows this step.check(…): it is a claim"
+
+
+def is_guard(one: ast.stmt) -> bool:
+    return isinstance(one, ast.Expr) and called(one.value, "step.check")
+
+
+def acts(one: ast.stmt) -> bool:
+    """Whether a statement does something beyond a note in the record."""
+    return any(isinstance(n, ast.Call) for n in ast.walk(one)) and not (
+        isinstance(one, ast.Expr) and called(one.value, "step.note", "step.progress")
+    )
+
+
+def claims_follow(book: Notebook) -> Iterator[str]:
+    """Each block of claims is about a step of an earlier cell; each step has at most one."""
+    steps: dict[str, int] = {}
+    for number, call in book.calls_of("step"):
+        steps.setdefault(ast.unparse(call.args[0]) if call.args else "", number)
+    claimed: list[str] = []
+    for number, call in book.calls_of("claims"):
+        if not called(call, "lab.claims"):
+            continue
+        id = ast.unparse(call.args[0]) if call.args else ""
+        if steps.get(id, number) >= number:
+            yield f"cell {number}: no earlier cell runs the step {id}"
+        if id in claimed:
+            yield f"cell {number}: the claims of {id} stand twice"
+        claimed.append(id)
+
+
+def with_claims(book: Notebook) -> tuple[int, int]:
+    """How many of the steps have claims, and how many there are."""
+    found = [{ast.unparse(call.args[0]) for _, call in book.calls_of(name) if call.args} for name in ("step", "claims")]
+    return len(found[0] & found[1]), len(found[0])
+
+
 RULES: tuple[Rule, ...] = (
     headings,
     objectives,
@@ -302,6 +409,9 @@ RULES: tuple[Rule, ...] = (
     no_secrets,
     no_errors,
     nothing_of_this_machine,
+    folded_claims,
+    asserted_apart,
+    claims_follow,
 )
 
 

@@ -25,6 +25,12 @@ def test_nine_of_ten_cells_with_output_are_compared():
     assert done >= 0.9 * total, f"{done} of {total}; by chapter: {counts}"
 
 
+def test_nine_of_ten_steps_have_claims():
+    counts = {path.stem: rules.with_claims(Notebook(path)) for path in BOOKS}
+    done, total = (sum(column) for column in zip(*counts.values(), strict=True))
+    assert done >= 0.9 * total, f"{done} of {total}; by chapter: {counts}"
+
+
 # The rules themselves
 
 
@@ -36,8 +42,8 @@ def stream(text, name="stdout"):
     return {"output_type": "stream", "name": name, "text": [text]}
 
 
-def code(count, source, *outputs, tags=()):
-    metadata = {"tags": list(tags)}
+def code(count, source, *outputs, tags=(), **metadata):
+    metadata = {"tags": list(tags), **metadata}
     return {
         "cell_type": "code",
         "execution_count": count,
@@ -63,6 +69,13 @@ After this chapter you can:
 - do another;
 - do a third.
 """
+CLAIMS = """\
+if there:
+    with lab.claims("one") as claims:
+        rows = sorted(found)
+        for row in rows:
+            claims.check(row > 0, "each row is positive", seen=row)
+        claims.proved(hypotheses.prove(checks))"""
 QUESTIONS = "## Questions\n\n" + "\n\n".join(
     f"<details><summary>{n}. Why?</summary>\n\nBecause it is so, and not otherwise.\n\n</details>" for n in range(1, 6)
 )
@@ -83,7 +96,8 @@ def good_cells():
         code(3, "lab.preconditions()", stream("✓")),
         text("## A section\n\n```\n# no heading\n```\n\n![a plot](https://example.org/plot.png)"),
         code(4, 'with lab.step("one", "does one thing"):\n    pass', stream("✓ one"), picture("a bar chart")),
-        code(5, "lab.postconditions()", stream("✓")),
+        code(5, CLAIMS, stream("✓ one: 2 claims hold"), tags=["hide-input"], jupyter={"source_hidden": True}),
+        code(6, "lab.postconditions()", stream("✓")),
         text(QUESTIONS),
         text("Next: [this one](03-flannel.ipynb)"),
     ]
@@ -110,6 +124,10 @@ def with_output(output):
     return lambda cells: cells[5]["outputs"].append(output)
 
 
+def step(body):
+    return replaced(5, source=f'with lab.step("one", "does one thing") as step:\n    {body}')
+
+
 TOKEN = "abcdef" + ".0123456789abcdef"
 
 BROKEN = {
@@ -118,11 +136,11 @@ BROKEN = {
     "headings: no subtitle": (rules.headings, replaced(0, source="# A title\n")),
     "objectives: no line of time": (rules.objectives, replaced(0, source=TITLE.replace("**needs**", "needs"))),
     "objectives: two": (rules.objectives, replaced(0, source=TITLE.replace("- do a third.\n", ""))),
-    "questions: none": (rules.questions, replaced(7, source="## More")),
-    "questions: four": (rules.questions, replaced(7, source=QUESTIONS.replace("<summary>5.", "<summary>6."))),
+    "questions: none": (rules.questions, replaced(8, source="## More")),
+    "questions: four": (rules.questions, replaced(8, source=QUESTIONS.replace("<summary>5.", "<summary>6."))),
     "questions: no answer": (
         rules.questions,
-        replaced(7, source=QUESTIONS.replace("Because it is so, and", "It is", 1)),
+        replaced(8, source=QUESTIONS.replace("Because it is so, and", "It is", 1)),
     ),
     "parameters: no comment": (
         rules.commented_parameters,
@@ -143,11 +161,11 @@ BROKEN = {
         replaced(2, source='lab = bind("03-flannel", profile, pings=pings)'),
     ),
     "skeleton: no preconditions": (rules.skeleton, replaced(3, source="pass")),
-    "skeleton: no postconditions": (rules.skeleton, replaced(6, source="pass")),
+    "skeleton: no postconditions": (rules.skeleton, replaced(7, source="pass")),
     "skeleton: order": (rules.skeleton, lambda cells: cells.insert(3, cells.pop(5))),
     "skeleton: step twice": (rules.skeleton, lambda cells: cells.insert(5, copy.deepcopy(cells[5]))),
-    "links: no next": (rules.links, replaced(8, source="The end.")),
-    "links: dead": (rules.links, replaced(8, source="Next: [more](04-nowhere.ipynb)")),
+    "links: no next": (rules.links, replaced(9, source="The end.")),
+    "links: dead": (rules.links, replaced(9, source="Next: [more](04-nowhere.ipynb)")),
     "shell": (rules.no_shell_escapes, replaced(5, source="!kubectl get pods")),
     "shell: assigned": (rules.no_shell_escapes, replaced(5, source="pods = !kubectl get pods")),
     "magic": (rules.no_shell_escapes, replaced(5, source="%matplotlib inline")),
@@ -174,6 +192,28 @@ BROKEN = {
     "error": (rules.no_errors, with_output({"output_type": "error", "ename": "E", "evalue": "", "traceback": ["x"]})),
     "traceback": (rules.no_errors, with_output(stream("Traceback (most recent call last):"))),
     "stderr": (rules.no_errors, with_output(stream("a warning", "stderr"))),
+    "folded: more than claims": (rules.folded_claims, replaced(6, source=CLAIMS + "\nlab.show(rows)")),
+    "folded: more within the block": (rules.folded_claims, replaced(6, source=CLAIMS + "\n        lab.kube.nodes()")),
+    "folded: a step": (rules.folded_claims, replaced(6, source='with lab.step("two", "x"):\n    x = 1')),
+    "folded: no claim": (rules.folded_claims, replaced(6, source="x = 1")),
+    "folded: not in the book": (rules.folded_claims, replaced(6, metadata={"jupyter": {"source_hidden": True}})),
+    "folded: not in JupyterLab": (rules.folded_claims, replaced(6, metadata={"tags": ["hide-input"]})),
+    "asserted: claims not folded": (rules.asserted_apart, replaced(6, metadata={"tags": []})),
+    "asserted: a proof in a step": (rules.asserted_apart, step("hypotheses.prove(checks)")),
+    "asserted: a demand in a step": (rules.asserted_apart, step("whole.demand_right()")),
+    "asserted: a check at the end": (
+        rules.asserted_apart,
+        step("x = lab.nodes()\n    step.check(x, 'there are nodes')"),
+    ),
+    "asserted: only a note follows": (
+        rules.asserted_apart,
+        step("step.check(x, 'there are nodes')\n    step.note(x=x)"),
+    ),
+    "asserted: only a value follows": (rules.asserted_apart, step("step.check(x, 'there are nodes')\n    y = x")),
+    "asserted: an assert": (rules.asserted_apart, replaced(5, source="assert x")),
+    "claims: before their step": (rules.claims_follow, lambda cells: cells.insert(5, cells.pop(6))),
+    "claims: of no step": (rules.claims_follow, replaced(6, source=CLAIMS.replace('"one"', '"two"'))),
+    "claims: twice": (rules.claims_follow, lambda cells: cells.insert(7, copy.deepcopy(cells[6]))),
     "a path": (rules.nothing_of_this_machine, with_output(stream("kubeconfig at /home/me/.kube/config"))),
 }
 
@@ -186,6 +226,13 @@ def test_a_broken_notebook_is_caught_by_its_rule(tmp_path, name):
     assert check(tmp_path, cells)[rule.__name__]
 
 
+def test_a_check_before_an_action_may_stand_in_a_step(tmp_path):
+    cells = good_cells()
+    step("step.check(healthy, 'the mesh is healthy')\n    bench = Testbed.prepare(lab)")(cells)
+    assert not any(check(tmp_path, cells).values())
+    assert rules.with_claims(Notebook(tmp_path / "03-flannel.ipynb")) == (1, 1)
+
+
 def test_the_guides_own_token_may_be_quoted(tmp_path):
     cells = good_cells()
     cells[4]["source"] = f"## What the guide shows\n\n`kubeadm join --token {rules.GUIDES_OWN_TOKEN}`"
@@ -195,8 +242,8 @@ def test_the_guides_own_token_may_be_quoted(tmp_path):
 def test_a_cell_is_compared_where_nbval_compares_its_text(tmp_path):
     cells = good_cells()
     check(tmp_path, cells)
-    assert rules.compared(Notebook(tmp_path / "03-flannel.ipynb")) == (4, 4)
+    assert rules.compared(Notebook(tmp_path / "03-flannel.ipynb")) == (5, 5)
     cells[3]["metadata"]["tags"] = [rules.IGNORED]
     cells[5]["outputs"] = [picture("only a plot")]
     check(tmp_path, cells)
-    assert rules.compared(Notebook(tmp_path / "03-flannel.ipynb")) == (2, 4)
+    assert rules.compared(Notebook(tmp_path / "03-flannel.ipynb")) == (3, 5)

@@ -199,6 +199,24 @@ def test_links_between_chapters_lead_to_their_pages_or_nowhere(tmp_path: Path) -
     assert not [t for t in targets if t.startswith("..")]
 
 
+def test_a_folded_cell_is_folded_on_the_page(tmp_path: Path) -> None:
+    """The code of claims unfolds; that of a step, and what both print, does not."""
+    book = notebook(printed("step printed"))
+    shown = book["cells"][1] | {"id": "d", "source": "shown_code", "outputs": [printed("✓ one")]}
+    folded = shown | {"id": "e", "source": "folded_code", "metadata": {"jupyter": {"source_hidden": True}}}
+    left(
+        tmp_path / "a",
+        run(chapter("00-preflight", notebook="00-preflight.ipynb")),
+        _00_preflight=book | {"cells": [*book["cells"], shown, folded]},
+    )
+    report.write(tmp_path / "a")
+    page = (tmp_path / "a" / "00-preflight.html").read_text(encoding="utf-8")
+    assert page.count("<details") == page.count("What is checked here") == 1
+    inside = page.partition("<details")[2].partition("</details>")[0]
+    assert "folded_code" in inside and "open" not in inside.partition(">")[0]
+    assert "shown_code" not in inside and "✓ one" not in inside
+
+
 def test_hostile_texts_are_escaped(tmp_path: Path) -> None:
     bad = chapter(
         HOSTILE,

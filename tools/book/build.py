@@ -26,6 +26,8 @@ _ANCHOR = re.compile(r"(\]\([^)#\s]+\.ipynb)#([^)]+)\)")
 _ENGLISH = re.compile(r"\[([^\]]+)\]\(README\.md(#[^)]*)?\)")
 _CHINESE = re.compile(r"\[([^\]]+)\]\(README\.zh-CN\.md\)")
 _HEADING = {"en": ("Chapters", "Documents"), "zh_CN": ("章节", "文档")}
+_FOLDED = {"en": ("What is checked here", "Hide the checks"), "zh_CN": ("这里检查什么", "收起检查")}
+"""What stands in place of a folded cell, and above it when it is unfolded."""
 
 
 def prepared(book: dict[str, Any]) -> dict[str, Any]:
@@ -110,6 +112,7 @@ def main() -> int:
         sphinx = [
             sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-c", str(HERE),
             "-d", str(work / "doctrees" / (folder or "en")), "-D", f"language={language}",
+            "-D", f"nb_code_prompt_show={_FOLDED[language][0]}", "-D", f"nb_code_prompt_hide={_FOLDED[language][1]}",
             str(work / "sources" / (folder or "en")), str(work / "site" / folder),
         ]  # fmt: skip
         environment = {

@@ -32,6 +32,7 @@ from stackbook.core.names import did_you_mean
 from stackbook.core.redact import redact
 from stackbook.core.waiting import pause
 from stackbook.lab import proofs, reading
+from stackbook.lab.claims import step_ends
 from stackbook.lab.lab import Lab
 from stackbook.lab.step import Record, now
 from stackbook.machines.providers.podman import Embedded
@@ -306,7 +307,7 @@ def _execute(current: Run, chapter: chapters.Chapter, values: Mapping[str, Any],
     finally:
         os.environ.pop("STACKBOOK_RUN", None)
         events, _ = record.since(place)
-        outcome.steps = [e for e in events if e["event"] == "step-end"]
+        outcome.steps = step_ends(events)
         outcome.changed = sum(int(s.get("changed", 0)) for s in outcome.steps)
     if outcome.outcome == "passed" and any(s["outcome"] != "passed" for s in outcome.steps):
         outcome.outcome, outcome.reason = "failed", "a step failed, although the notebook ran to its end"

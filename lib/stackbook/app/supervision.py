@@ -124,7 +124,8 @@ def following(folder: Path, screen: Display) -> Iterator[Callable[[str], None]]:
 def _line(event: Mapping[str, Any]) -> str:
     if event["event"] == "step-start":
         return f"  • {event['step']}: {event['title']}"
-    if event["event"] == "step-end":
+    failed = event["event"] == "claims" and event["outcome"] != "passed"
+    if event["event"] == "step-end" or failed:
         mark = {"passed": "✓", "interrupted": "–"}.get(str(event["outcome"]), "✗")
         return f"  {mark} {event['step']} ({event['seconds']:.1f} s)"
     return ""

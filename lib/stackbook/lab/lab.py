@@ -25,6 +25,7 @@ from stackbook.core import paths
 from stackbook.core.errors import CheckFailed
 from stackbook.core.results import Result
 from stackbook.lab import attempt, learner, pages, proofs, turns, typed_kubectl
+from stackbook.lab import claims as claimed
 from stackbook.lab import step as steps
 from stackbook.lab.images import LabImages
 from stackbook.machines import operations
@@ -252,6 +253,10 @@ class Lab:
                     yield current
             finally:
                 self._observers.remove(current)
+
+    def claims(self, id: str) -> contextlib.AbstractContextManager[claimed.Claims]:
+        """Check what this chapter claims of a step that has ended; see `stackbook.lab.claims.claims`."""
+        return claimed.claims(id, chapter=self.chapter.id, record=self.record)
 
     @contextlib.contextmanager
     def by_turns(self) -> Iterator[None]:

@@ -117,14 +117,23 @@ class Step:
         self.record.append("progress", chapter=self.chapter, step=self.id, text=text)
 
     def check(self, condition: bool, claim: str, *, seen: Any = "") -> None:
-        """Prove a claim.
+        """Prove what must hold before the step goes on; what a chapter claims of a finished step stands in `Lab.claims`.
 
         Raises:
             CheckFailed: it does not hold; the message says what was seen instead.
         """
-        self.record.append("check", chapter=self.chapter, step=self.id, claim=claim, holds=bool(condition))
-        if not condition:
-            raise CheckFailed(f"{self.id}: this does not hold: {claim}" + (f"; seen: {seen}" if seen != "" else ""))
+        holds(self.record, condition, claim, chapter=self.chapter, step=self.id, seen=seen)
+
+
+def holds(record: Record, condition: bool, claim: str, *, chapter: str, step: str, seen: Any = "") -> None:
+    """Add to the record whether a claim about a step holds.
+
+    Raises:
+        CheckFailed: it does not hold; the message says what was seen instead.
+    """
+    record.append("check", chapter=chapter, step=step, claim=claim, holds=bool(condition))
+    if not condition:
+        raise CheckFailed(f"{step}: this does not hold: {claim}" + (f"; seen: {seen}" if seen != "" else ""))
 
 
 @contextlib.contextmanager

@@ -81,8 +81,8 @@ def missed(requests: pd.DataFrame, witnesses: Mapping[str, pd.DataFrame], *, ser
     return found
 
 
-def prove(table: pd.DataFrame, gone: Mapping[str, list[str]], *, least: int) -> None:
-    """Prove that all witnesses agree about enough requests.
+def prove(table: pd.DataFrame, gone: Mapping[str, list[str]], *, least: int) -> list[str]:
+    """Prove that all witnesses agree about enough requests; returns the claim.
 
     Raises:
         CheckFailed: the error names the witness, its count and the requests that it missed.
@@ -100,6 +100,7 @@ def prove(table: pd.DataFrame, gone: Mapping[str, list[str]], *, least: int) -> 
     ]
     if said:
         raise CheckFailed("the witnesses differ: " + "; ".join(said[:6]))
+    return [f"{', '.join(map(str, names))} agree about each request"]
 
 
 def story(request_id: str, entries: pd.DataFrame, spans: pd.DataFrame) -> pd.DataFrame:

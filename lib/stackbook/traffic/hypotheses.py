@@ -184,8 +184,8 @@ def page_checks(
     return found
 
 
-def prove(checks: Mapping[str, Judged]) -> None:
-    """Raise an error unless every check passed.
+def prove(checks: Mapping[str, Judged]) -> list[str]:
+    """Raise an error unless every check passed; returns their names.
 
     Raises:
         CheckFailed: claims that disagree with the counts, each with its numbers.
@@ -201,3 +201,4 @@ def prove(checks: Mapping[str, Judged]) -> None:
             failed.append(f"{name}: {check.verdict}: predicted {row['predicted']}, observed {seen} of {row['n']}")
     if failed:
         raise CheckFailed("; ".join(failed))
+    return list(checks)

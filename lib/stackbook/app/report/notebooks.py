@@ -17,6 +17,16 @@ from stackbook.app import import_patch
 from stackbook.app.report.pages import render
 from stackbook.core.redact import redact
 
+# Claims are folded: the page shows what is done. On paper they are unfolded, as every fold is (style.css).
+_FOLDED = """\
+{%- extends 'index.html.j2' -%}
+{%- block input_group -%}
+{%- if cell.metadata.get('jupyter', {}).get('source_hidden') -%}
+<details class="checked"><summary>What is checked here</summary>{{ super() }}</details>
+{%- else -%}{{ super() }}{%- endif -%}
+{%- endblock -%}
+"""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -98,7 +108,7 @@ class Exporter:
         from nbconvert import HTMLExporter
         from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
 
-        self._exporter = HTMLExporter(template_name="basic")  # type: ignore[no-untyped-call]
+        self._exporter = HTMLExporter(template_name="basic", raw_template=_FOLDED)  # type: ignore[no-untyped-call]
         self._highlighting = HtmlFormatter(style="sas").get_style_defs(".highlight")
 
     def export(self, book: dict[str, Any], target: Path, *, beside: Iterable[str]) -> None:

@@ -80,8 +80,8 @@ class Account:
         return [{"place": words, "lost": self.lost.get(place, 0), "handled twice": self.twice.get(place, 0)}
                 for place, words in places.items()]  # fmt: skip
 
-    def demand_right(self) -> None:
-        """Check that nothing is lost, and nothing happened twice.
+    def demand_right(self) -> list[str]:
+        """Check that nothing is lost, and nothing happened twice; returns the claims.
 
         Raises:
             CheckFailed: it says what, how often and where.
@@ -90,6 +90,7 @@ class Account:
             raise CheckFailed(f"orders are lost: {self.lost}; {self.row()}")
         if self.twice:
             raise CheckFailed(f"orders had an effect twice: {self.twice}; {self.row()}")
+        return ["no confirmed order is lost", "no confirmed order had an effect twice"]
 
 
 @dataclass

@@ -58,8 +58,8 @@ def follow(kube: Kube, bootstrap: str, order: str) -> list[Stop]:
     ]
 
 
-def demand_one_trace(stops: list[Stop], placed: Placed) -> None:
-    """Check that an order came to each place, with the trace that its customer began.
+def demand_one_trace(stops: list[Stop], placed: Placed) -> list[str]:
+    """Check that an order came to each place, with the trace that its customer began; returns the claims.
 
     Raises:
         CheckFailed: it is missing at a place, or is there with another trace or with none.
@@ -69,6 +69,7 @@ def demand_one_trace(stops: list[Stop], placed: Placed) -> None:
             raise CheckFailed(f"{stop.where} does not know the order {placed.order}")
         if stop.trace != placed.trace:
             raise CheckFailed(f"{stop.where} has the trace {stop.trace or '(none)'} for the order, not {placed.trace}")
+    return [f"the order is here, with its customer's trace: {stop.where}" for stop in stops]
 
 
 def _id(order: str) -> str:
