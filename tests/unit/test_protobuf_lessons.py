@@ -352,6 +352,4 @@ def test_a_machine_under_load_does_not_turn_the_comparison_round() -> None:
 
 def test_the_source_tree_of_today_has_no_configure_script() -> None:
     """Why the guide's ./configure && make is replaced (C61 to C65)."""
-    from stackbook.lessons.protobuf import install
-
     assert "configure" not in install.SOURCE_TREE and "CMakeLists.txt" in install.SOURCE_TREE
