@@ -178,9 +178,10 @@ class Logs(ChapterParameters):
 
 
 class Ecosystem(ChapterParameters):
-    """14: `messages`: how many are written to Kafka and counted."""
+    """14: `messages`: how many are written to Kafka and counted; `orders`: how many the bookshop gets at least."""
 
     messages: Annotated[int, Field(ge=100, le=20_000)] = 1000
+    orders: Annotated[int, Field(ge=100, le=20_000)] = 400
 
 
 class Incident(ChapterParameters):
