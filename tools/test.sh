@@ -52,6 +52,15 @@ beside() { # name of the lane, command: starts it in the background; its output 
   lanes[$name]=$!
   set +m
 }
+last() { # name of the lane, functions: as `beside`, with the lowest priority. Linux schedules sessions as groups, so it has one of its own
+  local name="$1"
+  shift
+  setsid bash -c "$(declare -p sudo bin STACKBOOK_LAB_WAS_THERE; declare -f "$@" tests)
+    { echo 19 >/proc/self/autogroup; } 2>/dev/null # not every kernel has it
+    renice -n 19 -p \$\$ >/dev/null
+    $1" >"$logs/$name.log" 2>&1 &
+  lanes[$name]=$!
+}
 ended() { # name of the lane: waits until it ends, and returns its status
   local pid="${lanes[$1]}"
   wait "$pid"
@@ -68,6 +77,7 @@ meanwhile() { # name of the lane, title: waits until it ends, and prints its out
 finish() {
   local pid
   for pid in "${lanes[@]}"; do
+    [ "$pid" = "${lanes[without-a-lab]:-}" ] && kill -TERM -- "-$pid" 2>/dev/null # it ignores SIGINT, and nothing has to be cleaned up
     { kill -INT -- "-$pid" || kill "$pid"; wait "$pid"; } 2>/dev/null
   done
   if [ "$STACKBOOK_LAB_WAS_THERE" = 0 ] && [ -e "$STACKBOOK_FIRST_RUN" ] && [ ! -e "$logs/reset" ]; then
@@ -99,10 +109,9 @@ types_and_shape() {
   tests -q tests/notebooks || failed=1
   return "$failed"
 }
-unit() { tests -q -m "not toolchain" -p no:nbval -n 2 tests/unit; } # at nice 19 beside a lab, so that the lab goes first
-without_a_lab() { # while a lab starts there is time for all of it; if the lab runs already, the unit tests run later
+unit() { tests -q -m "not toolchain" -p no:nbval -n 2 tests/unit; }
+without_a_lab() { # beside a lab that starts there is time for all of it; if the lab runs already, the unit tests run later
   local failed=0
-  renice -n 19 -p "$BASHPID" >/dev/null
   types_and_shape || failed=1
   [ "$STACKBOOK_LAB_WAS_THERE" = 1 ] || unit || failed=1
   return "$failed"
@@ -111,7 +120,7 @@ without_a_lab() { # while a lab starts there is time for all of it; if the lab r
 "${sudo[@]}" $bin/python tests/live/strangers.py plant || exit 1 # objects that the lab must leave alone, created before it
 say "the lab, chapters 00 to 05; meanwhile types, notebook shape, and on a new lab unit tests"
 beside building building
-beside without-a-lab without_a_lab
+last without-a-lab without_a_lab types_and_shape unit
 shown=0
 while :; do
   lines="$(wc -l <"$logs/lab.log" 2>/dev/null || echo 0)"
@@ -131,7 +140,7 @@ say "the components of the later chapters"
 ended building || tail -n 20 "$logs/building.log"
 
 # Three lanes: first the chapters, then the tests that break things on purpose. In every lane, steps that need bookinfo, its rules or the
-# tracing settings wait for their turn (stackbook.lab.turns). Unit tests at nice 19 do not slow the chapters down.
+# tracing settings wait for their turn (stackbook.lab.turns). Unit tests at the lowest priority do not slow the chapters down.
 nbval=tests/live/test_c_nbval.py
 before=$SECONDS
 for lane in 2 3; do beside "chapters-$lane" tests -v -m "lane(number=$lane)" "$nbval"; done

@@ -6,7 +6,6 @@ This is a separate process with low priority. A chapter that needs a missing com
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,11 +15,12 @@ from stackbook.artifacts.build_queue import BuildQueue
 from stackbook.artifacts.gobuild import trim, trim_modules
 from stackbook.artifacts.resolver import SOURCES, fetch
 from stackbook.artifacts.store import Store
-from stackbook.core import paths
+from stackbook.core import paths, priority
 from stackbook.core.errors import StackbookError
 from stackbook.core.progress import ConsoleReport
 
 _NICE = 5  # lower priority than work for which a chapter waits; compilers get an even lower one (gobuild.build)
+_GROUP_NICE = 10  # of this process with its compilers: a tenth of the lab's share where both have work
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="afterwards, make Go's build cache no larger than this, its unpacked modules half of it",
     )
     options = parser.parse_args(argv)
-    os.nice(_NICE)
+    priority.lower(by=_NICE, group=_GROUP_NICE)
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background process starts with SIGINT ignored
         signal.signal(number, _interrupt)
     try:
