@@ -52,15 +52,6 @@ beside() { # name of the lane, command: starts it in the background; its output 
   lanes[$name]=$!
   set +m
 }
-last() { # name of the lane, functions: as `beside`, with the lowest priority. Linux schedules sessions as groups, so it has one of its own
-  local name="$1"
-  shift
-  setsid bash -c "$(declare -p sudo bin STACKBOOK_LAB_WAS_THERE; declare -f "$@" tests)
-    { echo 19 >/proc/self/autogroup; } 2>/dev/null # not every kernel has it
-    renice -n 19 -p \$\$ >/dev/null
-    $1" >"$logs/$name.log" 2>&1 &
-  lanes[$name]=$!
-}
 ended() { # name of the lane: waits until it ends, and returns its status
   local pid="${lanes[$1]}"
   wait "$pid"
@@ -77,7 +68,6 @@ meanwhile() { # name of the lane, title: waits until it ends, and prints its out
 finish() {
   local pid
   for pid in "${lanes[@]}"; do
-    [ "$pid" = "${lanes[without-a-lab]:-}" ] && kill -TERM -- "-$pid" 2>/dev/null # it ignores SIGINT, and nothing has to be cleaned up
     { kill -INT -- "-$pid" || kill "$pid"; wait "$pid"; } 2>/dev/null
   done
   if [ "$STACKBOOK_LAB_WAS_THERE" = 0 ] && [ -e "$STACKBOOK_FIRST_RUN" ] && [ ! -e "$logs/reset" ]; then
@@ -112,6 +102,7 @@ types_and_shape() {
 unit() { tests -q -m "not toolchain" -p no:nbval -n 2 tests/unit; }
 without_a_lab() { # beside a lab that starts there is time for all of it; if the lab runs already, the unit tests run later
   local failed=0
+  renice -n 19 -p "$BASHPID" >/dev/null
   types_and_shape || failed=1
   [ "$STACKBOOK_LAB_WAS_THERE" = 1 ] || unit || failed=1
   return "$failed"
@@ -120,7 +111,7 @@ without_a_lab() { # beside a lab that starts there is time for all of it; if the
 "${sudo[@]}" $bin/python tests/live/strangers.py plant || exit 1 # objects that the lab must leave alone, created before it
 say "the lab, chapters 00 to 05; meanwhile types, notebook shape, and on a new lab unit tests"
 beside building building
-last without-a-lab without_a_lab types_and_shape unit
+beside without-a-lab without_a_lab
 shown=0
 while :; do
   lines="$(wc -l <"$logs/lab.log" 2>/dev/null || echo 0)"
@@ -132,6 +123,7 @@ while :; do
 done
 
 live "what the commands print, and what can go wrong" tests/live/test_a_lab.py tests/live/test_b_faults.py
+meanwhile without-a-lab "types, notebook shape, and on a new lab unit tests" # they have deadlines, so they do not compete with the lanes
 if [ "$(cat "$logs/lab.log.status")" != 0 ]; then
   echo "the lab did not start, so no other test can run"
   exit 1
@@ -140,14 +132,13 @@ say "the components of the later chapters"
 ended building || tail -n 20 "$logs/building.log"
 
 # Three lanes: first the chapters, then the tests that break things on purpose. In every lane, steps that need bookinfo, its rules or the
-# tracing settings wait for their turn (stackbook.lab.turns). Unit tests at the lowest priority do not slow the chapters down.
+# tracing settings wait for their turn (stackbook.lab.turns).
 nbval=tests/live/test_c_nbval.py
 before=$SECONDS
 for lane in 2 3; do beside "chapters-$lane" tests -v -m "lane(number=$lane)" "$nbval"; done
 live "every chapter compared with its committed outputs, in three lanes" -m "lane(number=1)" "$nbval"
 for lane in 2 3; do meanwhile "chapters-$lane" "chapters of lane $lane"; done
 say "all chapters were compared in $((SECONDS - before)) s"
-meanwhile without-a-lab "types, notebook shape, and on a new lab unit tests"
 
 second_lane() { # gRPC's rules come late, so that istiod's pushes for them do not disturb the first lane's tests of rules
   tests -v -m "not more" tests/live/test_grpc_mutations.py tests/live/test_correlation_live.py tests/live/test_logs.py \

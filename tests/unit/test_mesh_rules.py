@@ -477,7 +477,7 @@ def test_rules_that_do_not_arrive_are_a_timeout_that_says_who_waits():
     kube = FakeMesh()
     kube.acked_after = 10**6
     with pytest.raises(WaitTimeout, match=r"productpage-v1-x: push 8, not acknowledged: RouteConfiguration"):
-        propagation.propagate(kube, lambda: kube.apply([DESTINATION]), [DESTINATION], timeout=0.4)
+        propagation.propagate(kube, lambda: kube.apply([DESTINATION]), [DESTINATION], timeout=3)
 
 
 @pytest.mark.parametrize(
