@@ -17,8 +17,8 @@ _BOOKKEEPING = re.compile(
 # Commands that change something: they are shown each time, as what comes between may have undone them.
 _CHANGE = re.compile(
     r"^(ip6?tables (-\w+ \w+ )*-[ADIFXN] |kubectl (\S+ )*?(apply|create|delete|label|annotate|patch|scale|replace|cordon|uncordon|drain"
-    r"|taint|rollout restart)( |$)|istioctl (install|uninstall) |kubeadm (init|join|reset)|p?kill |rm |install |cp |mv |swapo|sysctl -w "
-    r"|systemctl (start|stop|restart|kill|enable|disable|mask|unmask) |bridge fdb (add|del|append|replace) "
+    r"|taint|rollout restart|set env)( |$)|istioctl (install|uninstall) |kubeadm (init|join|reset)|p?kill |rm |install |cp |mv |swapo"
+    r"|sysctl -w |systemctl (start|stop|restart|kill|enable|disable|mask|unmask) |bridge fdb (add|del|append|replace) "
     r"|ip (-n \S+ |-\S+ )*(link|address|addr|route|netns|neigh) (add|del|delete|set|flush|replace) )"
 )
 _WRITE = re.compile(r'^sh -c .*cat > "\$1\.new".*\' write (\S+) (\d+)$', re.DOTALL)
