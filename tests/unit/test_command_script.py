@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_what_was_typed_with_its_machine_and_each_once(runs: Path) -> None:
         "",
         "# init: kubeadm init builds the control plane",
         "# on k8s-master",
-        "install -D -m 600 /dev/stdin /etc/stackbook/kubeadm.yaml",
+        "install -D -m 600 /dev/null /etc/stackbook/kubeadm.yaml",
         "kubeadm init --config /etc/stackbook/kubeadm.yaml",
         "# on this host",
         "istioctl install -y",
@@ -107,15 +108,50 @@ def test_a_file_that_is_written_or_applied_is_shown_whole(runs: Path) -> None:
         f"{applied} <<'EOF'",
         "kind: B",
         "EOF",
-        "kubectl exec -i load -- base64 -d",
+        "kubectl exec -i load -- base64 -d <<'EOF'",
+        "aGFsbG8=",
+        "EOF",
     ]
+
+
+def test_what_is_printed_can_be_typed(runs: Path) -> None:
+    """Each line is a command of a shell: an empty file, a file below the home folder, an image, a separator of Unicode's own."""
+    home = str(Path.home())
+    ours = WRITE.replace("/etc/stackbook/kubeadm.yaml 600", f"{home}/.local/state/stackbook/x/operator.yaml 644")
+    blob = "/opt/stackbook/blobs/sha256/da/da0d"
+    background = (
+        "systemd-run --quiet --collect --unit=stackbook-import-da0dec97f76a ctr -n k8s.io images import " + blob
+    )
+    record(
+        runs, "20260101T000000Z",
+        {**command(WRITE), "input": "a: b\u2028c\n"}, command(WRITE.replace("kubeadm.yaml", "kubeadm-init.done")),
+        command("ctr -n k8s.io images ls"), command(background), command(f"ctr -n k8s.io images import {blob}"),
+        command("systemd-run --quiet sleep 1"), command("sh -c 'cat > /etc/motd'"),
+        {**command(ours, "this host"), "input": "kind: IstioOperator"},
+    )  # fmt: skip
+    lines = list(script(chapters.find("02")))[4:]
+    assert lines == [
+        "# on k8s-master",
+        "install -D -m 600 /dev/stdin /etc/stackbook/kubeadm.yaml <<'EOF'",
+        "a: b\u2028c",
+        "EOF",
+        "install -D -m 600 /dev/null /etc/stackbook/kubeadm-init.done",
+        f"ctr -n k8s.io images import {blob}",
+        "cat > /etc/motd < /dev/null",
+        "# on this host",
+        "install -D -m 644 /dev/stdin ~/.local/state/stackbook/x/operator.yaml <<'EOF'",
+        "kind: IstioOperator",
+        "EOF",
+    ]
+    assert subprocess.run(["bash", "-n"], input="\n".join(lines), text=True, check=False).returncode == 0
 
 
 @pytest.mark.parametrize(
     "change",
     [
         "iptables -D INPUT -p tcp -j STACKBOOK-TRIAL", "iptables -t nat -F X", "kubectl delete pod x", "kubectl -n a apply -f -",
-        "kill -CONT 7", "rm -f /x", "ip link set a up", "ip -n b route add default via 10.0.0.1", "bridge fdb del aa dev b",
+        "kill -CONT 7", "pkill -CONT -x flanneld", "rm -f /x", "ip link set a up", "ip -n b route add default via 10.0.0.1",
+        "bridge fdb del aa dev b",
         "systemctl restart kubelet", "istioctl install -f x -y", "kubectl rollout restart deployment/x", "kubeadm reset -f",
     ],
 )  # fmt: skip

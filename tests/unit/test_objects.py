@@ -188,7 +188,7 @@ def test_what_is_not_there_is_created_and_the_second_time_unchanged(api: Api, ku
         "virtualservice.networking.istio.io/ratings created",
     ]
     assert seen[1].lines[0] == "destinationrule.networking.istio.io/reviews unchanged"
-    wanted = ("kubectl", "apply", "--server-side", "--field-manager=stackbook", "-f", "-")
+    wanted = ("kubectl", "apply", "--server-side", "--force-conflicts", "--field-manager=stackbook", "-f", "-")
     assert {(result.argv, result.host) for result in seen} == {(wanted, BY_API)}
 
 

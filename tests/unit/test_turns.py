@@ -195,3 +195,32 @@ def test_each_step_of_a_chapter_that_has_the_bench_has_the_turn(home: Path, caps
     ends = [event for event in lab.record.events() if event["event"] == "step-end"]
     assert ends[1]["evidence"]["seconds_until_its_turn"] > 0.1 and ends[0]["evidence"] == {}
     assert capsys.readouterr().out == "✓ canary: a step\n" * 2 + "✓ explain: a step\n"
+
+
+def test_what_runs_between_two_steps_is_recorded(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What `enter` makes and `leave` takes away are commands of the chapter, too; a scope without commands adds nothing."""
+    lab = Lab.open("06-traffic")
+    lab.state.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def scope() -> Iterator[None]:
+        lab.local.run(["echo", "made"])
+        try:
+            yield
+        finally:
+            lab.local.run(["echo", "gone"])
+
+    stack = lab.enter(scope())
+    with lab.step("one", "a step"):
+        inner = lab.enter(scope())
+    lab.leave(inner)
+    lab.leave(stack)
+    lab.leave(lab.enter(lab.by_turns()))
+    ends = [event for event in lab.record.events() if event["event"] == "step-end"]
+    assert [(e["step"], e["outcome"], [c["command"] for c in e["commands"]]) for e in ends] == [
+        ("enter", "passed", ["echo made"]),
+        ("one", "passed", ["echo made"]),
+        ("leave", "passed", ["echo gone"]),
+        ("leave", "passed", ["echo gone"]),
+    ]
+    assert capsys.readouterr().out == "✓ one: a step\n" + "✓ what this chapter made is taken away\n" * 3

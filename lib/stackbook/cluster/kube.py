@@ -127,7 +127,8 @@ class Kube:
             CommandFailed: the API server refuses an object.
         """
         items = manifests.objects(manifest)
-        lines = self._write("apply", ("--server-side", f"--field-manager={FIELD_MANAGER}"), items, 60)
+        flags = ("--server-side", "--force-conflicts", f"--field-manager={FIELD_MANAGER}")
+        lines = self._write("apply", flags, items, 60)
         return sum(not line.endswith(" unchanged") for line in lines)
 
     def delete(self, manifest: str | Mapping[str, Any] | Sequence[Mapping[str, Any]], *, timeout: float = 120.0) -> int:

@@ -193,9 +193,8 @@ class Lab:
 
     def istioctl(self, *args: str, check: bool = True, timeout: float = 120.0, stdin: str | None = None) -> Result:
         """Run the lab's istioctl against the lab's cluster."""
-        host = LocalHost(name="istioctl", observers=[self._observe])
         argv = [str(self.artifacts.path("istioctl")), *args]
-        return host.run(argv, check=check, timeout=timeout, stdin=stdin, env=self.kube.environment)
+        return self.local.run(argv, check=check, timeout=timeout, stdin=stdin, env=self.kube.environment)
 
     def _observe(self, result: Result) -> None:
         for current in self._observers[-1:]:
@@ -285,17 +284,32 @@ class Lab:
                 current.note(seconds_until_its_turn=round(waited, 3))
             yield
 
+    @contextlib.contextmanager
+    def _between(self, id: str, title: str) -> Iterator[None]:
+        """Record the commands of a block between two steps; those within a step belong to the step."""
+        if self._observers:
+            yield
+            return
+        with steps.between(id, title, chapter=self.chapter.id, record=self.record) as current:
+            self._observers.append(current)
+            try:
+                yield
+            finally:
+                self._observers.remove(current)
+
     def enter(self, scope: contextlib.AbstractContextManager[Any]) -> contextlib.ExitStack:
         """Enter a context that lasts for several cells, until `leave` or the end of the kernel."""
         stack = contextlib.ExitStack()
-        stack.enter_context(scope)
+        with self._between("enter", "what several steps need is made"):
+            stack.enter_context(scope)
         atexit.register(stack.close)
         return stack
 
     def leave(self, stack: contextlib.ExitStack) -> None:
         """Leave a context that `enter` has entered."""
         atexit.unregister(stack.close)
-        stack.close()
+        with self._between("leave", "what this chapter made is taken away"):
+            stack.close()
         print("✓ what this chapter made is taken away")
 
     def apply(self, host: Host, operation: operations.Operation, step: steps.Step) -> list[operations.Command]:

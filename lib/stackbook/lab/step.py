@@ -24,6 +24,7 @@ from stackbook.lab.progress_line import Ticker, ticking
 
 _MAX_TEXT = 4000
 _MAX_INPUT = 100_000
+_MAX_COMMANDS = 200
 
 
 @dataclass(frozen=True)
@@ -162,21 +163,42 @@ def step(id: str, title: str, *, chapter: str, record: Record, quiet: bool = Fal
         reason = redact(str(error) if isinstance(error, StackbookError) else f"{type(error).__name__}: {error}")
         raise
     finally:
-        record.append(
-            "step-end",
-            chapter=chapter,
-            step=id,
-            title=title,
-            outcome=outcome,
-            seconds=round(time.monotonic() - start, 3),
-            changed=current.changed,
-            reason=reason[:_MAX_TEXT],
-            commands=current.commands[-200:],
-            evidence=scrub(current.evidence),
-        )
+        _ended(current, outcome, reason, time.monotonic() - start)
         if not quiet:
             mark = {"passed": "✓", "interrupted": "–"}.get(outcome, "✗")
             step_line.show(f"{mark} {id}: {title}", current.commands)
+
+
+@contextlib.contextmanager
+def between(id: str, title: str, *, chapter: str, record: Record) -> Iterator[Step]:
+    """Record the commands that a chapter runs between two steps, with no line on the page. Without a command, nothing is recorded."""
+    current = Step(id=id, title=title, chapter=chapter, record=record)
+    start = time.monotonic()
+    outcome, reason = "failed", ""
+    try:
+        yield current
+        outcome = "passed"
+    except BaseException as error:
+        reason = redact(str(error) if isinstance(error, StackbookError) else f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        if current.commands:
+            _ended(current, outcome, reason, time.monotonic() - start)
+
+
+def _ended(current: Step, outcome: str, reason: str, seconds: float) -> None:
+    current.record.append(
+        "step-end",
+        chapter=current.chapter,
+        step=current.id,
+        title=current.title,
+        outcome=outcome,
+        seconds=round(seconds, 3),
+        changed=current.changed,
+        reason=reason[:_MAX_TEXT],
+        commands=current.commands[-_MAX_COMMANDS:],
+        evidence=scrub(current.evidence),
+    )
 
 
 def now() -> str:

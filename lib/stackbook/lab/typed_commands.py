@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,20 @@ from stackbook.core.redact import redact
 
 # Commands that only check whether something has to be done.
 _BOOKKEEPING = re.compile(
-    r"^(test |stat |cat |systemctl (is-active|show|is-enabled) |ctr -n k8s\.io (images|content) |systemd-run |sh -c 'command -v)"
+    r"^(test |stat |cat |systemctl (is-active|show|is-enabled) |ctr -n k8s\.io (images (ls|list)|content)( |$)|systemd-run "
+    r"|sh -c 'command -v)"
 )
 # Commands that change something: they are shown each time, as what comes between may have undone them.
 _CHANGE = re.compile(
     r"^(ip6?tables (-\w+ \w+ )*-[ADIFXN] |kubectl (\S+ )*?(apply|create|delete|label|annotate|patch|scale|replace|cordon|uncordon|drain"
-    r"|taint|rollout restart)( |$)|istioctl (install|uninstall) |kubeadm (init|join|reset)|kill |rm |install |cp |mv |swapo|sysctl -w "
-    r"|systemctl (start|stop|restart|kill|enable|disable|mask|unmask) |bridge fdb (add|del|append|replace) "
+    r"|taint|rollout restart|set env)( |$)|istioctl (install|uninstall) |kubeadm (init|join|reset)|p?kill |rm |install |cp |mv |swapo"
+    r"|sysctl -w |systemctl (start|stop|restart|kill|enable|disable|mask|unmask) |bridge fdb (add|del|append|replace) "
     r"|ip (-n \S+ |-\S+ )*(link|address|addr|route|netns|neigh) (add|del|delete|set|flush|replace) )"
 )
 _WRITE = re.compile(r'^sh -c .*cat > "\$1\.new".*\' write (\S+) (\d+)$', re.DOTALL)
 _IN_PLACE = re.compile(r"^sh -c '(cat > \S+)'$")
-_TAKES_A_FILE = re.compile(r"(^|\s)(-f|--filename) -(\s|$)")
+# An import or a pull in the background: typed in a shell, it is the same command without the unit around it.
+_IN_BACKGROUND = re.compile(r"^systemd-run (?:--\S+ )*--unit=stackbook-(?:import|pull)-\S+ (?:--\S+ )*(?=ctr )")
 _CACHED = re.compile(r"(?<!\S)(?:/[^\s/]+)+/files/[0-9a-f]{16}/(\w[\w.-]*)")
 _BY_API = "by the API"
 
@@ -38,7 +39,8 @@ def typed(commands: Sequence[Mapping[str, Any]], *, everything: bool = False, lo
     """
     host, seen = "", set()
     for command in commands:
-        text, given = str(command.get("command", "")), str(command.get("input", "")) if longest else ""
+        text = _IN_BACKGROUND.sub("", str(command.get("command", "")))
+        given = str(command.get("input", "")) if longest else ""
         where = str(command.get("host", ""))
         repeated = (where, text, given) in seen and not _CHANGE.match(text)
         if not everything and (_BOOKKEEPING.match(text) or repeated):
@@ -50,28 +52,31 @@ def typed(commands: Sequence[Mapping[str, Any]], *, everything: bool = False, lo
             yield f"# on {where.partition(',')[0]}" + (
                 ": stackbook used the API; this is the kubectl command for it" if by_api else ""
             )
-        shown = _shown(text)
-        takes = given and bool(_WRITE.match(text) or _IN_PLACE.match(text) or _TAKES_A_FILE.search(text))
+        shown = _shown(text, empty=not command.get("input"))
         end = _end(given)
         rc = command.get("rc")
-        yield shown + (f" <<'{end}'" if takes else "") + (f"  # exit status {rc}" if rc else "")
-        if takes:
+        yield shown + (f" <<'{end}'" if given else "") + (f"  # exit status {rc}" if rc else "")
+        if given:
             yield from _file(given, longest)
             yield end
 
 
-def _shown(text: str) -> str:
+def _shown(text: str, *, empty: bool = False) -> str:
     """A command as a user would type it.
 
     >>> _shown("/var/cache/stackbook/files/c457535b88cb5f15/istioctl install -y")
     'istioctl install -y'
     >>> _shown("sh -c 'cat > /etc/hosts'")
     'cat > /etc/hosts'
+
+    Args:
+        text: the command.
+        empty: it read nothing: a file that it writes is empty.
     """
     if match := _WRITE.match(text):
-        return f"install -D -m {match[2]} /dev/stdin {shlex.quote(_at_home(match[1]))}"
+        return f"install -D -m {match[2]} {'/dev/null' if empty else '/dev/stdin'} {_at_home(match[1])}"
     if match := _IN_PLACE.match(text):
-        return match[1]
+        return match[1] + (" < /dev/null" if empty else "")
     return redact(_at_home(_CACHED.sub(r"\1", text)))
 
 
@@ -82,7 +87,7 @@ def _at_home(text: str) -> str:
 
 def _file(text: str, longest: int) -> Iterator[str]:
     """The lines of a file; only the first ones if it is long."""
-    lines = redact(text).splitlines()
+    lines = redact(text).removesuffix("\n").split("\n")  # not splitlines, which would also split at U+2028
     yield from lines[:longest]
     if len(lines) > longest:
         yield f"# … and {len(lines) - longest} more lines: `stackbook commands` prints them"
@@ -97,6 +102,6 @@ def _end(text: str) -> str:
     'EOF_'
     """
     word = "EOF"
-    while word in text.splitlines():
+    while word in text.split("\n"):
         word += "_"
     return word
