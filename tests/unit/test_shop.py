@@ -330,6 +330,26 @@ def test_a_shop_is_waited_for_until_it_answers(monkeypatch: pytest.MonkeyPatch) 
         deploy.wait_answers(kube, "http://shop", timeout=0.3)
 
 
+def test_a_changed_program_has_no_old_pods_left() -> None:
+    """A pod that is told to end still sends events of the outbox, as it did before the change."""
+    looks: list[str] = []
+    done: list[tuple[str, ...]] = []
+
+    def found(namespace: str, selector: str) -> list[dict[str, Any]]:
+        looks.append(f"{namespace} {selector}")
+        old = [{"metadata": {"name": "orders-old", "deletionTimestamp": "2026-11-29T00:00:00Z"}}]
+        return [{"metadata": {"name": "orders-new"}}, *(old if len(looks) % 3 else [])]
+
+    kube: Any = SimpleNamespace(kubectl=lambda *args: done.append(args), wait_rollout=lambda *_, **__: None, pods=found)
+    with deploy.changed(kube, "orders", OUTBOX="false"):
+        assert looks == ["bookshop app=orders"] * 3
+    assert len(looks) == 6 and [args[-1] for args in done] == ["OUTBOX=false", "OUTBOX-"]
+    kube.pods = lambda *_: [{"metadata": {"name": "orders-old", "deletionTimestamp": "2026-11-29T00:00:00Z"}}]
+    with pytest.raises(WaitTimeout, match="the old pods of orders to end; last seen: orders-old"):
+        with deploy.changed(kube, "orders", timeout=0.2, OUTBOX="false"):
+            pytest.fail("the old pods are still there")
+
+
 def test_the_check_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """While parts are killed and all orders are counted, nobody else places one."""
     seen: list[str] = []

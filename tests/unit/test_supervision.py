@@ -30,3 +30,17 @@ def test_a_chapters_steps_are_said_before_the_next_chapter(tmp_path: Path) -> No
             tell(f"chapter {number}")
             record.append("progress", text=f"step of {number}")
     assert said == [line for n in range(30) for line in (f"chapter {n}", f"    step of {n}")]
+
+
+def test_steps_and_claims_that_fail_have_a_line_and_what_runs_between_steps_has_none(tmp_path: Path) -> None:
+    said: list[str] = []
+    record = Record(tmp_path / "events.jsonl")
+    end = {"chapter": "06-traffic", "outcome": "passed", "seconds": 1.0}
+    with supervision.following(tmp_path, Lines(said.append, every=0)):
+        record.append("step-end", step="enter", between=True, **end)
+        record.append("step-start", chapter="06-traffic", step="one", title="a step")
+        record.append("step-end", step="one", **end)
+        record.append("claims", step="one", **end)
+        record.append("claims", step="one", **{**end, "outcome": "failed"})
+        record.append("step-end", step="leave", between=True, **{**end, "outcome": "failed"})
+    assert said == ["  • one: a step", "  ✓ one (1.0 s)", "  ✗ one (1.0 s)", "  ✗ leave (1.0 s)"]

@@ -125,7 +125,8 @@ def _line(event: Mapping[str, Any]) -> str:
     if event["event"] == "step-start":
         return f"  • {event['step']}: {event['title']}"
     failed = event["event"] == "claims" and event["outcome"] != "passed"
-    if event["event"] == "step-end" or failed:
+    unseen = event.get("between") and event["outcome"] == "passed"  # it had no line when it began
+    if (event["event"] == "step-end" and not unseen) or failed:
         mark = {"passed": "✓", "interrupted": "–"}.get(str(event["outcome"]), "✗")
         return f"  {mark} {event['step']} ({event['seconds']:.1f} s)"
     return ""

@@ -183,10 +183,10 @@ def between(id: str, title: str, *, chapter: str, record: Record) -> Iterator[St
         raise
     finally:
         if current.commands:
-            _ended(current, outcome, reason, time.monotonic() - start)
+            _ended(current, outcome, reason, time.monotonic() - start, between=True)
 
 
-def _ended(current: Step, outcome: str, reason: str, seconds: float) -> None:
+def _ended(current: Step, outcome: str, reason: str, seconds: float, *, between: bool = False) -> None:
     current.record.append(
         "step-end",
         chapter=current.chapter,
@@ -198,6 +198,7 @@ def _ended(current: Step, outcome: str, reason: str, seconds: float) -> None:
         reason=reason[:_MAX_TEXT],
         commands=current.commands[-_MAX_COMMANDS:],
         evidence=scrub(current.evidence),
+        **({"between": True} if between else {}),
     )
 
 

@@ -150,14 +150,22 @@ def wait_replaced(kube: Kube, app: str, uid: str, *, timeout: float = 150.0) -> 
 def changed(kube: Kube, program: str, *, timeout: float = 120.0, **environment: str) -> Iterator[None]:
     """While the block runs, a program has these environment variables; afterwards it is as before.
 
+    A complete rollout is not enough: a pod that is told to end still works for some seconds, and the relay of its outbox sends events.
+
     Raises:
-        WaitTimeout: its new pods are not Ready in time.
+        WaitTimeout: its new pods are not Ready in time, or the old ones do not end.
     """
     workload = f"deployment/{program}"
+
+    def ending() -> list[str]:
+        pods = kube.pods(NAMESPACE, f"app={program}")
+        return [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" in pod["metadata"]]
 
     def put(*settings: str) -> None:
         kube.kubectl("set", "env", workload, "-n", NAMESPACE, *settings)
         kube.wait_rollout(NAMESPACE, workload, timeout=timeout)
+        until(lambda: not ending(), what=f"the old pods of {program} to end", timeout=timeout, every=0.3,
+              last=lambda: ", ".join(ending()))  # fmt: skip
 
     try:
         put(*(f"{name}={value}" for name, value in environment.items()))
