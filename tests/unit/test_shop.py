@@ -345,9 +345,9 @@ def test_a_changed_program_has_no_old_pods_left() -> None:
         assert looks == ["bookshop app=orders"] * 3
     assert len(looks) == 6 and [args[-1] for args in done] == ["OUTBOX=false", "OUTBOX-"]
     kube.pods = lambda *_: [{"metadata": {"name": "orders-old", "deletionTimestamp": "2026-11-29T00:00:00Z"}}]
-    with pytest.raises(WaitTimeout, match="the old pods of orders to end; last seen: orders-old"):
-        with deploy.changed(kube, "orders", timeout=0.2, OUTBOX="false"):
-            pytest.fail("the old pods are still there")
+    stays = pytest.raises(WaitTimeout, match="the old pods of orders to end; last seen: orders-old")
+    with stays, deploy.changed(kube, "orders", timeout=0.2, OUTBOX="false"):
+        pytest.fail("the old pods are still there")
 
 
 def test_the_check_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:

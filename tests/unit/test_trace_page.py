@@ -141,6 +141,22 @@ def test_spans_that_zipkin_refuses_are_sent_again(zipkin: Zipkin) -> None:
     assert zipkin.page.copy(jaeger) == 1  # type: ignore[arg-type]
 
 
+def test_the_newest_spans_are_shown_where_there_are_too_many(zipkin: Zipkin, monkeypatch: pytest.MonkeyPatch) -> None:
+    spans = [span(str(number)) for number in (1, 2, 3)]
+    for age, one in enumerate(spans):
+        one["startTime"] -= age
+    monkeypatch.setattr(trace_page, "_KEPT", 2)
+    assert zipkin.page.copy(Jaeger(reviews=[trace(*spans)])) == 2  # type: ignore[arg-type]
+    assert [item["id"][-1] for item in zipkin.kept] == ["2", "1"]
+    assert zipkin.page.copy(Jaeger(reviews=[trace(*spans)])) == 0  # type: ignore[arg-type]
+
+
+def test_a_zipkin_that_takes_nothing_is_one_line(zipkin: Zipkin) -> None:
+    page = TracePage("http://127.0.0.1:1")
+    with pytest.raises(CheckFailed, match="Zipkin takes no more spans, after 0: ConnectError"):
+        page.copy(Jaeger(reviews=[trace(span("1"))]))  # type: ignore[arg-type]
+
+
 class Kube:
     """A cluster whose pod is Ready if `port` is given."""
 

@@ -30,7 +30,9 @@ IMAGE = "zipkin"
 PATH = "/zipkin/"
 SELECTOR = "app=zipkin-page"
 _PORT = 9411
-_AT_ONCE = 2000
+_AT_ONCE = 1000
+_KEPT = 50_000
+"""So many spans, the newest, are shown: more do not fit into Zipkin's memory."""
 _EVERY = 3.0
 _OVERLAP = 120.0
 """So many seconds before the last look are looked at again: a proxy sends its spans some time after they ended."""
@@ -57,10 +59,10 @@ class TracePage:
     _until: float = 0.0
 
     def copy(self, jaeger: Jaeger) -> int:
-        """Copy the spans that Jaeger has and this page has not; returns how many.
+        """Copy the newest spans that Jaeger has and this page has not; returns how many.
 
         Raises:
-            CheckFailed: Zipkin refuses them, or Jaeger has too many traces.
+            CheckFailed: Zipkin refuses them or does not answer, or Jaeger has too many traces.
         """
         began, since = time.time(), max(self._until - _OVERLAP, 0.0)
         new: dict[_Key, dict[str, Any]] = {}
@@ -69,11 +71,14 @@ class TracePage:
                 key = (span["traceId"], span["id"], span.get("kind", ""))
                 if key not in self._sent:
                     new[key] = span
-        spans = list(new.values())
+        spans = sorted(new.values(), key=lambda span: span["timestamp"])[-_KEPT:]
         for first in range(0, len(spans), _AT_ONCE):
-            answer = httpx.post(
-                f"{self.url}/api/v2/spans", json=spans[first : first + _AT_ONCE], timeout=60, trust_env=False
-            )
+            batch = spans[first : first + _AT_ONCE]
+            try:
+                answer = httpx.post(f"{self.url}/api/v2/spans", json=batch, timeout=60, trust_env=False)
+            except httpx.TransportError as error:
+                said = f"{type(error).__name__}: {error}"
+                raise CheckFailed(f"Zipkin takes no more spans, after {self.copied + first}: {said}") from None
             if answer.status_code != httpx.codes.ACCEPTED:
                 raise CheckFailed(f"Zipkin answers {answer.status_code}: {answer.text.strip()[:300]}")
         self._sent |= new.keys()
