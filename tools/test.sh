@@ -142,7 +142,8 @@ say "all chapters were compared in $((SECONDS - before)) s"
 
 second_lane() { # gRPC's rules come late, so that istiod's pushes for them do not disturb the first lane's tests of rules
   tests -v -m "not more" tests/live/test_grpc_mutations.py tests/live/test_correlation_live.py tests/live/test_logs.py \
-    tests/browser/test_logs_page.py tests/live/test_kafka.py tests/live/test_shop.py tests/browser/test_shop_page.py
+    tests/browser/test_logs_page.py tests/live/test_kafka.py tests/live/test_shop.py tests/browser/test_shop_page.py \
+    tests/live/test_prometheus.py tests/browser/test_prometheus_page.py tests/browser/test_gitea_page.py
 }
 third_lane() { # the browser; if the lab ran before, the unit tests
   local failed=0
@@ -151,23 +152,21 @@ third_lane() { # the browser; if the lab ran before, the unit tests
   [ "$STACKBOOK_LAB_WAS_THERE" = 0 ] || unit || failed=1
   return "$failed"
 }
-other_lane() { # beside the challenges: tests that do not change the mesh and do not run a chapter, which would end a challenge. Those of a
-  # separate lab compare the host before and after, so nothing else may run that makes network namespaces, as preflight does
-  tests -v -m "not more" tests/live/test_own_lab.py tests/live/test_registry.py tests/live/test_delivery_mutations.py \
+other_lane() { # beside the challenges: tests that do not change the mesh and do not run a chapter, which would end a challenge
+  tests -v -m "not more" tests/live/test_registry.py tests/live/test_delivery_mutations.py \
     tests/unit/test_grpc_go.py tests/unit/test_traffic_program.py tests/unit/test_shop_go.py # by now, a new host has the toolchain, too
 }
 beside second second_lane
 beside third third_lane
-live "rules, and the checks of traffic, metrics and traces, each of which must fail on a broken lab; Prometheus itself; proxy, SSH" \
+live "rules, and the checks of traffic, metrics and traces, each of which must fail on a broken lab; a separate lab; proxy, SSH" \
   -m "not more" tests/live/test_traffic_live.py tests/live/test_traffic_mutations.py tests/live/test_metrics.py \
-  tests/live/test_tracing.py tests/live/test_prometheus.py tests/browser/test_prometheus_page.py tests/browser/test_gitea_page.py \
-  tests/live/test_proxy.py tests/live/test_ssh.py
-meanwhile second "gRPC, witnesses, logs, Kafka and the bookshop, each check of which must fail on a broken lab"
+  tests/live/test_tracing.py tests/live/test_own_lab.py tests/live/test_proxy.py tests/live/test_ssh.py
+meanwhile second "gRPC, witnesses, logs, Kafka, the bookshop, Prometheus and Gitea, each check of which must fail on a broken lab"
 meanwhile third "the browser; if the lab ran before, unit tests"
 
 beside other other_lane
 live "every challenge: unsolved, solved, and the lab restored" -m "not more" tests/live/test_challenges.py
-meanwhile other "faults on a separate lab; a lab from a registry; delivery, each check of which must fail on a broken lab"
+meanwhile other "a lab from a registry; delivery, each check of which must fail on a broken lab"
 
 touch "$logs/reset"
 live "search for secrets in everything that is left; reset: the host as it was before" tests/live/test_z_reset.py
