@@ -224,7 +224,7 @@ def test_an_interrupt_keeps_what_was_done(tiny: Path, monkeypatch: pytest.Monkey
     import papermill as real
 
     def execute(source: str, target: str, **_: object) -> None:
-        if "84" in source:
+        if "84" in Path(source).name:  # a temporary folder has a number, too
             raise KeyboardInterrupt
 
     monkeypatch.setattr(real, "execute_notebook", execute)
