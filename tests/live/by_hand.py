@@ -43,7 +43,7 @@ ONLY_LOOKS = re.compile(
     r"^(kubectl (-\S+ \S+ )*(get|logs|explain|api-resources|api-versions|auth|config|top|version|rollout status)( |$)"
     r"|kubectl (\S+ )*?exec (?!.* -- (sh -c|pilot-agent request POST) ?)"
     r"|istioctl (version|profile|manifest|proxy-|analyze|install --help)"
-    r"|(curl|nc|ss|iptables-save|ps|pgrep|readlink|ping|openssl|busybox|dpkg|app-load) "
+    r"|(curl|nc|ss|ps|pgrep|readlink|ping|openssl|busybox|dpkg|app-load) "
     r"|iptables-save|(ip|bridge) -j |timeout \d+ tcpdump|ctr -n k8s\.io (tasks ls|containers ls)|containerd config dump"
     r"|(kubelet --version|kubeadm (version|config|token list|certs check-expiration))"
     r"|sh -c 'i=0; while )"

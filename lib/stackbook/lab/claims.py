@@ -8,16 +8,13 @@ from __future__ import annotations
 import contextlib
 import html
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stackbook.core.errors import CheckFailed, StackbookError
+from stackbook.core.errors import CheckFailed
 from stackbook.core.redact import redact
-from stackbook.lab.step import Record, holds
-
-_MAX_REASON = 4000
+from stackbook.lab.step import Record, holds, judged
 
 
 @dataclass
@@ -57,30 +54,24 @@ def claims(step: str, *, chapter: str, record: Record) -> Iterator[Claims]:
         CheckFailed: a claim does not hold, or the block claims nothing.
     """
     current = Claims(step=step, chapter=chapter, record=record)
-    start = time.monotonic()
-    outcome, reason = "failed", ""
-    try:
-        yield current
-        if not current.held:
-            raise CheckFailed(f"{step}: no claim was checked")
-        outcome = "passed"
-    except KeyboardInterrupt:
-        outcome, reason = "interrupted", "interrupted"
-        raise
-    except BaseException as error:
-        reason = redact(str(error) if isinstance(error, StackbookError) else f"{type(error).__name__}: {error}")
-        raise
-    finally:
+
+    def tell(outcome: str, reason: str, seconds: float) -> None:
+        number = len(current.held)
         record.append(
             "claims",
             chapter=chapter,
             step=step,
             outcome=outcome,
-            seconds=round(time.monotonic() - start, 3),
-            reason=reason[:_MAX_REASON],
-            number=len(current.held),
+            seconds=round(seconds, 3),
+            reason=reason,
+            number=number,
         )
-        _show(_line(step, outcome, reason, len(current.held)), current.held)
+        _show(_line(step, outcome, reason, number), current.held)
+
+    with judged(tell):
+        yield current
+        if not current.held:
+            raise CheckFailed(f"{step}: no claim was checked")
 
 
 def step_ends(events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

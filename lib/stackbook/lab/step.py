@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -149,12 +149,38 @@ def step(id: str, title: str, *, chapter: str, record: Record, quiet: bool = Fal
         quiet: print nothing.
     """
     current = Step(id=id, title=title, chapter=chapter, record=record)
-    start = time.monotonic()
+
+    def tell(outcome: str, reason: str, seconds: float) -> None:
+        _ended(current, outcome, reason, seconds)
+        if not quiet:
+            mark = {"passed": "✓", "interrupted": "–"}.get(outcome, "✗")
+            step_line.show(f"{mark} {id}: {title}", current.commands)
+
     record.append("step-start", chapter=chapter, step=id, title=title)
+    with judged(tell), ticking(f"{id}: {title}") as current.ticker:
+        yield current
+
+
+@contextlib.contextmanager
+def between(id: str, title: str, *, chapter: str, record: Record) -> Iterator[Step]:
+    """Record the commands that a chapter runs between two steps, with no line on the page. Without a command, nothing is recorded."""
+    current = Step(id=id, title=title, chapter=chapter, record=record)
+
+    def tell(outcome: str, reason: str, seconds: float) -> None:
+        if current.commands:
+            _ended(current, outcome, reason, seconds, between=True)
+
+    with judged(tell):
+        yield current
+
+
+@contextlib.contextmanager
+def judged(tell: Callable[[str, str, float], None]) -> Iterator[None]:
+    """Run a block, and tell how it ended: "passed", "failed" or "interrupted", the redacted reason, and its duration in seconds."""
+    start = time.monotonic()
     outcome, reason = "failed", ""
     try:
-        with ticking(f"{id}: {title}") as current.ticker:
-            yield current
+        yield
         outcome = "passed"
     except KeyboardInterrupt:
         outcome, reason = "interrupted", "interrupted"
@@ -163,27 +189,7 @@ def step(id: str, title: str, *, chapter: str, record: Record, quiet: bool = Fal
         reason = redact(str(error) if isinstance(error, StackbookError) else f"{type(error).__name__}: {error}")
         raise
     finally:
-        _ended(current, outcome, reason, time.monotonic() - start)
-        if not quiet:
-            mark = {"passed": "✓", "interrupted": "–"}.get(outcome, "✗")
-            step_line.show(f"{mark} {id}: {title}", current.commands)
-
-
-@contextlib.contextmanager
-def between(id: str, title: str, *, chapter: str, record: Record) -> Iterator[Step]:
-    """Record the commands that a chapter runs between two steps, with no line on the page. Without a command, nothing is recorded."""
-    current = Step(id=id, title=title, chapter=chapter, record=record)
-    start = time.monotonic()
-    outcome, reason = "failed", ""
-    try:
-        yield current
-        outcome = "passed"
-    except BaseException as error:
-        reason = redact(str(error) if isinstance(error, StackbookError) else f"{type(error).__name__}: {error}")
-        raise
-    finally:
-        if current.commands:
-            _ended(current, outcome, reason, time.monotonic() - start, between=True)
+        tell(outcome, reason[:_MAX_TEXT], time.monotonic() - start)
 
 
 def _ended(current: Step, outcome: str, reason: str, seconds: float, *, between: bool = False) -> None:
@@ -195,7 +201,7 @@ def _ended(current: Step, outcome: str, reason: str, seconds: float, *, between:
         outcome=outcome,
         seconds=round(seconds, 3),
         changed=current.changed,
-        reason=reason[:_MAX_TEXT],
+        reason=reason,
         commands=current.commands[-_MAX_COMMANDS:],
         evidence=scrub(current.evidence),
         **({"between": True} if between else {}),
