@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from stackbook.core import priority
 
+LOWEST = 19
+"""The last nice value that the kernel knows; CI runs some tests with it already."""
 LOWER = "import sys; from pathlib import Path; from stackbook.core import priority; priority.AUTOGROUP = Path(sys.argv[1]); "
 LOWER += "priority.lower(by=3, group=7); import os; print(os.nice(0))"
 
@@ -21,7 +23,7 @@ def test_only_the_group_of_a_session_of_its_own_is_changed(tmp_path: Path, leads
     done = subprocess.run(
         [sys.executable, "-c", LOWER, str(group)], capture_output=True, text=True, check=True, start_new_session=leads
     )
-    assert int(done.stdout) == os.nice(0) + 3
+    assert int(done.stdout) == min(os.nice(0) + 3, LOWEST)
     assert group.read_text() == written
 
 
@@ -30,7 +32,7 @@ def test_a_kernel_without_groups_is_left_alone(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LOWER, str(missing)], capture_output=True, text=True, check=True, start_new_session=True
     )
-    assert int(done.stdout) == os.nice(0) + 3
+    assert int(done.stdout) == min(os.nice(0) + 3, LOWEST)
 
 
 @pytest.mark.skipif(not priority.AUTOGROUP.exists(), reason="this kernel has no scheduling groups for sessions")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ from stackbook.analysis import plot_lint
 from stackbook.analysis.display import PALETTE
 from stackbook.artifacts.catalogue_loader import load
 from stackbook.cluster import manifests
+from stackbook.cluster.kube import Kube
 from stackbook.core.errors import CheckFailed, WaitTimeout
 from stackbook.lessons.ecosystem.shop import accounting, caching, customer, deploy, figures, following, passwords, topic
 from stackbook.lessons.ecosystem.shop.accounting import Account, Run
@@ -332,19 +334,29 @@ def test_a_shop_is_waited_for_until_it_answers(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_changed_program_has_no_old_pods_left() -> None:
     """A pod that is told to end still sends events of the outbox, as it did before the change."""
-    looks: list[str] = []
+    looks: list[tuple[str, ...]] = []
     done: list[tuple[str, ...]] = []
 
-    def found(namespace: str, selector: str) -> list[dict[str, Any]]:
-        looks.append(f"{namespace} {selector}")
-        old = [{"metadata": {"name": "orders-old", "deletionTimestamp": "2026-11-29T00:00:00Z"}}]
-        return [{"metadata": {"name": "orders-new"}}, *(old if len(looks) % 3 else [])]
+    class Fake(Kube):
+        """Its answers are the API's; `pods` is the real one, which leaves out pods that are ending."""
 
-    kube: Any = SimpleNamespace(kubectl=lambda *args: done.append(args), wait_rollout=lambda *_, **__: None, pods=found)
+        stays = False
+
+        def json(self, *args: str, timeout: float = 60.0) -> Any:
+            looks.append(args)
+            old = [{"metadata": {"name": "orders-old", "deletionTimestamp": "2026-11-29T00:00:00Z"}}]
+            return {"items": [{"metadata": {"name": "orders-new"}}, *(old if self.stays or len(looks) % 3 else [])]}
+
+        def kubectl(self, *args: str, **_: Any) -> Any:
+            done.append(args)
+            return SimpleNamespace(ok=True)
+
+    kube = Fake(Path("kubeconfig"))
     with deploy.changed(kube, "orders", OUTBOX="false"):
-        assert looks == ["bookshop app=orders"] * 3
-    assert len(looks) == 6 and [args[-1] for args in done] == ["OUTBOX=false", "OUTBOX-"]
-    kube.pods = lambda *_: [{"metadata": {"name": "orders-old", "deletionTimestamp": "2026-11-29T00:00:00Z"}}]
+        assert looks == [("get", "pods", "-n", "bookshop", "-l", "app=orders")] * 3
+    settings = [args[-1] for args in done if args[0] == "set"]
+    assert len(looks) == 6 and settings == ["OUTBOX=false", "OUTBOX-"]
+    kube.stays = True
     stays = pytest.raises(WaitTimeout, match="the old pods of orders to end; last seen: orders-old")
     with stays, deploy.changed(kube, "orders", timeout=0.2, OUTBOX="false"):
         pytest.fail("the old pods are still there")

@@ -79,6 +79,27 @@ def rolled_out(kube: Kube, namespace: str, workload: str, *, timeout: float) -> 
         raise WaitTimeout(f"rollout of {workload}", timeout, last=said[-1] if said else "", cause=cause)
 
 
+def pods_ended(kube: Kube, namespace: str, selector: str, *, what: str, timeout: float) -> None:
+    """Wait until no pod that matches is ending: one that was told to end is no longer in `Kube.pods`, and still works.
+
+    Args:
+        kube: the cluster.
+        namespace: the pods' namespace.
+        selector: their labels.
+        what: what is waited for, for the error.
+        timeout: deadline, in seconds.
+
+    Raises:
+        WaitTimeout: with the names of those that have not ended.
+    """
+
+    def ending() -> list[str]:
+        items = kube.json("get", "pods", "-n", namespace, "-l", selector)["items"]
+        return [item["metadata"]["name"] for item in items if "deletionTimestamp" in item["metadata"]]
+
+    until(lambda: not ending(), what=what, timeout=timeout, every=0.2, last=lambda: ", ".join(ending()))
+
+
 def explain(kube: Kube, namespace: str, selector: str = "") -> str:
     """Why pods are not Ready: the reason, the newest warning event and the last log line of the first such pod."""
     for pod in kube.pods(namespace, selector):

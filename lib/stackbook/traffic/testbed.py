@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from stackbook.cluster import manifests
+from stackbook.cluster import manifests, waits
 from stackbook.config.namespaces import here
 from stackbook.core.errors import CheckFailed, InputError, WaitTimeout
 from stackbook.core.waiting import until
@@ -49,7 +49,8 @@ class Testbed:
         images = {f"image_{name}": lab.images.reference(name) for name in ("load", "echo", "tools")}
         if missing := [name for name, reference in images.items() if not reference]:
             raise InputError(f"no registry has {', '.join(missing)}", fix="set images: preload in the profile")
-        _wait_gone(kube)
+        gone = "the pods of an earlier test bed to be gone"  # until then, applying them again has no effect
+        waits.pods_ended(kube, here().workloads, "app in (load, outside)", what=gone, timeout=60)
         kube.kubectl("apply", "-n", here().workloads, "-f", "-", stdin=manifests.render("testbed.yaml", **images))
         kube.wait_pods(here().workloads, "app in (load, outside)", count=2, timeout=90)
         return cls(
@@ -235,17 +236,6 @@ class Testbed:
         if not answer.cookies:
             raise CheckFailed(f"productpage refused the login of {user}: status {answer.status_code}")
         return {"cookie": "; ".join(f"{name}={value}" for name, value in answer.cookies.items())}
-
-
-def _wait_gone(kube: Kube) -> None:
-    """Wait until an earlier test bed's pods are deleted: until then, applying them again has no effect."""
-
-    def going() -> list[str]:
-        items = kube.json("get", "pods", "-n", here().workloads, "-l", "app in (load, outside)")["items"]
-        return [item["metadata"]["name"] for item in items if "deletionTimestamp" in item["metadata"]]
-
-    until(lambda: not going(), what="the pods of an earlier test bed to be gone", timeout=60, every=0.2,
-          last=lambda: ", ".join(going()))  # fmt: skip
 
 
 def to_v1(*, retries: Mapping[str, Any] | None = None, **policy: Any) -> list[Rule]:

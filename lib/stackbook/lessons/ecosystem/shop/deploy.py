@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from stackbook.cluster import addresses, crash, manifests, own_namespaces
+from stackbook.cluster import addresses, crash, manifests, own_namespaces, waits
 from stackbook.cluster.problems import pod_problem
 from stackbook.core.errors import CheckFailed
 from stackbook.core.waiting import until
@@ -157,15 +157,11 @@ def changed(kube: Kube, program: str, *, timeout: float = 120.0, **environment: 
     """
     workload = f"deployment/{program}"
 
-    def ending() -> list[str]:
-        pods = kube.pods(NAMESPACE, f"app={program}")
-        return [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" in pod["metadata"]]
-
     def put(*settings: str) -> None:
         kube.kubectl("set", "env", workload, "-n", NAMESPACE, *settings)
         kube.wait_rollout(NAMESPACE, workload, timeout=timeout)
-        until(lambda: not ending(), what=f"the old pods of {program} to end", timeout=timeout, every=0.3,
-              last=lambda: ", ".join(ending()))  # fmt: skip
+        old = f"the old pods of {program} to end"
+        waits.pods_ended(kube, NAMESPACE, f"app={program}", what=old, timeout=timeout)
 
     try:
         put(*(f"{name}={value}" for name, value in environment.items()))
