@@ -309,6 +309,7 @@ class Catalogue:
             *(f"bundle:{name}" for name in LATE),
             "victoria-logs",
             "zipkin",
+            "kiali",
             *(n for n in self.artifacts if n.endswith(PAGES)),
         ]
         return tuple(dict.fromkeys([*early, *middle, *rest, *late]))
