@@ -270,6 +270,17 @@ def test_where_it_cannot_run_nothing_is_changed(change: Any, words: str, fix: st
     assert fix in raised.value.fix and found.kube.done == [] and found.images.loaded == []
 
 
+def test_it_is_at_hand_if_its_image_is_pulled_or_both_parts_are_in_the_cache(tmp_path: Path) -> None:
+    def at_hand(pulled: bool, *cached: str) -> bool:
+        sources = SimpleNamespace(pulled=lambda name: pulled and name == "kiali")
+        artifacts = SimpleNamespace(at_hand=lambda name: tmp_path if name in cached else None)
+        found: Any = SimpleNamespace(images=SimpleNamespace(sources=sources), artifacts=artifacts)
+        return kiali.at_hand(found)
+
+    assert at_hand(True) and at_hand(False, "kiali", "kiali-pages")
+    assert not at_hand(False, "kiali") and not at_hand(False, "kiali-pages")
+
+
 # What Kiali 1.89.0 lists and watches at an API server of Kubernetes 1.36 with Istio 1.31's types, according to its audit log.
 ASKED = {
     "": {"configmaps", "endpoints", "namespaces", "pods", "services"},

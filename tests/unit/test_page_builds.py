@@ -323,6 +323,7 @@ def test_the_key_is_of_the_module_the_commands_and_the_tools(group: Group) -> No
     sums.write_text("example.org/server v1.2.3 h1:other=\n")
     others.append(page_builds.recipe_key(PAGES, group, ["node", "pnpm"]))
     assert len({key, *others}) == 5
+    assert repr(replace(PAGES, manager="yarn")) == repr(PAGES), "else the keys of pages that were built earlier change"
     go_mod = group.folder / "go.mod"
     go_mod.write_text(f"{go_mod.read_text()}\nreplace (\n\texample.org/server => example.com/moved v1.2.4\n)\n")
     sums.write_text("example.org/server v1.2.3 h1:abc=\nexample.com/moved v1.2.4 h1:new=\n")

@@ -96,8 +96,8 @@ def test_it_names_the_npm_packages_inside_web_pages(components: dict[str, dict[s
             package, _, integrity = line.partition(" ")
             plain, _, version = package.removeprefix("@").rpartition("@")
             purl = f"pkg:npm/{'%40' if package.startswith('@') else ''}{plain}@{version}"
-            noted = {note["name"]: note["value"] for note in components[purl]["properties"]}
-            assert noted["stackbook:integrity"] == integrity, line
+            noted = [n["value"] for n in components[purl]["properties"] if n["name"] == "stackbook:integrity"]
+            assert integrity in noted, line
         weak = [line for line in lines if not line.partition(" ")[2].startswith("sha512-")]
         assert len(weak) <= (48 if name == "kiali-pages" else 0), "Kiali's lockfile has SHA-1 sums of some old packages"
 

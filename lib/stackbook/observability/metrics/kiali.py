@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from stackbook.lab.lab import Lab
 
 IMAGE = "kiali"
+PARTS = ("kiali", "kiali-pages")
+"""The components of the image that the lab builds."""
 NAMESPACE, PORT, PATH = istio.NAMESPACE, 20001, "/kiali"
 SELECTOR = "app in (kiali, kiali-prometheus)"
 """Kiali's pod, and that of the Prometheus beside it."""
@@ -169,6 +171,11 @@ def of_the_addon(kube: Kube) -> bool:
     """Whether Kiali is installed by Istio's addon, where its image can be pulled."""
     found = kube.json("get", "deployments", "-n", NAMESPACE, "-l", f"app=kiali,!{_MARK}")
     return bool(found["items"])
+
+
+def at_hand(lab: Lab) -> bool:
+    """Whether Kiali can run without building anything first."""
+    return lab.images.sources.pulled(IMAGE) or all(lab.artifacts.at_hand(part) is not None for part in PARTS)
 
 
 def demand(lab: Lab) -> None:
