@@ -121,7 +121,8 @@ def _from_npm(source, *, node: Path, folder: Path, **_: object) -> Path:
 
 
 def _built_pages(source, group, tools, *, folder: Path, background: bool, **_: object) -> Path:
-    assert (tools.go / "bin/go").exists() and (tools.node / "bin/node").exists() and (tools.pnpm / "NOTICE").exists()
+    assert (tools.go / "bin/go").exists() and (tools.node / "bin/node").exists()
+    assert (tools.manager / "NOTICE").read_text() == source.manager
     pages = folder / "pages"
     pages.mkdir()
     (pages / "index.html").write_text(f"{group.name} {source.path}{' in the background' * background}")
@@ -188,6 +189,7 @@ def test_everything_can_be_had_and_the_second_time_nothing_is_done() -> None:
             "gitea",
             "gitea-runner",
             "jaeger",
+            "kiali",
             "prometheus",
             "shop",
             "swagger",
@@ -204,7 +206,8 @@ def test_everything_can_be_had_and_the_second_time_nothing_is_done() -> None:
 
 def test_pages_come_last_and_at_hand_makes_nothing() -> None:
     resolver = opened(FakeTools())
-    assert resolver.catalogue.default_names()[-3:] == ("zipkin", "prometheus-pages", "gitea-pages")
+    last = ("zipkin", "kiali", "prometheus-pages", "gitea-pages", "kiali-pages")
+    assert resolver.catalogue.default_names()[-5:] == last
     assert resolver.at_hand("prometheus-pages") is None and resolver.at_hand("pnpm") is None
     made = resolver.path("prometheus-pages")
     assert (made / "index.html").read_text() == "prometheus web/ui"
@@ -276,11 +279,12 @@ def test_bad_input_begins_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "lock"), [("gitea-pages", "gitea-pages"), ("kubectl", "go:kubernetes"), ("go", "go")]
+    ("wanted", "lock"),
+    [("gitea-pages", "gitea-pages"), ("kiali-pages", "kiali-pages"), ("kubectl", "go:kubernetes"), ("go", "go")],
 )
 def test_an_interrupt_ends_the_waiting_for_what_another_process_makes(wanted: str, lock: str) -> None:
     resolver = opened(FakeTools())
-    resolver.ensure([name for name in ("go", "node", "pnpm") if name != wanted])
+    resolver.ensure([name for name in ("go", "node", "pnpm", "yarn") if name != wanted])
     ended: list[BaseException] = []
 
     def wait() -> None:

@@ -406,9 +406,9 @@ def test_without_npms_registry_everything_else_is_fetched(
     assert cli.main(["fetch"]) == 0
     needed, pages = got
     assert "kubeadm" in needed and not [name for name in needed if name.endswith("-pages")]
-    assert pages == ["prometheus-pages", "gitea-pages"]
+    assert pages == ["prometheus-pages", "gitea-pages", "kiali-pages"]
     said = capsys.readouterr().out
     assert (
-        "without prometheus-pages and gitea-pages, which no chapter needs: pnpm could not be got" in said
+        "without prometheus-pages, gitea-pages, kiali-pages, which no chapter needs: pnpm could not be got" in said
     ) is not reached
     assert cli.main(["fetch", "prometheus-pages"]) == (0 if reached else 1), "what is named is needed"

@@ -152,8 +152,9 @@ def test_the_lab_takes_the_smallest_archive_that_has_what_is_built(home: Path, m
     monkeypatch.setattr(type(lab.images.registries), "why_not", lambda _self, reference: asked(reference))
     assert lab.images.components(["control-plane", "istio", "kubelet"]) == ["image:coredns", "kubelet"]
     assert lab.images.components(["bookinfo-details-v1"]) == []
-    # A pulled Prometheus has its own pages; chapter 13 always runs the lab's own Gitea.
-    assert lab.images.components(["prometheus-pages", "gitea-pages", "victoria-logs", "zipkin"]) == ["gitea-pages"]
+    # A pulled Prometheus has its own pages, a pulled Kiali is whole; chapter 13 always runs the lab's own Gitea.
+    pages = ["victoria-logs", "zipkin", "kiali", "prometheus-pages", "gitea-pages", "kiali-pages"]
+    assert lab.images.components(pages) == ["gitea-pages"]
     assert lab.images.kubeadm.dns == CATALOGUE.image("coredns").reference
     assert lab.images.kubeadm.etcd == f"quay.io/coreos/etcd:v{CATALOGUE.versions['etcd']}"
     assert lab.images.kubeadm.repository == "registry.k8s.io"
@@ -164,7 +165,6 @@ def test_the_lab_takes_the_smallest_archive_that_has_what_is_built(home: Path, m
         "bundle:control-plane",
         "bundle:apps",
     ]
-    pages = ["victoria-logs", "zipkin", "prometheus-pages", "gitea-pages"]
     assert nothing.images.components(pages) == pages
     assert nothing.images.kubeadm.repository == "stackbook.local"
 

@@ -15,8 +15,8 @@ from stackbook.config.namespaces import Namespaces
 from stackbook.core.errors import ArtifactUnavailable, InputError, StackbookError
 from stackbook.lab.lab import Lab
 
-BOOKINFO, KIALI, PROMETHEUS = (
-    next(p for p in opening.PAGES if p.name == n) for n in ("bookinfo", "kiali", "prometheus")
+BOOKINFO, GRAFANA, KIALI, PROMETHEUS = (
+    next(p for p in opening.PAGES if p.name == n) for n in ("bookinfo", "grafana", "kiali", "prometheus")
 )
 
 
@@ -42,7 +42,7 @@ class Kube:
     def __init__(self, ready: set[str], server: Server | None = None) -> None:
         self.there, self.server, self.answers = ready, server, True
         self.forwarded: list[tuple[Any, ...]] = []
-        self.has_pages = False
+        self.has_pages = self.addon = False
         self.ran: list[tuple[str, ...]] = []
 
     def ready(self) -> bool:
@@ -52,16 +52,22 @@ class Kube:
         self.ran.append((target, *argv))
         return type("Result", (), {"ok": self.has_pages if argv[:2] == ("test", "-f") else True})
 
-    def kubectl(self, *args: str, timeout: float = 60.0) -> None:
+    def kubectl(self, *args: str, timeout: float = 60.0, check: bool = True) -> Any:
+        if args[:2] == ("get", "svc/prometheus"):
+            return type("Result", (), {"ok": "prometheus" in self.there})
         assert args[0] == "cp"
         self.ran.append(args)
         self.has_pages = True
+        return None
 
     def json(self, *args: str) -> Any:
         if args[1] == "pods":
             ready = {"status": {"containerStatuses": [{"ready": True}]}, "metadata": {"name": "prometheus-1"}}
             gone = {"status": {}, "metadata": {"name": "prometheus-0"}}
             return {"items": [gone, ready] if self.there else [gone]}
+        if args[1] == "deployments":
+            assert args[2:] == ("-n", "istio-system", "-l", "app=kiali,!stackbook.lab/page")
+            return {"items": [{}] * self.addon}
         name = args[-1].split("=")[1]
         endpoints = [{"conditions": {"ready": name in self.there}}]
         return {"items": [{"endpoints": endpoints}, {"endpoints": None}]}
@@ -81,7 +87,9 @@ class Sources:
         return name in self._pulled
 
     def of(self, name: str) -> Any:
-        return type("Source", (), {"kind": "pull" if name in self._pulled else "none" if name == "kiali" else "build"})
+        return type(
+            "Source", (), {"kind": "pull" if name in self._pulled else "none" if name == "grafana" else "build"}
+        )
 
 
 class Artifacts:
@@ -89,7 +97,7 @@ class Artifacts:
         self.cached = cached
 
     def at_hand(self, name: str) -> Path | None:
-        assert name in ("prometheus-pages", "victoria-logs", "zipkin")
+        assert name in ("prometheus-pages", "victoria-logs", "zipkin", "kiali", "kiali-pages")
         return self.cached
 
 
@@ -98,7 +106,7 @@ def lab(
 ) -> Any:  # fmt: skip
     images = type("Images", (), {"sources": Sources(pulled)})
     parts = {"kube": Kube(ready, server), "images": images, "kubeconfig": Path("/"), "artifacts": Artifacts(cached),
-             "namespaces": Namespaces()}  # fmt: skip
+             "namespaces": Namespaces(), "profile": type("Profile", (), {"target": "machines"})}  # fmt: skip
     return type("Lab", (), parts)
 
 
@@ -108,12 +116,12 @@ def test_the_list_says_what_is_ready_what_has_an_api_only_and_what_is_not_instal
     assert list(rows) == [page.name for page in opening.PAGES]
     assert " ready " in rows["bookinfo"] and " ready " in rows["jaeger"]
     assert " API only " in rows["prometheus"]
-    assert " not installed " in rows["kiali"] and " not installed " in rows["grafana"]
+    assert " not built " in rows["kiali"] and " not installed " in rows["grafana"]
 
 
 def test_on_an_existing_cluster_bookinfo_is_behind_the_learners_own_gateway() -> None:
     learners = lab()
-    learners.namespaces = Namespaces("ada")
+    learners.namespaces, learners.profile.target = Namespaces("ada"), "cluster"
     assert {page.name: page.namespace for page in opening.pages(learners)} == {
         page.name: "ada" if page.name == "bookinfo" else page.namespace for page in opening.PAGES
     }
@@ -129,15 +137,17 @@ def test_every_page_has_a_chapter_and_is_on_loopback_only() -> None:
 
 def test_how_a_page_is_installed() -> None:
     assert opening.how(lab(), PROMETHEUS) == "stackbook run --only 10"
-    assert "container image" in opening.how(lab(), KIALI)
-    assert opening.how(lab(pulled={"kiali"}), KIALI) == "stackbook run --only 05"
+    assert opening.how(lab(), KIALI) == "stackbook run --only 10"
+    assert "container image" in opening.how(lab(), GRAFANA)
+    assert opening.how(lab(pulled={"grafana"}), GRAFANA) == "stackbook run --only 05"
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["open", "bookinfos"], "there is no page 'bookinfos' — did you mean 'bookinfo'?"),
-        (["open", "kiali"], "kiali is not installed — kiali exists only as a container image"),
+        (["open", "grafana"], "grafana is not installed — grafana exists only as a container image"),
+        (["open", "kiali"], "Kiali draws what Prometheus has, and there is no Prometheus — stackbook run --only 10"),
         (["open", "prometheus"], "prometheus is not installed — stackbook run --only 10"),
     ],
 )
@@ -285,6 +295,52 @@ def test_traces_are_shown_by_zipkin_once_its_program_is_there(
     with pytest.raises(StackbookError, match="the page of traces has ended: the pod is gone"):
         opening.show(lab({"tracing"}, cached=tmp_path), traces, say=said.append, environment={})
     assert said[0].startswith("http://127.0.0.1:9/zipkin/\n") and "240 spans of Jaeger" in said[1]
+
+
+def test_kiali_is_shown_once_its_program_and_its_page_are_there(
+    tmp_path: Path, builds: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stackbook.observability.metrics import kiali
+
+    with pytest.raises(ArtifactUnavailable):
+        opening.show(lab({"prometheus"}), KIALI, say=print, environment={})
+    assert builds == ["kiali"]
+    reasons = ["", "Kiali does not answer: its pod is gone"]
+
+    @contextlib.contextmanager
+    def running(found: Any) -> Iterator[Any]:
+        yield type("Kiali", (), {"url": "http://127.0.0.1:9/kiali", "ended": lambda self: reasons.pop(0)})()
+
+    monkeypatch.setattr(kiali, "running", running)
+    monkeypatch.setattr(opening, "pause", lambda seconds: None)
+    for found in (lab({"prometheus"}, cached=tmp_path), lab({"prometheus"}, {"kiali"})):
+        assert any(line.startswith("kiali ") and " ready " in line for line in opening.lines(found))
+        said: list[str] = []
+        reasons[:] = ["", "Kiali does not answer: its pod is gone"]
+        with pytest.raises(StackbookError, match="the page of kiali has ended: Kiali does not answer: its pod is gone"):
+            opening.show(found, KIALI, say=said.append, environment={})
+        assert said[0].startswith("http://127.0.0.1:9/kiali/console/graph/namespaces?namespaces=default&")
+        assert said[1].startswith("Until Ctrl-C ends it, every user of this host can read it.")
+    assert builds == ["kiali"], "a pulled image has its page"
+
+
+def test_the_addons_kiali_is_served_as_it_is() -> None:
+    found = lab({"kiali", "prometheus"})
+    found.kube.addon = True
+    page = next(page for page in opening.pages(found) if page.name == "kiali")
+    assert (page.service, page.port, page.path, page.program) == ("istio-system/kiali", 20001, "/kiali/", "")
+    assert any(line.startswith("kiali ") and " ready " in line for line in opening.lines(found))
+
+
+def test_on_an_existing_cluster_kiali_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learners = lab({"prometheus"})
+    learners.profile.target = "cluster"
+    monkeypatch.setattr(Lab, "open", lambda *args: learners)
+    assert cli.main(["open", "kiali"]) == 2
+    said = capsys.readouterr().err
+    assert "Kiali needs rights in the whole cluster" in said and said.count("\n") == 1
 
 
 def test_a_pod_that_goes_ends_the_command_with_the_reason(builds: list[str]) -> None:

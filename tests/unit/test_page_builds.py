@@ -1,4 +1,4 @@
-"""Web pages built with pnpm from a module's own lockfile: what is run, with which settings, and what a failure says."""
+"""Web pages built from a module's own lockfile, with pnpm or Yarn: what is run, with which settings, and what a failure says."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ PAGES = Pages(
     "server", "example.org/server", "web", ("bash build.sh --all", "pnpm exec vite build"), "out", "index.html"
 )
 INSTALL = "pnpm install --frozen-lockfile --prefer-offline --ignore-scripts --reporter=append-only"
+YARN = "yarn install --frozen-lockfile --ignore-scripts --non-interactive --json --network-timeout 300000"
 Line = Callable[[str], None]
 
 
@@ -42,7 +43,7 @@ class FakeRun:
 
     def __call__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path, on_line: Line,
                  on_tick: Callable[[float], None], cancel: threading.Event) -> int:  # fmt: skip
-        known = {INSTALL: "install", PAGES.commands[0]: "build", PAGES.commands[1]: "vite"}
+        known = {INSTALL: "install", YARN: "install", PAGES.commands[0]: "build", PAGES.commands[1]: "vite"}
         text = " ".join(argv)
         self.ran.append(text)
         self.env = env
@@ -95,15 +96,15 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
     settings = {"registry": "https://npm.example.org/", "proxy": None, "cafile": "/etc/ca.pem", "strict-ssl": True}
     (node / "bin/node").write_text(f"#!/bin/sh\necho '{json.dumps(settings)}'\n")
     (node / "bin/node").chmod(0o755)
-    return Tools(go=tmp_path / "go", node=node, pnpm=tmp_path / "pnpm")
+    return Tools(go=tmp_path / "go", node=node, manager=tmp_path / "manager")
 
 
-def built(run: Any, group: Group, tools: Tools, tmp_path: Path, **more: Any) -> Path:
+def built(run: Any, group: Group, tools: Tools, tmp_path: Path, source: Pages = PAGES, **more: Any) -> Path:
     folder = tmp_path / "folder"
     folder.mkdir(exist_ok=True)
     given = {"report": quiet, "estimate": 100.0, "cancel": threading.Event(), "env": dict(os.environ), **more}
     return page_builds.build(
-        PAGES, group, tools, folder=folder, cache=tmp_path / "cache", job="server-pages", log=tmp_path / "log", run=run,
+        source, group, tools, folder=folder, cache=tmp_path / "cache", job="server-pages", log=tmp_path / "log", run=run,
         **given,
     )  # fmt: skip
 
@@ -122,7 +123,7 @@ def test_packages_come_from_the_lockfile_and_pages_from_the_modules_own_commands
     assert (env["pnpm_config_registry"], env["pnpm_config_cafile"]) == ("https://npm.example.org/", "/etc/ca.pem")
     assert env["pnpm_config_strict_ssl"] == "true" and "pnpm_config_http_proxy" not in env
     pnpm = Path(env["PATH"].split(":")[0]) / "pnpm"
-    assert os.access(pnpm, os.X_OK) and str(tools.pnpm / "bin/pnpm.mjs") in pnpm.read_text()
+    assert os.access(pnpm, os.X_OK) and str(tools.manager / "bin/pnpm.mjs") in pnpm.read_text()
 
 
 def test_all_that_pnpm_keeps_lies_in_the_cache_until_the_pages_are_finished(
@@ -215,6 +216,82 @@ def test_the_packages_are_counted(group: Group, tools: Tools, tmp_path: Path) ->
     assert [moment.phase for moment in seen] == ["download", "download", "build", "build"]
 
 
+def said_by_yarn(kind: str, data: object) -> str:
+    return json.dumps({"type": kind, "data": data})
+
+
+LOCK = """\
+left-pad@^1.3.0:
+  version "1.3.0"
+  resolved "https://registry.yarnpkg.com/left-pad/-/left-pad-1.3.0.tgz#5b8a3a7765dfe001261dde915589e782f8c94d1e"
+  integrity sha512-XI5MPzVNApjAyhQzphX8BkmKsKUxD4LdyK24iZeQGinBN9yTQT3bFlCBy/aVx2HrNcqQGsdot8ghrjyrvMCoEA==
+
+pad@npm:left-pad@1:
+  version "1.3.0"
+  resolved "https://registry.npmjs.org/left-pad/-/left-pad-1.3.0.tgz"
+
+forked@1.0.0:
+  resolved "https://git.example.org/forked.tgz#1"
+"""
+
+
+def test_yarn_installs_what_its_lockfile_pins_from_the_users_own_registry(
+    group: Group, tools: Tools, tmp_path: Path
+) -> None:
+    (tmp_path / "module/web/yarn.lock").write_text(LOCK)
+    locks: list[str] = []
+
+    def installed(cwd: Path, say: Line) -> int:
+        locks.append((cwd / "yarn.lock").read_text())
+        return 0
+
+    run = FakeRun(install=installed)
+    made = built(run, group, tools, tmp_path, replace(PAGES, manager="yarn"), env={"HOME": "/home/ann", "PATH": "/bin"})
+    assert run.ran == [YARN, *PAGES.commands] and (made / "index.html").exists()
+    env = run.env
+    assert (env["npm_config_registry"], env["npm_config_cafile"]) == ("https://npm.example.org/", "/etc/ca.pem")
+    assert env["YARN_IGNORE_PATH"] == "1", "a .yarnrc could name another Yarn"
+    assert env["YARN_CACHE_FOLDER"] == str(tmp_path / "cache/build/yarn/server-pages/cache")
+    yarn = Path(env["PATH"].split(":")[0]) / "yarn"
+    assert os.access(yarn, os.X_OK) and str(tools.manager / "bin/yarn.js") in yarn.read_text()
+    wanted = LOCK.replace("https://registry.yarnpkg.com/", "https://npm.example.org/")
+    assert locks == [wanted.replace("https://registry.npmjs.org/", "https://npm.example.org/")]
+
+
+def test_yarns_packages_are_counted_while_it_fetches_them(group: Group, tools: Tools, tmp_path: Path) -> None:
+    (tmp_path / "module/web/yarn.lock").write_text("")
+    fetching = [said_by_yarn("step", {"message": "Fetching packages", "current": 3, "total": 6}),
+                said_by_yarn("progressStart", {"id": 0, "total": 1813}),
+                said_by_yarn("progressTick", {"id": 0, "current": 700})]  # fmt: skip
+    linking = [said_by_yarn("step", {"message": "Linking dependencies", "current": 4, "total": 6}),
+               said_by_yarn("progressStart", {"id": 2, "total": 152047}), said_by_yarn("warning", "peer"), "{", '{"a": 1}']  # fmt: skip
+    run = FakeRun(install=saying(*fetching, *linking, status=0))
+    run.ticks = [0.5]
+    seen: list[Progress] = []
+    built(run, group, tools, tmp_path, replace(PAGES, manager="yarn"), report=seen.append)
+    assert "server-pages: downloading, 700 of 1813 packages, about" in seen[1].line()
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "words"),
+    [
+        (said_by_yarn("error", "Error: https://npm/x-1.tgz: ESOCKETTIMEDOUT\n    at ClientRequest"),
+         ArtifactUnavailable, r"failed: \[ERROR\] Error: https://npm/x-1\.tgz: ESOCKETTIMEDOUT \(log"),
+        (said_by_yarn("error", 'https://npm/x-1.tgz: Request failed "404 Not Found"'), ArtifactUnavailable, "404 Not Found"),
+        (said_by_yarn("error", 'Integrity check failed for "x" (got "sha512-B")'), CorruptArtifact, "Integrity check"),
+        (said_by_yarn("error", "Your lockfile needs to be updated"), ArtifactError, "lockfile needs"),
+    ],
+)  # fmt: skip
+def test_a_failure_of_yarn_says_why(
+    line: str, kind: type[ArtifactError], words: str, group: Group, tools: Tools, tmp_path: Path
+) -> None:
+    (tmp_path / "module/web/yarn.lock").write_text("")
+    other = said_by_yarn("warning", "some error in a peer dependency")
+    with pytest.raises(kind, match=words) as raised:
+        built(FakeRun(install=saying(other, line)), group, tools, tmp_path, replace(PAGES, manager="yarn"))
+    assert type(raised.value) is kind and "peer" not in raised.value.message
+
+
 def test_what_a_build_has_started_ends_with_it(group: Group, tools: Tools, tmp_path: Path) -> None:
     children: list[subprocess.Popen[bytes]] = []
 
@@ -241,10 +318,12 @@ def test_the_key_is_of_the_module_the_commands_and_the_tools(group: Group) -> No
     others = [
         page_builds.recipe_key(replace(PAGES, commands=("make",)), group, ["node", "pnpm"]),
         page_builds.recipe_key(PAGES, group, ["node", "another pnpm"]),
+        page_builds.recipe_key(replace(PAGES, manager="yarn"), group, ["node", "pnpm"]),
     ]
     sums.write_text("example.org/server v1.2.3 h1:other=\n")
     others.append(page_builds.recipe_key(PAGES, group, ["node", "pnpm"]))
-    assert len({key, *others}) == 4
+    assert len({key, *others}) == 5
+    assert repr(replace(PAGES, manager="yarn")) == repr(PAGES), "else the keys of pages that were built earlier change"
     go_mod = group.folder / "go.mod"
     go_mod.write_text(f"{go_mod.read_text()}\nreplace (\n\texample.org/server => example.com/moved v1.2.4\n)\n")
     sums.write_text("example.org/server v1.2.3 h1:abc=\nexample.com/moved v1.2.4 h1:new=\n")

@@ -229,7 +229,7 @@ def fetch_components(options: argparse.Namespace) -> int:
         if pages:
             get(pages)
     except ArtifactUnavailable as error:
-        print(f"without {' and '.join(pages)}, which no chapter needs: {error}", flush=True)
+        print(f"without {', '.join(pages)}, which no chapter needs: {error}", flush=True)
     return 0
 
 

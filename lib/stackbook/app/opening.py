@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stackbook.lab.lab import Lab
 
 LOOPBACK = "127.0.0.1"
+_KIALI = "kiali"
 _EVERY = 2.0
 """Seconds between two checks whether the connection is still there."""
 
@@ -35,15 +36,15 @@ class Page:
 
     Attributes:
         name: the argument of `stackbook open`.
-        chapter: the number of the chapter that installs it.
-        service: the Service to reach, with its namespace before a slash.
+        chapter: the number of the chapter that installs it, or the system whose data it shows.
+        service: the Service to reach, with its namespace before a slash; with `program`, that of the data.
         port: the port of the Service.
         path: the path of the page.
         look: what to look at there.
         image: the image whose pages these are, in the catalogue; empty if every lab has the page.
         api: a path of the program's API, for a build of the lab's own, which has no pages.
         pages: the component that is the pages of such a build; empty if they cannot be built.
-        program: the component that shows the data of the Service on this host, where no pod has such a page.
+        program: the component that shows the data of the Service as long as the command runs, where no pod has such a page.
     """
 
     name: str
@@ -69,10 +70,15 @@ class Page:
 
 
 _GATEWAY = "istio-ingressgateway"
+_GRAPH = (
+    "/console/graph/namespaces?namespaces=default&graphType=versionedApp&duration=60&refresh=15000&edges=trafficRate"
+)
 PAGES = (
     Page("bookinfo", "05", f"{MESH}/{_GATEWAY}", 80, "/productpage",
          "the sample application, through the ingress gateway: reload it, and the stars change"),
-    Page("kiali", "05", "istio-system/kiali", 20001, "/kiali/", "the service graph, with rates and errors", "kiali"),
+    Page("kiali", "10", "istio-system/prometheus", 9090, _GRAPH,
+         "the service graph, which begins now: reload bookinfo for a minute, then click on an edge for its rates and errors",
+         "kiali", pages="kiali-pages", program="kiali"),
     Page("grafana", "05", "istio-system/grafana", 3000, "/", "Istio's dashboards", "grafana"),
     Page("prometheus", "10", "istio-system/prometheus", 9090, "/query", "queries, targets and alerts", "prometheus",
          "/api/v1/query?query=up", "prometheus-pages"),
@@ -89,9 +95,19 @@ PAGES = (
 
 
 def pages(lab: Lab) -> tuple[Page, ...]:
-    """The pages where this lab has them: on an existing cluster the ingress gateway is the learner's own, in their namespace."""
-    gateway = f"{lab.namespaces.gateways}/{_GATEWAY}"
-    return tuple(replace(page, service=gateway) if page.service.endswith(f"/{_GATEWAY}") else page for page in PAGES)
+    """The pages where this lab has them.
+
+    On an existing cluster the ingress gateway is the learner's own, in their namespace. Where Istio's addon has installed Kiali,
+    that one is the page.
+    """
+    from stackbook.observability.metrics import kiali
+
+    found = {page.name: page for page in PAGES}
+    found["bookinfo"] = replace(found["bookinfo"], service=f"{lab.namespaces.gateways}/{_GATEWAY}")
+    if lab.profile.target != "cluster" and kiali.of_the_addon(lab.kube):
+        whole = replace(found["kiali"], service="istio-system/kiali", port=kiali.PORT, path=f"{kiali.PATH}/")
+        found["kiali"] = replace(whole, chapter="05", pages="", program="")
+    return tuple(found.values())
 
 
 def arguments(add: Callable[..., Any]) -> None:
@@ -121,6 +137,10 @@ def command(options: argparse.Namespace) -> int:
             print(line)
         return 0
     page = next(page for page in pages(lab) if page.name == options.page)
+    if page.program == _KIALI:
+        from stackbook.observability.metrics import kiali
+
+        kiali.demand(lab)
     if not installed(lab, page):
         raise InputError(f"{page.name} is not installed", fix=how(lab, page))
     with contextlib.suppress(KeyboardInterrupt):  # how the user ends it
@@ -151,6 +171,13 @@ def at_hand(lab: Lab, page: Page) -> bool:
     if built_in(lab, page):
         return True
     return bool(page.pages) and (pages.there(lab) or lab.artifacts.at_hand(page.pages) is not None)
+
+
+def parts(lab: Lab, page: Page) -> list[str]:
+    """The components that a page with a program needs; none if its image is pulled."""
+    if page.image and lab.images.sources.pulled(page.image):
+        return []
+    return [name for name in (page.program, page.pages) if name]
 
 
 def provide(lab: Lab, page: Page, say: Callable[[str], None]) -> bool:
@@ -202,7 +229,7 @@ def _state(lab: Lab, page: Page) -> str:
     if not installed(lab, page):
         return "not installed"
     if page.program:
-        return "ready" if lab.artifacts.at_hand(page.program) else "not built"
+        return "ready" if all(lab.artifacts.at_hand(name) for name in parts(lab, page)) else "not built"
     return "ready" if at_hand(lab, page) else "API only"
 
 
@@ -235,27 +262,47 @@ def serve(
 def show(
     lab: Lab, page: Page, *, say: Callable[[str], None] | None = None, environment: Mapping[str, str] = os.environ
 ) -> None:
-    """Show logs or traces with a program that copies them, and open it in a browser if there is a display; returns only with an error.
+    """Show data with a program that runs as long as this command, and open it in a browser if there is a display.
+
+    It returns only with an error.
 
     Raises:
         ArtifactError: the program cannot be had.
-        StackbookError: the system whose data it copies does not answer, or no longer.
+        InputError: the program cannot run in this lab.
+        StackbookError: the system whose data it shows does not answer, or no longer.
     """
-    from stackbook.observability.logs import page as log_page
-    from stackbook.observability.tracing import trace_page
-
     say = say or partial(print, flush=True)
-    program = lab.artifacts.at_hand(page.program) or built(lab, page.program, say)
-    shown = trace_page.following(lab) if page.program == trace_page.IMAGE else log_page.following(lab.kube, program)
-    with shown as found:
-        address = f"{found.url}{page.path}"
+    found = {name: lab.artifacts.at_hand(name) or built(lab, name, say) for name in parts(lab, page)}
+    with _shown(lab, page, found) as (url, what, ended):
+        address = f"{url}{page.path}"
         say(f"{address}\n{page.look}")
-        say(f"It has {found.copied} {found.what}; new ones follow in seconds. Until Ctrl-C ends it, every user of "
-            "this host can read it.")  # fmt: skip
+        say(f"{what}Until Ctrl-C ends it, every user of this host can read it.")
         browse(address, environment)
-        while not (reason := found.ended()):
+        while not (reason := ended()):
             pause(_EVERY)
     raise StackbookError(f"the page of {page.name} has ended: {reason}", fix=f"stackbook open {page.name}")
+
+
+@contextlib.contextmanager
+def _shown(lab: Lab, page: Page, found: Mapping[str, Path]) -> Iterator[tuple[str, str, Callable[[], str]]]:
+    """A running program: its address, what it has in words, and a function that says why it has ended, or nothing.
+
+    Args:
+        lab: the lab.
+        page: the page.
+        found: the paths of the components of `parts`.
+    """
+    from stackbook.observability.logs import page as log_page
+    from stackbook.observability.metrics import kiali
+    from stackbook.observability.tracing import trace_page
+
+    if page.program == kiali.IMAGE:
+        with kiali.running(lab) as server:
+            yield server.url, "", server.ended
+        return
+    traces = page.program == trace_page.IMAGE
+    with trace_page.following(lab) if traces else log_page.following(lab.kube, found[page.program]) as copy:
+        yield copy.url, f"It has {copy.copied} {copy.what}; new ones follow in seconds. ", copy.ended
 
 
 def browse(address: str, environment: Mapping[str, str]) -> None:

@@ -62,7 +62,8 @@ def parts(root: Path | None = None) -> list[Part]:
         known = found.get(key)
         pinned = (*(known.pinned_in if known else ()), *part.pinned_in)
         hashes = {*(known.sha256 if known else ()), *part.sha256}
-        found[key] = Part(part.purl, tuple(sorted(hashes)), tuple(dict.fromkeys(pinned)), part.notes)
+        notes = (*(known.notes if known else ()), *part.notes)  # two lockfiles may have other checksums of one package
+        found[key] = Part(part.purl, tuple(sorted(hashes)), tuple(dict.fromkeys(pinned)), tuple(dict.fromkeys(notes)))
     return [found[key] for key in sorted(found)]
 
 

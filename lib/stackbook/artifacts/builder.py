@@ -226,7 +226,7 @@ class Maker:
         if isinstance(source, Debian):
             return key_of(package_registries.debian_recipe(source))
         if isinstance(source, Pages):
-            tools = [repr(self.catalogue.artifact(tool).sources) for tool in ("node", "pnpm")]
+            tools = [repr(self.catalogue.artifact(tool).sources) for tool in ("node", source.manager)]
             return page_builds.recipe_key(source, self.catalogue.groups[source.group], tools)
         return key_of(type(source).__name__, repr(source), artifact.version)
 

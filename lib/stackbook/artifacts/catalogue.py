@@ -83,15 +83,16 @@ class Npm:
 
 @dataclass(frozen=True)
 class Pages:
-    """Web pages that pnpm builds from a folder of a Go module; the lockfile in that folder pins every package.
+    """Web pages that are built from a folder of a Go module; the lockfile in that folder pins every npm package.
 
     Attributes:
         group: the group of Go builds whose go.sum pins the module.
         module: the module.
-        path: the folder in the module that has package.json and pnpm-lock.yaml; `.` for the module itself.
+        path: the folder in the module that has package.json and the lockfile; `.` for the module itself.
         commands: the commands of the build, run there.
         output: the folder with the finished pages, below `path`.
         proof: a file that finished pages have, below `output`.
+        manager: the component that installs the npm packages: `pnpm` or `yarn`.
     """
 
     group: str
@@ -100,8 +101,13 @@ class Pages:
     commands: tuple[str, ...]
     output: str
     proof: str
+    manager: str = field(default="pnpm", repr=False)  # a page's key contains its `repr`, and the manager's own command
     origin: ClassVar[str] = "built from npm packages"
-    tools: ClassVar[tuple[str, ...]] = ("go", "node", "pnpm")
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """The components that build it."""
+        return ("go", "node", self.manager)
 
 
 @dataclass(frozen=True)
@@ -303,6 +309,7 @@ class Catalogue:
             *(f"bundle:{name}" for name in LATE),
             "victoria-logs",
             "zipkin",
+            "kiali",
             *(n for n in self.artifacts if n.endswith(PAGES)),
         ]
         return tuple(dict.fromkeys([*early, *middle, *rest, *late]))

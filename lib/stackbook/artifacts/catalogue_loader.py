@@ -136,8 +136,11 @@ def _source(spec: Mapping[str, Any], version: str, raw: Mapping[str, Any], stric
     if "npm" in spec:
         return Npm(spec["npm"], spec["integrity"].get(version, ""))
     if "pages" in spec:
-        commands = tuple(spec["commands"])
-        return Pages(spec["pages"], spec["module"], spec["path"], commands, spec["output"], spec["proof"])
+        commands = tuple(command.replace("{version}", version) for command in spec["commands"])
+        return Pages(
+            spec["pages"], spec["module"], spec["path"], commands, spec["output"], spec["proof"],
+            spec.get("manager", "pnpm"),
+        )  # fmt: skip
     release = version if spec["debian"] == "machines" else spec["debian"]
     return Debian(
         machine_releases.RELEASES[release].suite, tuple(raw[spec["packages"]].split()), spec.get("boots", False)

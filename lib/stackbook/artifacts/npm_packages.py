@@ -19,16 +19,9 @@ from stackbook.core.errors import ArtifactUnavailable, CorruptArtifact
 from stackbook.core.progress import Progress, Report
 from stackbook.core.redact import redact
 
-# The user's settings of npm that pnpm reads from its own variables only, with the names of these variables.
-_NETWORK = {
-    "registry": "registry",
-    "https-proxy": "https_proxy",
-    "proxy": "http_proxy",
-    "noproxy": "no_proxy",
-    "cafile": "cafile",
-    "ca": "ca",
-    "strict-ssl": "strict_ssl",
-}
+REGISTRY = "https://registry.npmjs.org/"
+"""The registry that npm asks by default."""
+_NETWORK = ("registry", "https-proxy", "proxy", "noproxy", "cafile", "ca", "strict-ssl")
 
 
 def npm(node: Path) -> list[str]:
@@ -76,15 +69,14 @@ def package(
 
 
 def network_settings(node: Path, env: Mapping[str, str]) -> dict[str, str]:
-    """The user's settings of npm for the network, as variables for pnpm; pnpm itself reads passwords and tokens in ~/.npmrc."""
+    """The user's settings of npm for the network, by npm's names; package managers read passwords and tokens in ~/.npmrc themselves."""
     argv = [*npm(node), "config", "list", "--json", "--logs-max=0"]  # no log in the user's home folder
     answer = subprocess.run(argv, env=dict(env), capture_output=True, text=True, timeout=60, check=False)
     try:
         settings = json.loads(answer.stdout)
     except ValueError:
         settings = {}
-    found = {f"pnpm_config_{name}": settings.get(key) for key, name in _NETWORK.items()}
-    return {name: _text(value) for name, value in found.items() if value not in (None, "", [])}
+    return {name: _text(settings[name]) for name in _NETWORK if settings.get(name) not in (None, "", [])}
 
 
 def _text(value: object) -> str:

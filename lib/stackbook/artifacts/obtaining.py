@@ -63,8 +63,9 @@ def obtain(
             report=report, log=log, cancel=cancel, run=run, **tools,
         )  # fmt: skip
     if isinstance(source, Pages):
+        programs = page_builds.Tools(tools["go"], tools["node"], tools[source.manager])
         return page_builds.build(
-            source, maker.catalogue.groups[source.group], page_builds.Tools(**tools), folder=folder, cache=root, job=name,
+            source, maker.catalogue.groups[source.group], programs, folder=folder, cache=root, job=name,
             report=report, log=log, estimate=estimate, cancel=cancel, run=run, background=not maker.urgent,
         )  # fmt: skip
     assert isinstance(source, Debian)

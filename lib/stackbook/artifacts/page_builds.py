@@ -1,4 +1,4 @@
-"""Build web pages from the sources in a Go module, with pnpm: go.sum pins the sources, their lockfile pins every npm package."""
+"""Build web pages from the sources in a Go module: go.sum pins the sources, their lockfile pins every npm package."""
 
 from __future__ import annotations
 
@@ -17,25 +17,18 @@ from pathlib import Path
 from stackbook.artifacts import gobuild, npm_packages
 from stackbook.artifacts.catalogue import Group, Pages
 from stackbook.artifacts.digests import key_of
+from stackbook.artifacts.package_managers import MANAGERS, Manager, Output
 from stackbook.artifacts.subprocesses import Spawn, spawn
 from stackbook.core.errors import ArtifactError, ArtifactUnavailable, CorruptArtifact, InputError
 from stackbook.core.progress import Progress, Report
 from stackbook.core.redact import redact
 
-# The lockfile decides which packages there are, so no scripts of packages run, and nothing is asked about their age.
-_INSTALL = ("pnpm", "install", "--frozen-lockfile", "--prefer-offline", "--ignore-scripts", "--reporter=append-only")
-_SETTINGS = {
-    "pnpm_config_pm_on_fail": "ignore",  # else it fetches the pnpm that package.json names, without a pinned checksum
-    "pnpm_config_verify_deps_before_run": "false",
-    "pnpm_config_minimum_release_age": "0",
-    "pnpm_config_update_notifier": "false",
-}
 # With CI set, Gitea's build treats warnings as errors.
 _WITHOUT = ("CI", "NODE_ENV", "NODE_OPTIONS", "ENABLE_SOURCEMAP")
-_RESOLVED = re.compile(r"Progress: resolved (\d+), reused (\d+), downloaded (\d+)")
 _RETRY = "Will retry in"
 _NETWORK = re.compile(
-    r"fetch failed|ECONNREFUSED|ECONNRESET|ENOTFOUND|ETIMEDOUT|EAI_AGAIN|FETCH_\d|META_FETCH|CERT|socket hang up"
+    r"fetch failed|ECONNREFUSED|ECONNRESET|ENOTFOUND|E(SOCKET)?TIMEDOUT|EAI_AGAIN|FETCH_\d|META_FETCH|CERT|socket hang up"
+    r"|Request failed|network connection"
 )
 _ERROR = re.compile(r"\[ERROR\]|ERR_|\berror\b|\bError\b")
 _LONGEST, _TIMES = 1800.0, 6.0
@@ -43,11 +36,11 @@ _LONGEST, _TIMES = 1800.0, 6.0
 
 @dataclass(frozen=True)
 class Tools:
-    """The folders of Go, Node.js and pnpm."""
+    """The folders of Go, Node.js and the package manager."""
 
     go: Path
     node: Path
-    pnpm: Path
+    manager: Path
 
 
 def module_sum(source: Pages, group: Group) -> str:
@@ -68,35 +61,36 @@ def module_sum(source: Pages, group: Group) -> str:
 
 def recipe_key(source: Pages, group: Group, tools: Sequence[str]) -> str:
     """The key of pages: a hash of their sources, the commands, and the checksums of the tools."""
-    return key_of("pages-1", module_sum(source, group), repr(source), list(tools), list(_INSTALL), _SETTINGS)
+    manager = MANAGERS[source.manager]
+    return key_of(
+        "pages-1", module_sum(source, group), repr(source), list(tools), list(manager.install), dict(manager.settings)
+    )
 
 
 @dataclass
 class _Watch:
-    """Turns the output of pnpm and of the commands into progress and, after a failure, into its cause."""
+    """Turns the output of the package manager and of the commands into progress and, after a failure, into its cause."""
 
     job: str
     report: Report
+    output: Output
     estimate: float
     deadline: float
     start: float = field(default_factory=time.monotonic)
     phase: str = "download"
-    done: int = 0
-    total: int = 0
     lines: list[str] = field(default_factory=list)
 
     def line(self, text: str) -> None:
-        if found := _RESOLVED.search(text):
-            self.total, self.done = int(found[1]), int(found[2]) + int(found[3])
-        elif text.strip():
-            self.lines.append(text.strip())
+        if kept := self.output.read(text):
+            self.lines.append(kept)
 
     def tick(self, _seconds: float) -> None:
         seconds = time.monotonic() - self.start
         if seconds > self.deadline:
             last = self.lines[-1][:200] if self.lines else "no output"
             raise ArtifactError(f"{self.job} was not built within {self.deadline:.0f} s: {last}", fix="try again")
-        counted = (self.done, self.total, "packages") if self.phase == "download" else (0, 0, "seconds")
+        there = self.output.done, self.output.total
+        counted = (*there, "packages") if self.phase == "download" else (0, 0, "seconds")
         left = max(self.estimate - seconds, 0.0) or None
         self.report(Progress(self.job, self.phase, *counted, seconds=seconds, remaining=left))
 
@@ -113,7 +107,7 @@ def build(
     Args:
         source: the recipe.
         group: the group that pins the module.
-        tools: Go, Node.js and pnpm.
+        tools: Go, Node.js and the package manager.
         folder: a temporary folder on the cache's file system.
         cache: the root of the cache.
         job: the name of the job in progress.
@@ -131,14 +125,18 @@ def build(
         CorruptArtifact: a package is not what the lockfile says.
         ArtifactError: a command failed, or the deadline passed.
     """
-    packages = cache / "build" / "pnpm" / job
+    manager = MANAGERS[source.manager]
+    packages = cache / "build" / manager.name / job
     base = dict(env if env is not None else os.environ)
     report(Progress(job, "download", message=source.module, remaining=estimate))
     work = _sources(source, group, tools, cache, base, folder)
-    environ = environment(tools, packages=packages, folder=folder, base=base)
-    watch = _Watch(job, report, estimate, deadline or max(_LONGEST, _TIMES * estimate))
+    kept = {name: value for name, value in base.items() if name not in _WITHOUT}
+    network = npm_packages.network_settings(tools.node, kept)
+    manager.prepare(work, network.get("registry", npm_packages.REGISTRY))
+    environ = environment(manager, tools, packages=packages, folder=folder, base=kept, network=network)
+    watch = _Watch(job, report, manager.output(), estimate, deadline or max(_LONGEST, _TIMES * estimate))
     try:
-        for argv in [_INSTALL, *(tuple(shlex.split(command)) for command in source.commands)]:
+        for argv in [manager.install, *(tuple(shlex.split(command)) for command in source.commands)]:
             gentle = ("nice", "-n", "19", "ionice", "-c", "3") if background and shutil.which("ionice") else ()
             status = run([*gentle, *argv], env=environ, cwd=work, log=log, on_line=watch.line, on_tick=watch.tick,
                          cancel=cancel)  # fmt: skip
@@ -156,27 +154,23 @@ def build(
     return made
 
 
-def environment(tools: Tools, *, packages: Path, folder: Path, base: Mapping[str, str]) -> dict[str, str]:
-    """The user's environment, this Node.js and this pnpm, and the cache for all that pnpm keeps."""
+def environment(
+    manager: Manager, tools: Tools, *, packages: Path, folder: Path, base: Mapping[str, str], network: Mapping[str, str]
+) -> dict[str, str]:  # fmt: skip
+    """The user's environment `base`, this Node.js and this package manager, and the cache for all that it keeps."""
     programs = folder / "programs"
     programs.mkdir(exist_ok=True)
-    pnpm = programs / "pnpm"  # commands of the builds call it by this name
-    pnpm.write_text(f'#!/bin/sh\nexec "{tools.node / "bin/node"}" "{tools.pnpm / "bin/pnpm.mjs"}" "$@"\n', "utf-8")
-    pnpm.chmod(0o755)
-    kept = {name: value for name, value in base.items() if name not in _WITHOUT}
+    program = programs / manager.name  # commands of the builds call it by this name
+    program.write_text(
+        f'#!/bin/sh\nexec "{tools.node / "bin/node"}" "{tools.manager / manager.script}" "$@"\n', "utf-8"
+    )
+    program.chmod(0o755)
     return {
-        **kept,
-        **npm_packages.network_settings(tools.node, kept),
-        **_SETTINGS,
+        **base,
+        **{manager.variables[name]: value for name, value in network.items() if name in manager.variables},
+        **manager.settings,
         "PATH": f"{programs}:{tools.node / 'bin'}:{base.get('PATH', os.defpath)}",
-        "pnpm_config_store_dir": str(packages / "store"),
-        "pnpm_config_cache_dir": str(packages / "cache"),
-        "pnpm_config_state_dir": str(packages / "state"),
-        "XDG_DATA_HOME": str(packages / "data"),
-        "XDG_CACHE_HOME": str(packages / "cache"),
-        "XDG_STATE_HOME": str(packages / "state"),
-        "PNPM_HOME": str(packages / "home"),
-        "npm_config_cache": str(packages / "npm"),
+        **{variable: str(packages / place) for variable, place in manager.folders.items()},
         "TMPDIR": str(folder),
         "NO_COLOR": "1",
     }
@@ -189,7 +183,7 @@ def failure(job: str, command: str, lines: Sequence[str], log: Path) -> Artifact
     cause = [*errors[:3], *tried] or list(lines[-3:]) or ["no message"]
     message = redact(f"{job}: {command} failed: {' / '.join(line[:300] for line in cause)} (log: {log})")
     everything = "\n".join(lines)
-    if "INTEGRITY" in everything:
+    if "INTEGRITY" in everything or "Integrity check failed" in everything:
         return CorruptArtifact(message, fix="a package is not what the lockfile says: check npm's registry")
     if _NETWORK.search(everything):
         return ArtifactUnavailable(message, fix="check npm's registry and the network; what was downloaded stays")

@@ -118,7 +118,7 @@ ALL: tuple[Chapter, ...] = (
         needs=("05-istio",),
         leaves="Prometheus",
         artifacts=("apps", "app-load", "metrics"),
-        pages=("prometheus-pages",),
+        pages=("prometheus-pages", "kiali", "kiali-pages"),
         seconds=70,
     ),
     Chapter(

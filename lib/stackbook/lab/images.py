@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from stackbook.lab.lab import Lab
     from stackbook.lab.step import Step
 
-_INSTEAD_OF = {"victoria-logs": "kibana", "zipkin": "jaeger"}
-"""Programs with a page, and the image whose page they replace if it cannot be pulled."""
+_INSTEAD_OF = {"victoria-logs": "kibana", "zipkin": "jaeger", "kiali": "kiali"}
+"""Programs with a page, and the image that has the page; they are needed only if it cannot be pulled."""
 
 
 class LabImages:
@@ -158,8 +158,9 @@ class LabImages:
         for name in names:
             kind, plain = catalogue.resolve(name)
             if kind == "file":
-                program = _INSTEAD_OF.get(plain, plain.removesuffix(PAGES))
-                if program == plain or program not in catalogue.images or not self.sources.pulled(program):
+                own = plain.removesuffix(PAGES) if plain.endswith(PAGES) else ""
+                image = _INSTEAD_OF.get(plain, own)
+                if image not in catalogue.images or not self.sources.pulled(image):
                     found[name] = None
             elif self._lab.profile.target == "cluster":
                 continue  # its nodes pull every image, after `stackbook images push`

@@ -88,6 +88,15 @@ class Prometheus:
         """The alerts that are pending or firing, according to Prometheus."""
         return list(self._get("alerts")["alerts"])
 
+    def rules(self) -> list[dict[str, str]]:
+        """The rules: name, health (`ok`, `err`, or `unknown` before the first evaluation), and lastError, which may be empty."""
+        groups = self._get("rules")["groups"]
+        return [
+            {"name": rule["name"], "health": rule["health"], "lastError": rule.get("lastError", "")}
+            for group in groups
+            for rule in group["rules"]
+        ]
+
     def alertmanagers(self) -> list[str]:
         """The addresses that alerts are sent to."""
         return [str(entry["url"]) for entry in self._get("alertmanagers")["activeAlertmanagers"]]
