@@ -12,7 +12,6 @@ from pathlib import Path
 
 import httpx
 import lab_page
-import pandas as pd
 import pytest
 from playwright.sync_api import Error, Page
 from stackbook.config.chapter_parameters import CHAPTER_PARAMETERS
@@ -27,8 +26,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 HOPS = [("istio-ingressgateway", "productpage"), ("productpage", "details"), ("productpage", "reviews"),
         ("reviews", "ratings")]  # fmt: skip
-EVERY, WINDOW, SETTLED = 0.2, 45.0, 12.0
-"""Seconds from page to page; in which requests count; and before now, so that everything in them is scraped and evaluated."""
+EVERY, WINDOW = 0.2, 45.0
+"""Seconds from page to page, and in which requests count."""
 TOLERANCE = 0.2
 
 
@@ -81,10 +80,6 @@ def page(lab: Lab, alone: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
     assert not lab.kube.kubectl("get", "svc/kiali", "-n", kiali.NAMESPACE, check=False).ok
 
 
-def rates(table: pd.DataFrame) -> dict[tuple[str, str], float]:
-    return {(row["source"], row["destination"]): float(row["requests"]) for row in table.to_dict("records")}
-
-
 def draw(page: Page, address: str, picture: Path | None = None, *, seconds: float = 60) -> str:
     """Open the graph; returns the page's text once it has a name of each hop."""
     page.set_default_timeout(1000 * seconds)
@@ -114,13 +109,17 @@ def test_kialis_edges_are_those_of_chapter_10(lab: Lab, page: str) -> None:
     assert found.version() == lab.artifacts.version("kiali") or lab.images.sources.pulled("kiali")
     found.wait_edges(HOPS, timeout=120)
     began = time.time()
-    until(lambda: time.time() - began > WINDOW + SETTLED, what="a window of even traffic", timeout=120, every=1)
-    at = round(time.time() - SETTLED)
+    until(lambda: time.time() - began > WINDOW + kiali.SETTLED, what="a window of even traffic", timeout=120, every=1)
     with metrics.opened(lab.kube) as prometheus:
-        wanted = rates(metrics.edges(prometheus, metrics.vocabulary(lab), window=WINDOW, at=at))
-    drawn = rates(found.edges(window=WINDOW, at=at))
-    assert set(HOPS) <= set(wanted) and set(HOPS) <= set(drawn), (wanted, drawn)
-    wrong = {hop: (wanted[hop], drawn[hop]) for hop in HOPS if abs(drawn[hop] / wanted[hop] - 1) > TOLERANCE}
+        both = kiali.compared(found, prometheus, metrics.vocabulary(lab), window=WINDOW).set_index(
+            ["source", "destination"]
+        )
+    assert set(HOPS) <= set(both.index), both
+    wrong = {
+        hop: tuple(both.loc[hop])
+        for hop in HOPS
+        if abs(both.loc[hop, "Kiali"] / both.loc[hop, "chapter"] - 1) > TOLERANCE
+    }
     assert not wrong, f"chapter 10 and Kiali: {wrong}"
 
 

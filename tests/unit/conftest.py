@@ -4,10 +4,13 @@ from collections.abc import Iterator
 
 import matplotlib.pyplot as plt
 import pytest
+from hypothesis import settings
 from stackbook.analysis import display, plot_lint
 from stackbook.config import namespaces
 
 display.style_plots()
+settings.register_profile("untimed", settings(), deadline=None)  # a busy machine is not a fault of the code
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

@@ -6,12 +6,14 @@ import contextlib
 import http.server
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import pandas as pd
 import pytest
 import yaml
 from stackbook.cluster import manifests
@@ -190,9 +192,12 @@ class Kube:
 
 def lab(port: int, *, upstream: bool = True) -> Any:
     loaded: list[str] = []
-    images = SimpleNamespace(
-        upstream_envoy=upstream, load=loaded.append, loaded=loaded, reference=lambda name: f"here/{name}:1"
-    )
+
+    def load(name: str, *, step: Any) -> None:
+        assert step is None
+        loaded.append(name)
+
+    images = SimpleNamespace(upstream_envoy=upstream, load=load, loaded=loaded, reference=lambda name: f"here/{name}:1")
     return SimpleNamespace(kube=Kube(port), images=images, profile=SimpleNamespace(target="machines"))
 
 
@@ -279,6 +284,46 @@ def test_it_is_at_hand_if_its_image_is_pulled_or_both_parts_are_in_the_cache(tmp
 
     assert at_hand(True) and at_hand(False, "kiali", "kiali-pages")
     assert not at_hand(False, "kiali") and not at_hand(False, "kiali-pages")
+
+
+def test_why_it_does_not_run_is_one_line_with_the_way_to_it(tmp_path: Path) -> None:
+    cached: list[str] = []
+    found = lab(0)
+    found.images.sources = SimpleNamespace(pulled=lambda name: False)
+    found.artifacts = SimpleNamespace(at_hand=lambda name: tmp_path if name in cached else None)
+    assert kiali.missing(found) == "Kiali is not built yet: stackbook open kiali builds and shows it"
+    cached += kiali.PARTS
+    assert kiali.missing(found) == ""
+    found.kube.prometheus = False
+    assert kiali.missing(found).endswith("there is no Prometheus — stackbook run --only 10")
+
+
+def test_both_graphs_are_of_the_same_window_and_an_edge_of_one_has_zero_in_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[float, float]] = []
+
+    def table(*rows: tuple[str, str, float]) -> pd.DataFrame:
+        return pd.DataFrame([(*row, 0.0) for row in rows], columns=COLUMNS)
+
+    def ours(_: Any, words: Any, *, window: float, at: float) -> pd.DataFrame:
+        asked.append((window, at))
+        return table(("a", "b", 5.0), ("b", "c", 2.0))
+
+    def theirs(_: Kiali, *, window: float, at: float) -> pd.DataFrame:
+        asked.append((window, at))
+        return table(("a", "b", 4.9), ("c", "d", 1.0))
+
+    monkeypatch.setattr(kiali.graph, "edges", ours)
+    monkeypatch.setattr(Kiali, "edges", theirs)
+    now = time.time()
+    both = kiali.compared(Kiali("http://kiali"), None, None, window=40, settled=12)  # type: ignore[arg-type]
+    assert both.set_index(["source", "destination"]).to_dict("index") == {
+        ("a", "b"): {"chapter": 5.0, "Kiali": 4.9},
+        ("b", "c"): {"chapter": 2.0, "Kiali": 0.0},
+        ("c", "d"): {"chapter": 0.0, "Kiali": 1.0},
+    }
+    assert asked[0] == asked[1] and asked[0][0] == 40 and now - 13 <= asked[0][1] <= now - 11 + 5
 
 
 # What Kiali 1.89.0 lists and watches at an API server of Kubernetes 1.36 with Istio 1.31's types, according to its audit log.

@@ -100,7 +100,7 @@ ALL: tuple[Chapter, ...] = (
         guide=("1.2", "2.2.1", "2.2.2"),
         needs=("03-flannel",),
         leaves="Istio and six bookinfo pods 2/2",
-        artifacts=("apps", "app-load", "istioctl", "istio", *_BOOKINFO),
+        artifacts=("apps", "app-load", "istioctl", "istio", "istio-addons", *_BOOKINFO),
         seconds=60,
     ),
     Chapter(
@@ -119,7 +119,7 @@ ALL: tuple[Chapter, ...] = (
         leaves="Prometheus",
         artifacts=("apps", "app-load", "metrics"),
         pages=("prometheus-pages", "kiali", "kiali-pages"),
-        seconds=70,
+        seconds=150,
     ),
     Chapter(
         "11-tracing",

@@ -149,6 +149,7 @@ def addons(lab: Lab, step: Step) -> list[dict[str, str]]:
         "prometheus": "chapter 10 installs it under the same name",
         "jaeger": "chapter 11 installs it under the same name",
     }
+    instead = {"kiali": "not installed: after chapter 10, stackbook open kiali shows it"}
     rows: list[dict[str, str]] = []
     if lab.profile.target == "cluster":
         return [
@@ -162,7 +163,7 @@ def addons(lab: Lab, step: Step) -> list[dict[str, str]]:
         text = (folder / f"{name}.yaml").read_text(encoding="utf-8") if folder else ""
         if why := _not_pulled(lab, text):
             step.note(**{f"{name}_not_installed": why})
-            rows.append({"addon": name, "here": "not installed: its image cannot be pulled here"})
+            rows.append({"addon": name, "here": instead.get(name, "not installed: its image cannot be pulled here")})
             continue
         step.changed += lab.kube.apply(text)
         kind = "statefulset" if name == "loki" else "deployment"

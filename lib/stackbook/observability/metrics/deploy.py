@@ -11,6 +11,7 @@ from stackbook.cluster.problems import pod_problem
 from stackbook.core.errors import WaitTimeout
 from stackbook.core.waiting import until
 from stackbook.mesh import istio
+from stackbook.observability.metrics import kiali
 from stackbook.observability.metrics.client import Prometheus
 from stackbook.observability.metrics.dialects import Vocabulary
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 JOBS = ("cadvisor", "coredns", "envoy", "istiod", "kubelet", "prometheus")
 PROMETHEUS = "Prometheus"
 """The turn of a step that kills it, or that needs it to keep running: see `Lab.turn`."""
+_NO_GRAFANA = "its image cannot be pulled; this chapter plots the golden signals"
 _UNKNOWN, _NOT_YET = "Prometheus does not know it", "not scraped yet"
 
 
@@ -122,12 +124,15 @@ def wait_scraped(
 
 def dashboards(lab: Lab) -> list[dict[str, str]]:
     """Kiali and Grafana: how to open each, or why it does not run here."""
-    rows = []
-    for name, shows in (("kiali", "the service graph"), ("grafana", "the golden signals")):
-        there = lab.kube.kubectl("get", f"deployment/{name}", "-n", istio.NAMESPACE, check=False).ok
-        opened = f"istioctl dashboard {name}" if there else f"its image cannot be pulled; this chapter plots {shows}"
-        rows.append({"tool": name.capitalize(), "here": opened})
-    return rows
+    grafana = lab.kube.kubectl("get", "deployment/grafana", "-n", istio.NAMESPACE, check=False).ok
+    addon = lab.profile.target != "cluster" and kiali.of_the_addon(lab.kube)
+    return [
+        {
+            "tool": "Kiali",
+            "here": "istioctl dashboard kiali" if addon else kiali.missing(lab) or "stackbook open kiali",
+        },
+        {"tool": "Grafana", "here": "istioctl dashboard grafana" if grafana else _NO_GRAFANA},
+    ]
 
 
 def wait_complete(lab: Lab, prometheus: Prometheus, *, timeout: float = 60.0) -> None:

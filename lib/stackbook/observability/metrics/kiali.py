@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from stackbook.cluster import manifests
 from stackbook.core.errors import CheckFailed, InputError
 from stackbook.core.waiting import until
 from stackbook.mesh import istio
-from stackbook.observability.metrics import istio_rules
+from stackbook.observability.metrics import graph, istio_rules
 from stackbook.observability.metrics.client import PORT as PROMETHEUS_PORT
 from stackbook.observability.metrics.client import SERVICE as PROMETHEUS_SERVICE
 from stackbook.observability.metrics.client import Prometheus
@@ -31,6 +32,8 @@ from stackbook.observability.metrics.graph import COLUMNS
 if TYPE_CHECKING:
     from stackbook.cluster.kube import Kube
     from stackbook.lab.lab import Lab
+    from stackbook.lab.step import Step
+    from stackbook.observability.metrics.dialects import Vocabulary
 
 IMAGE = "kiali"
 PARTS = ("kiali", "kiali-pages")
@@ -40,6 +43,8 @@ SELECTOR = "app in (kiali, kiali-prometheus)"
 """Kiali's pod, and that of the Prometheus beside it."""
 EVERY = 5.0
 """Seconds between two evaluations of the rules."""
+SETTLED = 12.0
+"""Seconds after which a request is scraped, and the rules have been evaluated with it."""
 _RULES = "kiali-prometheus"
 _MARK = "stackbook.lab/page"
 _GONE = "its pod is gone, or the connection to it has ended"
@@ -136,7 +141,7 @@ class Kiali:
         return answer.json()
 
 
-def edges(graph: Mapping[str, Any]) -> pd.DataFrame:
+def edges(answer: Mapping[str, Any]) -> pd.DataFrame:
     """The edges of a graph of Kiali's: source, destination, requests (per second), errors (share of 5xx).
 
     A node has the name of its app; without one that of its service, or of its workload.
@@ -145,11 +150,11 @@ def edges(graph: Mapping[str, Any]) -> pd.DataFrame:
         CheckFailed: the answer has another form.
     """
     try:
-        elements = graph["elements"]
+        elements = answer["elements"]
         nodes = {node["data"]["id"]: _name(node["data"]) for node in elements["nodes"]}
         rows = [_edge(edge["data"], nodes) for edge in elements["edges"]]
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckFailed(f"Kiali's answer is not a graph: {error!r} in {str(graph)[:200]}") from error
+        raise CheckFailed(f"Kiali's answer is not a graph: {error!r} in {str(answer)[:200]}") from error
     table = pd.DataFrame(rows, columns=["source", "destination", "requests", "failed"])
     sums = table.groupby(["source", "destination"], as_index=False)[["requests", "failed"]].sum()
     sums = sums[sums["requests"] > 0].reset_index(drop=True)
@@ -195,6 +200,38 @@ def demand(lab: Lab) -> None:
         raise InputError("Kiali draws what Prometheus has, and there is no Prometheus", fix="stackbook run --only 10")
 
 
+def missing(lab: Lab) -> str:
+    """Why Kiali does not run in this lab at once, in one line with what to do; empty if it does."""
+    try:
+        demand(lab)
+    except InputError as reason:
+        return str(reason)
+    return "" if at_hand(lab) else "Kiali is not built yet: stackbook open kiali builds and shows it"
+
+
+def compared(
+    kiali: Kiali, prometheus: Prometheus, words: Vocabulary, *, window: float, settled: float = SETTLED
+) -> pd.DataFrame:
+    """The edges of `graph.edges` beside Kiali's, for one window that has ended.
+
+    Args:
+        kiali: a running Kiali.
+        prometheus: the lab's Prometheus.
+        words: the names of its metrics.
+        window: seconds in which requests count.
+        settled: seconds between its end and now, in which its last samples are scraped and the rules evaluated.
+
+    Returns:
+        source, destination, and requests per second as `chapter` and as `Kiali`; 0 where one of them has no such edge.
+    """
+    at = round(time.time() - settled)
+    ours = graph.edges(prometheus, words, window=window, at=at)
+    theirs = kiali.edges(window=window, at=at)
+    both = ours.merge(theirs, how="outer", on=["source", "destination"], suffixes=(" ours", " theirs")).fillna(0)
+    table = both.rename(columns={"requests ours": "chapter", "requests theirs": "Kiali"})
+    return table[["source", "destination", "chapter", "Kiali"]].reset_index(drop=True)
+
+
 def manifest(lab: Lab, *, upstream: bool, tracing: bool) -> str:
     """The objects of Kiali in this lab.
 
@@ -217,8 +254,13 @@ def manifest(lab: Lab, *, upstream: bool, tracing: bool) -> str:
 
 
 @contextlib.contextmanager
-def running(lab: Lab, *, timeout: float = 180.0) -> Iterator[Kiali]:
+def running(lab: Lab, *, step: Step | None = None, timeout: float = 180.0) -> Iterator[Kiali]:
     """Run Kiali while the block runs. One that a killed command left is replaced.
+
+    Args:
+        lab: the lab, with its Prometheus.
+        step: the step that records the import of the images.
+        timeout: deadline for each of the two rollouts, in seconds.
 
     Raises:
         InputError: it cannot run in this lab; see `demand`.
@@ -228,9 +270,9 @@ def running(lab: Lab, *, timeout: float = 180.0) -> Iterator[Kiali]:
     demand(lab)
     upstream = lab.images.upstream_envoy
     tracing = lab.kube.kubectl("get", "svc/tracing", "-n", NAMESPACE, check=False).ok
-    lab.images.load(IMAGE)
+    lab.images.load(IMAGE, step=step)
     if upstream:
-        lab.images.load("metrics")
+        lab.images.load("metrics", step=step)
     objects = manifest(lab, upstream=upstream, tracing=tracing)
     lab.kube.delete(objects)
     _wait_ended(lab.kube)
