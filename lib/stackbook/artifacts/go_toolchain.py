@@ -6,11 +6,12 @@ import functools
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from stackbook.core import paths
+from stackbook.core import observed, paths
 from stackbook.core.errors import StackbookError
 from stackbook.core.redact import MASK, Secret
 
@@ -71,6 +72,7 @@ def call(
         ToolFailed: the exit status is not 0 and `check` is set.
     """
     run = functools.partial(_run, argv, stdin=stdin, cwd=cwd, env=env, timeout=timeout)
+    began = time.monotonic()
     if secret:
         output = _hidden(run)
         if output is None:
@@ -78,6 +80,9 @@ def call(
     else:
         output = run()
     output = replace(output, argv=shown or tuple(argv))
+    observed.tell(
+        output.argv, rc=output.rc, stderr=output.stderr, seconds=time.monotonic() - began, given=stdin, folder=cwd
+    )
     if check and output.rc:
         raise ToolFailed(output)
     return output

@@ -21,6 +21,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from stackbook.analysis.expect import expect_failure
 from stackbook.artifacts import go_toolchain
 from stackbook.artifacts.go_toolchain import Output, ToolFailed
+from stackbook.core import observed
 
 GO_PLUGINS = (
     "google.golang.org/protobuf/cmd/protoc-gen-go",
@@ -137,13 +138,18 @@ def schema(body: str, *, header: str = 'syntax = "proto3";', package: str = "les
 @functools.lru_cache(maxsize=256)
 def _schema(text: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "lesson.proto").write_text(text, encoding="utf-8")
+        _write(Path(folder) / "lesson.proto", text)
         files = descriptors("lesson.proto", include=Path(folder)).file
     pool = descriptor_pool.DescriptorPool()
     for file in files:
         pool.AddSerializedFile(file.SerializeToString())
     descriptor = pool.FindFileByName("lesson.proto")
     return {m.name: message_factory.GetMessageClass(m) for m in descriptor.message_types_by_name.values()}
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    observed.wrote(path, text)
 
 
 def refuse(body: str, *, header: str = 'syntax = "proto3";') -> str:
@@ -164,7 +170,7 @@ def warn(body: str, *, header: str = 'syntax = "proto3";') -> str:
         ToolFailed: it refuses them.
     """
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "lesson.proto").write_text(f"{header}\npackage lesson;\n{body}\n", encoding="utf-8")
+        _write(Path(folder) / "lesson.proto", f"{header}\npackage lesson;\n{body}\n")
         said = Protoc().run(f"-I{folder}", f"--descriptor_set_out={folder}/set", "lesson.proto").stderr
     # Two formats: "lesson.proto:1:1: warning: …", and a log line of absl with a time and a position in the source.
     return re.sub(r"^.*?(parser\.cc:\d+\]|lesson\.proto:\d+:\d+:) *(warning: *)?", "", " ".join(said.split()))

@@ -12,6 +12,8 @@ from stackbook.core.redact import MASK, Secret, redact
 class Result:
     """The result of a command. `seconds` is wall time; output is text with undecodable bytes replaced; `given` is its input.
 
+    `folder` is its working folder, if that is not this process's; a command in the `background` has been started, and may still run.
+
     If the output of a command holds a secret, `stdout` and `stderr` are `***` wherever the Result goes: to an observer,
     into an error, onto a page. Only `reveal` returns what the command printed.
     """
@@ -24,6 +26,8 @@ class Result:
     host: str = "local"
     hidden: Secret | None = None
     given: str = field(default="", repr=False)
+    folder: str = ""
+    background: bool = False
 
     @property
     def ok(self) -> bool:

@@ -21,7 +21,7 @@ from stackbook.config.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.config.namespaces import Namespaces
 from stackbook.config.profile import ChapterParameters, Profile, validate
 from stackbook.config.registries import proxy_file
-from stackbook.core import paths
+from stackbook.core import observed, paths
 from stackbook.core.errors import CheckFailed
 from stackbook.core.results import Result
 from stackbook.lab import attempt, learner, pages, proofs, turns, typed_kubectl
@@ -248,7 +248,10 @@ class Lab:
             if self._waited:
                 current.evidence[_WAITED], self._waited = self._waited, {}
             try:
-                with self.turn(id) if self._sharing and alone else contextlib.nullcontext():
+                with (
+                    observed.watching(current.observe),
+                    self.turn(id) if self._sharing and alone else contextlib.nullcontext(),
+                ):
                     yield current
             finally:
                 self._observers.remove(current)
@@ -293,7 +296,8 @@ class Lab:
         with steps.between(id, title, chapter=self.chapter.id, record=self.record) as current:
             self._observers.append(current)
             try:
-                yield
+                with observed.watching(current.observe):
+                    yield
             finally:
                 self._observers.remove(current)
 

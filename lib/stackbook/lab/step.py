@@ -102,6 +102,8 @@ class Step:
                 "command": result.command[:_MAX_TEXT],
                 "rc": result.rc,
                 "seconds": round(result.seconds, 3),
+                **({"folder": redact(result.folder)} if result.folder else {}),
+                **({"background": True} if result.background else {}),
                 **({"input": redact(result.given[:_MAX_INPUT])} if result.given else {}),
                 **({"stderr": result.stderr[-_MAX_TEXT:]} if result.rc else {}),
             }

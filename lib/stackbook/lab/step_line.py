@@ -31,7 +31,7 @@ def block(line: str, commands: Sequence[Mapping[str, Any]]) -> str:
     """The line as HTML that unfolds to the commands.
 
     >>> block("✓ a: b", [])
-    '<details class="by-hand"><summary>✓ a: b</summary><p>This step ran no command: it reads files and data.</p></details>'
+    '<details class="by-hand"><summary>✓ a: b</summary><p>No command belongs to this step: the Python code above does it.</p></details>'
     """
     found = typed(commands, longest=_LONGEST_FILE)
     lines = [text if len(text) <= _WIDTH else text[:_WIDTH] + " …" for text in itertools.islice(found, _LONGEST)]
@@ -40,6 +40,6 @@ def block(line: str, commands: Sequence[Mapping[str, Any]]) -> str:
     inner = (
         f'<pre style="{_STYLE}">{html.escape(chr(10).join(lines))}</pre>'
         if lines
-        else "<p>This step ran no command: it reads files and data.</p>"
+        else "<p>No command belongs to this step: the Python code above does it.</p>"
     )
     return f'<details class="by-hand"><summary>{html.escape(line)}</summary>{inner}</details>'

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stackbook.core import observed, paths
 from stackbook.core.redact import redact
 
 # Commands that only check whether something has to be done.
@@ -25,7 +28,8 @@ _WRITE = re.compile(r'^sh -c .*cat > "\$1\.new".*\' write (\S+) (\d+)$', re.DOTA
 _IN_PLACE = re.compile(r"^sh -c '(cat > \S+)'$")
 # An import or a pull in the background: typed in a shell, it is the same command without the unit around it.
 _IN_BACKGROUND = re.compile(r"^systemd-run (?:--\S+ )*--unit=stackbook-(?:import|pull)-\S+ (?:--\S+ )*(?=ctr )")
-_CACHED = re.compile(r"(?<!\S)(?:/[^\s/]+)+/files/[0-9a-f]{16}/(\w[\w.-]*)")
+_CACHED = re.compile(r"(?<!\S)(?:/[^\s/]+)+/(?:files/[0-9a-f]{16}|build/lessons)/(\w[\w.-]*)")
+_TEMPORARY = re.compile(rf"{re.escape(tempfile.gettempdir())}/(?:stackbook-([a-z]+)-[\w-]*|tmp[a-z0-9_]{{8}})")
 _BY_API = "by the API"
 
 
@@ -37,11 +41,16 @@ def typed(commands: Sequence[Mapping[str, Any]], *, everything: bool = False, lo
         everything: include repeated commands that only read, and commands that only check whether something has to be done.
         longest: maximum number of lines of an input file, shown as a here-document; 0 leaves input files out.
     """
-    host, seen = "", set()
+    host = ""
+    seen: set[tuple[str, str, str]] = set()
     for command in commands:
         text = _IN_BACKGROUND.sub("", str(command.get("command", "")))
         given = str(command.get("input", "")) if longest else ""
         where = str(command.get("host", ""))
+        if where == observed.HERE:
+            text = _here(text, str(command.get("folder", "")))
+            if _IN_PLACE.match(text):  # what read the file before reads another one now
+                seen = {key for key in seen if key[0] != where}
         repeated = (where, text, given) in seen and not _CHANGE.match(text)
         if not everything and (_BOOKKEEPING.match(text) or repeated):
             continue
@@ -53,6 +62,7 @@ def typed(commands: Sequence[Mapping[str, Any]], *, everything: bool = False, lo
                 ": stackbook used the API; this is the kubectl command for it" if by_api else ""
             )
         shown = _shown(text, empty=not command.get("input"))
+        shown += " &" if command.get("background") else ""
         end = _end(given)
         rc = command.get("rc")
         yield shown + (f" <<'{end}'" if given else "") + (f"  # exit status {rc}" if rc else "")
@@ -78,6 +88,23 @@ def _shown(text: str, *, empty: bool = False) -> str:
     if match := _IN_PLACE.match(text):
         return match[1] + (" < /dev/null" if empty else "")
     return redact(_at_home(_CACHED.sub(r"\1", text)))
+
+
+def _here(text: str, folder: str) -> str:
+    """A command of this host from the checkout's folder, with short names for temporary folders.
+
+    >>> _here("protoc -I/tmp/tmpab12cd34 lesson.proto", "")
+    'protoc -Itemp lesson.proto'
+    >>> _here("git clone /tmp/stackbook-gitea-12-34-ab_c/work/one two", "/tmp/stackbook-gitea-12-34-ab_c/work")
+    '(cd gitea/work && git clone one two)'
+    """
+    base = f"{paths.checkout()}/"
+    if folder:  # paths in this folder are relative to it, and the folder itself is a dot
+        text = re.sub(rf"{re.escape(folder)}(/|(?![\w./-]))", lambda found: "" if found[1] else ".", text)
+    text, folder = (
+        _TEMPORARY.sub(lambda found: found[1] or "temp", words).replace(base, "") for words in (text, folder)
+    )
+    return text if folder in ("", base[:-1]) else f"(cd {shlex.quote(folder)} && {text})"
 
 
 def _at_home(text: str) -> str:

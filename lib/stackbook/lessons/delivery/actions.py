@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from stackbook.artifacts import go_toolchain
-from stackbook.core import private, temp_dirs
+from stackbook.core import observed, private, temp_dirs
 from stackbook.core.child_processes import end
 from stackbook.core.errors import CheckFailed
 from stackbook.core.redact import Secret
@@ -89,6 +89,7 @@ def running(server: Gitea, program: Path, environment: Mapping[str, str], *, tim
                 go_toolchain.guarded([str(program), "--config", str(settings), "daemon"]),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=env, cwd=folder,
             )  # fmt: skip
+        observed.tell([str(program), "--config", str(settings), "daemon"], background=True)
         runner = Runner(process, folder)
         try:
             until(
@@ -124,6 +125,7 @@ def _register(server: Gitea, program: Path, settings: Path, env: Mapping[str, st
         argv, input=f"{token.reveal()}\n", env=dict(env), cwd=settings.parent, capture_output=True, text=True, timeout=60,
         check=False,
     )  # fmt: skip
+    observed.tell(argv, rc=done.returncode, given=b"***\n")
     if done.returncode != 0 or not (settings.parent / "registration").exists():
         said = (done.stdout + done.stderr).replace(token.reveal(), "…").strip().splitlines()[-3:]
         raise CheckFailed(f"the runner could not be registered: {' / '.join(said)}")

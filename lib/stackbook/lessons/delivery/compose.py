@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stackbook.artifacts import go_toolchain
-from stackbook.core import private, temp_dirs
+from stackbook.core import observed, private, temp_dirs
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ def config(program: Path, text: str, env: Mapping[str, str] | None = None) -> Co
     """
     with temp_dirs.folder("compose") as folder:
         (folder / "compose.yaml").write_text(text, encoding="utf-8")
+        observed.wrote(folder / "compose.yaml", text)
         lines = [f"{name}='{value}'\n" for name, value in (env or {}).items()]
         private.write(folder / ".env", "".join(lines))
         clean = {"PATH": os.defpath, "COMPOSE_PROJECT_NAME": "guide"}

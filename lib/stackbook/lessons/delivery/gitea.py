@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import httpx
 
 from stackbook.artifacts import go_toolchain
-from stackbook.core import private, temp_dirs
+from stackbook.core import observed, private, temp_dirs
 from stackbook.core.child_processes import end, free_port
 from stackbook.core.errors import CheckFailed
 from stackbook.core.redact import Secret
@@ -120,7 +121,7 @@ class Gitea:
             CheckFailed: the server refused the password.
         """
         auth = None if signed_in else httpx.BasicAuth(USER, self.password.reveal())
-        client = httpx.Client(base_url=self.url, auth=auth, timeout=20, trust_env=False)
+        client = httpx.Client(base_url=self.url, auth=auth, timeout=20, trust_env=False, event_hooks=TOLD)
         self._clients.append(client)
         if signed_in:
             answer = client.post("/user/login", data={"user_name": USER, "password": self.password.reveal()})
@@ -163,6 +164,22 @@ class Gitea:
         return (self.folder / "console.log").read_text(encoding="utf-8", errors="replace")[-2000:]
 
 
+def _tell(answer: httpx.Response) -> None:
+    """Tell of a request as a command; of the address of a login and of a form, the values are left out."""
+    request = answer.request
+    api = request.url.path.startswith("/api/")
+    kind = request.headers.get("content-type", "")
+    text = request.content.decode() if kind == "application/json" else ""
+    form = [name for name, _ in parse_qsl(request.content.decode())] if kind.endswith("form-urlencoded") else []
+    who = USER if request.headers.get("authorization", "").startswith("Basic") else ""
+    address = str(request.url if api else request.url.copy_with(query=None))
+    observed.request(request.method, address, json=text, form=form, user=who)
+
+
+TOLD = {"response": [_tell]}
+"""The hooks of a client whose requests a step shows."""
+
+
 def environment(folder: Path) -> dict[str, str]:
     """The environment of Gitea's processes: nothing of the user's, and git's configuration in `folder`."""
     env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder), "USER": "root", "LC_ALL": "C.UTF-8"}
@@ -203,6 +220,7 @@ def running(parts: Parts, *, timeout: float = 60.0) -> Iterator[Gitea]:
                 go_toolchain.guarded([str(parts.program), "web", "--config", str(ini)]),
                 stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT, env=env, cwd=folder,
             )  # fmt: skip
+            observed.tell([str(parts.program), "web", "--config", str(ini)], background=True)
             server = Gitea(f"http://127.0.0.1:{port}", folder, process)
             try:
                 until(lambda: _healthy(server), what="Gitea to be healthy", timeout=timeout, every=0.1,

@@ -87,7 +87,7 @@ class Npm:
         argv[0] = str(self.root / "bin" / argv[0])
         folder = cwd or self.project
         return go_toolchain.call(
-            argv, shown=(command,), env=self.environment, cwd=folder, check=check, timeout=60
+            argv, shown=tuple(shlex.split(command)), env=self.environment, cwd=folder, check=check, timeout=60
         )  # fmt: skip
 
     def warnings(self, output: Output) -> list[str]:

@@ -11,7 +11,7 @@ import httpx
 
 from stackbook.core.errors import CheckFailed
 from stackbook.core.redact import Secret
-from stackbook.lessons.delivery.gitea import USER, Gitea
+from stackbook.lessons.delivery.gitea import TOLD, USER, Gitea
 from stackbook.lessons.delivery.webhook_receiver import Listener
 
 
@@ -88,14 +88,15 @@ def login(gitea: Gitea, app: Application, drone: Listener) -> Login:
     location = back.headers.get("location", "")
     if back.status_code not in (302, 303) or not location.startswith(app.redirect_uri + "?"):
         raise CheckFailed(f"the grant gave status {back.status_code}, and no redirect to the application")
-    with httpx.Client(trust_env=False, timeout=10) as elsewhere:
+    with httpx.Client(trust_env=False, timeout=10, event_hooks=TOLD) as elsewhere:
         landed = hop("GET", elsewhere.get(location))
     code = parse_qs(urlsplit(location).query)
     if code.get("state") != [state]:
         raise CheckFailed("the returned state differs from the one that was sent")
-    values = {"grant_type": "authorization_code", "code": code["code"][0], "redirect_uri": app.redirect_uri}
+    once = Secret(code["code"][0])
+    values = {"grant_type": "authorization_code", "code": once.reveal(), "redirect_uri": app.redirect_uri}
     who = {"client_id": app.client_id, "client_secret": app.client_secret.reveal()}
-    with httpx.Client(base_url=gitea.url, trust_env=False, timeout=10) as server:
+    with httpx.Client(base_url=gitea.url, trust_env=False, timeout=10, event_hooks=TOLD) as server:
         given = hop("POST", server.post("/login/oauth/access_token", json={**values, **who}))
         given.raise_for_status()
         token = Secret(given.json()["access_token"])

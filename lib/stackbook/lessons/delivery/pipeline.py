@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from stackbook.core import observed
 from stackbook.core.errors import InputError
 
 CACHE_PLUGIN = "drillster/drone-volume-cache"
@@ -143,6 +144,7 @@ def _commands(step: Step, workspace: Path, env: Mapping[str, str], clean: Callab
         ["sh", "-c", script], cwd=workspace, env={**env, **step.environment}, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False,
     )  # fmt: skip
+    observed.tell(["sh", "-c", script], rc=ran.returncode, folder=workspace)
     said += [clean(line) for line in ran.stdout.splitlines() if line.strip()]
     return Done(step.name, "failure" if ran.returncode else "success", tuple(said))
 

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 
 from stackbook.artifacts import go_toolchain
+from stackbook.core import observed
 from stackbook.core.child_processes import end, free_port
 from stackbook.core.errors import CheckFailed
 from stackbook.core.waiting import until
@@ -131,6 +132,7 @@ def _start(shop: Shop, name: str, program: Path, env: dict[str, str], *, tries: 
             go_toolchain.guarded([str(program), "-port", str(port), name]),
             env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
+        observed.tell([str(program), "-port", str(port), name], background=True)
 
         def settled(process: subprocess.Popen[bytes] = process) -> bool:
             return process.poll() is not None or name in shop.ask(name, "/health").headers.get("x-served-by", "")

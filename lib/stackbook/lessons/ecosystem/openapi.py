@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from stackbook.artifacts import go_toolchain
-from stackbook.core import temp_dirs
+from stackbook.core import observed, temp_dirs
 from stackbook.core.child_processes import end
 from stackbook.core.errors import CheckFailed
 
@@ -77,6 +77,7 @@ def serving() -> Iterator[str]:
         process = subprocess.Popen(
             go_toolchain.guarded([f"{folder}/ratings"]), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
         )
+        observed.tell([f"{folder}/ratings"], background=True)
         try:
             assert process.stdout
             address = process.stdout.readline().strip()  # it prints a line at once, or its output ends if it fails
@@ -98,6 +99,7 @@ def compare(description: Mapping[str, Any], url: str, path: str) -> list[dict[st
     operation = description["paths"][path]["get"]
     for value in ("7", "x"):
         answer = httpx.get(url + path.replace("{id}", value), timeout=10, trust_env=False)
+        observed.request("GET", url + path.replace("{id}", value))
         known = operation["responses"].get(str(answer.status_code), {})
         schema = resolve(description, resolve(description, known).get("schema", {}))
         rows.append({

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from stackbook.artifacts import go_toolchain, protoc
 from stackbook.artifacts.go_toolchain import Output
+from stackbook.core import observed
 from stackbook.core.errors import WaitTimeout
 from stackbook.core.waiting import pause
 
@@ -88,6 +89,7 @@ class Trial:
         process = subprocess.Popen(
             go_toolchain.guarded([str(self.programs["greeter_server"])]), stderr=subprocess.DEVNULL
         )
+        observed.tell(["greeter_server"], background=True)
         try:
             end = time.monotonic() + 5
             while True:
@@ -104,6 +106,7 @@ class Trial:
     def start(self, name: str) -> None:
         """Start a client in the background; `outcome` returns its result."""
         process = subprocess.Popen(go_toolchain.guarded([str(self.programs[name])]), stderr=subprocess.PIPE, text=True)
+        observed.tell([name], background=True)
         self._waiting[name] = (process, time.monotonic())
 
     def outcome(self, name: str, *, limit: float = 5.0) -> str:

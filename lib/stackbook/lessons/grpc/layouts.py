@@ -11,6 +11,7 @@ from typing import Any
 
 from stackbook.artifacts import go_toolchain, protoc
 from stackbook.artifacts.go_toolchain import Output
+from stackbook.core import observed
 from stackbook.lessons.grpc.guide import scratch_module
 
 MODULE = "example.com/colours"
@@ -103,7 +104,9 @@ def proto_cycle() -> str:
     with tempfile.TemporaryDirectory() as folder:
         for name, other in (("one", "two"), ("two", "one")):
             text = f'syntax = "proto3";\nimport "{other}.proto";\n'
-            (Path(folder) / f"{name}.proto").write_text(text, encoding="utf-8")
+            path = Path(folder) / f"{name}.proto"
+            path.write_text(text, encoding="utf-8")
+            observed.wrote(path, text)
         output = protoc.Protoc().run(f"-I{folder}", f"-o{folder}/set", "one.proto", check=False)
         found = re.search(r"File recursively imports itself: .*", output.stderr)
         return found[0] if found else ""

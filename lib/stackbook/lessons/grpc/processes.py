@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stackbook.artifacts import go_toolchain
+from stackbook.core import observed
 from stackbook.core.child_processes import end
 from stackbook.core.errors import CheckFailed, WaitTimeout
 from stackbook.core.waiting import pause
@@ -107,6 +108,7 @@ def _running(argv: list[str], env: Mapping[str, str]) -> Iterator[Server]:
     process = subprocess.Popen(
         go_toolchain.guarded(argv), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **env}
     )
+    observed.tell(argv, background=True)
     server = Server(process)
     reader = threading.Thread(target=server._read, daemon=True)
     reader.start()

@@ -36,11 +36,10 @@ def actors(lab: Lab) -> list[dict[str, str]]:
 
 def evict(lab: Lab) -> dict[str, Any]:
     """Evict a pod by the API, and ask whether the scheduler is allowed to do that (K50)."""
-    from kubernetes import client
-
     name = lab.kube.pods(NAMESPACE, "app=myapp")[0]["metadata"]["name"]
-    body = client.V1Eviction(metadata=client.V1ObjectMeta(name=name, namespace=NAMESPACE))
-    lab.kube.api.create_namespaced_pod_eviction(name, NAMESPACE, body)
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": NAMESPACE}}
+    address = f"/api/v1/namespaces/{NAMESPACE}/pods/{name}/eviction"
+    lab.kube.kubectl("create", "--raw", address, "-f", "-", stdin=json.dumps(eviction))
     answer = lab.kube.kubectl("get", "pod", name, "-n", NAMESPACE, "-o", "json", check=False)
     conditions = json.loads(answer.stdout)["status"].get("conditions", []) if answer.ok else []
     reasons = [c.get("reason", "") for c in conditions if c["type"] == "DisruptionTarget"]
