@@ -309,12 +309,12 @@ class Lab:
         atexit.register(stack.close)
         return stack
 
-    def leave(self, stack: contextlib.ExitStack) -> None:
-        """Leave a context that `enter` has entered."""
+    def leave(self, stack: contextlib.ExitStack, what: str = "what this chapter made") -> None:
+        """Leave a context that `enter` has entered; `what` is taken away with it, in a few words."""
         atexit.unregister(stack.close)
-        with self._between("leave", "what this chapter made is taken away"):
+        with self._between("leave", f"{what} is taken away"):
             stack.close()
-        print("✓ what this chapter made is taken away")
+        print(f"✓ {what} is taken away")
 
     def apply(self, host: Host, operation: operations.Operation, step: steps.Step) -> list[operations.Command]:
         """Run the commands of an operation that a machine still needs, as part of a step."""
