@@ -1,8 +1,8 @@
 """Write what each chapter applies to the cluster as files: python tools/manifests.py RECORD.
 
 A record is the `events.jsonl` of a run, or that of a lab's notebooks. The files of every step that applied something are replaced, so
-they hold what `kubectl apply` and `kubectl create` really got. Left out are manifests with a secret or with a pod's address, which
-another lab could not use, and chapter 16, whose files would say what is broken.
+they hold what `kubectl apply` and `kubectl create` really got. Left out are manifests with a secret, a pod's address, or a name that
+was made for one run, which another lab could not use, and chapter 16, whose files would say what is broken.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stackbook.lab.claims import step_ends
 
 _GIVEN = re.compile(r"^(?:\S*/)?kubectl (?:\S+ )*?(?P<verb>apply|create) (?P<rest>(?:\S+ )*-f -.*)$")
 _NAMESPACE = re.compile(r"(?:^| )(-n \S+|--namespace[= ]\S+)")
-_UNFIT = re.compile(r"\*\*\*|\b10\.244\.\d+\.\d+\b(?!/)")
+_UNFIT = re.compile(r"\*\*\*|\b10\.244\.\d+\.\d+\b(?!/)|name\"?: \"?[a-z-]+-[0-9a-f]{8}\b")
 _SECRET = ("16-incident",)
 
 
@@ -36,7 +36,7 @@ def applied(events: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str, str
                 found
                 and text
                 and not command.get("rc")
-                and "--dry-run" not in found["rest"]
+                and not re.search(r"--(dry-run|raw)\b", f"{command['command']}")
                 and not _UNFIT.search(text)
             ):
                 space = _NAMESPACE.search(found["rest"])
