@@ -72,6 +72,7 @@ class Drone:
         engine: runs the containers of its pipelines' steps.
         gitea: where its users sign in.
         token: the user's token for the API.
+        rpc_secret: the secret that it shares with runners.
         ready: seconds from its start to its first good answer.
     """
 
@@ -81,6 +82,7 @@ class Drone:
     engine: Engine
     gitea: Gitea
     token: Secret
+    rpc_secret: Secret
     ready: float = 0.0
 
     @property
@@ -136,6 +138,11 @@ class Drone:
             raise CheckFailed(f"{USER} is not signed in to Drone: status {answer.status_code}")
         return hops
 
+    def ping(self, secret: Secret) -> int:
+        """The status of the answer to a runner's first request, over http and with this secret in a header."""
+        headers = {"X-Drone-Token": secret.reveal()}
+        return httpx.post(f"{self.url}/rpc/v2/ping", headers=headers, timeout=20, trust_env=False).status_code
+
     def said(self) -> str:
         """The end of its log."""
         return redact((self.folder / "log").read_text(encoding="utf-8", errors="replace")[-2000:])
@@ -180,15 +187,16 @@ def running(program: Path, server: Gitea, engine: Engine, *, cron: int = 2, time
     """
     with temp_dirs.folder("drone") as folder:
         url = f"http://127.0.0.1:{free_port()}"
-        application, token = oauth.register(server, "Drone", f"{url}/login"), openssl.rand_hex(16)
-        settings = environment(folder, url, server, application, token, engine.host, cron)
+        application = oauth.register(server, "Drone", f"{url}/login")
+        token, rpc = openssl.rand_hex(16), openssl.rand_hex(16)
+        settings = environment(folder, url, server, application, token, rpc, engine.host, cron)
         start = time.monotonic()
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 go_toolchain.guarded([str(program), "--env-file", os.devnull]), stdin=subprocess.DEVNULL, stdout=log,
                 stderr=subprocess.STDOUT, cwd=folder, env=settings,
             )  # fmt: skip
-        drone = Drone(url, folder, process, engine, server, token)
+        drone = Drone(url, folder, process, engine, server, token, rpc)
         try:
             until(lambda: _answers(drone), what="Drone to answer", timeout=timeout, every=0.1, cause=drone.said,
                   tolerate=(httpx.TransportError,))  # fmt: skip
@@ -199,8 +207,8 @@ def running(program: Path, server: Gitea, engine: Engine, *, cron: int = 2, time
 
 
 def environment(
-    folder: Path, url: str, server: Gitea, application: oauth.Application, token: Secret, engine: str, cron: int
-) -> dict[str, str]:
+    folder: Path, url: str, server: Gitea, application: oauth.Application, token: Secret, rpc: Secret, engine: str, cron: int,
+) -> dict[str, str]:  # fmt: skip
     """Drone's whole environment. Its secrets are on no command line; of these, Drone writes only the token to its log."""
     host = url.removeprefix("http://")
     return {
@@ -210,7 +218,7 @@ def environment(
         "DRONE_GITEA_CLIENT_SECRET": application.client_secret.reveal(),
         "DRONE_USER_CREATE": f"username:{USER},admin:true,token:{token.reveal()}", "DRONE_USER_FILTER": USER,
         "DRONE_DATABASE_DRIVER": "sqlite3", "DRONE_DATABASE_DATASOURCE": str(folder / "drone.sqlite"),
-        "DRONE_DATABASE_SECRET": openssl.rand_hex(16).reveal(), "DRONE_RPC_SECRET": openssl.rand_hex(16).reveal(),
+        "DRONE_DATABASE_SECRET": openssl.rand_hex(16).reveal(), "DRONE_RPC_SECRET": rpc.reveal(),
         "DRONE_COOKIE_SECRET": openssl.rand_hex(16).reveal(),
         "DRONE_AGENTS_DISABLED": "true",  # then its embedded runner works
         "DRONE_CRON_INTERVAL": f"{cron}s", "DRONE_DATADOG_ENABLED": "false",

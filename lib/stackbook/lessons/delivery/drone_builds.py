@@ -128,6 +128,10 @@ class Project:
         """Start a build of the last commit, as the button of the page does; returns its number."""
         return int(self.drone.ask("POST", f"/repos/{self.path}/builds")["number"])
 
+    def cancel(self, number: int) -> None:
+        """Cancel a build."""
+        self.drone.ask("DELETE", f"/repos/{self.path}/builds/{number}")
+
     def wait(self, *, number: int = 0, commit: str = "", timeout: float = 90.0) -> Build:
         """Wait for the end of a build: of the one with this number, or of the first of this commit.
 

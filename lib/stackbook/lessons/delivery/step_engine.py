@@ -34,6 +34,8 @@ from stackbook.core.waiting import until
 _CLONE_NEWNET = 0x40000000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _LIMITS, _MOST = (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC)), 1 << 20
+_SHORT = Path("/tmp")
+"""Where its socket is: the user's temporary folder may be longer than the 107 bytes of a socket's address (unix(7))."""
 _CGROUPS = Path("/sys/fs/cgroup")
 
 # The process 1 of the namespace is a shell, because a shell collects the processes that lost their parent; podman does not.
@@ -43,7 +45,7 @@ mount --make-rprivate / && mount -t tmpfs tmpfs /run || exit 1
 archive="$1"; shift; names="$1"; shift; at="$1"; shift
 "$@" load --quiet --input "$archive" && rm -f "$archive" || exit 1
 for name in $names; do "$@" tag "$at" "$name" || exit 1; done
-"$@" system service --time=0 "unix://$PWD/engine.sock" &
+"$@" system service --time=0 "unix://$ENGINE_SOCKET" &
 wait $!
 """
 
@@ -53,17 +55,24 @@ class Engine:
     """A running engine.
 
     Attributes:
-        folder: everything that it writes, and its socket.
+        folder: everything that it writes, but its socket.
         process: the process that holds its namespaces.
+        socket: its socket.
     """
 
     folder: Path
     process: subprocess.Popen[bytes]
+    socket: Path
 
     @property
     def host(self) -> str:
         """Its address, for DOCKER_HOST."""
-        return f"unix://{self.folder}/engine.sock"
+        return f"unix://{self.socket}"
+
+    def listens(self) -> bool:
+        """Whether its socket takes connections."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.socket)) == 0
 
     def ask(self, method: str, path: str) -> Any:
         """The JSON of an answer of its API; None if it has no body.
@@ -71,7 +80,7 @@ class Engine:
         Raises:
             httpx.HTTPError: it does not answer, or the status is not 2xx.
         """
-        transport = httpx.HTTPTransport(uds=f"{self.folder}/engine.sock")
+        transport = httpx.HTTPTransport(uds=str(self.socket))
         with httpx.Client(transport=transport, base_url="http://engine/v4.0.0/libpod", timeout=20) as client:
             answer = client.request(method, path)
             answer.raise_for_status()
@@ -120,15 +129,19 @@ def running(
         WaitTimeout: it does not answer in time.
     """
     demand()
-    with temp_dirs.folder("engine") as folder, contextlib.ExitStack() as scope:
+    with (
+        temp_dirs.folder("engine") as folder,
+        temp_dirs.folder("socket", _SHORT) as place,
+        contextlib.ExitStack() as scope,
+    ):
         argv = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
                 "sh", "-c", _INIT, "engine", str(archive), " ".join(names), reference, *_podman(folder)]  # fmt: skip
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 go_toolchain.guarded(argv), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=folder,
-                env=_environment(folder),
+                env={**_environment(folder), "ENGINE_SOCKET": str(place / "engine.sock")},
             )  # fmt: skip
-        engine = Engine(folder, process)
+        engine = Engine(folder, process, place / "engine.sock")
         scope.callback(_end, engine)
         until(lambda: _answers(engine), what="the container engine to answer", timeout=timeout, every=0.1,
               cause=engine.said, tolerate=(httpx.TransportError,))  # fmt: skip
@@ -172,20 +185,20 @@ def _limit(kind: int) -> int:
 def _answers(engine: Engine) -> bool:
     if engine.process.poll() is not None:
         raise CheckFailed(f"the container engine exited with status {engine.process.returncode}: {engine.said()}")
-    return bool(engine.ask("GET", "/info"))
+    return engine.listens() and bool(engine.ask("GET", "/info"))
 
 
 def _end(engine: Engine) -> None:
     """End the engine: first its containers, so that their control groups go, then everything else at once."""
     ids: list[str] = []
-    with contextlib.suppress(httpx.HTTPError):
-        ids = [container["Id"] for container in engine.containers()]
-        for one in ids:
-            with contextlib.suppress(httpx.HTTPError):
-                engine.ask("DELETE", f"/containers/{one}?force=true&timeout=0")
-    end(
-        engine.process, steps=((signal.SIGKILL, 10.0),)
-    )  # unshare's death kills its child, and that ends the namespaces
+    try:
+        with contextlib.suppress(httpx.HTTPError):
+            ids = [container["Id"] for container in engine.containers()] if engine.listens() else []
+            for one in ids:
+                with contextlib.suppress(httpx.HTTPError):
+                    engine.ask("DELETE", f"/containers/{one}?force=true&timeout=0")
+    finally:  # unshare's death kills its child, and that ends the namespaces
+        end(engine.process, steps=((signal.SIGKILL, 10.0),))
     for one in ids:
         for place in ("libpod_parent", "*/libpod_parent"):
             for group in _CGROUPS.glob(f"{place}/libpod-*{one}"):
