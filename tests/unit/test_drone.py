@@ -413,9 +413,10 @@ def test_open_prints_no_password_and_ends_when_one_of_them_has(tmp_path: Path, m
     monkeypatch.setattr(open_drone, "pause", lambda _: setattr(parts[1], "gone", True))
     artifacts = type("Artifacts", (), {"path": lambda _, name: tmp_path / name})()
     said: list[str] = []
+    opened: list[str] = []
     with pytest.raises(StackbookError, match="the page of Drone has ended: Drone has exited"):
-        open_drone.serve(artifacts, say=said.append, environment={})
-    assert pushed and any(line.startswith("http://127.0.0.1:2\n") for line in said)
+        open_drone.serve(artifacts, lambda address, _: opened.append(address), say=said.append, environment={})
+    assert opened == ["http://127.0.0.1:2"] and pushed and any(line.startswith("http://127.0.0.1:2\n") for line in said)
     assert "giteas-password" not in "".join(said)
     assert (tmp_path / "password").read_text() == "giteas-password" and (
         tmp_path / "password"

@@ -127,7 +127,7 @@ def command(options: argparse.Namespace) -> int:
     from stackbook.lab.lab import Lab
 
     if options.page == open_drone.NAME:  # it needs no cluster
-        return open_drone.command(options)
+        return open_drone.command(options, browse)
     if options.page and options.page not in [page.name for page in PAGES]:
         fix = did_you_mean(options.page, [*(page.name for page in PAGES), open_drone.NAME], "pages")
         raise InputError(f"there is no page {options.page!r}", fix=fix)
