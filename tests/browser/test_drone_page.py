@@ -66,7 +66,7 @@ def test_its_user_signs_in_through_gitea_and_sees_the_log_of_a_step(
 
 def test_with_a_wrong_password_nobody_is_signed_in(shop: Shop, build: Build, tmp_path: Path) -> None:
     with lab_page.browser(tmp_path) as page:
-        with pytest.raises(AssertionError, match="to have URL"):
+        with pytest.raises(AssertionError, match="Page URL expected to be"):
             sign_in(page, shop, "not the password")
         assert page.url.startswith(shop.gitea.url)
         page.goto(f"{shop.drone.url}/{shop.repository.path}/{build.number}/1/1")
