@@ -234,10 +234,10 @@ def test_a_cron_job_is_deleted_once_it_has_started_a_build_and_also_if_it_has_no
 
 
 def test_the_log_of_a_step_is_found_by_its_place(project: Project, api: Api) -> None:
-    made = Build(4, "success", "push", "a", "", {"clone": "success", "docker": "success"})
+    made = Build(4, "success", "push", "a", "", {"clone": "success", "docker": "success", "last": "skipped"})
     api.answers["GET", "/api/repos/trainer/shop/builds/4/logs/1/2"] = (200, [{"out": "+ true\n"}, {"out": "done\n"}])
-    assert project.log(made, "docker") == ["+ true", "done"]
-    with pytest.raises(CheckFailed, match="build 4 has no step npm, but clone, docker"):
+    assert project.log(made, "docker") == ["+ true", "done"] and project.log(made, "last") == []
+    with pytest.raises(CheckFailed, match="build 4 has no step npm, but clone, docker, last"):
         project.log(made, "npm")
 
 
