@@ -81,7 +81,9 @@ class Engine:
             httpx.HTTPError: it does not answer, or the status is not 2xx.
         """
         transport = httpx.HTTPTransport(uds=str(self.socket))
-        with httpx.Client(transport=transport, base_url="http://engine/v4.0.0/libpod", timeout=20) as client:
+        with httpx.Client(
+            transport=transport, base_url="http://engine/v4.0.0/libpod", timeout=20, trust_env=False
+        ) as client:
             answer = client.request(method, path)
             answer.raise_for_status()
             return answer.json() if answer.content else None
