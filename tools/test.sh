@@ -92,6 +92,8 @@ building() {
   "${sudo[@]}" $bin/stackbook run --to 05 >"$logs/lab.log" 2>&1
   echo "$?" >"$logs/lab.log.status"
   "${sudo[@]}" $bin/stackbook fetch
+  # Drone is no default: its licence must be accepted.
+  [ "${STACKBOOK_ACCEPT_DRONE_LICENCE:-}" != true ] || "${sudo[@]}" $bin/stackbook fetch drone pipeline-rootfs
 }
 types_and_shape() {
   local failed=0
@@ -153,7 +155,7 @@ third_lane() { # the browser; if the lab ran before, the unit tests
   return "$failed"
 }
 other_lane() { # beside the challenges: tests that do not change the mesh and do not run a chapter, which would end a challenge
-  tests -v -m "not more" tests/live/test_registry.py tests/live/test_delivery_mutations.py \
+  tests -v -m "not more" tests/live/test_registry.py tests/live/test_delivery_mutations.py tests/live/test_drone.py \
     tests/unit/test_grpc_go.py tests/unit/test_traffic_program.py tests/unit/test_shop_go.py # by now, a new host has the toolchain, too
 }
 beside second second_lane
@@ -166,7 +168,7 @@ meanwhile third "the browser; if the lab ran before, unit tests"
 
 beside other other_lane
 live "every challenge: unsolved, solved, and the lab restored" -m "not more" tests/live/test_challenges.py
-meanwhile other "a lab from a registry; delivery, each check of which must fail on a broken lab"
+meanwhile other "a lab from a registry; delivery and Drone, each check of which must fail on a broken lab"
 
 touch "$logs/reset"
 live "search for secrets in everything that is left; reset: the host as it was before" tests/live/test_z_reset.py

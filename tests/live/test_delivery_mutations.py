@@ -9,11 +9,13 @@ import mutate
 import pytest
 from labtools import sample
 from nbclient.exceptions import CellExecutionError
+from stackbook.lessons.delivery import drone
 
 pytestmark = pytest.mark.live
 
 GITEA = ("gitea-compose", "first-start", "gitea")
 NPM = (*GITEA, "application", "random", "comma", "dependencies")
+DRONE = (*NPM, "drone-yml", "push", "drone")
 # Chapter, the steps that are run, what is changed in them, and what must not hold then.
 BROKEN = {
     "redirect on Gitea's host": (
@@ -58,6 +60,13 @@ BROKEN = {
         {"actions.workflow(), ": 'actions.workflow().replace("with $DOCKER_PASS", "with ${DOCKER_PASS%?} .")' + ", "},
         "the log has stars in the place of the secrets",
     ),
+    "a repository that is trusted too soon": (
+        "13-delivery", (*DRONE, "untrusted"), {"held.mkdir()": "held.mkdir(); project.trust()"}, "the linter refuses a host volume",
+    ),
+    "secrets that Drone does not get": (
+        "13-delivery", (*DRONE, "untrusted", "drone-builds"), {"project.secret(name, value)": "pass"},
+        "build 3 ended with failure: its step docker failed",
+    ),
     "no slip for GitLab": (
         "13-delivery", ("gitlab",), {'"expires_in")': '"expire_in")'}, "the schema finds a slip",
     ),
@@ -80,6 +89,8 @@ BROKEN = {
 @pytest.mark.parametrize("name", sample(BROKEN, "redirect on Gitea's host", "a call that is not counted"))
 def test_what_is_broken_is_noticed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chapter, steps, changes, words = BROKEN[name]
+    if "drone" in steps and not drone.accepted():
+        pytest.skip(f"Drone's licence is not accepted: {drone.VARIABLE}=true")
     monkeypatch.setenv("STACKBOOK_RUN", str(tmp_path / "run"))
     book = mutate.copy(chapter, *steps, changes=changes, leave="")
     with pytest.raises(CellExecutionError) as failed:

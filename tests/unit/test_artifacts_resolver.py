@@ -179,6 +179,9 @@ def test_everything_can_be_had_and_the_second_time_nothing_is_done() -> None:
     tools = FakeTools()
     resolver = opened(tools)
     resolver.ensure(resolver.catalogue.default_names())
+    left = {status.name for status in resolver.status() if status.state != "cached"}
+    assert left == {"drone", "pipeline-rootfs"}, "they come only where Drone's licence is accepted"
+    resolver.ensure(left)
     assert {status.state for status in resolver.status()} == {"cached"}
     groups = [call for call in tools.calls if call.startswith("go ")]
     assert groups[:4] == ["go toolchain", "go toolchain", "go cni", "go apps"]
@@ -186,6 +189,7 @@ def test_everything_can_be_had_and_the_second_time_nothing_is_done() -> None:
         f"go {name}"
         for name in (
             "compose",
+            "drone",
             "gitea",
             "gitea-runner",
             "jaeger",

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import yaml
-from stackbook.app import elevation, jupyter_access
+from stackbook.app import elevation, jupyter_access, open_drone
 from stackbook.app.benchmark.floor import Floor
 from stackbook.app.snapshots import archive
 from stackbook.app.snapshots.manifest import Manifest, Part
@@ -182,6 +182,10 @@ def _giteas_settings(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyP
         return modes(server.folder / "app.ini")
 
 
+def _giteas_password(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Modes:
+    return modes(open_drone.keep(folder / "new", redact.Secret("hunter22x")))
+
+
 def _edited_settings(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Modes:
     look = program(folder / "bin" / "gitea", LOOK.format('"$4"', folder / "note") + 'cp "$4" "$7"')
     assert gitea.edited_ini(gitea.Parts(look, folder, folder), "[security]\n", {}) == "[security]\n"
@@ -252,6 +256,7 @@ WRITERS: dict[str, Callable[[Path, Machine, pytest.MonkeyPatch], Modes]] = {
     "the variables of a compose file": _compose_variables,
     "Gitea's settings": _giteas_settings,
     "Gitea's settings, edited": _edited_settings,
+    "Gitea's password, for who looks at Drone": _giteas_password,
     "the key of Elasticsearch's certificate": _certificates_key,
     "the keys of an expired certificate": _expired_certificates_keys,
     "the environment under sudo": _environment_under_sudo,
@@ -298,6 +303,7 @@ LOOKED_AT = {
     "lessons/kubeadm/control_plane.py": "root's kubeconfig on a machine",
     "lessons/delivery/compose.py": "the variables of a compose file",
     "lessons/delivery/gitea.py": "Gitea's settings",
+    "app/open_drone.py": "Gitea's password, for who looks at Drone",
     "app/elevation.py": "the environment under sudo",
     "machines/transports.py": "the join token on a machine",
     "app/jupyter_access.py": "JupyterLab's token and address",
@@ -315,6 +321,7 @@ WITHOUT_FILES = {
     "cluster/kubeadm/configuration.py",
     "lessons/delivery/webhook_receiver.py",
     "lessons/delivery/oauth.py",
+    "lessons/delivery/drone_builds.py",
     "lessons/incident/tokens.py",
     "lessons/delivery/openssl.py",
     "artifacts/go_toolchain.py",
@@ -330,6 +337,7 @@ OTHERWISE = {
     "core/locks.py": "a lock",
     "lessons/delivery/repository.py": "the files of a commit",
     "lessons/delivery/actions.py": "the runner's settings, which have no token: test_actions",
+    "lessons/delivery/drone.py": "Drone's log, in a folder of mode 0700",
     "cluster/image_import.py": "an image",
     "cluster/kubeadm/init.py": "kubeadm's configuration, which has no token",
     "lab/step.py": "a record, redacted",

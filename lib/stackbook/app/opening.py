@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stackbook.app import open_drone
 from stackbook.config.namespaces import MESH
 from stackbook.core.columns import aligned
 from stackbook.core.errors import ArtifactError, CheckFailed, CommandFailed, InputError, StackbookError
@@ -118,14 +119,17 @@ def arguments(add: Callable[..., Any]) -> None:
     """
     sub = add("open", "open a web page of the lab on loopback, until Ctrl-C; without a name, list the pages", command)
     sub.add_argument("page", nargs="?", default="", metavar="NAME", help="for example bookinfo")
+    sub.add_argument(open_drone.FLAG, action="store_true", help="for the page drone: its licence limits commercial use")
 
 
 def command(options: argparse.Namespace) -> int:
     """List the pages, or serve one of them until the user ends the command."""
     from stackbook.lab.lab import Lab
 
+    if options.page == open_drone.NAME:  # it needs no cluster
+        return open_drone.command(options, browse)
     if options.page and options.page not in [page.name for page in PAGES]:
-        fix = did_you_mean(options.page, [page.name for page in PAGES], "pages")
+        fix = did_you_mean(options.page, [*(page.name for page in PAGES), open_drone.NAME], "pages")
         raise InputError(f"there is no page {options.page!r}", fix=fix)
     lab = Lab.open("00-preflight", options.profile)
     if not lab.kubeconfig.exists():
@@ -133,7 +137,7 @@ def command(options: argparse.Namespace) -> int:
     if not lab.kube.ready():
         raise InputError("the API server does not answer", fix="stackbook start, or stackbook diagnose")
     if not options.page:
-        for line in lines(lab):
+        for line in (*lines(lab), open_drone.LINE):
             print(line)
         return 0
     page = next(page for page in pages(lab) if page.name == options.page)

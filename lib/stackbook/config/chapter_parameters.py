@@ -177,6 +177,12 @@ class Logs(ChapterParameters):
         return self
 
 
+class Delivery(ChapterParameters):
+    """13: `accept_drone_licence`: start Drone itself; its licence limits commercial use."""
+
+    accept_drone_licence: bool = False
+
+
 class Ecosystem(ChapterParameters):
     """14: `messages`: how many are written to Kafka and counted; `orders`: how many the bookshop gets at least."""
 
@@ -201,6 +207,7 @@ CHAPTER_PARAMETERS: dict[str, type[ChapterParameters]] = {
     "10-metrics": Metrics,
     "11-tracing": Tracing,
     "12-logs": Logs,
+    "13-delivery": Delivery,
     "14-ecosystem": Ecosystem,
     "16-incident": Incident,
 }
