@@ -44,6 +44,17 @@ def test_a_program_is_told_of_with_its_input_its_folder_and_its_status(tmp_path:
     ]  # fmt: skip
 
 
+def test_a_command_is_shown_again_only_if_its_file_has_changed(tmp_path: Path) -> None:
+    seen: list[Result] = []
+    with temp_dirs.folder("work") as folder, observed.watching(seen.append):
+        for text in ("a", "a", "b", "a"):
+            observed.wrote(folder / "x", text)
+            observed.tell(["tool", "x"], folder=folder)
+    shown = [line for line in lines(seen, tmp_path) if line not in ("# on this host", "EOF")]
+    one = ["cat > work/x <<'EOF'", "a", "(cd work && tool x)"]
+    assert shown == [*one, one[0], "b", one[2], *one]
+
+
 def test_the_inner_one_is_told(tmp_path: Path) -> None:
     outer: list[Result] = []
     inner: list[Result] = []
@@ -95,7 +106,7 @@ def test_requests_to_gitea_are_told_of_without_secrets(tmp_path: Path) -> None:
         "curl -X POST -u 'trainer:***' -H 'Content-Type: application/json' "
         f"""-d '{{"secret":"***","name":"x"}}' {url}/api/v1/hooks""",
         f"curl {url}/login",
-        f"curl -d 'password=***' {url}/login",
+        f"curl -d @form {url}/login",
     ])  # fmt: skip
     assert hidden.reveal() not in (tmp_path / "record").read_text()
 

@@ -59,14 +59,14 @@ def wrote(path: Path, text: str) -> None:
     tell(["sh", "-c", f"cat > {path}"], given=text.encode())
 
 
-def request(method: str, url: str, *, json: str = "", form: Sequence[str] = (), user: str = "") -> None:
+def request(method: str, url: str, *, json: str = "", form: bool = False, user: str = "") -> None:
     """Tell of a request over HTTP, as the curl command for it.
 
     Args:
         method: GET, POST and so on.
         url: the whole address.
         json: the body.
-        form: the fields of a form; their values are never a part of the command.
+        form: whether the body is a form; its fields are never a part of the command, which reads them from a file.
         user: who asks; the password is never a part of the command.
     """
     words = [
@@ -75,5 +75,5 @@ def request(method: str, url: str, *, json: str = "", form: Sequence[str] = (), 
         *(["-u", f"{user}:***"] if user else []),
     ]
     words += ["-H", "Content-Type: application/json", "-d", json] if json else []
-    words += [word for name in form for word in ("-d", f"{name}=***")]
+    words += ["-d", "@form"] if form else []
     tell([*words, url])

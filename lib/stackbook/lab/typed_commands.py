@@ -43,14 +43,16 @@ def typed(commands: Sequence[Mapping[str, Any]], *, everything: bool = False, lo
     """
     host = ""
     seen: set[tuple[str, str, str]] = set()
+    written: dict[str, str] = {}
     for command in commands:
         text = _IN_BACKGROUND.sub("", str(command.get("command", "")))
         given = str(command.get("input", "")) if longest else ""
         where = str(command.get("host", ""))
         if where == observed.HERE:
             text = _here(text, str(command.get("folder", "")))
-            if _IN_PLACE.match(text):  # what read the file before reads another one now
+            if _IN_PLACE.match(text) and written.get(text) != given:  # what read the file before reads another one now
                 seen = {key for key in seen if key[0] != where}
+                written[text] = given
         repeated = (where, text, given) in seen and not _CHANGE.match(text)
         if not everything and (_BOOKKEEPING.match(text) or repeated):
             continue

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
 
 import httpx
 
@@ -165,15 +164,14 @@ class Gitea:
 
 
 def _tell(answer: httpx.Response) -> None:
-    """Tell of a request as a command; of the address of a login and of a form, the values are left out."""
+    """Tell of a request as a command; the parameters of a page's address are left out."""
     request = answer.request
     api = request.url.path.startswith("/api/")
     kind = request.headers.get("content-type", "")
     text = request.content.decode() if kind == "application/json" else ""
-    form = [name for name, _ in parse_qsl(request.content.decode())] if kind.endswith("form-urlencoded") else []
     who = USER if request.headers.get("authorization", "").startswith("Basic") else ""
     address = str(request.url if api else request.url.copy_with(query=None))
-    observed.request(request.method, address, json=text, form=form, user=who)
+    observed.request(request.method, address, json=text, form=kind.endswith("form-urlencoded"), user=who)
 
 
 TOLD = {"response": [_tell]}
