@@ -59,7 +59,7 @@ def wrote(path: Path, text: str) -> None:
     tell(["sh", "-c", f"cat > {path}"], given=text.encode())
 
 
-def request(method: str, url: str, *, json: str = "", form: bool = False, user: str = "") -> None:
+def request(method: str, url: str, *, json: str = "", form: bool = False, user: str = "", token: bool = False) -> None:
     """Tell of a request over HTTP, as the curl command for it.
 
     Args:
@@ -68,12 +68,14 @@ def request(method: str, url: str, *, json: str = "", form: bool = False, user: 
         json: the body.
         form: whether the body is a form; its fields are never a part of the command, which reads them from a file.
         user: who asks; the password is never a part of the command.
+        token: whether a token says who asks; the command reads the header with it from a file.
     """
     words = [
         "curl",
         *(["-X", method] if method != ("POST" if form else "GET") else []),
         *(["-u", f"{user}:***"] if user else []),
     ]
+    words += ["-H", "@authorization"] if token else []
     words += ["-H", "Content-Type: application/json", "-d", json] if json else []
     words += ["-d", "@form"] if form else []
     tell([*words, url])

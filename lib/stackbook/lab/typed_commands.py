@@ -49,7 +49,7 @@ def typed(commands: Sequence[Mapping[str, Any]], *, everything: bool = False, lo
         given = str(command.get("input", "")) if longest else ""
         where = str(command.get("host", ""))
         if where == observed.HERE:
-            text = _here(text, str(command.get("folder", "")))
+            text, given = _here(text, str(command.get("folder", ""))), _short(given)
             if _IN_PLACE.match(text) and written.get(text) != given:  # what read the file before reads another one now
                 seen = {key for key in seen if key[0] != where}
                 written[text] = given
@@ -103,10 +103,13 @@ def _here(text: str, folder: str) -> str:
     base = f"{paths.checkout()}/"
     if folder:  # paths in this folder are relative to it, and the folder itself is a dot
         text = re.sub(rf"{re.escape(folder)}(/|(?![\w./-]))", lambda found: "" if found[1] else ".", text)
-    text, folder = (
-        _TEMPORARY.sub(lambda found: found[1] or "temp", words).replace(base, "") for words in (text, folder)
-    )
+    text, folder = (_short(words).replace(base, "") for words in (text, folder))
     return text if folder in ("", base[:-1]) else f"(cd {shlex.quote(folder)} && {text})"
+
+
+def _short(text: str) -> str:
+    """A text with short names for temporary folders."""
+    return _TEMPORARY.sub(lambda found: found[1] or "temp", text)
 
 
 def _at_home(text: str) -> str:

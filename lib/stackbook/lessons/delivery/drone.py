@@ -20,13 +20,13 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 
 from stackbook.artifacts import go_toolchain
-from stackbook.core import temp_dirs
+from stackbook.core import observed, temp_dirs
 from stackbook.core.child_processes import end, free_port
 from stackbook.core.errors import CheckFailed, InputError
 from stackbook.core.redact import Secret, redact
 from stackbook.core.waiting import until
 from stackbook.lessons.delivery import oauth, openssl, pipeline_image, step_engine
-from stackbook.lessons.delivery.gitea import USER, Gitea
+from stackbook.lessons.delivery.gitea import TOLD, USER, Gitea
 
 if TYPE_CHECKING:
     from stackbook.artifacts.resolver import Resolver
@@ -97,7 +97,9 @@ class Drone:
             CheckFailed: the status is not 2xx; the message has Drone's own.
         """
         headers = {"Authorization": f"Bearer {self.token.reveal()}"}
-        with httpx.Client(base_url=f"{self.url}/api", headers=headers, timeout=30, trust_env=False) as client:
+        with httpx.Client(
+            base_url=f"{self.url}/api", headers=headers, timeout=30, trust_env=False, event_hooks=TOLD
+        ) as client:
             answer = client.request(method, path, json=dict(values) if values is not None else None)
         if not answer.is_success:
             raise CheckFailed(
@@ -196,6 +198,11 @@ def running(program: Path, server: Gitea, engine: Engine, *, cron: int = 2, time
                 go_toolchain.guarded([str(program), "--env-file", os.devnull]), stdin=subprocess.DEVNULL, stdout=log,
                 stderr=subprocess.STDOUT, cwd=folder, env=settings,
             )  # fmt: skip
+        shown = [f"{name}={value}\n" for name, value in sorted(settings.items()) if name.startswith("DRONE_")]
+        observed.wrote(
+            folder / "drone.env", "".join(shown)
+        )  # as a file, because a command line is in the list of processes
+        observed.tell([str(program), "--env-file", "drone.env"], folder=folder, background=True)
         drone = Drone(url, folder, process, engine, server, token, rpc)
         try:
             until(lambda: _answers(drone), what="Drone to answer", timeout=timeout, every=0.1, cause=drone.said,

@@ -169,9 +169,10 @@ def _tell(answer: httpx.Response) -> None:
     api = request.url.path.startswith("/api/")
     kind = request.headers.get("content-type", "")
     text = request.content.decode() if kind == "application/json" else ""
-    who = USER if request.headers.get("authorization", "").startswith("Basic") else ""
+    signed = request.headers.get("authorization", "")
+    who, token = USER if signed.startswith("Basic") else "", signed.startswith("Bearer")
     address = str(request.url if api else request.url.copy_with(query=None))
-    observed.request(request.method, address, json=text, form=kind.endswith("form-urlencoded"), user=who)
+    observed.request(request.method, address, json=text, form=kind.endswith("form-urlencoded"), user=who, token=token)
 
 
 TOLD = {"response": [_tell]}
