@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
+from stackbook.cluster import manifests
 from stackbook.core.errors import CheckFailed, StackbookError, WaitTimeout
 from stackbook.observability.tracing import trace_page
 from stackbook.observability.tracing.trace_page import TracePage
@@ -216,3 +218,14 @@ def test_a_page_whose_zipkin_is_gone_says_so(zipkin: Zipkin, monkeypatch: pytest
         monkeypatch.setattr(TracePage, "healthy", lambda self: False)
         until(lambda: page.ended(), what="the page to notice", timeout=10, every=0.02)
     assert page.ended().startswith("new spans cannot be copied: Zipkin does not answer")
+
+
+def test_zipkin_has_memory_for_the_spans_that_it_keeps() -> None:
+    """A span of a proxy has some twenty tags: 50,000 filled 256 MiB. It keeps more than are copied at once: new ones follow."""
+    (container,) = next(yaml.safe_load_all(manifests.render("zipkin.yaml", image_zipkin="z")))["spec"]["containers"]
+    heap = int(
+        next(word for word in container["command"] if word.startswith("-Xmx")).removeprefix("-Xmx").removesuffix("m")
+    )
+    kept = next(int(one["value"]) for one in container["env"] if one["name"] == "MEM_MAX_SPANS")
+    assert kept > trace_page._KEPT and heap * 2**20 / kept > 16_384
+    assert int(container["resources"]["limits"]["memory"].removesuffix("Mi")) >= 1.5 * heap

@@ -31,7 +31,7 @@ PATH = "/zipkin/"
 SELECTOR = "app=zipkin-page"
 _PORT = 9411
 _AT_ONCE = 1000
-_KEPT = 50_000
+_KEPT = 25_000
 """So many spans, the newest, are shown: more do not fit into Zipkin's memory."""
 _EVERY = 3.0
 _OVERLAP = 120.0
