@@ -437,6 +437,20 @@ def test_a_rejection_of_an_earlier_push_is_not_one_of_the_rules():
         propagation.missing([*looks, look(0.3, 2, {"x": 9}, rejected="other")], NOW, {"x"})
 
 
+def test_a_rejection_by_a_proxy_that_the_rules_do_not_concern_is_not_one_of_them():
+    """Somebody else has applied at the same time what the proxies of another namespace reject."""
+
+    def both(at, generation, push, rejected):
+        other = answers(at, generation, {"y": push}, pending=["Cluster"], rejected=rejected, istiod="b")
+        return {"a": answers(at, generation, {"x": push}), "b": other}
+
+    looks = [both(0, 1, 7, ""), both(0.05, 2, 7, ""), both(0.15, 2, 8, ""), both(0.3, 2, 9, "Invalid duration")]
+    assert propagation.missing(looks, NOW, {"x"}) == []
+    for wanted in ({"x", "y"}, set()):
+        with pytest.raises(CheckFailed, match="y rejects it: Invalid duration"):
+            propagation.missing(looks, NOW, wanted)
+
+
 def test_what_was_no_change_of_a_spec_is_not_waited_for():
     assert propagation.missing([look(0, 2, {"x": 7}), look(0.1, 2, {"x": 7})], NOW, {"x"}) == []
 

@@ -297,8 +297,9 @@ def missing(looks: Sequence[Look], rules: Mapping[Key, str], wanted: set[str]) -
         wanted: ids of the proxies that need them; if there are none, any one proxy is enough.
 
     Raises:
-        CheckFailed: a proxy rejects what it was sent. istiod keeps a rejection until the proxy accepts something newer:
-            one from before the change does not count.
+        CheckFailed: a proxy that needs the rules rejects what it was sent. istiod keeps a rejection until the proxy
+            accepts something newer: one from before the change does not count. Nor does one of a proxy that these rules
+            do not concern: another user of the cluster may have applied what it rejects.
     """
     first, now = _proxies(looks[0]), looks[-1]
     unread = [name for name, answers in now.items() if answers.read != rules]
@@ -310,7 +311,8 @@ def missing(looks: Sequence[Look], rules: Mapping[Key, str], wanted: set[str]) -
     late = {}
     for id, proxy in _proxies(now).items():
         arrived = needed[proxy.istiod].arrived(proxy.push)
-        if proxy.rejected not in ("", first[id].rejected if id in first else "") and arrived:
+        rejects = proxy.rejected not in ("", first[id].rejected if id in first else "")
+        if rejects and arrived and (id in wanted or not wanted):
             raise CheckFailed(f"a proxy rejected the rules: {proxy.state}", fix="see `istioctl analyze`")
         if not arrived or proxy.pending:
             late[id] = proxy.state
