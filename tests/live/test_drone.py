@@ -22,7 +22,7 @@ from stackbook.artifacts.resolver import Resolver
 from stackbook.core.child_processes import end
 from stackbook.core.errors import CheckFailed, WaitTimeout
 from stackbook.core.waiting import until
-from stackbook.lessons.delivery import actions, drone, drone_builds, drone_shop, gitea
+from stackbook.lessons.delivery import actions, drone, drone_builds, drone_shop, gitea, step_engine
 from stackbook.lessons.delivery.drone_shop import Shop
 from stackbook.lessons.delivery.step_engine import Engine
 
@@ -189,6 +189,41 @@ def test_nothing_is_left_after_an_error(artifacts: Resolver) -> None:
         part for part in (shop.drone.folder, engine.folder, engine.socket.parent, shop.gitea.folder) if part.exists()
     ]
     assert traces(engine, ids) == []
+
+
+KILLED = """
+import os, signal, sys
+from stackbook.artifacts.resolver import Resolver
+from stackbook.core.waiting import until
+from stackbook.lessons.delivery import drone_shop, gitea
+artifacts = Resolver.open()
+with drone_shop.running(artifacts, gitea.Parts.of(artifacts)) as shop:
+    shop.push(sys.argv[1])
+    engine = shop.drone.engine
+    until(lambda: [c for c in engine.containers() if c["State"] == "running"], what="a step to run", timeout=60)
+    print(*(c["Id"] for c in engine.containers()), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_goes_with_the_next() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, steps("sleep 600")], capture_output=True, text=True, check=False, timeout=180
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    ids = done.stdout.split()
+
+    def left() -> list[Path]:
+        return [group for group in groups_of_containers() if any(one in group.name for one in ids)]
+
+    assert ids and left(), "nobody could remove them"
+    until(
+        lambda: not any(group.joinpath("cgroup.procs").read_text() for group in left()),
+        what="its steps to end",
+        timeout=20,
+    )
+    step_engine.sweep()
+    assert left() == [], "a reset would take them for the lab's"
 
 
 def test_open_shows_both_pages_until_ctrl_c(tmp_path: Path) -> None:

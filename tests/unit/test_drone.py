@@ -6,6 +6,7 @@ import io
 import json
 import os
 import subprocess
+import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -428,3 +429,23 @@ def test_a_running_engine_is_asked_on_its_socket(tmp_path: Path) -> None:
     assert engine.host == "unix:///tmp/x/engine.sock" and not engine.listens()
     (tmp_path / "log").write_text("loaded")
     assert engine.said() == "loaded"
+
+
+def test_what_a_killed_engine_left_goes_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control groups of its containers are the host's; those of a container that runs, and of others, stay."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    groups = tmp_path / "groups"
+    monkeypatch.setattr(step_engine, "_CGROUPS", groups)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    mine, runs, other = (letter * 64 for letter in "abc")
+    left = tmp_path / f"stackbook-engine-{ended.pid}-7-abc123"
+    for one in (mine, runs):
+        (left / "root" / "overlay-containers" / one).mkdir(parents=True)
+    gone = [groups / "libpod_parent" / f"libpod-{mine}", groups / "cpu" / "libpod_parent" / f"libpod-conmon-{mine}"]
+    kept = [groups / "libpod_parent" / f"libpod-{other}", groups / "libpod_parent" / f"libpod-{runs}"]
+    for path in (*gone, *kept):
+        path.mkdir(parents=True)
+    (kept[1] / "cgroup.procs").write_text("1")  # like a group with a process, it cannot be removed
+    step_engine.sweep()
+    assert not left.exists() and not any(path.exists() for path in gone) and all(path.exists() for path in kept)

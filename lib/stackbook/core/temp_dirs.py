@@ -47,13 +47,23 @@ def of_this_process(name: str, base: Path | None = None) -> Path:
 def sweep(name: str, base: Path | None = None) -> list[str]:
     """Remove the folders with this name whose process has ended; returns their names.
 
+    The next process does this. Who needs something of them first asks `abandoned`.
+    """
+    gone = abandoned(name, base)
+    for path in gone:
+        shutil.rmtree(path, ignore_errors=True)
+    return [path.name for path in gone]
+
+
+def abandoned(name: str, base: Path | None = None) -> list[Path]:
+    """The folders with this name whose process has ended.
+
     A folder name contains the number of its process and its start time, because the kernel reuses numbers.
     """
-    gone = []
+    found = []
     for path in (base or Path(tempfile.gettempdir())).glob(f"stackbook-{name}-*-*"):
         owner = re.fullmatch(rf"stackbook-{name}-(\d+)-(\d+)-\w+", path.name)
         with contextlib.suppress(FileNotFoundError):  # another process sweeps as well
             if owner and born(int(owner[1])) != owner[2] and path.lstat().st_uid == os.geteuid():
-                shutil.rmtree(path, ignore_errors=True)
-                gone.append(path.name)
-    return gone
+                found.append(path)
+    return found

@@ -162,7 +162,7 @@ class Lab:
     @cached_property
     def local(self) -> LocalHost:
         """This host."""
-        return LocalHost(name="this host", observers=[self._observe])
+        return LocalHost(name=observed.HERE, observers=[self._observe])
 
     @property
     def kubeconfig(self) -> Path:
@@ -244,17 +244,20 @@ class Lab:
         `alone=False` does not wait, because it does not depend on what others do with bookinfo.
         """
         with steps.step(id, title, chapter=self.chapter.id, record=self.record) as current:
-            self._observers.append(current)
             if self._waited:
                 current.evidence[_WAITED], self._waited = self._waited, {}
-            try:
-                with (
-                    observed.watching(current.observe),
-                    self.turn(id) if self._sharing and alone else contextlib.nullcontext(),
-                ):
-                    yield current
-            finally:
-                self._observers.remove(current)
+            with self._recorded(current), self.turn(id) if self._sharing and alone else contextlib.nullcontext():
+                yield current
+
+    @contextlib.contextmanager
+    def _recorded(self, current: steps.Step) -> Iterator[None]:
+        """While the block runs, a step gets what the machines, the cluster and programs of this host are asked."""
+        self._observers.append(current)
+        try:
+            with observed.watching(current.observe):
+                yield
+        finally:
+            self._observers.remove(current)
 
     def claims(self, id: str) -> contextlib.AbstractContextManager[claimed.Claims]:
         """Check what this chapter claims of a step that has ended; see `stackbook.lab.claims.claims`."""
@@ -293,13 +296,8 @@ class Lab:
         if self._observers:
             yield
             return
-        with steps.between(id, title, chapter=self.chapter.id, record=self.record) as current:
-            self._observers.append(current)
-            try:
-                with observed.watching(current.observe):
-                    yield
-            finally:
-                self._observers.remove(current)
+        with steps.between(id, title, chapter=self.chapter.id, record=self.record) as current, self._recorded(current):
+            yield
 
     def enter(self, scope: contextlib.AbstractContextManager[Any]) -> contextlib.ExitStack:
         """Enter a context that lasts for several cells, until `leave` or the end of the kernel."""

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 
 from stackbook.artifacts import go_toolchain
-from stackbook.core import observed, temp_dirs
+from stackbook.core import health, observed, temp_dirs
 from stackbook.core.child_processes import end, free_port
 from stackbook.core.errors import CheckFailed, InputError
 from stackbook.core.redact import Secret, redact
@@ -199,14 +199,12 @@ def running(program: Path, server: Gitea, engine: Engine, *, cron: int = 2, time
                 stderr=subprocess.STDOUT, cwd=folder, env=settings,
             )  # fmt: skip
         shown = [f"{name}={value}\n" for name, value in sorted(settings.items()) if name.startswith("DRONE_")]
-        observed.wrote(
-            folder / "drone.env", "".join(shown)
-        )  # as a file, because a command line is in the list of processes
+        # By hand they are in a file; on a command line, everybody on this host could read them.
+        observed.wrote(folder / "drone.env", "".join(shown))
         observed.tell([str(program), "--env-file", "drone.env"], folder=folder, background=True)
         drone = Drone(url, folder, process, engine, server, token, rpc)
         try:
-            until(lambda: _answers(drone), what="Drone to answer", timeout=timeout, every=0.1, cause=drone.said,
-                  tolerate=(httpx.TransportError,))  # fmt: skip
+            until(lambda: _answers(drone), what="Drone to answer", timeout=timeout, every=0.1, cause=drone.said)
             drone.ready = time.monotonic() - start
             yield drone
         finally:
@@ -236,4 +234,4 @@ def environment(
 def _answers(drone: Drone) -> bool:
     if drone.process.poll() is not None:
         raise CheckFailed(f"Drone exited with status {drone.process.returncode}: {drone.said()}")
-    return httpx.get(f"{drone.url}/healthz", timeout=5, trust_env=False).status_code == 200
+    return health.answers(f"{drone.url}/healthz", timeout=5)

@@ -18,7 +18,7 @@ import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ _LIMITS, _MOST = (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_
 _SHORT = Path("/tmp")
 """Where its socket is: the user's temporary folder may be longer than the 107 bytes of a socket's address (unix(7))."""
 _CGROUPS = Path("/sys/fs/cgroup")
+_NAME = "engine"
 
 # The process 1 of the namespace is a shell, because a shell collects the processes that lost their parent; podman does not.
 # /run is its own, and empty: the host's has the state of the host's podman.
@@ -131,8 +132,9 @@ def running(
         WaitTimeout: it does not answer in time.
     """
     demand()
+    sweep()
     with (
-        temp_dirs.folder("engine") as folder,
+        temp_dirs.folder(_NAME) as folder,
         temp_dirs.folder("socket", _SHORT) as place,
         contextlib.ExitStack() as scope,
     ):
@@ -201,7 +203,19 @@ def _end(engine: Engine) -> None:
                     engine.ask("DELETE", f"/containers/{one}?force=true&timeout=0")
     finally:  # unshare's death kills its child, and that ends the namespaces
         end(engine.process, steps=((signal.SIGKILL, 10.0),))
-    for one in ids:
+    _forget(ids)
+
+
+def sweep() -> None:
+    """Remove what the engine of a killed process left: the control groups of its containers, which are the host's, and its folder."""
+    for folder in temp_dirs.abandoned(_NAME):
+        _forget(path.name for path in (folder / "root" / "overlay-containers").glob("[0-9a-f]*") if path.is_dir())
+    temp_dirs.sweep(_NAME)
+
+
+def _forget(containers: Iterable[str]) -> None:
+    """Remove the control groups of containers that have ended; the kernel keeps one that has a process."""
+    for one in containers:
         for place in ("libpod_parent", "*/libpod_parent"):
             for group in _CGROUPS.glob(f"{place}/libpod-*{one}"):
                 with contextlib.suppress(OSError):

@@ -125,12 +125,8 @@ def wait_scraped(
 def dashboards(lab: Lab) -> list[dict[str, str]]:
     """Kiali and Grafana: how to open each, or why it does not run here."""
     grafana = lab.kube.kubectl("get", "deployment/grafana", "-n", istio.NAMESPACE, check=False).ok
-    addon = lab.profile.target != "cluster" and kiali.of_the_addon(lab.kube)
     return [
-        {
-            "tool": "Kiali",
-            "here": "istioctl dashboard kiali" if addon else kiali.missing(lab) or "stackbook open kiali",
-        },
+        {"tool": "Kiali", "here": kiali.missing(lab) or "stackbook open kiali"},
         {"tool": "Grafana", "here": "istioctl dashboard grafana" if grafana else _NO_GRAFANA},
     ]
 

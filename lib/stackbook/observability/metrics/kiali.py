@@ -20,6 +20,7 @@ import httpx
 import pandas as pd
 
 from stackbook.cluster import manifests
+from stackbook.core import health
 from stackbook.core.errors import CheckFailed, InputError
 from stackbook.core.waiting import until
 from stackbook.mesh import istio
@@ -64,11 +65,7 @@ class Kiali:
 
     def healthy(self) -> bool:
         """Whether Kiali answers."""
-        try:
-            answer = httpx.get(f"{self.url}/healthz", timeout=20, trust_env=False)
-        except httpx.TransportError:
-            return False
-        return answer.status_code == httpx.codes.OK
+        return health.answers(f"{self.url}/healthz")
 
     def ended(self) -> str:
         """Why the page is of no use any more; empty while it is."""

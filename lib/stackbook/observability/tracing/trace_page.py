@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import httpx
 
 from stackbook.cluster import manifests
+from stackbook.core import health
 from stackbook.core.errors import CheckFailed, StackbookError
 from stackbook.core.waiting import beside, until
 from stackbook.observability.tracing.jaeger import NAMESPACE, Jaeger
@@ -88,11 +89,7 @@ class TracePage:
 
     def healthy(self) -> bool:
         """Whether Zipkin answers."""
-        try:
-            answer = httpx.get(f"{self.url}/health", timeout=20, trust_env=False)
-        except httpx.TransportError:
-            return False
-        return answer.status_code == httpx.codes.OK
+        return health.answers(f"{self.url}/health")
 
     def ended(self) -> str:
         """Why the page is of no use any more; empty while it is."""
