@@ -143,9 +143,8 @@ for lane in 2 3; do meanwhile "chapters-$lane" "chapters of lane $lane"; done
 say "all chapters were compared in $((SECONDS - before)) s"
 
 second_lane() { # gRPC's rules come late, so that istiod's pushes for them do not disturb the first lane's tests of rules
-  tests -v -m "not more" tests/live/test_grpc_mutations.py tests/live/test_correlation_live.py tests/live/test_logs.py \
-    tests/browser/test_logs_page.py tests/live/test_kafka.py tests/live/test_shop.py tests/browser/test_shop_page.py \
-    tests/live/test_prometheus.py tests/browser/test_prometheus_page.py tests/browser/test_gitea_page.py
+  tests -v -m "not more" tests/live/test_grpc_mutations.py tests/live/test_logs.py \
+    tests/browser/test_logs_page.py tests/live/test_kafka.py tests/live/test_shop.py tests/browser/test_shop_page.py
 }
 third_lane() { # the browser; if the lab ran before, the unit tests
   local failed=0
@@ -160,10 +159,11 @@ other_lane() { # beside the challenges: tests that do not change the mesh and do
 }
 beside second second_lane
 beside third third_lane
-live "rules, and the checks of traffic, metrics and traces, each of which must fail on a broken lab; a separate lab; proxy, SSH" \
+live "rules, and the checks of traffic, metrics, traces and Prometheus, each of which must fail on a broken lab; a separate lab; proxy, SSH; Gitea" \
   -m "not more" tests/live/test_traffic_live.py tests/live/test_traffic_mutations.py tests/live/test_metrics.py \
-  tests/live/test_tracing.py tests/live/test_own_lab.py tests/live/test_proxy.py tests/live/test_ssh.py
-meanwhile second "gRPC, witnesses, logs, Kafka, the bookshop, Prometheus and Gitea, each check of which must fail on a broken lab"
+  tests/live/test_tracing.py tests/live/test_own_lab.py tests/live/test_proxy.py tests/live/test_ssh.py \
+  tests/live/test_prometheus.py tests/browser/test_prometheus_page.py tests/browser/test_gitea_page.py
+meanwhile second "gRPC, logs, Kafka and the bookshop, each check of which must fail on a broken lab"
 meanwhile third "the browser; if the lab ran before, unit tests"
 
 beside other other_lane

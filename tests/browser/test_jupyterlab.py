@@ -27,7 +27,7 @@ from tornado.websocket import websocket_connect
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 SANITIZE = Path(__file__).parents[1] / "sanitize.cfg"
-PREFLIGHT, PROTOBUF = "00-preflight.ipynb", "08-protobuf.ipynb"
+PREFLIGHT, PROTOBUF, DESIGN = "00-preflight.ipynb", "08-protobuf.ipynb", "15-design.ipynb"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def committed() -> Iterator[None]:
 def _digests() -> dict[str, str]:
     return {
         p.name: hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in (paths.notebooks() / n for n in (PREFLIGHT, PROTOBUF))
+        for p in (paths.notebooks() / n for n in (PREFLIGHT, PROTOBUF, DESIGN))
     }
 
 
@@ -124,26 +124,30 @@ def test_a_wrong_parameter_is_refused_in_the_page(committed: None, preflight: An
     assert "did you mean 'embedded'?" in "".join(again.errors())
 
 
-def test_plots_and_tables_of_a_long_chapter(
-    committed: None, server: Any, page: Any, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chapter = lab_page.Chapter(page, server, PROTOBUF).open().run_all(300)
-    chapter.screenshot(pictures / "protobuf.png", of="img")
+@pytest.mark.parametrize(
+    ("path", "claims", "folded", "tables", "plots"),
+    [(DESIGN, 15, 8, 5, 1), pytest.param(PROTOBUF, 70, 30, 15, 5, marks=pytest.mark.more)],
+)
+def test_plots_and_tables_of_a_chapter(
+    committed: None, server: Any, page: Any, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    path: str, claims: int, folded: int, tables: int, plots: int,
+) -> None:  # fmt: skip
+    chapter = lab_page.Chapter(page, server, path).open().run_all(300)
+    chapter.screenshot(pictures / f"{path[:2]}.png", of="img")
     assert chapter.errors() == []
     marks = re.findall(r"(?m)^(✓|✗) [\w-]+: .+", chapter.texts())
-    assert len(marks) >= 20
-    folded = [c for c in server.saved(PROTOBUF)["cells"] if c["metadata"].get("jupyter", {}).get("source_hidden")]
-    assert len(folded) == page.locator(".jp-CodeCell .jp-InputPlaceholder").count() >= 20
-    assert set(marks) == {"✓"}
-    assert chapter.count("table") >= 10
-    assert chapter.count("img") >= 3
+    assert len(marks) >= claims and set(marks) == {"✓"}
+    hidden = [c for c in server.saved(path)["cells"] if c["metadata"].get("jupyter", {}).get("source_hidden")]
+    assert len(hidden) == page.locator(".jp-CodeCell .jp-InputPlaceholder").count() >= folded
+    assert chapter.count("table") >= tables
+    assert chapter.count("img") >= plots
     wide = "images => images.map(i => [i.naturalWidth, i.alt])"
     found = page.locator(".jp-Notebook .jp-OutputArea-output img").evaluate_all(wide)
-    assert all(width > 200 for width, _ in found)
-    assert all(outputs_alt(server.saved(PROTOBUF)))
-    batch = by_papermill(PROTOBUF, tmp_path, monkeypatch)
-    assert sum(map(bool, batch)) >= 30
-    assert differing(batch, shown(server.saved(PROTOBUF))) == []
+    assert found and all(width > 200 for width, _ in found)
+    assert all(outputs_alt(server.saved(path)))
+    batch = by_papermill(path, tmp_path, monkeypatch)
+    assert sum(map(bool, batch)) >= tables
+    assert differing(batch, shown(server.saved(path))) == []
 
 
 def test_a_long_step_says_what_it_is_doing_while_it_runs(server: Any, page: Any, pictures: Path) -> None:

@@ -57,7 +57,7 @@ def of_the_lab(space: Proxy) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("kind", sample(KINDS, "Go module"))
+@pytest.mark.parametrize("kind", sample(KINDS, "wheel"))
 def test_a_component_is_fetched_through_the_only_way_out(space: Proxy, kind: str, tmp_path: Path) -> None:
     name = KINDS[kind]
     before = len(space.log.read_text())

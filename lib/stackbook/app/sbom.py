@@ -189,9 +189,10 @@ def text(root: Path | None = None) -> str:
         name="stackbook", version=__version__, type=ComponentType.APPLICATION, bom_ref="stackbook"
     )
     bom.components.update(_component(part) for part in all_parts)
-    # Not by `register_dependency`, which searches all dependencies for each one.
+    # Not by `register_dependency`, which searches all dependencies for each one; before the output it would be called again for each.
     each = [Dependency(component.bom_ref) for component in bom.components]
     bom.dependencies.update([Dependency(bom.metadata.component.bom_ref, each), *each])
+    bom.register_dependency = lambda target, depends_on=None: None  # type: ignore[method-assign]
     made: dict[str, Any] = json.loads(JsonV1Dot6(bom).output_as_string())
     made["metadata"].pop("timestamp")
     return json.dumps(made, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
