@@ -189,6 +189,7 @@ def test_everything_can_be_had_and_the_second_time_nothing_is_done() -> None:
         f"go {name}"
         for name in (
             "compose",
+            "docker-compose",
             "drone",
             "gitea",
             "gitea-runner",
@@ -210,8 +211,8 @@ def test_everything_can_be_had_and_the_second_time_nothing_is_done() -> None:
 
 def test_pages_come_last_and_at_hand_makes_nothing() -> None:
     resolver = opened(FakeTools())
-    last = ("zipkin", "kiali", "prometheus-pages", "gitea-pages", "kiali-pages")
-    assert resolver.catalogue.default_names()[-5:] == last
+    last = ("zipkin", "kiali", "prometheus-pages", "gitea-pages", "kiali-pages", "docker-compose")
+    assert resolver.catalogue.default_names()[-6:] == last
     assert resolver.at_hand("prometheus-pages") is None and resolver.at_hand("pnpm") is None
     made = resolver.path("prometheus-pages")
     assert (made / "index.html").read_text() == "prometheus web/ui"

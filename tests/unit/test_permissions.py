@@ -332,6 +332,7 @@ WITHOUT_FILES = {
 }  # fmt: skip
 """They hand a secret to a server, or to a child's standard input or environment."""
 OTHERWISE = {
+    "lessons/ecosystem/shop/compose_files.py": "passwords for another user's containers, in a folder of mode 0700: test_compose",
     "traffic/sharing.py": "a lock",
     "artifacts/package_registries.py": "a mirror's address with its password: test_apt_secrets",
     "core/locks.py": "a lock",

@@ -184,10 +184,14 @@ class Delivery(ChapterParameters):
 
 
 class Ecosystem(ChapterParameters):
-    """14: `messages`: how many are written to Kafka and counted; `orders`: how many the bookshop gets at least."""
+    """14: `messages`: how many are written to Kafka and counted; `orders`: how many the bookshop gets at least.
+
+    `compose`: whether the bookshop also runs by Docker Compose.
+    """
 
     messages: Annotated[int, Field(ge=100, le=20_000)] = 1000
     orders: Annotated[int, Field(ge=100, le=20_000)] = 400
+    compose: bool = True
 
 
 class Incident(ChapterParameters):

@@ -165,7 +165,8 @@ ALL: tuple[Chapter, ...] = (
         needs=("03-flannel",),
         leaves="Kafka, the bookshop",
         artifacts=("go", "swagger", "messaging", "shop"),
-        seconds=230,
+        pages=("docker-compose",),
+        seconds=280,
     ),
     Chapter(
         "15-design",
