@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +16,8 @@ from stackbook.artifacts.resolver import Resolver
 from stackbook.core import paths
 from stackbook.core.errors import InputError, WaitTimeout
 from stackbook.core.waiting import until
-from stackbook.lessons.compose import engine, project
+from stackbook.lessons.compose import project
+from stackbook.lessons.containers import engine
 from stackbook.lessons.ecosystem.shop import by_compose, comparing, compose_files
 
 pytestmark = pytest.mark.live
@@ -81,7 +80,7 @@ def test_an_order_comes_to_its_mail_with_its_trace(shop: by_compose.Shop) -> Non
 def test_no_password_is_shown_by_the_engine_its_log_or_compose(shop: by_compose.Shop) -> None:
     secrets = [path.read_text() for path in (shop.project.folder / "secrets").iterdir() if path.stat().st_size < 100]
     assert len(secrets) == 5
-    shown = json.dumps(shop.project.containers()) + (shop.project.engine.folder / "podman.log").read_text()
+    shown = json.dumps(shop.project.containers()) + (shop.project.engine.folder / "log").read_text()
     shown += json.dumps(shop.project.model()) + _run("ps", "-eo", "args")
     assert "IMAGE_BOOKSHOP" not in shown and "bookshop-shell" in shown
     assert not [secret for secret in secrets if secret in shown]
@@ -177,7 +176,7 @@ def test_down_leaves_nothing_and_what_is_left_is_noticed(artifacts: Resolver, tm
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupt_and_a_kill_leave_no_process(artifacts: Resolver, number: signal.Signals) -> None:
-    """After SIGKILL the temporary folders stay until the next run sweeps them; processes, networks and mounts end with it."""
+    """After SIGKILL the temporary folder stays until the next engine sweeps it; processes, networks and mounts end with it."""
     script = ("from stackbook.artifacts.resolver import Resolver\nfrom stackbook.lessons.ecosystem.shop import by_compose\nimport time\n"
               "with by_compose.running(Resolver.open(), timeout=240) as shop:\n"
               "    print(shop.project.engine.folder, flush=True)\n    time.sleep(600)\n")  # fmt: skip
@@ -187,12 +186,10 @@ def test_an_interrupt_and_a_kill_leave_no_process(artifacts: Resolver, number: s
     ) as child:
         assert child.stdout is not None
         folder = Path(child.stdout.readline().strip())
-        assert folder.name.startswith("stackbook-compose-")
+        assert folder.name.startswith("stackbook-engine-")
         child.send_signal(number)
         child.wait(60)
     until(lambda: not [line for line in _left(folder) if line != str(folder)], what="its processes to end", timeout=20)
-    if number == signal.SIGINT:
-        assert not folder.exists()
-    else:
-        for path in Path(tempfile.gettempdir()).glob(f"stackbook-*-{child.pid}-*"):
-            shutil.rmtree(path, ignore_errors=True)
+    assert folder.exists() == (number == signal.SIGKILL)
+    engine.sweep()
+    assert not folder.exists()

@@ -22,9 +22,10 @@ from stackbook.artifacts.resolver import Resolver
 from stackbook.core.child_processes import end
 from stackbook.core.errors import CheckFailed, WaitTimeout
 from stackbook.core.waiting import until
-from stackbook.lessons.delivery import actions, drone, drone_builds, drone_shop, gitea, step_engine
+from stackbook.lessons.containers import engine as engines
+from stackbook.lessons.containers.engine import Engine
+from stackbook.lessons.delivery import actions, drone, drone_builds, drone_shop, gitea
 from stackbook.lessons.delivery.drone_shop import Shop
-from stackbook.lessons.delivery.step_engine import Engine
 
 pytestmark = [
     pytest.mark.live,
@@ -222,7 +223,7 @@ def test_what_a_killed_process_left_goes_with_the_next() -> None:
         what="its steps to end",
         timeout=20,
     )
-    step_engine.sweep()
+    engines.sweep()
     assert left() == [], "a reset would take them for the lab's"
 
 

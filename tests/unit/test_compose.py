@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
-import struct
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 from stackbook.artifacts.catalogue_loader import load
-from stackbook.core.errors import CheckFailed, HostUnfit, InputError
-from stackbook.lessons.compose import health, image_store, nameserver, namespaces, project
+from stackbook.core.errors import CheckFailed, InputError
+from stackbook.lessons.compose import health, project
 from stackbook.lessons.ecosystem.shop import by_compose, comparing, compose_files, passwords, under_requests
 
 FILE: dict[str, Any] = yaml.safe_load(compose_files.text())
@@ -108,15 +106,6 @@ def test_lost_requests_are_told_with_the_pause() -> None:
     assert last == {"tried": "the passwords are files on", "Docker Compose": "tmpfs", "Kubernetes": "tmpfs"}
 
 
-def test_the_name_server_knows_no_name() -> None:
-    question = struct.pack(">HHHHHH", 7, 0x0100, 1, 0, 0, 0) + b"\x05stock\x00\x00\x10\x00\x01"
-    reply = nameserver.answer(question)
-    number, flags, questions, answers, *_ = struct.unpack(">HHHHHH", reply[:12])
-    assert (number, flags & 0x8000, flags & 15, questions, answers) == (7, 0x8000, 3, 1, 0)
-    assert reply[12:] == question[12:]
-    assert nameserver.answer(b"short") == b"" and nameserver.answer(reply) == b""
-
-
 def test_a_service_that_is_not_ready_is_named_with_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def entry(service: str, status: str, health_: str = "", said: str = "") -> dict[str, Any]:
         return {"Name": f"p-{service}-1", "Config": {"Labels": {"com.docker.compose.service": service}},
@@ -136,55 +125,6 @@ def test_a_service_that_is_not_ready_is_named_with_its_last_line(monkeypatch: py
     assert here.unready().startswith("orders is created")
     mine[2] = entry("orders", "running", "healthy")
     assert here.unready() == ""
-
-
-def test_without_root_or_a_program_the_fix_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.geteuid", lambda: 1000)
-    with pytest.raises(HostUnfit, match=r"need root — sudo stackbook run"):
-        namespaces.demand()
-    monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr("shutil.which", lambda name, path: None if name == "podman" else f"/bin/{name}")
-    with pytest.raises(HostUnfit, match="podman not found"):
-        namespaces.demand()
-
-
-def test_a_port_in_use_is_said_before_anything_starts() -> None:
-    with socket.socket() as busy:
-        busy.bind(("127.0.0.1", 0))
-        busy.listen()
-        port = busy.getsockname()[1]
-        with (
-            pytest.raises(InputError, match=f"port {port} of 127.0.0.1 is in use — name another port in .env"),
-            project.forwarded(None, [port]),  # type: ignore[arg-type]
-        ):
-            pass
-
-
-def test_nothing_of_the_hosts_podman_is_in_the_settings(tmp_path: Path) -> None:
-    folder = namespaces.Folder(tmp_path / "p", graph_root=tmp_path / "storage", image_stores=[tmp_path / "store"])
-    folder.write()
-    said = (folder.path / "containers.conf").read_text() + (folder.path / "storage.conf").read_text()
-    assert f'graphroot = "{tmp_path}/storage"' in said and str(tmp_path / "store") in said
-    assert "/var/lib/containers" not in said and set(folder.environment) >= {
-        "CONTAINERS_CONF",
-        "CONTAINERS_STORAGE_CONF",
-    }
-    words = namespaces.command(folder, "true")
-    assert {"--net", "--mount", "--pid", "--kill-child"} <= set(words) and "mount -t tmpfs tmpfs /run" in words[-6]
-
-
-def test_an_archive_without_the_image_is_refused(tmp_path: Path) -> None:
-    import io
-    import tarfile
-
-    with tarfile.open(tmp_path / "a.tar", "w") as archive:
-        data = b'{"manifests": [{"digest": "sha256:0", "annotations": {"io.containerd.image.name": "x/y:1"}}]}'
-        entry = tarfile.TarInfo("index.json")
-        entry.size = len(data)
-        archive.addfile(entry, io.BytesIO(data))
-    assert image_store._manifest(image_store.Wanted("x/y:1", tmp_path / "a.tar")) == {"digest": "sha256:0"}
-    with pytest.raises(CheckFailed, match="does not contain the image x/y:2"):
-        image_store._manifest(image_store.Wanted("x/y:2", tmp_path / "a.tar"))
 
 
 def test_podmans_nanoseconds_are_read() -> None:

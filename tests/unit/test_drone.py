@@ -6,7 +6,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -27,11 +26,9 @@ from stackbook.lessons.delivery import (
     oauth,
     pipeline,
     pipeline_image,
-    step_engine,
 )
 from stackbook.lessons.delivery.drone import Drone
 from stackbook.lessons.delivery.drone_builds import Build, Project
-from stackbook.lessons.delivery.step_engine import Engine
 
 TOKEN, RPC = Secret("the-token-of-the-test"), Secret("the-rpc-secret-of-the-test")
 APPLICATION = oauth.Application("Drone", "an-id", Secret("the-clients-secret"), "http://127.0.0.1:9/login")
@@ -343,52 +340,6 @@ def test_the_plugin_keeps_each_mount_below_owner_and_repository(
     assert sorted(path.name for path in (tmp_path / "work/node_modules").iterdir()) == [".bin"]
 
 
-# The engine.
-
-
-def test_the_engine_sees_none_of_the_hosts_settings_and_pulls_nothing(tmp_path: Path) -> None:
-    env = step_engine._environment(tmp_path)
-    assert {name for name in env if name.startswith("CONTAINERS_")} == {
-        "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "CONTAINERS_REGISTRIES_CONF"}  # fmt: skip
-    assert all(Path(env[name]).parent == tmp_path for name in env if name.startswith("CONTAINERS_"))
-    assert "blocked = true" in (tmp_path / "registries.conf").read_text()
-    assert (
-        "nofile=" in (tmp_path / "containers.conf").read_text()
-        and "nproc=" in (tmp_path / "containers.conf").read_text()
-    )
-    podman = step_engine._podman(tmp_path)
-    own = {podman[podman.index(flag) + 1] for flag in ("--root", "--network-config-dir")}
-    assert own == {str(tmp_path / "root"), str(tmp_path / "networks")}
-    assert "mount -t tmpfs tmpfs /run" in step_engine._INIT, "the rest is in a /run of its own"
-
-
-def test_who_cannot_run_an_engine_is_told_how(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.which", lambda name: None if name == "podman" else f"/usr/bin/{name}")
-    with pytest.raises(CheckFailed, match="podman is not installed") as missing:
-        step_engine.demand()
-    assert missing.value.fix == "apt-get install podman"
-    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr("os.geteuid", lambda: 1000)
-    with pytest.raises(CheckFailed, match="only root can create"):
-        step_engine.demand()
-
-
-def test_an_engine_that_exits_says_so_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = tmp_path / "bin" / "unshare"
-    fake.parent.mkdir()
-    fake.write_text("#!/bin/sh\necho no such archive; exit 5\n")
-    fake.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
-    monkeypatch.setattr(step_engine, "demand", lambda: None)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with (
-        pytest.raises(CheckFailed, match="the container engine exited with status 5: no such archive"),
-        step_engine.running(tmp_path / "x.tar", "a", ["b"], []),
-    ):
-        raise AssertionError("the block ran")
-    assert not list(tmp_path.glob("stackbook-engine-*"))
-
-
 # The page.
 
 
@@ -422,30 +373,3 @@ def test_open_prints_no_password_and_ends_when_one_of_them_has(tmp_path: Path, m
     assert (tmp_path / "password").read_text() == "giteas-password" and (
         tmp_path / "password"
     ).stat().st_mode & 0o077 == 0
-
-
-def test_a_running_engine_is_asked_on_its_socket(tmp_path: Path) -> None:
-    engine = Engine(tmp_path, None, Path("/tmp/x/engine.sock"))  # type: ignore[arg-type]
-    assert engine.host == "unix:///tmp/x/engine.sock" and not engine.listens()
-    (tmp_path / "log").write_text("loaded")
-    assert engine.said() == "loaded"
-
-
-def test_what_a_killed_engine_left_goes_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control groups of its containers are the host's; those of a container that runs, and of others, stay."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    groups = tmp_path / "groups"
-    monkeypatch.setattr(step_engine, "_CGROUPS", groups)
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    mine, runs, other = (letter * 64 for letter in "abc")
-    left = tmp_path / f"stackbook-engine-{ended.pid}-7-abc123"
-    for one in (mine, runs):
-        (left / "root" / "overlay-containers" / one).mkdir(parents=True)
-    gone = [groups / "libpod_parent" / f"libpod-{mine}", groups / "cpu" / "libpod_parent" / f"libpod-conmon-{mine}"]
-    kept = [groups / "libpod_parent" / f"libpod-{other}", groups / "libpod_parent" / f"libpod-{runs}"]
-    for path in (*gone, *kept):
-        path.mkdir(parents=True)
-    (kept[1] / "cgroup.procs").write_text("1")  # like a group with a process, it cannot be removed
-    step_engine.sweep()
-    assert not left.exists() and not any(path.exists() for path in gone) and all(path.exists() for path in kept)

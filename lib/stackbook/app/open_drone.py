@@ -39,10 +39,11 @@ def command(options: argparse.Namespace, browse: Callable[[str, Mapping[str, str
     from stackbook.artifacts.resolver import Resolver
     from stackbook.config.profile import Profile
     from stackbook.core.progress import ConsoleReport
-    from stackbook.lessons.delivery import drone, step_engine
+    from stackbook.lessons.containers import namespaces
+    from stackbook.lessons.delivery import drone
 
     drone.demand_accepted(options.accept_drone_licence, f"read it, and then: stackbook open {NAME} {FLAG}")
-    step_engine.demand()
+    namespaces.demand()
     profile = Profile.load(options.profile)
     artifacts = Resolver.open(profile.source, ConsoleReport(), versions=profile.versions, strict=profile.strict)
     artifacts.ensure([f"file:{name}" for name in COMPONENTS])

@@ -70,12 +70,12 @@ def reset(profile: Profile, *, say: Say = print, machines: bool = True) -> list[
     Raises:
         InputError: a run uses the lab; nothing was changed.
     """
-    from stackbook.lessons.delivery import step_engine
+    from stackbook.lessons.containers import engine
 
     with only_run(profile.lab, who="stackbook reset"):
         if profile.target == "ssh" and machines:
             _reset_machines(profile, say)
-        step_engine.sweep()
+        engine.sweep()
         host, old = LocalHost(), before(profile)
         lab = Marks.of(profile, host) if profile.target == "embedded" else None
         for_profile(profile).delete(say=say)

@@ -22,7 +22,7 @@ from stackbook.core.errors import CheckFailed
 from stackbook.core.waiting import beside
 
 if TYPE_CHECKING:
-    from stackbook.lessons.compose.engine import Engine
+    from stackbook.lessons.containers.engine import Engine
 
 STARTING = 1.0
 """Seconds between two checks of a container that has not been healthy yet."""

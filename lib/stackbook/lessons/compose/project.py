@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stackbook.artifacts import go_toolchain
 from stackbook.artifacts.go_toolchain import Output, ToolFailed
-from stackbook.core.child_processes import end
 from stackbook.core.errors import CheckFailed, InputError, WaitTimeout
 from stackbook.core.redact import redact
-from stackbook.lessons.compose import forwarder, health
-from stackbook.lessons.compose.engine import Engine
+from stackbook.lessons.compose import health
+from stackbook.lessons.containers import ports
+from stackbook.lessons.containers.engine import Engine
 
 _PROJECT = "com.docker.compose.project"
 _SERVICE = "com.docker.compose.service"
@@ -50,7 +48,7 @@ class Project:
             subprocess.TimeoutExpired: it did not end within `timeout` seconds.
         """
         argv = [str(self.program), *(["--project-name", self.name] if self.name else []), "--progress", "plain", *args]
-        return go_toolchain.call(argv, shown=("docker", "compose", *args), cwd=self.folder, env=self.engine.environment,
+        return go_toolchain.call(argv, shown=("docker", "compose", *args), cwd=self.folder, env=_environment(self.engine),
                                  check=check, timeout=timeout)  # fmt: skip
 
     def model(self) -> dict[str, Any]:
@@ -156,7 +154,7 @@ def up(engine: Engine, program: Path, folder: Path, *, timeout: float = 120.0) -
     model = Project(engine, program, folder, "").model()
     _demand_images(engine, model)
     with contextlib.ExitStack() as scope:
-        scope.enter_context(forwarded(engine, published(model)))
+        scope.enter_context(ports.published(engine, published(model)))
         healthy = scope.enter_context(health.checked(engine))
         project = Project(engine, program, folder, model["name"], healthy)
         scope.callback(project.down)
@@ -174,6 +172,18 @@ def start(project: Project, *services: str, timeout: float = 120.0) -> None:
         if cause := project.unready():
             raise WaitTimeout(f"the services of {project.name} to be healthy", timeout, last=cause)
         raise ToolFailed(answer)
+
+
+def _environment(engine: Engine) -> dict[str, str]:
+    """What docker-compose needs to find the engine, and nothing of the user's."""
+    return {
+        "DOCKER_HOST": engine.host,
+        "DOCKER_CONFIG": str(engine.folder / "docker"),
+        "HOME": str(engine.folder),
+        "COMPOSE_ANSI": "never",
+        "COMPOSE_STATUS_STDOUT": "false",
+        "LC_ALL": "C.UTF-8",
+    }
 
 
 def _demand_images(engine: Engine, model: dict[str, Any]) -> None:
@@ -198,32 +208,3 @@ def published(model: dict[str, Any]) -> list[int]:
                                  fix=f'write "127.0.0.1:{port.get("published", port["target"])}:{port["target"]}"')  # fmt: skip
             found.append(int(port["published"]))
     return found
-
-
-@contextlib.contextmanager
-def forwarded(engine: Engine, ports: Sequence[int]) -> Iterator[None]:
-    """While the block runs, connections to these ports of 127.0.0.1 reach the same ports inside the engine's network.
-
-    Raises:
-        InputError: a port is in use.
-    """
-    with contextlib.ExitStack() as scope:
-        pairs = []
-        for port in ports:
-            listening = scope.enter_context(socket.socket())
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listening.bind(("127.0.0.1", port))
-            except OSError:
-                raise InputError(f"port {port} of 127.0.0.1 is in use", fix="name another port in .env") from None
-            listening.listen(128)
-            pairs.append((listening.fileno(), port))
-        if not pairs:
-            yield
-            return
-        argv = ["nsenter", "--target", str(engine.inside), "--net", "--", sys.executable, "-I", str(forwarder.__file__),
-                *(f"{descriptor}:{port}" for descriptor, port in pairs)]  # fmt: skip
-        process = subprocess.Popen(go_toolchain.guarded(argv), pass_fds=[descriptor for descriptor, _ in pairs],
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # fmt: skip
-        scope.callback(end, process)
-        yield

@@ -25,12 +25,15 @@ from stackbook.core.child_processes import end, free_port
 from stackbook.core.errors import CheckFailed, InputError
 from stackbook.core.redact import Secret, redact
 from stackbook.core.waiting import until
-from stackbook.lessons.delivery import oauth, openssl, pipeline_image, step_engine
+from stackbook.lessons.containers import engine as engines
+from stackbook.lessons.containers import namespaces, ports
+from stackbook.lessons.containers.image_store import Wanted
+from stackbook.lessons.delivery import oauth, openssl, pipeline_image
 from stackbook.lessons.delivery.gitea import TOLD, USER, Gitea
 
 if TYPE_CHECKING:
     from stackbook.artifacts.resolver import Resolver
-    from stackbook.lessons.delivery.step_engine import Engine
+    from stackbook.lessons.containers.engine import Engine
 
 LICENCE = "https://github.com/drone/drone/blob/v1.10.1/LICENSE"
 VARIABLE = "STACKBOOK_ACCEPT_DRONE_LICENCE"
@@ -159,14 +162,15 @@ def started(artifacts: Resolver, server: Gitea, *, cron: int = 2) -> Iterator[Dr
         server: a running Gitea.
         cron: seconds between two looks at the cron jobs.
     """
-    step_engine.demand()
+    namespaces.demand()
     program = artifacts.path("drone")
     port = int(server.url.rpartition(":")[2])
     with temp_dirs.folder("image") as folder:
-        archive = folder / "pipeline.tar"
-        pipeline_image.write(artifacts, archive)
+        image = Wanted(pipeline_image.REFERENCE, folder / "pipeline.tar", pipeline_image.NAMES)
+        pipeline_image.write(artifacts, image.archive)
         with (
-            step_engine.running(archive, pipeline_image.REFERENCE, pipeline_image.NAMES, [port]) as engine,
+            engines.running([image]) as engine,
+            ports.reachable(engine, [port]),
             running(program, server, engine, cron=cron) as drone,
         ):
             yield drone

@@ -17,8 +17,9 @@ from stackbook.core import temp_dirs
 from stackbook.core.child_processes import free_port
 from stackbook.core.errors import CheckFailed, HostUnfit
 from stackbook.core.waiting import until
-from stackbook.lessons.compose import engine, health, namespaces, project
-from stackbook.lessons.compose.image_store import Wanted
+from stackbook.lessons.compose import health, project
+from stackbook.lessons.containers import engine, namespaces
+from stackbook.lessons.containers.image_store import Wanted
 from stackbook.lessons.ecosystem.shop import compose_files, customer
 from stackbook.lessons.ecosystem.shop.under_requests import Requests, requests
 

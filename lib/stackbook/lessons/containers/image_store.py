@@ -1,7 +1,7 @@
 """The lab's images as podman reads them: one read-only store for each image, made once from an OCI archive.
 
 A container needs an image's layers as folders. Unpacking those of the bookshop takes 10 s, so the stores stay in the cache
-(`build/compose`). podman reads them as additional image stores (containers-storage.conf(5)), and never writes to them.
+(`build/containers`). podman reads them as additional image stores (containers-storage.conf(5)), and never writes to them.
 """
 
 from __future__ import annotations
@@ -20,27 +20,34 @@ from typing import Any
 
 from stackbook.core import paths, temp_dirs
 from stackbook.core.errors import CheckFailed
-from stackbook.lessons.compose import namespaces
+from stackbook.lessons.containers import namespaces
 
 _NAME = "io.containerd.image.name"
 _PULL = """\
 id=$(podman pull --quiet oci:layout)
-podman tag "$id" "$1"
+podman tag "$id" "$@"
 podman untag "$id" localhost/layout:latest
 """
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """An image: its reference, and the OCI archive that contains it."""
+    """An image.
+
+    Attributes:
+        reference: its name in the archive.
+        archive: the OCI archive that contains it.
+        names: the names that it gets; empty for its name in the archive.
+    """
 
     reference: str
     archive: Path
+    names: tuple[str, ...] = ()
 
 
 def folder() -> Path:
     """The folder of the stores."""
-    return paths.cache() / "build" / "compose"
+    return paths.cache() / "build" / "containers"
 
 
 @contextlib.contextmanager
@@ -63,7 +70,8 @@ def held(images: list[Wanted], *, timeout: float = 240.0) -> Iterator[list[Path]
 @contextlib.contextmanager
 def _held(image: Wanted, root: Path, timeout: float) -> Iterator[Path]:
     manifest = _manifest(image)
-    key = hashlib.sha256(f"{image.reference} {manifest['digest']}".encode()).hexdigest()[:12]
+    names = image.names or (image.reference,)
+    key = hashlib.sha256(f"{names} {manifest['digest']}".encode()).hexdigest()[:12]
     name = re.sub(r"\W", "-", image.reference.rpartition("/")[2].partition(":")[0])
     store = root / f"{name}.{key}"
     with (root / f"{name}.{key}.lock").open("w") as lock:
@@ -95,7 +103,7 @@ def _make(image: Wanted, manifest: dict[str, Any], store: Path, timeout: float) 
         (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest]}))
         inner = namespaces.Folder(work / "podman", graph_root=work / "store")
         inner.write()
-        answer = namespaces.run(inner, _PULL, image.reference, cwd=work, timeout=timeout)
+        answer = namespaces.run(inner, _PULL, *(image.names or (image.reference,)), cwd=work, timeout=timeout)
         if answer.returncode:
             last = (answer.stderr.strip().splitlines() or ["it said nothing"])[-1]
             raise CheckFailed(f"podman cannot read the image {image.reference}: {last}")

@@ -20,12 +20,15 @@ from pathlib import Path
 
 from stackbook.artifacts import go_toolchain
 from stackbook.core.errors import HostUnfit
-from stackbook.lessons.compose import nameserver
+from stackbook.lessons.containers import nameserver
 
 NEEDED = ("podman", "unshare", "nsenter", "setpriv", "ip", "mount", "conmon", "iptables")
 _UNSHARE = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 # The name server has an address for documentation (RFC 5737), which is nobody's: podman gives containers no loopback address.
 _RESOLVER = "192.0.2.53"
+# Nothing is pulled, also where a short name is asked for.
+_REGISTRIES = 'unqualified-search-registries = ["docker.io"]\n[[registry]]\nlocation = "docker.io"\nblocked = true\n'
+_MOST = 1 << 20
 _ENTER = """\
 set -e
 mount -t tmpfs tmpfs /run
@@ -62,6 +65,7 @@ class Folder:
             "TMPDIR": str(self.path / "tmp"),
             "CONTAINERS_CONF": str(self.path / "containers.conf"),
             "CONTAINERS_STORAGE_CONF": str(self.path / "storage.conf"),
+            "CONTAINERS_REGISTRIES_CONF": str(self.path / "registries.conf"),
             "DISABLE_HC_SYSTEMD": "true",  # podman would ask systemd for timers, and log each time that it is not there
         }
 
@@ -70,6 +74,8 @@ class Folder:
         for each in (self.path, self.path / "tmp", self.path / "networks"):
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.path / "containers.conf").write_text(_settings(self.path))
+        (self.path / "registries.conf").write_text(_REGISTRIES)
+        (self.path / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
         (self.path / "resolv.conf").write_text(f"nameserver {_RESOLVER}\n")
         (self.path / "storage.conf").write_text(
             f'[storage]\ndriver = "overlay"\ngraphroot = {json.dumps(str(self.graph_root))}\n'
@@ -79,9 +85,12 @@ class Folder:
 
 
 def _settings(folder: Path) -> str:
-    """containers.conf(5): no container gets limits above this process's, and nothing depends on systemd."""
+    """containers.conf(5): nothing depends on systemd, and no container gets limits above this process's.
+
+    podman's API gives each container 1048576 open files and processes, which fails where a hard limit is lower.
+    """
     limits = [
-        f"{name}={_limit(number)}"
+        f"{name}={_limit(number)}:{_limit(number)}"
         for name, number in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC))
     ]
     runtime = "runc" if Path("/sys/fs/cgroup/memory").is_dir() else ""  # crun refuses a hybrid hierarchy
@@ -94,9 +103,9 @@ def _settings(folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _limit(number: int) -> str:
-    soft, hard = (str(n) if n != resource.RLIM_INFINITY else "-1" for n in resource.getrlimit(number))
-    return f"{soft}:{hard}"
+def _limit(number: int) -> int:
+    hard = resource.getrlimit(number)[1]
+    return _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
 
 
 def demand() -> None:
@@ -106,10 +115,10 @@ def demand() -> None:
         HostUnfit: this process is not root's, or a program is missing.
     """
     if os.geteuid() != 0:
-        raise HostUnfit("namespaces for compose need root", fix="sudo stackbook run --only 14")
+        raise HostUnfit("only root can create namespaces for containers", fix="run it with sudo")
     search = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     if missing := [name for name in NEEDED if shutil.which(name, path=search) is None]:
-        raise HostUnfit(f"{', '.join(missing)} not found, which compose needs", fix="tools/setup.sh installs them")
+        raise HostUnfit(f"{', '.join(missing)} not found, but containers need it", fix="tools/setup.sh installs it")
 
 
 def command(folder: Folder, script: str, *args: str) -> list[str]:

@@ -1,10 +1,15 @@
-"""The engine for compose: a podman service with namespaces and storage of its own, which ends with the block that runs it."""
+"""The engine: a podman service with namespaces and storage of its own, which ends with the block that runs it.
+
+Its containers, mounts and networks exist in namespaces that end with it, whatever happens. It neither sees nor changes the host's
+containers and images, and pulls nothing. Only the control groups of its containers are the host's.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,10 +21,10 @@ import httpx
 from stackbook.artifacts import go_toolchain
 from stackbook.core import temp_dirs
 from stackbook.core.child_processes import end
-from stackbook.core.errors import CheckFailed
+from stackbook.core.errors import CheckFailed, WaitTimeout
 from stackbook.core.waiting import until
-from stackbook.lessons.compose import image_store, namespaces
-from stackbook.lessons.compose.image_store import Wanted
+from stackbook.lessons.containers import image_store, namespaces
+from stackbook.lessons.containers.image_store import Wanted
 
 _API = "/v4.0.0/libpod"
 _SERVE = """\
@@ -28,6 +33,10 @@ wait $!
 """
 # Only podman's own name for these folders; what is in them belongs to the containers of this engine.
 _CGROUPS = Path("/sys/fs/cgroup")
+_PATIENCE = 5.0
+_NAME = "engine"
+_SHORT = Path("/tmp")
+"""Where its socket is: the user's temporary folder may be longer than the 107 bytes of a socket's address (unix(7))."""
 
 
 @dataclass(frozen=True)
@@ -35,28 +44,19 @@ class Engine:
     """A running engine.
 
     Attributes:
-        version: podman's version.
-        folder: its folder.
-        socket: its API's socket, which speaks Docker's API too.
+        folder: everything that it writes, but its socket.
         process: the process that made the namespaces; its only child is the first process inside.
+        socket: its API's socket, which speaks Docker's API too.
     """
 
-    version: str
     folder: Path
-    socket: Path
     process: subprocess.Popen[bytes]
+    socket: Path
 
     @property
-    def environment(self) -> dict[str, str]:
-        """What docker-compose needs to find it, and nothing of the user's."""
-        return {
-            "DOCKER_HOST": f"unix://{self.socket}",
-            "DOCKER_CONFIG": str(self.folder / "docker"),
-            "HOME": str(self.folder),
-            "COMPOSE_ANSI": "never",
-            "COMPOSE_STATUS_STDOUT": "false",
-            "LC_ALL": "C.UTF-8",
-        }
+    def host(self) -> str:
+        """Its address, for DOCKER_HOST."""
+        return f"unix://{self.socket}"
 
     @property
     def inside(self) -> int:
@@ -66,17 +66,22 @@ class Engine:
             raise CheckFailed("podman's namespaces have ended")
         return int(children[0])
 
+    def listens(self) -> bool:
+        """Whether its socket takes connections."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.socket)) == 0
+
     def client(self, *, timeout: float = 30.0) -> httpx.Client:
         """A client of its API; paths begin with a slash."""
-        return httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(self.socket)), base_url="http://podman", timeout=timeout
-        )
+        transport = httpx.HTTPTransport(uds=str(self.socket))
+        return httpx.Client(transport=transport, base_url="http://podman", timeout=timeout, trust_env=False)
 
     def get(self, path: str, *, timeout: float = 30.0, **query: str) -> Any:
         """The JSON of a GET of podman's own API.
 
         Raises:
             CheckFailed: podman refuses; the message has its words.
+            httpx.TransportError: podman does not answer.
         """
         with self.client(timeout=timeout) as client:
             answer = client.get(f"{_API}{path}", params=query)
@@ -86,7 +91,7 @@ class Engine:
 
     def containers(self) -> list[dict[str, Any]]:
         """Every container, also those that do not run."""
-        found: list[dict[str, Any]] = self.get("/containers/json", all="true")
+        found: list[dict[str, Any]] = self.get("/containers/json", all="true") or []
         return found
 
     def left(self) -> dict[str, list[str]]:
@@ -115,6 +120,10 @@ class Engine:
         full = ["nsenter", "--target", str(self.inside), *namespaces_of, "--", *argv]
         return go_toolchain.call(full, timeout=timeout).text
 
+    def said(self) -> str:
+        """The end of its log."""
+        return (self.folder / "log").read_text(encoding="utf-8", errors="replace")[-2000:]
+
 
 @contextlib.contextmanager
 def running(images: Sequence[Wanted], *, timeout: float = 60.0) -> Iterator[Engine]:
@@ -126,54 +135,54 @@ def running(images: Sequence[Wanted], *, timeout: float = 60.0) -> Iterator[Engi
         WaitTimeout: podman does not answer in time.
     """
     namespaces.demand()
-    with image_store.held(list(images)) as stores, temp_dirs.folder("compose") as path:
+    sweep()
+    with (
+        image_store.held(list(images)) as stores,
+        temp_dirs.folder(_NAME) as path,
+        temp_dirs.folder("socket", _SHORT) as place,
+    ):
         inner = namespaces.Folder(path, graph_root=path / "storage", image_stores=stores)
         inner.write()
-        (path / "docker").mkdir()
-        socket = path / "podman.sock"
-        with (path / "podman.log").open("wb") as log:
+        with (path / "log").open("wb") as log:
             process = subprocess.Popen(
-                namespaces.command(inner, _SERVE, str(socket)), env=inner.environment, cwd=path, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=subprocess.STDOUT,
+                namespaces.command(inner, _SERVE, str(place / "engine.sock")), env=inner.environment, cwd=path,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
+        engine = Engine(path, process, place / "engine.sock")
         try:
-            yield Engine(_wait(process, socket, path / "podman.log", timeout), path, socket, process)
+            until(lambda: _answers(engine), what="the container engine to answer", timeout=timeout, every=0.1,
+                  cause=engine.said, tolerate=(httpx.TransportError,))  # fmt: skip
+            yield engine
         finally:
             # --kill-child: the kernel kills the first process inside, and with it all others.
             end(process, steps=((signal.SIGKILL, 10.0),))
-            _remove_groups(path / "storage")
+            _remove_groups(path)
 
 
-def _wait(process: subprocess.Popen[bytes], socket: Path, log: Path, timeout: float) -> str:
-    """Wait until podman answers; returns its version."""
-
-    def said() -> str:
-        return (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-
-    def version() -> str:
-        if process.poll() is not None:
-            raise CheckFailed(f"podman ended with status {process.returncode}: {said()}")
-        if not socket.exists():
-            return ""
-        with httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://podman", timeout=5
-        ) as client:
-            return str(client.get("/version").json()["Version"])
-
-    return until(version, what="podman to answer on its socket", timeout=timeout, every=0.1, last=said,
-                 tolerate=(httpx.TransportError,))  # fmt: skip
+def sweep() -> None:
+    """Remove what the engine of a killed process left: the control groups of its containers, and its folder."""
+    for folder in temp_dirs.abandoned(_NAME):
+        _remove_groups(folder)
+    temp_dirs.sweep(_NAME)
 
 
-def _remove_groups(storage: Path) -> None:
+def _answers(engine: Engine) -> bool:
+    if engine.process.poll() is not None:
+        raise CheckFailed(f"the container engine exited with status {engine.process.returncode}: {engine.said()}")
+    return engine.listens() and bool(engine.get("/info"))
+
+
+def _remove_groups(folder: Path) -> None:
     """Remove the empty control groups of containers that ended with their namespaces, before podman could do it."""
-    file = storage / "overlay-containers" / "containers.json"
+    file = folder / "storage" / "overlay-containers" / "containers.json"
     if not file.is_file():
         return
-    for entry in json.loads(file.read_text()):
-        for pattern in (f"libpod_parent/libpod-{entry['id']}", f"*/libpod_parent/libpod-{entry['id']}"):
-            for group in _CGROUPS.glob(pattern):
-                with contextlib.suppress(OSError):
-                    until(lambda group=group: _removed(group), what=f"{group} to be empty", timeout=5, every=0.05)  # type: ignore[misc]
+    names = [f"{place}/libpod-*{entry['id']}" for entry in json.loads(file.read_text() or "[]")
+             for place in ("libpod_parent", "*/libpod_parent")]  # fmt: skip
+    groups = [group for name in names for group in _CGROUPS.glob(name)]
+    with contextlib.suppress(WaitTimeout):  # the kernel keeps a group that has a process
+        until(lambda: not [group for group in groups if not _removed(group)], what="the control groups to be empty",
+              timeout=_PATIENCE, every=0.05)  # fmt: skip
 
 
 def _removed(group: Path) -> bool:
