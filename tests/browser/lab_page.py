@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Locator, Page, sync_playwright
 from stackbook.core import paths
 from stackbook.core.child_processes import end
 from stackbook.core.waiting import until
@@ -162,6 +162,28 @@ def browser(folder: Path) -> Iterator[Page]:
             yield context.pages[0] if context.pages else context.new_page()
         finally:
             context.close()
+
+
+_FRAMES = """boxes => boxes.forEach((box, at) => {
+    const frame = document.createElement('div'), number = document.createElement('div');
+    frame.className = 'stackbook-mark';
+    frame.style.cssText = `position:fixed;z-index:2147483647;pointer-events:none;box-sizing:border-box;border:3px solid #c2185b;
+        border-radius:6px;left:${box.x - 6}px;top:${box.y - 6}px;width:${box.width + 12}px;height:${box.height + 12}px`;
+    number.textContent = at + 1;
+    number.style.cssText = `position:absolute;left:-14px;top:-14px;width:26px;height:26px;border-radius:13px;background:#c2185b;
+        color:#fff;font:bold 16px/26px sans-serif;text-align:center`;
+    frame.append(number);
+    document.body.append(frame);
+})"""
+
+
+def picture(page: Page, path: Path, *marks: Locator) -> None:
+    """A screenshot of the window with a numbered frame around each of these elements; `tools/screenshots.py` puts it into a chapter."""
+    boxes = [mark.first.bounding_box() for mark in marks]
+    assert None not in boxes, f"{path.name}: mark {boxes.index(None) + 1} is not on the page"
+    page.evaluate(_FRAMES, boxes)
+    page.screenshot(path=str(path))
+    page.evaluate("() => document.querySelectorAll('.stackbook-mark').forEach(mark => mark.remove())")
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,8 @@ def draw(page: Page, address: str, picture: Path | None = None, *, seconds: floa
     names = sorted({name for hop in HOPS for name in hop})
     page.wait_for_function(f"() => {names}.every(name => document.body.innerText.includes(name))")
     if picture:
-        page.screenshot(path=str(picture))
+        marks = ("Versioned app graph", "Last 1m", "HTTP (requests per second):")
+        lab_page.picture(page, picture, *(page.get_by_text(mark) for mark in marks))
     return page.locator("body").inner_text()
 
 

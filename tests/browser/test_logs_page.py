@@ -48,7 +48,8 @@ def search(page: Page, address: str, text: str, picture: Path | None = None, *, 
     page.goto(f"{address}#/?query={query}&g0.range_input=1h&g0.relative_time=last_1_hour")
     page.wait_for_selector("text=/GET .*productpage.* 200/ >> nth=0")
     if picture:
-        page.screenshot(path=str(picture))
+        lines = page.get_by_text(re.compile("GET .*productpage.* 200"))
+        lab_page.picture(page, picture, page.locator("textarea"), page.get_by_text("Total:"), lines)
     return page.locator("body").inner_text()
 
 

@@ -56,7 +56,8 @@ def draw(page: Page, address: str, picture: Path | None = None, *, seconds: floa
     page.wait_for_function(f"() => ({COLOURED})(document.querySelector('.uplot canvas')) > 100")
     page.wait_for_selector("text=/job=.?.?prometheus/")
     if picture:
-        page.screenshot(path=str(picture))
+        tab = page.get_by_role("tab", name="Graph")
+        lab_page.picture(page, picture, page.locator(".cm-content"), tab, page.locator(".uplot canvas"))
     return set(re.findall(r'job="?([a-z]+)"?', page.locator("main").inner_text()))
 
 

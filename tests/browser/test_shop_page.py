@@ -54,7 +54,9 @@ def test_an_order_is_placed_in_swagger_ui(lab: Lab, shop: str, pictures: Path, t
         answer.wait_for()
         assert answer.locator(".response-col_status").inner_text().strip() == "201"
         assert '"total_cents": 2820' in answer.inner_text()
-        page.screenshot(path=str(pictures / "shop-order.png"))
+        answer.locator(".response-col_status").scroll_into_view_if_needed()
+        marks = (".body-param__text", ".execute", ".curl-command", ".live-responses-table .response-col_status")
+        lab_page.picture(page, pictures / "shop-order.png", *(operation.locator(mark) for mark in marks))
     stored = deploy.query(lab.kube, f"SELECT book, quantity FROM orders.orders WHERE customer = '{name}'")
     assert stored == [["macbeth", "3"]]
     mails = f"SELECT COUNT(*) FROM mail.mails WHERE customer = '{name}'"

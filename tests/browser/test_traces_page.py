@@ -42,7 +42,8 @@ def look(page: Page, address: str, trace: str, picture: Path | None = None, *, s
     page.goto(f"{address}traces/{trace}")
     page.wait_for_selector("text=productpage.default >> nth=0")
     if picture:
-        page.screenshot(path=str(picture))
+        call = page.get_by_text(re.compile(r"productpage\.default: reviews"))
+        lab_page.picture(page, picture, page.get_by_placeholder("trace ID"), page.get_by_text("Total Spans"), call)
     return page.locator("body").inner_text()
 
 

@@ -31,10 +31,13 @@ _FOLDED = {"en": ("What is checked here", "Hide the checks"), "zh_CN": ("这里�
 
 
 def prepared(book: dict[str, Any]) -> dict[str, Any]:
-    """A chapter in the form that Sphinx reads: anchors in lower case, and the pictures' alternative texts in its metadata."""
+    """A chapter in the form that Sphinx reads.
+
+    Anchors are in lower case, the pages' pictures lie beside the chapter, and the plots' alternative texts are in its metadata.
+    """
     for cell in book["cells"]:
         if cell["cell_type"] == "markdown":
-            text = "".join(cell["source"])
+            text = "".join(cell["source"]).replace("](../pictures/", "](pictures/")
             cell["source"] = _ANCHOR.sub(lambda found: f"{found[1]}#{found[2].lower()})", text)
             continue
         texts = [
@@ -71,6 +74,7 @@ def sources(target: Path, chapters: Path, first: Path, language: str) -> list[st
         book = json.loads((chapters / f"{name}.ipynb").read_text(encoding="utf-8"))
         text = json.dumps(prepared(book), ensure_ascii=False)
         (target / "notebooks" / f"{name}.ipynb").write_text(text, encoding="utf-8")
+    shutil.copytree(ROOT / "notebooks" / "pictures", target / "notebooks" / "pictures")
     shutil.copytree(ROOT / "docs", target / "docs")
     shutil.copy(ROOT / "CONTRIBUTING.md", target)
     documents = sorted(str(p.relative_to(target).with_suffix("")) for p in target.rglob("*.md"))

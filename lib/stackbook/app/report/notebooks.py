@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from stackbook.app import import_patch
 from stackbook.app.report.pages import render
+from stackbook.core import paths
 from stackbook.core.redact import redact
 
 # Claims are folded: the page shows what is done. On paper they are unfolded, as every fold is (style.css).
@@ -108,7 +109,7 @@ class Exporter:
         from nbconvert import HTMLExporter
         from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
 
-        self._exporter = HTMLExporter(template_name="basic", raw_template=_FOLDED)  # type: ignore[no-untyped-call]
+        self._exporter = HTMLExporter(template_name="basic", raw_template=_FOLDED, embed_images=True)  # type: ignore[no-untyped-call]
         self._highlighting = HtmlFormatter(style="sas").get_style_defs(".highlight")
 
     def export(self, book: dict[str, Any], target: Path, *, beside: Iterable[str]) -> None:
@@ -116,7 +117,10 @@ class Exporter:
         import nbformat
 
         node = nbformat.from_dict(book)  # type: ignore[no-untyped-call]
-        body, _ = self._exporter.from_notebook_node(node)
+        pictures = {
+            "metadata": {"path": str(paths.notebooks())}
+        }  # a chapter names its pictures by their place beside it
+        body, _ = self._exporter.from_notebook_node(node, resources=pictures)
         known = set(beside)
 
         def link(match: re.Match[str]) -> str:
