@@ -180,7 +180,7 @@ def test_everything_can_be_had_and_the_second_time_nothing_is_done() -> None:
     resolver = opened(tools)
     resolver.ensure(resolver.catalogue.default_names())
     left = {status.name for status in resolver.status() if status.state != "cached"}
-    assert left == {"drone", "pipeline-rootfs"}, "they come only where Drone's licence is accepted"
+    assert left == {"drone"}, "it comes only where Drone's licence is accepted"
     resolver.ensure(left)
     assert {status.state for status in resolver.status()} == {"cached"}
     groups = [call for call in tools.calls if call.startswith("go ")]
@@ -211,7 +211,7 @@ def test_everything_can_be_had_and_the_second_time_nothing_is_done() -> None:
 
 def test_pages_come_last_and_at_hand_makes_nothing() -> None:
     resolver = opened(FakeTools())
-    last = ("zipkin", "kiali", "prometheus-pages", "gitea-pages", "kiali-pages", "docker-compose")
+    last = ("kiali", "prometheus-pages", "gitea-pages", "kiali-pages", "pipeline-rootfs", "docker-compose")
     assert resolver.catalogue.default_names()[-6:] == last
     assert resolver.at_hand("prometheus-pages") is None and resolver.at_hand("pnpm") is None
     made = resolver.path("prometheus-pages")

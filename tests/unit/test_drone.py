@@ -119,7 +119,7 @@ def test_no_lab_fetches_drone_unless_it_is_named() -> None:
 
     catalogue = load()
     parts = catalogue.parts(catalogue.default_names())
-    assert not {"drone", "pipeline-rootfs"} & set(parts)
+    assert "drone" not in parts
     assert not any("drone" in chapter.artifacts + chapter.pages for chapter in chapters.ALL)
     assert {"drone", "pipeline-rootfs"} <= set(catalogue.parts(open_drone.COMPONENTS))
 

@@ -311,6 +311,7 @@ class Catalogue:
             "zipkin",
             "kiali",
             *(n for n in self.artifacts if n.endswith(PAGES)),
+            "pipeline-rootfs",
             "docker-compose",
         ]
         return tuple(dict.fromkeys([*early, *middle, *rest, *late]))

@@ -155,7 +155,7 @@ ALL: tuple[Chapter, ...] = (
             "gitea-runner",
             "gitlab-ci-schema",
         ),
-        pages=("gitea-pages",),
+        pages=("gitea-pages", "pipeline-rootfs", "docker-compose"),
         seconds=30,
     ),
     Chapter(

@@ -40,8 +40,8 @@ class Project:
     name: str
     healthy: Mapping[str, float] = field(default_factory=dict)
 
-    def compose(self, *args: str, check: bool = True, timeout: float = 120.0) -> Output:
-        """Run `docker compose` with these arguments.
+    def compose(self, *args: str, check: bool = True, timeout: float = 120.0, secret: bool = False) -> Output:
+        """Run `docker compose` with these arguments; with `secret`, only `Output.reveal` returns what it printed.
 
         Raises:
             ToolFailed: it failed and `check` is set.
@@ -49,7 +49,7 @@ class Project:
         """
         argv = [str(self.program), *(["--project-name", self.name] if self.name else []), "--progress", "plain", *args]
         return go_toolchain.call(argv, shown=("docker", "compose", *args), cwd=self.folder, env=_environment(self.engine),
-                                 check=check, timeout=timeout)  # fmt: skip
+                                 check=check, timeout=timeout, secret=secret)  # fmt: skip
 
     def model(self) -> dict[str, Any]:
         """The file with its variables filled in.
@@ -81,13 +81,14 @@ class Project:
             raise CheckFailed(f"the service {service} has no container")
         return found[0]
 
-    def exec(self, service: str, *argv: str, timeout: float = 60.0) -> str:
-        """Run a command in the first container of a service; returns its output.
+    def exec(self, service: str, *argv: str, timeout: float = 60.0, secret: bool = False) -> str:
+        """Run a command in the first container of a service; returns its output, which is shown nowhere if it is `secret`.
 
         Raises:
             ToolFailed: it failed.
         """
-        return self.compose("exec", "--no-TTY", service, *argv, timeout=timeout).text
+        output = self.compose("exec", "--no-TTY", service, *argv, timeout=timeout, secret=secret)
+        return output.reveal() if secret else output.text
 
     def logs(self, service: str) -> list[str]:
         """The lines that the containers of a service have written, without the containers' names."""
