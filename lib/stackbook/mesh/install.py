@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from stackbook.config.namespaces import here
 from stackbook.config.registries import full_name
@@ -170,6 +173,52 @@ def addons(lab: Lab, step: Step) -> list[dict[str, str]]:
         lab.kube.wait_rollout(istio.NAMESPACE, f"{kind}/{name}", timeout=600)
         rows.append({"addon": name, "here": f"istioctl dashboard {name}"})
     return rows
+
+
+def addon_services(lab: Lab) -> dict[str, dict[str, Any]]:
+    """The `spec` of the addons' Services with a page, as this cluster makes them: kiali, grafana and tracing.
+
+    Grafana's exists while it is looked at, if it is not installed. The other two are tried by the API server only, because
+    chapters 10 and 11 have Services with their names. None on a cluster of somebody else's.
+    """
+    if lab.profile.target == "cluster":
+        return {}
+    found = {}
+    for file, name in (("kiali", "kiali"), ("grafana", "grafana"), ("jaeger", "tracing")):
+        (service,) = (d for d in _documents(lab, file) if d["kind"] == "Service" and d["metadata"]["name"] == name)
+        text = json.dumps(service)
+        if name != "grafana":
+            answer = lab.kube.kubectl("apply", "--dry-run=server", "-o", "json", "-f", "-", stdin=text)
+            found[name] = json.loads(answer.stdout)["spec"]
+            continue
+        made = not lab.kube.kubectl("get", "service", name, "-n", istio.NAMESPACE, check=False).ok
+        if made:
+            lab.kube.apply(service)
+        try:
+            found[name] = lab.kube.json("get", "service", name, "-n", istio.NAMESPACE)["spec"]
+        finally:
+            if made:
+                lab.kube.delete(service)
+    return found
+
+
+def addon_objects(lab: Lab) -> list[str]:
+    """The objects of samples/addons, as kubectl names them after it has checked each by this cluster's schemas."""
+    folder = lab.artifacts.path("istio-addons")
+    answer = lab.kube.kubectl("create", "--dry-run=client", "--validate=strict", "-o", "name", "-f", str(folder))
+    return answer.stdout.split()
+
+
+def dashboards(lab: Lab) -> list[str]:
+    """The titles of the dashboards in Grafana's manifest, sorted."""
+    maps = [d for d in _documents(lab, "grafana") if d["kind"] == "ConfigMap"]
+    texts = [text for d in maps for name, text in d["data"].items() if name.endswith("dashboard.json")]
+    return sorted(str(json.loads(text)["title"]) for text in texts)
+
+
+def _documents(lab: Lab, name: str) -> list[dict[str, Any]]:
+    text = (lab.artifacts.path("istio-addons") / f"{name}.yaml").read_text(encoding="utf-8")
+    return [document for document in yaml.safe_load_all(text) if document]
 
 
 def _not_pulled(lab: Lab, manifest: str) -> str:
