@@ -165,6 +165,7 @@ def pulsing(monkeypatch, missing):
     clock = iter([1010.0] + [1012.0] * 1000)  # the call, and all that comes after
     monkeypatch.setattr(loss_accounting, "time", SimpleNamespace(time=lambda: next(clock), monotonic=time.monotonic))
     monkeypatch.setattr(loss_accounting, "newest", lambda store: {"a": 1012.0})
+    monkeypatch.setattr(loss_accounting, "counts", lambda store: {})
     monkeypatch.setattr(loss_accounting, "pulses", pulses)
     return kube, looks
 
@@ -179,6 +180,34 @@ def test_what_was_refused_until_just_now_is_waited_for(monkeypatch):
 def test_what_never_comes_is_said(monkeypatch):
     kube, _ = pulsing(monkeypatch, missing={7, 8, 9, 10})
     assert loss_accounting.wait_whole(kube, None, 1000.0, timeout=0.1) == ["a: 4 pulses missing: 7, 8, 9, 10"]
+
+
+def behind(monkeypatch, counted, *, until_look=10**9):
+    """Two machines: the newest line of b is old until this look; `counted` are b's lines at each count."""
+    looks, counts = [], iter(counted)
+
+    def newest(store):
+        looks.append(store)
+        return {"a": time.time(), "b": time.time() - (60 if len(looks) <= until_look else 0)}
+
+    monkeypatch.setattr(loss_accounting, "newest", newest)
+    monkeypatch.setattr(loss_accounting, "counts", lambda store: {"a": 5, "b": next(counts)})
+    monkeypatch.setattr(loss_accounting, "behind", lambda kube, store, limit: [])
+    kube = SimpleNamespace(nodes=lambda: [{"metadata": {"name": name}} for name in "ab"])
+    return lambda: loss_accounting.wait_current(kube, None, timeout=0.6)
+
+
+def test_a_machine_whose_older_lines_come_is_waited_for_once_more(monkeypatch):
+    behind(monkeypatch, [10, 400, 400], until_look=4)()
+    began = time.monotonic()
+    with pytest.raises(WaitTimeout, match="each machine's newest line"):
+        behind(monkeypatch, [10, 400, 400, 900])()
+    assert time.monotonic() - began > 1.1, "twice, and not again"
+
+
+def test_a_machine_that_sends_nothing_is_not_waited_for_again(monkeypatch):
+    with pytest.raises(WaitTimeout, match="each machine's newest line"):
+        behind(monkeypatch, [10, 10])()  # a third count would be an error
 
 
 def test_the_traces_are_what_a_reader_knows():
