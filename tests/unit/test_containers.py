@@ -90,15 +90,40 @@ def test_what_a_killed_engine_left_goes_with_the_next(tmp_path: Path, monkeypatc
     assert not left.exists() and not any(path.exists() for path in gone) and all(path.exists() for path in kept)
 
 
-def test_an_archive_without_the_image_is_refused(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "a.tar", "w") as archive:
-        data = b'{"manifests": [{"digest": "sha256:0", "annotations": {"io.containerd.image.name": "x/y:1"}}]}'
+def archive(path: Path, digest: str) -> Wanted:
+    with tarfile.open(path, "w") as made:
+        named = {"digest": digest, "annotations": {"io.containerd.image.name": "x/y:1"}}
+        data = json.dumps({"manifests": [named]}).encode()
         entry = tarfile.TarInfo("index.json")
         entry.size = len(data)
-        archive.addfile(entry, io.BytesIO(data))
-    assert image_store._manifest(Wanted("x/y:1", tmp_path / "a.tar")) == {"digest": "sha256:0"}
+        made.addfile(entry, io.BytesIO(data))
+    return Wanted("x/y:1", path)
+
+
+def test_an_archive_without_the_image_is_refused(tmp_path: Path) -> None:
+    assert image_store._manifest(archive(tmp_path / "a.tar", "sha256:0")) == {"digest": "sha256:0"}
     with pytest.raises(CheckFailed, match="does not contain the image x/y:2"):
         image_store._manifest(Wanted("x/y:2", tmp_path / "a.tar"))
+
+
+def test_two_engines_share_a_store_and_an_older_one_goes_when_nobody_uses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    def make(image: Wanted, manifest: object, store: Path, timeout: float) -> None:
+        made.append(store)
+        store.mkdir()
+
+    monkeypatch.setattr(image_store, "_make", make)
+    monkeypatch.setattr(image_store, "folder", lambda: tmp_path / "stores")
+    old, new = archive(tmp_path / "old.tar", "sha256:0"), archive(tmp_path / "new.tar", "sha256:1")
+    with image_store.held([old], timeout=5) as first, image_store.held([old], timeout=5) as second:
+        assert first == second and made == first
+        with image_store.held([new], timeout=5) as third:
+            assert third == made[1:] and first[0].is_dir(), "it is still used"
+    with image_store.held([new], timeout=5):
+        assert len(made) == 2 and not made[0].exists()
 
 
 def test_the_name_server_knows_no_name() -> None:

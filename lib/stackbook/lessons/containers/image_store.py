@@ -7,7 +7,6 @@ A container needs an image's layers as folders. Unpacking those of the bookshop 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import re
@@ -20,6 +19,7 @@ from typing import Any
 
 from stackbook.core import paths, temp_dirs
 from stackbook.core.errors import CheckFailed
+from stackbook.core.locks import Lock
 from stackbook.lessons.containers import namespaces
 
 _NAME = "io.containerd.image.name"
@@ -60,6 +60,7 @@ def held(images: list[Wanted], *, timeout: float = 240.0) -> Iterator[list[Path]
 
     Raises:
         CheckFailed: an archive does not contain the image, or podman refuses it.
+        WaitTimeout: another process makes the store, and does not end in time.
     """
     root = folder()
     root.mkdir(parents=True, exist_ok=True)
@@ -74,11 +75,11 @@ def _held(image: Wanted, root: Path, timeout: float) -> Iterator[Path]:
     key = hashlib.sha256(f"{names} {manifest['digest']}".encode()).hexdigest()[:12]
     name = re.sub(r"\W", "-", image.reference.rpartition("/")[2].partition(":")[0])
     store = root / f"{name}.{key}"
-    with (root / f"{name}.{key}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not store.is_dir():
+    lock, what = Lock(root / f"{name}.{key}.lock"), f"another process that reads the image {image.reference}"
+    with lock.held(what=what, timeout=timeout, found=store.is_dir) as making:
+        if not making.found:
             _make(image, manifest, store, timeout)
-        fcntl.flock(lock, fcntl.LOCK_SH)
+    with lock.held(what=what, timeout=timeout, shared=True):  # as long as it is used, nobody removes it
         _remove_older(root, name, store)
         yield store
 
@@ -115,6 +116,6 @@ def _remove_older(root: Path, name: str, current: Path) -> None:
     for old in root.glob(f"{name}.*"):
         if old.suffix == ".lock" or old == current or not old.is_dir():
             continue
-        with (root / f"{old.name}.lock").open("w") as lock, contextlib.suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(old, ignore_errors=True)
+        with Lock(root / f"{old.name}.lock").attempt() as alone:
+            if alone:
+                shutil.rmtree(old, ignore_errors=True)
