@@ -34,7 +34,7 @@ def test_without_its_volume_the_commit_is_gone(artifacts: Resolver, monkeypatch:
     lost = gitea_compose.text().replace("volumes: [db:/db]\n    tmpfs: [", 'tmpfs: ["/db:mode=0777", ')
     assert lost.count("/db:mode=0777") == 1
     monkeypatch.setattr(gitea_compose, "text", lambda: lost)
-    with pytest.raises(Exception, match=r"401|403|404|502|Unauthorized|not healthy|to be healthy"):
+    with pytest.raises(Exception, match=r"401|Unauthorized|to be healthy"):
         gitea_compose.trial(artifacts)
 
 

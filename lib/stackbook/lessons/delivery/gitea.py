@@ -158,6 +158,11 @@ class Gitea:
             raise CheckFailed("Gitea's process uses no memory: it has exited")
         return int(found[1]) * 1024
 
+    def close(self) -> None:
+        """Close the connections of its clients."""
+        for client in self._clients:
+            client.close()
+
     def log(self) -> str:
         """The end of its console output."""
         return (self.folder / "console.log").read_text(encoding="utf-8", errors="replace")[-2000:]
@@ -229,8 +234,7 @@ def running(parts: Parts, *, timeout: float = 60.0) -> Iterator[Gitea]:
                 yield server
             finally:
                 end(process, steps=((signal.SIGTERM, 15.0),))
-                for client in server._clients:
-                    client.close()
+                server.close()
 
 
 def _healthy(server: Gitea) -> bool:

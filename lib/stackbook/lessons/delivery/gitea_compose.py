@@ -132,8 +132,9 @@ def running(artifacts: Resolver, *, timeout: float = 120.0) -> Iterator[Running]
         write(place, port=port, mariadb=mariadb.reference)
         with engine.running(wanted) as runs, project.up(runs, program, place, timeout=timeout) as up:
             server = Gitea(f"http://127.0.0.1:{port}", folder, runs.process)
-            server.password = _make_user(up)
-            yield Running(up, server)
+            with contextlib.closing(server):
+                server.password = _make_user(up)
+                yield Running(up, server)
 
 
 def _make_user(up: project.Project) -> Secret:
