@@ -155,6 +155,7 @@ third_lane() { # the browser; if the lab ran before, the unit tests
 }
 other_lane() { # beside the challenges: tests that do not change the mesh and do not run a chapter, which would end a challenge
   tests -v -m "not more" tests/live/test_registry.py tests/live/test_delivery_mutations.py tests/live/test_drone.py \
+    tests/live/test_gitea_compose.py tests/live/test_compose.py \
     tests/unit/test_grpc_go.py tests/unit/test_traffic_program.py tests/unit/test_shop_go.py # by now, a new host has the toolchain, too
 }
 beside second second_lane
@@ -168,7 +169,7 @@ meanwhile third "the browser; if the lab ran before, unit tests"
 
 beside other other_lane
 live "every challenge: unsolved, solved, and the lab restored" -m "not more" tests/live/test_challenges.py
-meanwhile other "a lab from a registry; delivery and Drone, each check of which must fail on a broken lab"
+meanwhile other "a lab from a registry; delivery, Drone and compose, each check of which must fail on a broken lab"
 
 touch "$logs/reset"
 live "search for secrets in everything that is left; reset: the host as it was before" tests/live/test_z_reset.py

@@ -114,6 +114,7 @@ def _broken(artifacts: Resolver, folder: Path, old: str, new: str, *, port: int 
     (folder / "compose.yaml").write_text(text.replace(old, new))
 
 
+@pytest.mark.more
 def test_a_database_that_never_gets_healthy_is_named_with_its_last_line(artifacts: Resolver, tmp_path: Path) -> None:
     # The last option wins over the file that names the user.
     test = "mariadb --defaults-file=/secrets/client.cnf"
@@ -174,7 +175,7 @@ def test_down_leaves_nothing_and_what_is_left_is_noticed(artifacts: Resolver, tm
     assert _left(runs.folder) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.more), signal.SIGKILL])
 def test_an_interrupt_and_a_kill_leave_no_process(artifacts: Resolver, number: signal.Signals) -> None:
     """After SIGKILL the temporary folder stays until the next engine sweeps it; processes, networks and mounts end with it."""
     script = ("from stackbook.artifacts.resolver import Resolver\nfrom stackbook.lessons.ecosystem.shop import by_compose\nimport time\n"

@@ -38,6 +38,7 @@ def test_without_its_volume_the_commit_is_gone(artifacts: Resolver, monkeypatch:
         gitea_compose.trial(artifacts)
 
 
+@pytest.mark.more
 def test_a_wrong_password_of_the_database_is_named_with_the_servers_last_line(
     artifacts: Resolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
