@@ -64,9 +64,9 @@ def test_its_user_signs_in_through_gitea_and_sees_the_log_of_a_step(
         lab_page.picture(page, pictures / "drone-log.png", *(page.get_by_text(mark) for mark in marks))
         assert shop.password.reveal() not in page.content()
         page.goto(f"{shop.gitea.url}/{shop.repository.path}/commits/branch/main")
-        status = page.locator("#commits-table .commit-status").first
-        expect(status).to_have_class(re.compile("green|success"))
-        lab_page.picture(page, pictures / "gitea-commit.png", page.locator("#commits-table .message-wrapper"), status)
+        status = page.locator("svg.commit-status").first
+        expect(status).to_have_class(re.compile("green"), timeout=15_000)
+        lab_page.picture(page, pictures / "gitea-commit.png", page.locator("td.message .message-wrapper"), status)
 
 
 def test_with_a_wrong_password_nobody_is_signed_in(shop: Shop, build: Build, tmp_path: Path) -> None:
