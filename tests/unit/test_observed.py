@@ -38,6 +38,7 @@ def test_a_program_is_told_of_with_its_input_its_folder_and_its_status(tmp_path:
     assert [result.seconds > 0 for result in seen] == [True, True, False]
     assert lines(seen, tmp_path) == [
         "# on this host",
+        "mkdir -p work",
         "(cd work && tool -I.) <<'EOF'  # exit status 3", "one", "two", "EOF",
         "(cd lib && tool again)  # exit status 3",
         "server --port 1 &",
@@ -51,6 +52,7 @@ def test_a_command_is_shown_again_only_if_its_file_has_changed(tmp_path: Path) -
             observed.wrote(folder / "x", text)
             observed.tell(["tool", "x"], folder=folder)
     shown = [line for line in lines(seen, tmp_path) if line not in ("# on this host", "EOF")]
+    assert shown.pop(0) == "mkdir -p work", "once, as the folder of this run is not there when somebody types it"
     one = ["cat > work/x <<'EOF'", "a", "(cd work && tool x)"]
     assert shown == [*one, one[0], "b", one[2], *one]
 

@@ -44,6 +44,7 @@ def typed(commands: Sequence[Mapping[str, Any]], *, everything: bool = False, lo
     host = ""
     seen: set[tuple[str, str, str]] = set()
     written: dict[str, str] = {}
+    made: set[str] = set()
     for command in commands:
         text = _IN_BACKGROUND.sub("", str(command.get("command", "")))
         given = str(command.get("input", "")) if longest else ""
@@ -63,6 +64,9 @@ def typed(commands: Sequence[Mapping[str, Any]], *, everything: bool = False, lo
             yield f"# on {where.partition(',')[0]}" + (
                 ": stackbook used the API; this is the kubectl command for it" if by_api else ""
             )
+        for folder in _folders(text) - made if where == observed.HERE else ():
+            made.add(folder)
+            yield f"mkdir -p {folder}"
         shown = _shown(text, empty=not command.get("input"))
         shown += " &" if command.get("background") else ""
         end = _end(given)
@@ -105,6 +109,18 @@ def _here(text: str, folder: str) -> str:
         text = re.sub(rf"{re.escape(folder)}(/|(?![\w./-]))", lambda found: "" if found[1] else ".", text)
     text, folder = (_short(words).replace(base, "") for words in (text, folder))
     return text if folder in ("", base[:-1]) else f"(cd {shlex.quote(folder)} && {text})"
+
+
+def _folders(text: str) -> set[str]:
+    """The folder that a command of this host works or writes in, if it has the short name of a temporary one.
+
+    >>> _folders("sh -c 'cat > temp/lesson.proto'"), _folders("(cd gitea/work && git log)"), _folders("(cd lib && ls)")
+    ({'temp'}, {'gitea/work'}, set())
+    """
+    found = re.match(r"\(cd (\S+) && ", text) or re.match(r"sh -c 'cat > (\S+)/[^/\s]+'$", text)
+    return (
+        {found[1]} if found and not found[1].startswith("/") and not (paths.checkout() / found[1]).is_dir() else set()
+    )
 
 
 def _short(text: str) -> str:
