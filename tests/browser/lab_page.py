@@ -170,8 +170,9 @@ _FRAMES = """boxes => boxes.forEach((box, at) => {
     frame.style.cssText = `position:fixed;z-index:2147483647;pointer-events:none;box-sizing:border-box;border:3px solid #c2185b;
         border-radius:6px;left:${box.x - 6}px;top:${box.y - 6}px;width:${box.width + 12}px;height:${box.height + 12}px`;
     number.textContent = at + 1;
-    number.style.cssText = `position:absolute;left:-21px;top:-21px;width:22px;height:22px;border-radius:11px;background:#c2185b;
-        color:#fff;font:bold 14px/22px sans-serif;text-align:center`;
+    const place = `left:${Math.max(-21, 5 - box.x)}px;top:${Math.max(-21, 5 - box.y)}px`;  // not outside of the window
+    number.style.cssText = `position:absolute;${place};width:22px;height:22px;border-radius:11px;background:#c2185b;color:#fff;
+        font:bold 14px/22px sans-serif;text-align:center`;
     frame.append(number);
     document.body.append(frame);
 })"""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import lab_page
 import pytest
+from playwright.sync_api import Page
 from stackbook.core.waiting import until
 from stackbook.lab.lab import Lab
 from stackbook.lessons.ecosystem.shop import deploy
@@ -37,26 +38,32 @@ def shop(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
+def order(page: Page, name: str, picture: Path) -> None:
+    """Place an order as a reader of the page does, and take a picture of it; fails unless the page shows the shop's answer."""
+    operation = page.locator(".opblock-post", has_text="Place an order")
+    operation.locator(".opblock-summary").click()
+    operation.get_by_role("button", name="Try it out").click()
+    body = operation.locator("textarea.body-param__text")
+    body.fill(json.dumps({"customer": name, "book": "macbeth", "quantity": 3}))
+    operation.get_by_role("button", name="Execute").click()
+    answer = operation.locator(".live-responses-table .response")
+    answer.wait_for()
+    status = answer.locator(".response-col_status")
+    assert status.inner_text().strip() == "201"
+    assert '"total_cents": 2820' in answer.inner_text()
+    body.evaluate(
+        "body => { body.style.height = '60px'; body.scrollIntoView({block: 'start'}); window.scrollBy(0, -60); }"
+    )
+    lab_page.picture(page, picture, body, operation.locator(".execute"), operation.locator(".curl-command"), status)
+
+
 def test_an_order_is_placed_in_swagger_ui(lab: Lab, shop: str, pictures: Path, tmp_path: Path) -> None:
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/docs/", shop)
     name = f"browser-{secrets.token_hex(4)}"
     with lab_page.browser(tmp_path) as page:
         page.set_default_timeout(30_000)
         page.goto(shop)
-        operation = page.locator(".opblock-post", has_text="Place an order")
-        operation.locator(".opblock-summary").click()
-        operation.get_by_role("button", name="Try it out").click()
-        operation.locator("textarea.body-param__text").fill(
-            json.dumps({"customer": name, "book": "macbeth", "quantity": 3})
-        )
-        operation.get_by_role("button", name="Execute").click()
-        answer = operation.locator(".live-responses-table .response")
-        answer.wait_for()
-        assert answer.locator(".response-col_status").inner_text().strip() == "201"
-        assert '"total_cents": 2820' in answer.inner_text()
-        answer.locator(".response-col_status").scroll_into_view_if_needed()
-        marks = (".body-param__text", ".execute", ".curl-command", ".live-responses-table .response-col_status")
-        lab_page.picture(page, pictures / "shop-order.png", *(operation.locator(mark) for mark in marks))
+        order(page, name, pictures / "shop-order.png")
     stored = deploy.query(lab.kube, f"SELECT book, quantity FROM orders.orders WHERE customer = '{name}'")
     assert stored == [["macbeth", "3"]]
     mails = f"SELECT COUNT(*) FROM mail.mails WHERE customer = '{name}'"
