@@ -322,6 +322,7 @@ WITHOUT_FILES = {
     "lessons/delivery/webhook_receiver.py",
     "lessons/delivery/oauth.py",
     "lessons/delivery/drone_builds.py",
+    "lessons/compose/project.py",
     "lessons/incident/tokens.py",
     "lessons/delivery/openssl.py",
     "artifacts/go_toolchain.py",
@@ -332,6 +333,7 @@ WITHOUT_FILES = {
 }  # fmt: skip
 """They hand a secret to a server, or to a child's standard input or environment."""
 OTHERWISE = {
+    "lessons/delivery/gitea_compose.py": "passwords for another user's containers, in a folder of mode 0700: test_gitea_compose",
     "lessons/ecosystem/shop/compose_files.py": "passwords for another user's containers, in a folder of mode 0700: test_compose",
     "traffic/sharing.py": "a lock",
     "artifacts/package_registries.py": "a mirror's address with its password: test_apt_secrets",
