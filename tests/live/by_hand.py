@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from stackbook.artifacts import protoc
 from stackbook.cluster import kubeadm
 from stackbook.cluster.kubeconfig import write_kubeconfig
 from stackbook.cluster.problems import node_problem, pod_problem
@@ -319,6 +320,8 @@ class Hand:
         for name in ("kubectl", "istioctl", "app-load"):
             if not (programs / name).exists():
                 (programs / name).symlink_to(self.lab.artifacts.path(name))
+        (programs / "protoc").write_text(protoc.script())
+        (programs / "protoc").chmod(0o755)
         return {"PATH": f"{programs}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                 "KUBECONFIG": str(self.lab.kubeconfig)}  # fmt: skip
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -66,6 +68,14 @@ def test_a_terminal_has_the_labs_programs_and_addresses(tools: terminals.Termina
     assert [Path(line).name for line in said.splitlines() if line.startswith(f"{tools.path}/")] == [
         "k8s-node1", "stackbook", "istioctl"]  # fmt: skip
     assert "A shell on a machine: k8s-master, k8s-node1." in said
+
+
+def test_a_printed_protoc_command_can_be_typed(tools: terminals.Terminals, tmp_path: Path) -> None:
+    (tmp_path / "a b.proto").write_text('syntax = "proto3";\nimport "google/protobuf/timestamp.proto";\n')
+    at = shlex.quote(str(tmp_path))
+    said = terminal(tools, f"cd {at} && protoc -I. --descriptor_set_out=set 'a b.proto' && protoc --version")
+    assert re.search(r"(?m)^libprotoc \d+", said.stdout), said
+    assert (tmp_path / "set").is_file(), "also with a file that protoc brings"
 
 
 def test_the_menu_lab_opens_a_terminal_on_each_machine(tools: terminals.Terminals, state: Path) -> None:

@@ -1,4 +1,4 @@
-"""The lab's programs for JupyterLab's terminals and kernels, and its menu *Lab*: kubectl, istioctl, stackbook, a shell on each machine."""
+"""What JupyterLab's terminals and kernels find: kubectl, istioctl, protoc, stackbook, a shell on each machine; and its menu *Lab*."""
 
 from __future__ import annotations
 
@@ -92,6 +92,8 @@ def prepare(profile: Profile, file: Path, folder: Path, programs: Mapping[str, P
         programs: the paths of kubectl and istioctl if they are in the cache; a missing one is fetched at its first call.
         root: the folder that JupyterLab serves.
     """
+    from stackbook.artifacts import protoc
+
     own = folder / "bin"
     own.mkdir(parents=True, exist_ok=True)
     ours = [sys.executable, "-m", "stackbook"]
@@ -102,6 +104,7 @@ def prepare(profile: Profile, file: Path, folder: Path, programs: Mapping[str, P
         command = [str(programs[name])] if name in programs else [*ours, name, *of_profile]
         text = _PROGRAM.format(name=name, lab=profile.lab, kubeconfig=kubeconfig, command=shlex.join(command))
         _write(own / name, text)
+    _write(own / "protoc", protoc.script())
     machines = [node.name for node in profile.nodes] if profile.target != "cluster" else []
     for name in machines:
         _write(own / name, f'#!/bin/sh\nexec {shlex.join([*ours, "shell", *of_profile, name])} "$@"\n')

@@ -29,6 +29,20 @@ GO_PLUGINS = (
 )
 
 
+# Not -m grpc_tools.protoc, which always adds its own include folder.
+_PROGRAM = "import sys; from grpc_tools import protoc; sys.exit(protoc.main(['protoc', *sys.argv[1:]]))"
+
+
+def script() -> str:
+    """A program `protoc` for a shell: what `Protoc.run` runs, so a command that was shown can be typed."""
+    include = shlex.quote(f"-I{_include()}")
+    run = shlex.join([sys.executable, "-c", _PROGRAM])
+    return (
+        '#!/bin/sh\nfor word; do case "$word" in -I* | --proto_path*) '
+        f'exec {run} "$@" {include} ;; esac; done\nexec {run} "$@"\n'
+    )
+
+
 @dataclass(frozen=True)
 class Protoc:
     """A protoc.
@@ -56,11 +70,9 @@ class Protoc:
         """
         words = [str(arg) for arg in args]
         folders = sorted({str(plugin.parent) for plugin in self.plugins})
-        # Not -m grpc_tools.protoc, which always adds its own include folder.
-        program = "import sys; from grpc_tools import protoc; sys.exit(protoc.main(['protoc', *sys.argv[1:]]))"
         include = [f"-I{_include()}"] if wellknown and any(w.startswith(("-I", "--proto_path")) for w in words) else []
         env = {**os.environ, "PATH": os.pathsep.join([*folders, os.environ.get("PATH", "")])}
-        argv = [sys.executable, "-c", program, *words, *include]
+        argv = [sys.executable, "-c", _PROGRAM, *words, *include]
         return go_toolchain.call(argv, shown=("protoc", *words), stdin=stdin, check=check, cwd=cwd, env=env)
 
     def decode_raw(self, data: bytes) -> str:

@@ -12,14 +12,23 @@ from typing import Any
 
 from stackbook.artifacts import go_toolchain
 from stackbook.artifacts.go_toolchain import Output, ToolFailed
+from stackbook.core import private
 from stackbook.core.errors import CheckFailed, InputError, WaitTimeout
-from stackbook.core.redact import redact
+from stackbook.core.redact import Secret, redact
 from stackbook.lessons.compose import health
 from stackbook.lessons.containers import ports
 from stackbook.lessons.containers.engine import Engine
 
 _PROJECT = "com.docker.compose.project"
 _SERVICE = "com.docker.compose.service"
+
+
+def write_secrets(folder: Path, contents: Mapping[str, str]) -> None:
+    """Write the files of a project's secrets to secrets/ in its folder, which only its owner can open."""
+    hidden = private.folder(folder / "secrets")
+    for name, content in contents.items():
+        # The containers' user is not this one, and a bind mount keeps the mode; nobody else can enter the folder.
+        private.write(hidden / name, Secret(content, remember=False)).chmod(0o444)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from stackbook.artifacts.resolver import Resolver
 
 USER = "trainer"
+NEW_USER = ("admin", "user", "create", "--admin", "--username", USER, "--email", f"{USER}@example.com",
+            "--must-change-password=false", "--random-password")  # fmt: skip
+"""The arguments that create the administrator; Gitea itself chooses the password, so that it is on no command line."""
 
 # Gitea's settings before its first start. It makes no outside requests: no mail, no update check, no external avatars.
 _INI = """\
@@ -246,12 +249,17 @@ def _healthy(server: Gitea) -> bool:
 
 def _make_user(parts: Parts, ini: Path, env: Mapping[str, str]) -> Secret:
     """Create the administrator; Gitea itself chooses the password, so that it is on no command line."""
-    argv = [
-        str(parts.program), "admin", "user", "create", "--config", str(ini), "--admin", "--username", USER,
-        "--email", f"{USER}@example.com", "--must-change-password=false", "--random-password",
-    ]  # fmt: skip
-    output = go_toolchain.call(argv, env=env, cwd=ini.parent, timeout=60, secret=True)
-    found = re.search(r"generated random password is '(.+)'", output.reveal())
+    argv = [str(parts.program), *NEW_USER, "--config", str(ini)]
+    return chosen(go_toolchain.call(argv, env=env, cwd=ini.parent, timeout=60, secret=True).reveal())
+
+
+def chosen(said: str) -> Secret:
+    """The password in what `gitea admin user create --random-password` prints.
+
+    Raises:
+        CheckFailed: there is none.
+    """
+    found = re.search(r"generated random password is '(.+)'", said)
     if not found:
         raise CheckFailed("Gitea created a user, but did not print the password that it chose")
     return Secret(found[1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from stackbook.core import observed, private, temp_dirs
 from stackbook.core.child_processes import free_port
-from stackbook.core.errors import CheckFailed, HostUnfit
+from stackbook.core.errors import HostUnfit
 from stackbook.core.redact import Secret
 from stackbook.lessons.compose import project
 from stackbook.lessons.containers import engine, namespaces
@@ -108,10 +107,7 @@ def write(folder: Path, *, port: int, mariadb: str) -> None:
     lines += [f"GRANT ALL ON gitea.* TO {names['gitea']};", f"GRANT SELECT ON *.* TO {names['operator']};"]
     client = f"[client]\nuser=operator\npassword={chosen['operator'].reveal()}\nsocket=/run/mariadb/mariadb.sock\n"
     contents = {"gitea": chosen["gitea"].reveal(), "init.sql": "\n".join(lines) + "\n", "client.cnf": client}
-    hidden = private.folder(folder / "secrets")
-    for file, content in contents.items():
-        # The containers' user is not this one, and a bind mount keeps the mode; nobody else can enter the folder.
-        private.write(hidden / file, Secret(content, remember=False)).chmod(0o444)
+    project.write_secrets(folder, contents)
 
 
 @contextlib.contextmanager
@@ -133,20 +129,9 @@ def running(artifacts: Resolver, *, timeout: float = 120.0) -> Iterator[Running]
         with engine.running(wanted) as runs, project.up(runs, program, place, timeout=timeout) as up:
             server = Gitea(f"http://127.0.0.1:{port}", folder, runs.process)
             with contextlib.closing(server):
-                server.password = _make_user(up)
+                said = up.exec("server", "gitea", *gitea.NEW_USER, "--config", "/data/app.ini", secret=True)
+                server.password = gitea.chosen(said)
                 yield Running(up, server)
-
-
-def _make_user(up: project.Project) -> Secret:
-    """Create the administrator; Gitea itself chooses the password, so that it is on no command line."""
-    said = up.exec(
-        "server", "gitea", "admin", "user", "create", "--config", "/data/app.ini", "--admin", "--username", gitea.USER,
-        "--email", f"{gitea.USER}@example.com", "--must-change-password=false", "--random-password", secret=True,
-    )  # fmt: skip
-    found = re.search(r"generated random password is '(.+)'", said)
-    if not found:
-        raise CheckFailed("Gitea created a user, but did not print the password that it chose")
-    return Secret(found[1])
 
 
 def trial(artifacts: Resolver) -> Trial:

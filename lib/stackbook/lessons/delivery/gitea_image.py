@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from stackbook.artifacts import image_layers, oci_archive
 from stackbook.artifacts.debian_layers import DebianRoot
+from stackbook.lessons.delivery import pipeline_image
 
 if TYPE_CHECKING:
     from stackbook.artifacts.resolver import Resolver
@@ -32,5 +33,4 @@ def write(artifacts: Resolver, target: Path) -> None:
         image_layers.file_layer(artifacts.path("gitea"), "/usr/local/bin/gitea"),
         *(image_layers.tree_layer(artifacts.path(name), f"/app/gitea/{place}") for name, place in _FOLDERS.items()),
     )
-    environment = (("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),)
-    oci_archive.write_archive([oci_archive.Image(REFERENCE, layers, environment)], target)
+    oci_archive.write_archive([oci_archive.Image(REFERENCE, layers, (pipeline_image.PATH,))], target)

@@ -38,8 +38,9 @@ for mount in $PLUGIN_MOUNT; do
 done
 """
 # npm asks nobody: the steps reach no registry.
+PATH = ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 _ENVIRONMENT = (
-    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+    PATH,
     ("npm_config_offline", "true"),
     ("npm_config_audit", "false"),
     ("npm_config_fund", "false"),

@@ -14,6 +14,7 @@ from pathlib import Path
 from stackbook.artifacts.resolver import Resolver
 from stackbook.core import private
 from stackbook.core.redact import Secret
+from stackbook.lessons.compose import project
 from stackbook.lessons.ecosystem.shop import passwords
 
 IMAGES = {
@@ -46,15 +47,12 @@ def write(folder: Path, references: Mapping[str, str], *, port: int = 8080, pull
     (folder / "compose.yaml").write_text(text(), encoding="utf-8")
     values = {**{variable: references[name] for variable, name in IMAGES.items()}, "SHOP_PORT": str(port), "PULL": pull}
     (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in values.items()), encoding="utf-8")
-    hidden = private.folder(folder / "secrets")
-    if (hidden / "init.sql").exists():
+    if (folder / "secrets" / "init.sql").exists():
         return
     chosen = {user: secrets.token_urlsafe(24) for user in (*passwords.PROGRAMS, "redis", "operator")}
     for value in chosen.values():
         Secret(value)  # from now on masked everywhere
-    for name, content in passwords.contents(chosen).items():
-        # The containers' user is not this one, and a bind mount keeps the mode; nobody else can enter the folder.
-        private.write(hidden / name, Secret(content, remember=False)).chmod(0o444)
+    project.write_secrets(folder, passwords.contents(chosen))
 
 
 def main(folder: str) -> int:
