@@ -32,7 +32,9 @@ def page(site: Path, tmp_path: Path) -> Iterator[Any]:
         context.close()
 
 
-@pytest.mark.parametrize("name", ["README", "notebooks/02-kubeadm", "notebooks/06-traffic", "zh/notebooks/05-istio"])
+@pytest.mark.parametrize(
+    "name", ["README", "notebooks/02-kubeadm", "notebooks/06-traffic", "notebooks/13-delivery", "zh/notebooks/05-istio"]
+)
 def test_a_page_fits_a_phone(site: Path, page: Any, pictures: Path, name: str) -> None:
     page.set_viewport_size({"width": 360, "height": 740})
     page.goto(f"file://{site / name}.html")

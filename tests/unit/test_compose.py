@@ -80,6 +80,7 @@ def test_a_container_that_did_not_wait_is_noticed() -> None:
         "mariadb-1": True, "stock-1": True, "stock-2": False,
     }  # fmt: skip
     assert by_compose.gates([]) == []
+    assert [row["healthy"] for row in by_compose.rows(rows)][:2] == ["it has ended", 4.0]
     with pytest.raises(CheckFailed, match="never healthy: mariadb-1"):
         by_compose.gates([_row("mariadb-1", 0.3, None)])
 

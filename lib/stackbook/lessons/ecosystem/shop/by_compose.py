@@ -175,6 +175,11 @@ def orders(url: str, count: int, *, name: str = "Ada") -> list[str]:
         return [customer.place(client, name).order for _ in range(count)]
 
 
+def rows(starts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`Shop.starts` as rows of a table; a container without a health check has ended before another one could wait for it."""
+    return [{**row, "healthy": "it has ended" if row["healthy"] is None else row["healthy"]} for row in starts]
+
+
 NEEDS = {
     "mariadb": ("folders",), "kafka": ("folders",), "stock": ("mariadb",), "mail": ("mariadb", "kafka"),
     "counter": ("mariadb", "kafka"), "orders": ("mariadb", "redis", "kafka", "stock"),
