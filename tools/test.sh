@@ -32,7 +32,7 @@ fi
 if [ "$(id -u)" -eq 0 ]; then sudo=(); else sudo=(sudo -E env "PATH=$PATH" "HOME=$HOME"); fi
 if [ "$mode" = more ]; then
   say "long tests with their own labs: images from a registry, a proxy, no network, other hosts, faults, planted causes"
-  exec "${sudo[@]}" $bin/python -m pytest -v -m more tests/live --durations=12 -p no:cacheprovider
+  exec "${sudo[@]}" $bin/python -m pytest -v -m more tests/live tests/browser --durations=0 --durations-min=10 -p no:cacheprovider
 fi
 logs="${STACKBOOK_DIAGNOSTICS:-$(mktemp -d "${TMPDIR:-/tmp}/stackbook-test.XXXXXX")}"
 export STACKBOOK_TEST_LOGS="$logs" STACKBOOK_FIRST_RUN="$logs/lab.log"
@@ -81,7 +81,7 @@ trap finish EXIT
 trap 'exit 130' INT TERM
 
 tests() { # files and options
-  "${sudo[@]}" $bin/python -m pytest "$@" --durations=12 -p no:cacheprovider
+  "${sudo[@]}" $bin/python -m pytest "$@" --durations=0 --durations-min=10 -p no:cacheprovider
 }
 live() { # title, files and options
   say "$1"

@@ -124,9 +124,10 @@ def test_a_wrong_parameter_is_refused_in_the_page(committed: None, preflight: An
     assert "did you mean 'embedded'?" in "".join(again.errors())
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     ("path", "claims", "folded", "tables", "plots"),
-    [(DESIGN, 15, 8, 5, 1), pytest.param(PROTOBUF, 70, 30, 15, 5, marks=pytest.mark.more)],
+    [(DESIGN, 15, 8, 5, 1), (PROTOBUF, 70, 30, 15, 5)],
 )
 def test_plots_and_tables_of_a_chapter(
     committed: None, server: Any, page: Any, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

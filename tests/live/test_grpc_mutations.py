@@ -69,7 +69,7 @@ def run(cells: dict[str, str], names: dict[str, Any], step: str, old: str = "", 
         exec(cells["both-sides"], own)
 
 
-@pytest.mark.parametrize("name", sample(MUTATIONS, "another weight", "mutual TLS off"))
+@pytest.mark.parametrize("name", sample(MUTATIONS, "another weight"))
 def test_its_check_fails(cells: dict[str, str], deployed: dict[str, Any], name: str) -> None:
     *change, words = MUTATIONS[name]
     with pytest.raises(CheckFailed, match=words):

@@ -127,6 +127,7 @@ def test_a_copy_answers_faster_and_an_old_price_is_not_shown_for_long(shop: Lab,
     assert caching.price_follows(shop.kube, client, expiry=_EXPIRY) <= _EXPIRY + 5
 
 
+@pytest.mark.more
 def test_copies_that_never_expire_are_noticed(shop: Lab, client: httpx.Client) -> None:
     with deploy.changed(shop.kube, "orders", CACHE_SECONDS="0"), pytest.raises(CheckFailed, match="no copy expires"):
         caching.price_follows(shop.kube, client, expiry=_EXPIRY)
@@ -170,6 +171,7 @@ def _twice(shop: Lab, bootstrap: str, name: str) -> None:
     topic.send_again(bootstrap, record)
 
 
+@pytest.mark.more
 def test_both_versions_of_the_event_are_handled(shop: Lab) -> None:
     name = _name()
     first, _ = accounting.trial(shop, name, 5)

@@ -131,7 +131,7 @@ def as_it_was(request: pytest.FixtureRequest, alone: None) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     "name",
-    sample(MUTATIONS, "another parent", "no fault"),
+    sample(MUTATIONS, "another parent"),
 )
 def test_a_step_notices(
     name: str, chapter: dict[str, Any], cells: dict[str, str], monkeypatch: pytest.MonkeyPatch

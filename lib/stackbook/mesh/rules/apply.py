@@ -13,7 +13,7 @@ from stackbook.config.namespaces import here
 from stackbook.core.errors import InputError
 from stackbook.core.results import Result
 from stackbook.mesh.rules.builders import Rule
-from stackbook.mesh.rules.propagation import Mesh, propagate
+from stackbook.mesh.rules.propagation import PROPAGATION_SECONDS, Mesh, propagate
 from stackbook.mesh.rules.validation import check, inventory
 
 KINDS = {
@@ -71,7 +71,7 @@ def _bring(
     own: Sequence[Rule],
     namespace: str,
     *,
-    timeout: float = 20.0,
+    timeout: float = PROPAGATION_SECONDS,
 ) -> int:
     """Set the traffic rules of a namespace to `before`, with `own` in place of those with the same names."""
     now = {key(rule): rule for rule in found(kube, namespace)}
@@ -100,7 +100,7 @@ def _bring(
 
 @contextmanager
 def in_turn(
-    kube: Cluster, *, namespace: str = "", checked: bool = True, timeout: float = 20.0
+    kube: Cluster, *, namespace: str = "", checked: bool = True, timeout: float = PROPAGATION_SECONDS
 ) -> Iterator[Callable[..., int]]:
     """Apply several sets of rules, each in place of the one before: each takes half as many changes as with `applied`.
 
@@ -140,7 +140,7 @@ def applied(
     *rules: Rule | str,
     namespace: str = "",
     checked: bool = True,
-    timeout: float = 20.0,
+    timeout: float = PROPAGATION_SECONDS,
     only: Sequence[str] = (),
 ) -> Iterator[float]:
     """Apply rules while the block runs; afterwards, restore the namespace's earlier traffic rules.

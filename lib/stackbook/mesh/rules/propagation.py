@@ -29,6 +29,8 @@ from stackbook.mesh.rules.istiod_debug import Ask, HasApi, connect
 
 _UUID = 36
 _EVERY = 0.03
+PROPAGATION_SECONDS = 60.0
+"""How long the proxies may take to have a rule: on an idle machine they take well below a second, on a busy one up to half a minute."""
 Key = tuple[str, str, str]
 """Kind, namespace and name of a rule."""
 
@@ -233,9 +235,12 @@ def _looking(istiods: Mapping[str, Ask], keys: set[Key]) -> Iterator[Callable[[]
     errors: list[Exception] = []
 
     def work(ended: threading.Event) -> None:
+        pause = _EVERY
         try:
-            while not ended.wait(_EVERY):
+            while not ended.wait(pause):
+                start = time.monotonic()
                 looks.append(_look(istiods, keys))
+                pause = max(_EVERY, time.monotonic() - start)  # a busy istiod is left alone half of the time
         except Exception as error:  # raised when the caller asks for the looks
             errors.append(error)
 
@@ -249,7 +254,7 @@ def _looking(istiods: Mapping[str, Ask], keys: set[Key]) -> Iterator[Callable[[]
 
 
 def propagate(
-    kube: Mesh, change: Callable[[], int], rules: Sequence[Rule], *, timeout: float = 20.0, only: Sequence[str] = ()
+    kube: Mesh, change: Callable[[], int], rules: Sequence[Rule], *, timeout: float = PROPAGATION_SECONDS, only: Sequence[str] = ()
 ) -> float:
     """Change rules and wait until the proxies have the change; returns the seconds that this took.
 
