@@ -47,7 +47,7 @@ class Gitea:
 
     def get(self, path: str) -> Any:
         if path.endswith("/runners"):
-            return {"runners": [{"status": "idle"}] if self.idle else []}
+            return {"runners": [{"name": "lab-runner", "status": "idle"}] if self.idle else []}
         if path.endswith("/jobs"):
             return {"jobs": self.jobs}
         if path.endswith("/status"):

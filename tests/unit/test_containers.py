@@ -164,9 +164,9 @@ def test_connections_are_carried_both_ways_and_end_with_the_block() -> None:
             with connection:
                 connection.sendall(connection.recv(100).upper())
 
-        thread = threading.Thread(target=answer)
+        thread = threading.Thread(target=answer, daemon=True)
         thread.start()
-        with ports._carried([near, nobody], [far, closed], []):
+        with ports.carried([near, nobody], [far, closed]):
             with socket.create_connection(near.getsockname(), timeout=20) as client:
                 client.sendall(b"a question")
                 assert client.recv(100) == b"A QUESTION" and client.recv(1) == b""

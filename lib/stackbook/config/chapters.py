@@ -143,9 +143,10 @@ ALL: tuple[Chapter, ...] = (
     ),
     Chapter(
         "13-delivery",
-        "From a push to a build",
+        "From a push to a canary",
         guide=("4.1",),
         artifacts=(
+            "go",
             "node",
             "compose-config",
             "gitea",
@@ -156,7 +157,7 @@ ALL: tuple[Chapter, ...] = (
             "gitlab-ci-schema",
         ),
         pages=("gitea-pages", "pipeline-rootfs", "docker-compose"),
-        seconds=30,
+        seconds=100,
     ),
     Chapter(
         "14-ecosystem",

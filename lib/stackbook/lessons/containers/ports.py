@@ -46,7 +46,7 @@ def published(engine: Engine, ports: Sequence[int]) -> Iterator[None]:
             sockets.append(listening)
         if sockets:
             inside = ["nsenter", "--target", str(engine.inside), "--net", "--"]
-            scope.enter_context(_carried(sockets, ports, inside))
+            scope.enter_context(carried(sockets, ports, inside))
         yield
 
 
@@ -59,12 +59,13 @@ def reachable(engine: Engine, ports: Sequence[int]) -> Iterator[None]:
     """
     with contextlib.ExitStack() as scope:
         sockets = [scope.enter_context(_inside(engine, port)) for port in ports]
-        scope.enter_context(_carried(sockets, ports, []))
+        scope.enter_context(carried(sockets, ports))
         yield
 
 
 @contextlib.contextmanager
-def _carried(sockets: Sequence[socket.socket], ports: Sequence[int], prefix: Sequence[str]) -> Iterator[None]:
+def carried(sockets: Sequence[socket.socket], ports: Sequence[int], prefix: Sequence[str] = ()) -> Iterator[None]:
+    """Carry connections from listening sockets to ports of 127.0.0.1, where the command `prefix` leads, while the block runs."""
     descriptors = [each.fileno() for each in sockets]
     argv = [*prefix, sys.executable, "-I", str(forwarder.__file__),
             *(f"{descriptor}:{port}" for descriptor, port in zip(descriptors, ports, strict=True))]  # fmt: skip

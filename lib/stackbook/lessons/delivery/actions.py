@@ -67,13 +67,16 @@ def workflow() -> str:
 
 
 @contextlib.contextmanager
-def running(server: Gitea, program: Path, environment: Mapping[str, str], *, timeout: float = 30.0) -> Iterator[Runner]:
+def running(
+    server: Gitea, program: Path, environment: Mapping[str, str], *, label: str = LABEL, timeout: float = 30.0
+) -> Iterator[Runner]:
     """Register a runner at Gitea and run it while the block runs; afterwards it is stopped, and its folder is removed.
 
     Args:
         server: a running Gitea.
         program: the runner.
         environment: the environment of the jobs' commands.
+        label: it takes the jobs that name this label (`runs-on`).
         timeout: deadline in seconds.
 
     Raises:
@@ -82,8 +85,8 @@ def running(server: Gitea, program: Path, environment: Mapping[str, str], *, tim
     """
     with temp_dirs.folder("runner") as folder:
         settings, env = folder / "config.yaml", {**environment, "HOME": str(folder)}
-        private.write(settings, yaml.safe_dump(_settings(folder, env)))
-        _register(server, program, settings, env)
+        private.write(settings, yaml.safe_dump(_settings(folder, env, label)))
+        _register(server, program, settings, env, f"{label}-runner")
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 go_toolchain.guarded([str(program), "--config", str(settings), "daemon"]),
@@ -93,7 +96,7 @@ def running(server: Gitea, program: Path, environment: Mapping[str, str], *, tim
         runner = Runner(process, folder)
         try:
             until(
-                lambda: _idle(server, runner),
+                lambda: _idle(server, runner, f"{label}-runner"),
                 what="the runner to be idle",
                 timeout=timeout,
                 every=0.2,
@@ -104,11 +107,11 @@ def running(server: Gitea, program: Path, environment: Mapping[str, str], *, tim
             end(process, steps=((signal.SIGTERM, 15.0),))
 
 
-def _settings(folder: Path, env: Mapping[str, str]) -> dict[str, Any]:
+def _settings(folder: Path, env: Mapping[str, str], label: str) -> dict[str, Any]:
     return {
         "log": {"level": "info"},
         "runner": {
-            "file": str(folder / "registration"), "labels": [f"{LABEL}:host"], "envs": dict(env), "env_file": "",
+            "file": str(folder / "registration"), "labels": [f"{label}:host"], "envs": dict(env), "env_file": "",
             "fetch_interval": "500ms", "fetch_interval_max": "500ms", "log_report_interval": "1s",
             "log_report_max_latency": "500ms", "state_report_interval": "500ms", "timeout": "10m",
         },
@@ -117,10 +120,10 @@ def _settings(folder: Path, env: Mapping[str, str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _register(server: Gitea, program: Path, settings: Path, env: Mapping[str, str]) -> None:
+def _register(server: Gitea, program: Path, settings: Path, env: Mapping[str, str], name: str) -> None:
     """Register the runner. It reads the token from its standard input, so the token is on no command line."""
     token = Secret(str(server.post("/admin/actions/runners/registration-token", {})["token"]))
-    argv = [str(program), "--config", str(settings), "register", "--instance", server.url, "--name", "lab-runner"]
+    argv = [str(program), "--config", str(settings), "register", "--instance", server.url, "--name", name]
     done = subprocess.run(
         argv, input=f"{token.reveal()}\n", env=dict(env), cwd=settings.parent, capture_output=True, text=True, timeout=60,
         check=False,
@@ -131,17 +134,25 @@ def _register(server: Gitea, program: Path, settings: Path, env: Mapping[str, st
         raise CheckFailed(f"the runner could not be registered: {' / '.join(said)}")
 
 
-def _idle(server: Gitea, runner: Runner) -> bool:
+def _idle(server: Gitea, runner: Runner, name: str) -> bool:
     if runner.process.poll() is not None:
         raise CheckFailed(f"the runner exited with status {runner.process.returncode}: {runner.said()}")
     listed = server.get("/v1/admin/actions/runners")["runners"]
-    return any(one["status"] == "online" or one["status"] == "idle" for one in listed)
+    return any(one["name"] == name and one["status"] in ("online", "idle") for one in listed)
 
 
 def secret(repository: Repository, name: str, value: Secret) -> None:
     """Store a secret of a repository in Gitea, which never shows it again; a workflow uses it by its name."""
     answer = repository.gitea.client().put(
         f"/api/v1/repos/{repository.path}/actions/secrets/{name}", json={"data": value.reveal()}
+    )
+    answer.raise_for_status()
+
+
+def variable(repository: Repository, name: str, value: str) -> None:
+    """Set a variable of a repository, which everybody who reads it may see; a workflow uses it by its name."""
+    answer = repository.gitea.client().post(
+        f"/api/v1/repos/{repository.path}/actions/variables/{name}", json={"value": value}
     )
     answer.raise_for_status()
 

@@ -10,10 +10,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
+
 from stackbook.core import observed, private, temp_dirs
 from stackbook.core.child_processes import free_port
 from stackbook.core.errors import HostUnfit
 from stackbook.core.redact import Secret
+from stackbook.core.waiting import until
 from stackbook.lessons.compose import project
 from stackbook.lessons.containers import engine, namespaces
 from stackbook.lessons.containers.image_store import Wanted
@@ -139,8 +142,26 @@ def trial(artifacts: Resolver) -> Trial:
     with running(artifacts) as runs:
         shop = Repository.create(runs.server, "shop")
         pushed = shop.push(runs.server.folder / "work", {"README.md": "A shop.\n"}, "the shop")
+        _newest(runs.server, shop)
         loaded = sum(int(str(row["kB"])) for row in gitea_pages.loaded(runs.server))
         tables = int(runs.query(_TABLES))
         runs.restart()
-        newest = runs.server.get(f"/v1/repos/{shop.path}/commits?limit=1")
-        return Trial(tables, pushed, str(newest[0]["sha"]), loaded)
+        return Trial(tables, pushed, _newest(runs.server, shop), loaded)
+
+
+def _newest(server: gitea.Gitea, shop: Repository, *, timeout: float = 30.0) -> str:
+    """The newest commit, once Gitea has it: it works through pushes one after another, and calls a repository empty until then.
+
+    Raises:
+        WaitTimeout: it has none.
+        httpx.HTTPStatusError: Gitea refuses.
+    """
+
+    def newest() -> str:
+        answer = server.client().get(f"/api/v1/repos/{shop.path}/commits?limit=1")
+        if answer.status_code == httpx.codes.CONFLICT:
+            return ""
+        answer.raise_for_status()
+        return str(answer.json()[0]["sha"])
+
+    return until(newest, what=f"Gitea to have a commit of {shop.path}", timeout=timeout, every=0.2)

@@ -254,7 +254,12 @@ def _looking(istiods: Mapping[str, Ask], keys: set[Key]) -> Iterator[Callable[[]
 
 
 def propagate(
-    kube: Mesh, change: Callable[[], int], rules: Sequence[Rule], *, timeout: float = PROPAGATION_SECONDS, only: Sequence[str] = ()
+    kube: Mesh,
+    change: Callable[[], int],
+    rules: Sequence[Rule],
+    *,
+    timeout: float = PROPAGATION_SECONDS,
+    only: Sequence[str] = (),
 ) -> float:
     """Change rules and wait until the proxies have the change; returns the seconds that this took.
 
