@@ -77,7 +77,7 @@ BROKEN = {
         "two versions are promoted, the third is taken back",
     ),
     "a third version that is as good": (
-        "13-delivery", RELEASE, {"release.version(number)": "release.version(min(number, 2))"},
+        "13-delivery", RELEASE, {"release.version(number)": "{**release.version(min(number, 2)), 'README.md': str(number)}"},
         "two versions are promoted, the third is taken back",
     ),
     "a pipeline that may read secrets": (

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
 import sys
 import tarfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -152,7 +154,22 @@ def test_a_port_in_use_is_said_before_anything_starts() -> None:
             raise AssertionError("the block ran")
 
 
-def test_connections_are_carried_both_ways_and_end_with_the_block() -> None:
+def children() -> list[int]:
+    """The processes that this process's main thread has started and that have not ended."""
+    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+
+
+def until_ended(pid: int, seconds: float) -> bool:
+    """Whether a process ends within some seconds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if "State:\tZ" in Path(f"/proc/{pid}/status").read_text():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_connections_are_carried_both_ways_and_end_with_the_block(capfd: pytest.CaptureFixture[str]) -> None:
     with listening() as near, listening() as nobody, listening() as server:
         far = server.getsockname()[1]
         with socket.socket() as free:
@@ -172,6 +189,10 @@ def test_connections_are_carried_both_ways_and_end_with_the_block() -> None:
                 assert client.recv(100) == b"A QUESTION" and client.recv(1) == b""
             with socket.create_connection(nobody.getsockname(), timeout=20) as client:
                 assert client.recv(1) == b""  # where nobody listens, a client sees the end
+            (carrying,) = children()
+            os.kill(carrying, signal.SIGINT)
+            assert not until_ended(carrying, 0.5), "Ctrl-C ends it before the process that needs it"
         thread.join(20)
+        assert capfd.readouterr() == ("", ""), "Ctrl-C shows nothing of the process that carries"
         with socket.create_connection(near.getsockname(), timeout=0.3) as client, pytest.raises(TimeoutError):
             client.recv(1)  # nobody carries any more

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
 import sys
 
@@ -63,4 +64,5 @@ async def _main(pairs: list[tuple[int, int]]) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started it, which then ends it
     asyncio.run(_main([(int(fd), int(port)) for fd, _, port in (word.partition(":") for word in sys.argv[1:])]))

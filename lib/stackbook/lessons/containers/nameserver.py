@@ -7,6 +7,7 @@ Started inside the namespaces; only the standard library is used. Argument: the 
 
 from __future__ import annotations
 
+import signal
 import socket
 import struct
 import sys
@@ -42,4 +43,5 @@ def main(address: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started it, which then ends it
     main(*sys.argv[1:2])
