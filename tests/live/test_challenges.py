@@ -25,27 +25,9 @@ from stackbook.lessons import challenges
 
 pytestmark = pytest.mark.live
 
-SLOW = frozenset(
-    [
-        "02-a",
-        "03-b",
-        "05-a",
-        "06-b",
-        "06-c",
-        "07-a",
-        "09-c",
-        "10-b",
-        "10-c",
-        "11-b",
-        "11-c",
-        "12-a",
-        "12-b",
-        "14-c",
-        "16-a",
-        "16-b",
-        "16-c",
-    ]
-)
+SLOW = frozenset({
+    "02-a", "03-b", "05-a", "06-b", "06-c", "07-a", "09-c", "10-b", "10-c", "11-b", "11-c", "12-a", "12-b", "14-c", "16-a", "16-b", "16-c",
+})  # fmt: skip
 """What takes longest, or is much like another; the others are in CI, at least one of each chapter (of 16 in `test_incident`)."""
 KINDS = ("configmaps", "services", "deployments", "daemonsets", "statefulsets", "cronjobs", "serviceaccounts")
 RULES = ("virtualservices.networking.istio.io", "destinationrules.networking.istio.io", "gateways.networking.istio.io",
