@@ -41,3 +41,9 @@ def variables(text: str) -> list[str]:
     ['B', 'A']
     """
     return list(dict.fromkeys(re.findall(r"(?<!\$)\$\{(\w+)", text)))
+
+
+def pairs() -> dict[str, tuple[str, str]]:
+    """Each file of the guide: as printed, and as it is today."""
+    names: tuple[Name, ...] = ("gitea-compose", "drone-compose", "drone-pipeline")
+    return {f"{name}.yaml": (guide(name), today(name)) for name in names}

@@ -29,6 +29,18 @@ def sources() -> Path:
     return go_toolchain.modules() / "lessons" / "testdata" / "guide"
 
 
+def pairs() -> dict[str, tuple[str, str]]:
+    """The guide's files of section 2.5.2: as printed, and as they are today. The server still compiles as it is."""
+    proto = (go_toolchain.modules() / "proto" / "guide" / "helloworld.proto").read_text(encoding="utf-8")
+    mine = (go_toolchain.modules() / "proto" / "helloworld" / "helloworld.proto").read_text(encoding="utf-8")
+    programs = {name: (sources() / name / "main.go").read_text(encoding="utf-8") for name in PROGRAMS}
+    return {
+        "helloworld.proto": (proto, mine),
+        "greeter_server/main.go": (programs["greeter_server"], programs["greeter_server"]),
+        "greeter_client/main.go": (programs["greeter_client"], programs["greeter_client_today"]),
+    }
+
+
 def free_port() -> int:
     """The guide's port, or another one if that is in use."""
     for wanted in (PORT, 0):

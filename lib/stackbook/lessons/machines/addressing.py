@@ -50,6 +50,11 @@ def corrected_interfaces(profile: Profile) -> str:
     )
 
 
+def resolved_conf(profile: Profile) -> str:
+    """The guide's setting of systemd-resolved in its section, for this profile's gateway."""
+    return f"# DNS= belongs under [Resolve]\n[Resolve]\nDNS={profile.gateway}\n"
+
+
 def ifquery(host: Host, text: str) -> dict[str, str]:
     """How ifupdown reads an interfaces file: its settings for ens33, by name.
 
@@ -70,7 +75,7 @@ def names(profile: Profile) -> Operation:
 
     Machines that stackbook did not create keep their name servers.
     """
-    resolved = f"# DNS= belongs under [Resolve]\n[Resolve]\nDNS={profile.gateway}\n"
+    resolved = resolved_conf(profile)
 
     def operation(host: Host) -> Any:
         yield from operations.hosts_table({node.name: node.address for node in profile.nodes})(host)
