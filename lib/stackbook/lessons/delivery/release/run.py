@@ -26,6 +26,7 @@ from stackbook.lessons.delivery import actions
 from stackbook.lessons.delivery.release import access, registry
 from stackbook.lessons.delivery.release.verdict import ITEMS
 from stackbook.lessons.delivery.repository import Repository
+from stackbook.mesh import istio
 from stackbook.traffic.canary import Change
 
 if TYPE_CHECKING:
@@ -110,6 +111,9 @@ def prepared(lab: Lab, server: Gitea) -> Iterator[Release]:
         StackbookError: a part cannot be made.
     """
     with contextlib.ExitStack() as scope:
+        scope.enter_context(
+            lab.turn("a release", of=istio.ISTIOD)
+        )  # without istiod, the API server refuses its objects
         scope.enter_context(own_namespaces.temporary(lab.kube, access.NAMESPACE))
         address = scope.enter_context(registry.reachable(lab, server))
         repository = Repository.create(server, registry.REPOSITORY)
