@@ -142,15 +142,12 @@ live "every chapter compared with its committed outputs, in two lanes" -m "lane(
 meanwhile chapters-2 "chapters of lane 2"
 say "all chapters were compared in $((SECONDS - before)) s"
 
-second_lane() { # gRPC's rules come late, so that istiod's pushes for them do not disturb the first lane's tests of rules
-  tests -v -m "not more" tests/live/test_grpc_mutations.py tests/live/test_logs.py \
-    tests/browser/test_logs_page.py tests/live/test_kafka.py tests/live/test_shop.py tests/browser/test_shop_page.py
-}
-third_lane() { # the browser; if the lab ran before, the unit tests
+second_lane() { # gRPC's rules come late, so that istiod's pushes for them do not disturb the first lane's tests of rules; then the browser
   local failed=0
+  tests -v -m "not more" tests/live/test_grpc_mutations.py tests/live/test_logs.py \
+    tests/browser/test_logs_page.py tests/live/test_kafka.py tests/live/test_shop.py tests/browser/test_shop_page.py || failed=1
   tests -v -m "not more" --ignore tests/browser/test_logs_page.py --ignore tests/browser/test_shop_page.py \
     --ignore tests/browser/test_prometheus_page.py --ignore tests/browser/test_gitea_page.py tests/browser || failed=1
-  [ "$STACKBOOK_LAB_WAS_THERE" = 0 ] || unit || failed=1
   return "$failed"
 }
 other_lane() { # beside the challenges: tests that do not change the mesh and do not run a chapter, which would end a challenge
@@ -159,13 +156,12 @@ other_lane() { # beside the challenges: tests that do not change the mesh and do
     tests/unit/test_grpc_go.py tests/unit/test_traffic_program.py tests/unit/test_shop_go.py # by now, a new host has the toolchain, too
 }
 beside second second_lane
-beside third third_lane
 live "rules, and the checks of traffic, metrics, traces and Prometheus, each of which must fail on a broken lab; a separate lab; proxy, SSH; Gitea" \
   -m "not more" tests/live/test_traffic_live.py tests/live/test_traffic_mutations.py tests/live/test_metrics.py \
   tests/live/test_tracing.py tests/live/test_own_lab.py tests/live/test_proxy.py tests/live/test_ssh.py \
   tests/live/test_prometheus.py tests/browser/test_prometheus_page.py tests/browser/test_gitea_page.py
-meanwhile second "gRPC, logs, Kafka and the bookshop, each check of which must fail on a broken lab"
-meanwhile third "the browser; if the lab ran before, unit tests"
+[ "$STACKBOOK_LAB_WAS_THERE" = 0 ] || { say "unit tests, as the lab ran before"; unit || status=1; }
+meanwhile second "gRPC, logs, Kafka and the bookshop, each check of which must fail on a broken lab; the browser"
 
 beside other other_lane
 live "every challenge: unsolved, solved, and the lab restored" -m "not more" tests/live/test_challenges.py

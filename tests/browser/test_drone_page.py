@@ -69,6 +69,7 @@ def test_its_user_signs_in_through_gitea_and_sees_the_log_of_a_step(
         lab_page.picture(page, pictures / "gitea-commit.png", page.locator("td.message .message-wrapper"), status)
 
 
+@pytest.mark.more
 def test_with_a_wrong_password_nobody_is_signed_in(shop: Shop, build: Build, tmp_path: Path) -> None:
     with lab_page.browser(tmp_path) as page:
         with pytest.raises(AssertionError, match="Page URL expected to be"):

@@ -92,6 +92,7 @@ def draw(page: Page, address: str, picture: Path | None = None, *, seconds: floa
     return page.locator("body").inner_text()
 
 
+@pytest.mark.more
 def test_without_the_rules_there_are_no_edges(lab: Lab, alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: Kiali asks the lab's own Prometheus. It is the first test, because a second Kiali replaces the first."""
     if not lab.images.upstream_envoy:

@@ -86,12 +86,14 @@ def test_no_password_is_shown_by_the_engine_its_log_or_compose(shop: by_compose.
     assert not [secret for secret in secrets if secret in shown]
 
 
+@pytest.mark.more
 def test_the_containers_do_not_reach_this_host_or_beyond(shop: by_compose.Shop) -> None:
     answer = subprocess.run(["nsenter", "--target", str(shop.project.engine.inside), "--net", "ip", "route", "get", "192.0.2.1"],
                             capture_output=True, text=True, check=False)  # fmt: skip
     assert answer.returncode and "unreachable" in answer.stderr
 
 
+@pytest.mark.more
 def test_the_trials_of_the_lesson(shop: by_compose.Shop) -> None:
     trials = comparing.of_compose(shop)
     assert trials.changed.failed > 0 and trials.changed.pause > 0.5
@@ -99,6 +101,7 @@ def test_the_trials_of_the_lesson(shop: by_compose.Shop) -> None:
     assert trials.secrets != "tmpfs"
 
 
+@pytest.mark.more
 def test_a_killed_container_is_started_again(shop: by_compose.Shop) -> None:
     before = shop.project.container("counter")["State"]["Pid"]
     shop.project.engine.kill(shop.project.container("counter")["Id"])

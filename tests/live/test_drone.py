@@ -112,6 +112,7 @@ def test_a_repository_that_is_not_trusted_is_refused(shop: Shop) -> None:
         drone_builds.demand_success([build])
 
 
+@pytest.mark.more
 def test_a_webhook_with_another_secret_starts_nothing(shop: Shop) -> None:
     """A real event of Gitea, once with a signature by another secret, and once with Gitea's own delivery as the control."""
     commit = shop.push(steps("true"), "for the webhook")
@@ -130,6 +131,7 @@ def test_a_webhook_with_another_secret_starts_nothing(shop: Shop) -> None:
     assert len(shop.drone.ask("GET", f"/repos/{shop.repository.path}/builds")) == before
 
 
+@pytest.mark.more
 def test_a_build_that_never_ends_is_said_and_its_container_goes(shop: Shop) -> None:
     commit = shop.push(steps("sleep 600"), "for ever")
     with pytest.raises(
@@ -143,6 +145,7 @@ def test_a_build_that_never_ends_is_said_and_its_container_goes(shop: Shop) -> N
     assert shop.project.build(number).status == "killed"
 
 
+@pytest.mark.more
 def test_an_image_that_is_not_there_is_said_in_one_line(shop: Shop) -> None:
     build = shop.project.wait(commit=shop.push(steps("true", image="node:23"), "another image"))
     with pytest.raises(
@@ -227,6 +230,7 @@ def test_what_a_killed_process_left_goes_with_the_next() -> None:
     assert left() == [], "a reset would take them for the lab's"
 
 
+@pytest.mark.more
 def test_open_shows_both_pages_until_ctrl_c(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "stackbook", "open", "drone"]
     with (tmp_path / "errors").open("wb") as errors:

@@ -23,6 +23,7 @@ def artifacts() -> Resolver:
     return found
 
 
+@pytest.mark.more
 def test_a_commit_outlives_a_restart_of_both(artifacts: Resolver) -> None:
     found = gitea_compose.trial(artifacts)
     assert found.tables > 50 and found.loaded > 500

@@ -133,6 +133,7 @@ def shipper_with(lab: Lab, old: str, new: str) -> Iterator[None]:
         deploy.restart(lab.kube, "shipper")
 
 
+@pytest.mark.more
 def test_a_line_dropped_on_purpose_is_missed_by_its_number(logs: Lab) -> None:
     drop = 'if $msg contains " line 77 " then stop\n  set $.path'
     with shipper_with(logs, "set $.path", drop), generators.numbered(logs, 2000, seconds=4) as pods:
@@ -148,6 +149,7 @@ def test_a_line_dropped_on_purpose_is_missed_by_its_number(logs: Lab) -> None:
         ]
 
 
+@pytest.mark.more
 def test_torn_stack_traces_are_seen(logs: Lab) -> None:
     """A shipper that does not know what continues a trace makes a document of each line."""
     never = rsyslog_config.CONTINUES.replace("\\", "\\\\")
@@ -180,6 +182,7 @@ def test_shippers_that_are_locked_out_fail_the_claim(logs: Lab, monkeypatch: pyt
         loss_accounting.wait_current(logs.kube, store, timeout=120)
 
 
+@pytest.mark.more
 def test_a_shipper_that_may_read_fails_the_claim(logs: Lab) -> None:
     with elasticsearch(logs, "sed -i s/create_doc/all/ config/roles.yml", "cp /settings/roles.yml config/"):
         until(lambda: access_control.unguarded(logs.kube), what="the shipper may read", timeout=20)
@@ -188,6 +191,7 @@ def test_a_shipper_that_may_read_fails_the_claim(logs: Lab) -> None:
     until(lambda: not access_control.unguarded(logs.kube), what="the shipper may only add", timeout=20)
 
 
+@pytest.mark.more
 def test_a_retention_that_does_not_run_fails_the_claim(logs: Lab) -> None:
     def suspended(value: str) -> None:
         logs.kube.kubectl("patch", "cronjob", "retention", "-n", NAMESPACE, "-p", f'{{"spec":{{"suspend":{value}}}}}')

@@ -87,8 +87,10 @@ def test_an_interrupted_run_keeps_its_record_and_goes_on(small: Path, lab: Lab) 
     assert kubeadm.initialised(solo)
 
 
+@pytest.mark.more
 def test_a_stopped_lab_is_started_with_all_that_is_in_it(small: Path, lab: Lab) -> None:
     """More of it, and snapshots, in test_life.py; here without a pod network, so it is waited for the API server alone."""
+    assert stackbook("run", "--profile", str(small), "--to", "02").status == 0
     profile = Profile.load(small)
     solo = Embedded(profile).machines()["solo"]
     solo.write("/root/kept", "kept")
