@@ -44,7 +44,7 @@ class FileDiff:
 
     def _repr_html_(self) -> str:
         """The file's name, which unfolds to the diff."""
-        lines = "".join(f"{_line(line)}\n" for line in self.lines)
+        lines = "".join(_line(f"{line}\n") for line in self.lines)
         summary = html.escape(self.summary)
         return f'<details class="guide-file"><summary>{summary}</summary><pre style="{_STYLE}">{lines}</pre></details>'
 
