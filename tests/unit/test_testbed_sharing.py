@@ -15,12 +15,24 @@ class Cluster:
     """Pods, and what was deleted."""
 
     def __init__(self, *pods: str) -> None:
-        self.there, self.deleted = list(pods), []
+        self.there, self.deleted, self.scaled = list(pods), [], []
+        self.replicas = {"reviews-v1": 1, "ratings-v1": 1, "of-somebody": 2}
 
     def pods(self, namespace):
         return [{"metadata": {"name": name}} for name in self.there]
 
+    def json(self, *args):
+        assert args == ("get", "deployments", "-n", "default")
+        items = [{"metadata": {"name": name}, "spec": {"replicas": count}} for name, count in self.replicas.items()]
+        return {"items": items}
+
+    def wait_rollout(self, namespace, workload, *, timeout):
+        self.scaled.append(workload)
+
     def kubectl(self, *args, timeout):
+        if args[0] == "scale":
+            self.replicas[args[1].partition("/")[2]] = int(args[-1].partition("=")[2])
+            return
         assert args[:4] == ("delete", "pod", "-n", "default")
         self.deleted.append([arg for arg in args[4:] if not arg.startswith("-")])
 
@@ -70,7 +82,25 @@ def test_who_is_killed_has_its_rules_given_back_and_its_pods_taken_away_by_the_n
     with sharing.restored(lab):
         assert rules.given_back == [[]]
         assert "Sidecar before" in sharing.given_back(lab)
-    assert lab.kube.deleted == [["load", "outside"]]
+    assert lab.kube.deleted == [["broken=yes"], ["load", "outside"]]
+
+
+def test_what_a_killed_chapter_has_scaled_is_scaled_back_and_nothing_else(lab, rules):
+    note = {"rules": [], "pods": [], "replicas": {"reviews-v1": 1, "ratings-v1": 1}}
+    (lab.state / "rules.json").write_text(json.dumps(note))
+    lab.kube.replicas |= {"reviews-v1": 3, "of-somebody": 5}
+    with sharing.restored(lab):
+        assert lab.kube.replicas == {"reviews-v1": 1, "ratings-v1": 1, "of-somebody": 5}
+        assert lab.kube.scaled == ["deployment/reviews-v1"]
+        assert lab.kube.deleted == [["broken=yes"]]
+        assert json.loads((lab.state / "rules.json").read_text())["replicas"] == {"reviews-v1": 1, "ratings-v1": 1}
+
+
+def test_what_somebody_has_scaled_stays(lab, rules):
+    lab.kube.replicas["reviews-v1"] = 3
+    with sharing.restored(lab):
+        pass
+    assert lab.kube.replicas["reviews-v1"] == 3 and lab.kube.scaled == []
 
 
 def test_each_gives_back_what_it_has_found_after_an_error_too(lab, rules):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stackbook.config.chapters import BOOKINFO
 from stackbook.config.namespaces import here
 from stackbook.core.errors import CheckFailed
 from stackbook.core.locks import Held, Lock
@@ -15,6 +16,7 @@ from stackbook.mesh.rules import found, restore
 from stackbook.traffic.testbed import PODS, Testbed
 
 if TYPE_CHECKING:
+    from stackbook.cluster.kube import Kube
     from stackbook.lab.lab import Lab
 
 
@@ -22,9 +24,10 @@ if TYPE_CHECKING:
 def restored(lab: Lab) -> Iterator[None]:
     """Use the test bed; afterwards, restore the earlier traffic rules, and let the last user remove the pods.
 
-    If the pods existed before the first user, they stay. The lab's state notes what the first user found: if a chapter was
-    killed before it restored the rules, the next one does that first. While the block runs, each step of the lab's
-    chapter waits for its turn (`Lab.turn`). Between steps, a chapter has no rules applied, or it keeps the turn.
+    If the pods existed before the first user, they stay. The lab's state notes what the first user found. If a chapter was killed
+    before it restored the rules, the next one does that first; it also scales bookinfo's Deployments back and removes the broken pod.
+    While the block runs, each step of the lab's chapter waits for its turn (`Lab.turn`). Between steps, a chapter has no rules applied,
+    or it keeps the turn.
     """
     note = lab.state / "rules.json"
     with contextlib.ExitStack() as stack:
@@ -34,8 +37,9 @@ def restored(lab: Lab) -> Iterator[None]:
                 there = sorted({str(pod["metadata"]["name"]) for pod in lab.kube.pods(here().workloads)} & set(PODS))
                 if held := _noted(note):
                     restore(lab.kube, held["rules"], here().workloads)
+                    _repair(lab.kube, held.get("replicas", {}))
                     there = held["pods"]
-                data = {"rules": found(lab.kube, here().workloads), "pods": there}
+                data = {"rules": found(lab.kube, here().workloads), "pods": there, "replicas": _replicas(lab.kube)}
                 note.write_text(json.dumps(data), encoding="utf-8")
             users.share()
             before = found(lab.kube, here().workloads)
@@ -54,6 +58,25 @@ def restored(lab: Lab) -> Iterator[None]:
                         )  # `prepare` waits for their end if it needs the names again
                         lab.kube.kubectl("delete", "pod", "-n", here().workloads, *mine, *flags, timeout=60)
                     note.unlink(missing_ok=True)
+
+
+def _replicas(kube: Kube) -> dict[str, int]:
+    """How many pods each Deployment of bookinfo is to have."""
+    items = kube.json("get", "deployments", "-n", here().workloads)["items"]
+    return {
+        item["metadata"]["name"]: item["spec"]["replicas"] for item in items if item["metadata"]["name"] in BOOKINFO
+    }
+
+
+def _repair(kube: Kube, before: Mapping[str, int]) -> None:
+    """Take back what a killed chapter has scaled or broken."""
+    for name, count in _replicas(kube).items():
+        if before.get(name, count) != count:
+            workload = f"deployment/{name}"
+            kube.kubectl("scale", workload, "-n", here().workloads, f"--replicas={before[name]}", timeout=60)
+            kube.wait_rollout(here().workloads, workload, timeout=90)
+    flags = ("-l", "broken=yes", "--ignore-not-found", "--wait=false")
+    kube.kubectl("delete", "pod", "-n", here().workloads, *flags, timeout=60)
 
 
 @contextlib.contextmanager
