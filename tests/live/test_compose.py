@@ -125,7 +125,7 @@ def test_a_database_that_never_gets_healthy_is_named_with_its_last_line(artifact
     with (
         engine.running(by_compose.images(artifacts)) as runs,
         pytest.raises(
-            WaitTimeout, match=r"mariadb is (starting|unhealthy); its check says: ERROR 1698 .*; its last log line: "
+            WaitTimeout, match=r"mariadb is (starting|unhealthy); its check says: ERROR 1698 .*; its last log lines: "
         ),
         project.up(runs, artifacts.path(by_compose.COMPONENT), tmp_path / "shop", timeout=45),
     ):

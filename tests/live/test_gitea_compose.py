@@ -64,7 +64,7 @@ def test_a_wrong_password_of_the_database_is_named_with_the_servers_last_line(
     monkeypatch.setattr(gitea_compose, "write", wrong)
     with (
         pytest.raises(
-            WaitTimeout, match=r"server is (starting|unhealthy|running).*last log line: .*Access denied"
+            WaitTimeout, match=r"server is (starting|unhealthy|running).*last log lines: .*Access denied"
         ) as late,
         gitea_compose.running(artifacts, timeout=40),
     ):

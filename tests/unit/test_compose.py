@@ -120,7 +120,7 @@ def test_a_service_that_is_not_ready_is_named_with_its_last_line(monkeypatch: py
     here = project.Project(None, Path("/"), Path("/"), "p")  # type: ignore[arg-type]
     assert (
         here.unready()
-        == "mariadb is unhealthy; its check says: ERROR 2002: no server; its last log line: a line of mariadb"
+        == "mariadb is unhealthy; its check says: ERROR 2002: no server; its last log lines: a line of mariadb"
     )
     mine[-1] = entry("mariadb", "running", "healthy")
     assert here.unready().startswith("orders is created")

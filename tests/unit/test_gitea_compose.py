@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,23 @@ def test_it_is_todays_file_with_the_labs_images() -> None:
     assert {service["pull_policy"] for service in mine.values()} == {"never"}
     ports = [port for service in mine.values() for port in service.get("ports", [])]
     assert ports == ["127.0.0.1:${GITEA_PORT}:${GITEA_PORT}"]
+
+
+def test_a_database_whose_making_was_interrupted_is_made_again(tmp_path: Path) -> None:
+    """The container's command in a shell, with stand-ins for both programs: the first making ends after its first table."""
+    data, programs = tmp_path / "db", tmp_path / "bin"
+    data.mkdir()
+    programs.mkdir()
+    make = f"mkdir {data}/mysql; test -e {tmp_path}/interrupted || {{ touch {tmp_path}/interrupted; exit 1; }}; touch {data}/mysql/whole"
+    for name, script in (("mariadb-install-db", make), ("mariadbd", f"test -e {data}/mysql/whole")):
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
+    command = FILE["services"]["db"]["command"]
+    command = [*command[:-1], command[-1].replace("/db", str(data))]
+    environment = {"PATH": f"{programs}:{os.defpath}"}
+    statuses = [subprocess.run(command, env=environment, timeout=20, check=False).returncode for _ in range(3)]
+    assert statuses == [1, 0, 0]
+    assert command[-1].count("--innodb-log-file-size=48M") == 2, "or the first start makes the log anew"
 
 
 def test_passwords_are_in_files_of_a_closed_folder_and_nowhere_else(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ class Project:
         return answer.text.splitlines()
 
     def unready(self) -> str:
-        """Which service is the first that is not ready, in which state it is, and its last log line; empty if all are ready."""
+        """Which service is the first that is not ready, in which state it is, and its last log lines; empty if all are ready."""
         waiting = [entry for entry in self.containers() if not _ready(entry)]
         started = [entry for entry in waiting if entry["State"]["Status"] not in ("created", "configured")]
         for entry in sorted(started or waiting, key=lambda entry: _words(entry) != "unhealthy"):
@@ -113,8 +113,9 @@ class Project:
             lines = [line for line in self.logs(service) if line.strip()]
             checks = (entry["State"].get("Health") or {}).get("Log") or []
             said = str(checks[-1].get("Output", "")).strip().splitlines() if checks else []
+            last = " / ".join(line.strip()[:200] for line in lines[-3:])
             parts = [f"{service} is {_words(entry)}", f"its check says: {said[-1]}" if said else "",
-                     f"its last log line: {lines[-1].strip()[:300]}" if lines else "its log is empty"]  # fmt: skip
+                     f"its last log lines: {last}" if lines else "its log is empty"]  # fmt: skip
             return redact("; ".join(filter(None, parts)))
         return ""
 
@@ -159,7 +160,7 @@ def up(engine: Engine, program: Path, folder: Path, *, timeout: float = 120.0) -
     Raises:
         InputError: an image is not there, a port is in use or is not on the loopback interface; nothing was started.
         ToolFailed: compose refuses the file.
-        WaitTimeout: a service is not healthy; the error names it, with its state and its last log line.
+        WaitTimeout: a service is not healthy; the error names it, with its state and its last log lines.
     """
     model = Project(engine, program, folder, "").model()
     _demand_images(engine, model)
