@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from stackbook.core.errors import HostUnfit
@@ -47,6 +49,25 @@ def test_a_database_whose_making_was_interrupted_is_made_again(tmp_path: Path) -
     statuses = [subprocess.run(command, env=environment, timeout=20, check=False).returncode for _ in range(3)]
     assert statuses == [1, 0, 0]
     assert command[-1].count("--innodb-log-file-size=48M") == 2, "or the first start makes the log anew"
+
+
+def test_a_push_that_gitea_has_not_handled_is_waited_for_and_a_refusal_is_not() -> None:
+    answers = [
+        httpx.Response(409, json={"message": "Git Repository is empty."}),
+        httpx.Response(200, json=[{"sha": "abc"}]),
+    ]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.url.path == "/api/v1/repos/trainer/shop/commits"
+        return answers.pop(0)
+
+    with httpx.Client(transport=httpx.MockTransport(answer), base_url="http://gitea") as client:
+        server, shop = SimpleNamespace(client=lambda: client), SimpleNamespace(path="trainer/shop")
+        assert gitea_compose._newest(server, shop) == "abc"  # type: ignore[arg-type]
+        assert answers == []
+        answers.append(httpx.Response(404))
+        with pytest.raises(httpx.HTTPStatusError):
+            gitea_compose._newest(server, shop)  # type: ignore[arg-type]
 
 
 def test_passwords_are_in_files_of_a_closed_folder_and_nowhere_else(tmp_path: Path) -> None:

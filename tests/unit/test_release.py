@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from scipy import stats
 from stackbook.artifacts import go_toolchain
 from stackbook.config.profile import Profile
 from stackbook.core.redact import Secret
@@ -80,6 +81,13 @@ def test_a_first_release_is_compared_with_one_that_never_fails() -> None:
 
 def test_a_stable_version_that_fails_as_often_does_not_blame_the_canary() -> None:
     assert verdict.judge({"stable": (40, 200), "canary": (41, 200)}).stays
+
+
+@pytest.mark.parametrize(("answers", "share", "power"), [(verdict.NEEDED, 0.15, 0.9), (200, 0.1, 0.99)])
+def test_it_notices_what_its_text_and_the_chapter_promise(answers: int, share: float, power: float) -> None:
+    least = next(n for n in range(answers) if not verdict.judge({"stable": (0, answers), "canary": (n, answers)}).stays)
+    assert stats.binom.sf(least - 1, answers, share) > power
+    assert stats.binom.sf(least - 1, 200, 0.001) < 0.001, "one failure in a thousand is not noticed"
 
 
 def test_too_few_answers_are_no_verdict() -> None:

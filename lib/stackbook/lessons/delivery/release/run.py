@@ -111,9 +111,8 @@ def prepared(lab: Lab, server: Gitea) -> Iterator[Release]:
         StackbookError: a part cannot be made.
     """
     with contextlib.ExitStack() as scope:
-        scope.enter_context(
-            lab.turn("a release", of=istio.ISTIOD)
-        )  # without istiod, the API server refuses its objects
+        # Without istiod, which chapter 11 stops for a while, the API server refuses the pipeline's objects.
+        scope.enter_context(lab.turn("a release", of=istio.ISTIOD))
         scope.enter_context(own_namespaces.temporary(lab.kube, access.NAMESPACE))
         address = scope.enter_context(registry.reachable(lab, server))
         repository = Repository.create(server, registry.REPOSITORY)

@@ -21,7 +21,7 @@ TRACKS = ("stable", "canary")
 ITEMS = 5
 REQUESTS = 400
 NEEDED = 100
-"""How many answers of each version a verdict needs: a version that fails in 10 % of them is then noticed in 9 of 10 cases."""
+"""How many answers of each version a verdict needs: a version that fails in 15 % of them is then noticed in 9 of 10 cases."""
 ALPHA = 0.001
 """The chance that a version that is as good as the stable one is taken back."""
 
