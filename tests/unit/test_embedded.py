@@ -85,7 +85,7 @@ def test_delete_touches_nothing_without_the_labs_label(home: Path) -> None:
             f"{NODE} volume rm stackbook-clone-a-kubelet": "",
             f"{NODE} network ls {MINE}": json.dumps([{"name": "stackbook-net"}]),
             f"{NODE} network rm stackbook-net": "",
-            "iptables -S FORWARD": "-P FORWARD ACCEPT\n",
+            "iptables -w 20 -S FORWARD": "-P FORWARD ACCEPT\n",
         }
     )
     assert Embedded(Profile(), host).delete(say=lambda text: None) == 5
@@ -125,7 +125,7 @@ def test_a_bridge_that_podman_left_goes_if_it_is_the_labs(there: str, attached: 
             f"{NODE} volume ls {MINE}": "[]",
             f"{NODE} network ls {MINE}": json.dumps([{"name": "stackbook-net", "network_interface": "podman7"}]),
             f"{NODE} network rm stackbook-net": "",
-            "iptables -S FORWARD": "-P FORWARD ACCEPT\n",
+            "iptables -w 20 -S FORWARD": "-P FORWARD ACCEPT\n",
             ASKED: there,
             ATTACHED: attached,
             REMOVED: "",
@@ -219,7 +219,7 @@ def test_another_users_lab_of_the_same_name_is_left_alone(home: Path) -> None:
             PS: json.dumps([{**entry("running"), "Labels": OF_ANOTHER_USER}]),
             f"{NODE} volume ls {MINE}": json.dumps([{"Name": f"{MASTER}-kubelet", "Labels": OF_ANOTHER_USER}]),
             f"{NODE} network ls {MINE}": json.dumps([{"name": "stackbook-net", "labels": OF_ANOTHER_USER}]),
-            "iptables -S FORWARD": '-A FORWARD -i podman1 -o podman1 -m comment --comment "stackbook.lab=stackbook/0" -j ACCEPT\n',
+            "iptables -w 20 -S FORWARD": '-A FORWARD -i podman1 -o podman1 -m comment --comment "stackbook.lab=stackbook/0" -j ACCEPT\n',
         }
     )
     assert Embedded(Profile(), host).delete(say=lambda text: None) == 0

@@ -9,9 +9,9 @@ from fakes import FakeHost
 from stackbook.core.errors import StackbookError
 from stackbook.machines.providers import forwarding
 
-ASK = "iptables -S FORWARD"
+ASK = "iptables -w 20 -S FORWARD"
 LABEL = "stackbook.lab=stackbook"
-ADD = f"iptables -I FORWARD 1 -i podman3 -o podman3 -m comment --comment {LABEL} -j ACCEPT"
+ADD = f"iptables -w 20 -I FORWARD 1 -i podman3 -o podman3 -m comment --comment {LABEL} -j ACCEPT"
 MINE = f'-A FORWARD -i podman3 -o podman3 -m comment --comment "{LABEL}" -j ACCEPT'
 DOCKER = "-P FORWARD DROP\n-A FORWARD -j DOCKER-USER"
 
@@ -39,7 +39,7 @@ def test_a_host_that_drops_gets_one_rule(chain: str) -> None:
 
 def test_only_the_labs_own_rules_go() -> None:
     others = f'-A FORWARD -i podman4 -o podman4 -m comment --comment "{LABEL}-two" -j ACCEPT'
-    gone = f"iptables -D FORWARD -i podman3 -o podman3 -m comment --comment {LABEL} -j ACCEPT"
+    gone = f"iptables -w 20 -D FORWARD -i podman3 -o podman3 -m comment --comment {LABEL} -j ACCEPT"
     host = FakeHost({ASK: f"{DOCKER}\n{MINE}\n{others}\n", gone: ""})
     assert forwarding.remove(host, LABEL) == 1
     assert host.ran == [ASK, gone]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pandas as pd
 import pytest
 from stackbook.core.errors import InputError
 from stackbook.lab.challenge import Challenge
@@ -400,6 +401,16 @@ def test_a_token_of_a_clock_that_is_ahead_is_not_yet_valid() -> None:
     head, claims, mark = tokens.token(b"k" * 32, time.time() + tokens.AHEAD).reveal().split(".")
     said = json.loads(base64.urlsafe_b64decode(claims + "=="))
     assert said["nbf"] > time.time() + 3000 and head and mark
+
+
+def test_a_slow_moment_of_a_busy_machine_is_no_kind_of_bad_row() -> None:
+    """The page answers slowly now and then, and no service takes longer than before: only the failures are shown."""
+    failing, slow = span(status=403, target="details"), span(service="istio-ingressgateway", target="productpage", seconds=0.4)
+    rows = pd.DataFrame([failing] * 5 + [slow] * 5)
+    table = pd.DataFrame([{"service": name, "signal": views.SIGNALS[2], "worse": False} for name in PLACES])
+    assert views.kinds(rows, table, "target", "status") == [{"target": "details", "status": "403"}]
+    longer = table.assign(worse=table["service"] == "productpage")
+    assert {row["target"] for row in views.kinds(rows, longer, "target", "status")} == {"details", "productpage"}
 
 
 def test_a_report_is_shown_without_its_ids() -> None:

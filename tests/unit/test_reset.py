@@ -57,10 +57,10 @@ def test_podmans_own_chains_and_control_groups_go_where_there_were_none():
     reset.restore(BEFORE, host, others())
     assert host.changes == [
         ["find", GROUP, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"],
-        ["iptables", "-t", "filter", "-D", "FORWARD", "-m", "comment", "--comment", "netavark firewall plugin rules",
+        ["iptables", "-w", "20", "-t", "filter", "-D", "FORWARD", "-m", "comment", "--comment", "netavark firewall plugin rules",
          "-j", "NETAVARK_FORWARD"],
-        ["iptables", "-t", "filter", "-X", "NETAVARK_FORWARD"],
-        ["iptables", "-t", "nat", "-X", "NETAVARK-HOSTPORT-MASQ"],
+        ["iptables", "-w", "20", "-t", "filter", "-X", "NETAVARK_FORWARD"],
+        ["iptables", "-w", "20", "-t", "nat", "-X", "NETAVARK-HOSTPORT-MASQ"],
     ]  # fmt: skip
 
 

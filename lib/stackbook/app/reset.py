@@ -142,9 +142,9 @@ def _remove_chains(host: Host, table: str) -> None:
     """Remove podman's own chains of a table, and the rules that jump to them."""
     found = [r.partition(" ")[2] for r in rules(host, table) if "NETAVARK" in r]
     for rule in (r for r in found if r.startswith("-A")):
-        host.run(["iptables", "-t", table, "-D", *shlex.split(rule)[1:]], check=False)  # comments have quotes
+        host.run([*facts.IPTABLES, "-t", table, "-D", *shlex.split(rule)[1:]], check=False)  # comments have quotes
     for rule in (r for r in found if r.startswith(":")):
-        host.run(["iptables", "-t", table, "-X", rule[1:].split()[0]], check=False)
+        host.run([*facts.IPTABLES, "-t", table, "-X", rule[1:].split()[0]], check=False)
 
 
 def leftovers(profile: Profile) -> list[str]:

@@ -16,6 +16,8 @@ from stackbook.core.errors import StackbookError
 from stackbook.machines.transports import Host
 
 T = TypeVar("T")
+IPTABLES = ("iptables", "-w", "20")
+"""iptables, which waits up to so many seconds while another program, such as kube-proxy, changes the tables."""
 
 
 class FactUnreadable(StackbookError):

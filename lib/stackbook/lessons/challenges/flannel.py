@@ -166,9 +166,9 @@ def _dropped(attempt: Attempt) -> None:
     _vxlan(attempt)
     machine = attempt.draw("machine", [attempt.master, attempt.worker])
     words = ["PREROUTING", "-p", "udp", "--dport", str(_PORT), "-j", "DROP"]
-    script = f"while iptables -t raw -D {' '.join(words)} 2>/dev/null; do :; done"
+    script = f"while {' '.join(facts.IPTABLES)} -t raw -D {' '.join(words)} 2>/dev/null; do :; done"
     attempt.undo(machine, "sh", "-c", script)
-    attempt.lab.machines[machine].run(["iptables", "-t", "raw", "-I", *words])
+    attempt.lab.machines[machine].run([*facts.IPTABLES, "-t", "raw", "-I", *words])
 
 
 def _dropped_claims(attempt: Attempt) -> Sequence[Claim]:

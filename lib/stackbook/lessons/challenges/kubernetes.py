@@ -20,7 +20,7 @@ def _answers(attempt: Attempt) -> str:
     address = addresses.cluster_ip(attempt.lab.kube, attempt.namespace, "shop")
     lab = attempt.lab
     host = lab.local if lab.profile.target == "cluster" else lab.control_plane
-    done = host.run(["curl", "-sS", "-m", "3", f"http://{address}/"], check=False, timeout=15)
+    done = host.run(["curl", "-sS", "-m", "8", f"http://{address}/"], check=False, timeout=20)
     require(
         "Hello MyApp" in done.stdout,
         done.stderr.strip() or done.stdout.strip()[:100] or f"an empty answer; curl's exit status is {done.rc}",

@@ -91,12 +91,19 @@ def bad(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[[bool(facts.symptom(one)) or "FATAL" in str(one.get("message", "")) for one in records]]
 
 
-def kinds(rows: pd.DataFrame, *columns: str, least: int = solving.LEAST) -> list[dict[str, Any]]:
+def kinds(rows: pd.DataFrame, table: pd.DataFrame, *columns: str, least: int = solving.LEAST) -> list[dict[str, Any]]:
     """The kinds of bad rows: each combination of some columns that occurs often enough, sorted.
 
-    A program's line has no status, and its text is in the column `details`.
+    On a busy machine single requests are slow without a cause, so a slow row counts only if its service takes longer than before. A
+    program's line has no status, and its text is in the column `details`.
+
+    Args:
+        rows: spans or log lines.
+        table: `overview`, which says which services take longer.
+        columns: the columns that make a kind.
+        least: how many rows a kind has at least.
     """
-    found = bad(rows)
+    found = _without_slow_moments(bad(rows), table)
     if found.empty:
         return []
     shown = found.assign(**{name: found[name].astype(str) for name in columns})
@@ -107,6 +114,14 @@ def kinds(rows: pd.DataFrame, *columns: str, least: int = solving.LEAST) -> list
     sizes = shown.groupby(list(columns), sort=True).size()
     frame = sizes[sizes >= least].reset_index()[list(columns)]
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _without_slow_moments(rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    if rows.empty:
+        return rows
+    longer = set(table[table["worse"] & (table["signal"] == SIGNALS[2])]["service"])
+    records = rows.to_dict("records")
+    return rows[[facts.symptom(one) != "slow" or bool(longer & {one["service"], one["target"]}) for one in records]]
 
 
 def worst(rows: pd.DataFrame) -> str:

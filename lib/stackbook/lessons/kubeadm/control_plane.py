@@ -12,6 +12,7 @@ from stackbook.cluster import addresses, kubeadm
 from stackbook.cluster.kubeconfig import write_kubeconfig
 from stackbook.config.profile import Profile
 from stackbook.core.waiting import until
+from stackbook.machines import facts
 from stackbook.machines.transports import Host
 
 if TYPE_CHECKING:
@@ -209,10 +210,10 @@ def firewall_trial(lab: Lab) -> list[dict[str, Any]]:
     look("without a firewall")
     try:
         _remove_chain(host, chain)  # left by a killed trial
-        host.run(["iptables", "-N", chain])
-        host.run(["iptables", "-A", chain, "-s", nodes, "-j", "RETURN"])
-        host.run(["iptables", "-A", chain, "-j", "REJECT", "--reject-with", "tcp-reset", "-p", "tcp"])
-        host.run(["iptables", "-I", "INPUT", *_ETCD_TO, chain])
+        host.run([*facts.IPTABLES, "-N", chain])
+        host.run([*facts.IPTABLES, "-A", chain, "-s", nodes, "-j", "RETURN"])
+        host.run([*facts.IPTABLES, "-A", chain, "-j", "REJECT", "--reject-with", "tcp-reset", "-p", "tcp"])
+        host.run([*facts.IPTABLES, "-I", "INPUT", *_ETCD_TO, chain])
         look("etcd's ports for nodes only")
     finally:
         _remove_chain(host, chain)
@@ -221,9 +222,9 @@ def firewall_trial(lab: Lab) -> list[dict[str, Any]]:
 
 def _remove_chain(host: Host, chain: str) -> None:
     """Remove the trial's chain and the rule that jumps to it, if they exist."""
-    host.run(["iptables", "-D", "INPUT", *_ETCD_TO, chain], check=False)
-    host.run(["iptables", "-F", chain], check=False)
-    host.run(["iptables", "-X", chain], check=False)
+    host.run([*facts.IPTABLES, "-D", "INPUT", *_ETCD_TO, chain], check=False)
+    host.run([*facts.IPTABLES, "-F", chain], check=False)
+    host.run([*facts.IPTABLES, "-X", chain], check=False)
 
 
 def completion(host: Host) -> list[dict[str, Any]]:

@@ -167,14 +167,14 @@ def open_ports(host: Host, target: str, ports: Mapping[str, int]) -> dict[str, b
     if isinstance(host, LocalHost):
         return {name: _accepts(target, port) for name, port in ports.items()}
     return {
-        name: host.run(["nc", "-z", "-w", "2", target, str(port)], check=False, timeout=10).ok
+        name: host.run(["nc", "-z", "-w", "5", target, str(port)], check=False, timeout=30).ok
         for name, port in ports.items()
     }
 
 
 def _accepts(target: str, port: int) -> bool:
     try:
-        with socket.create_connection((target, port), timeout=2):
+        with socket.create_connection((target, port), timeout=5):
             return True
     except OSError:
         return False

@@ -11,6 +11,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from stackbook.core.errors import StackbookError
+from stackbook.machines import facts
 
 if TYPE_CHECKING:
     from stackbook.machines.transports import Host
@@ -32,7 +33,7 @@ def allow(host: Host, bridge: str, label: str) -> int:
     rules = _rules(host)
     if not bridge or _open(rules) or any(f"-i {bridge} " in rule and label in rule for rule in rules):
         return 0
-    host.run(["iptables", "-I", "FORWARD", "1", "-i", bridge, "-o", bridge, *_comment(label), "-j", "ACCEPT"])
+    host.run([*facts.IPTABLES, "-I", "FORWARD", "1", "-i", bridge, "-o", bridge, *_comment(label), "-j", "ACCEPT"])
     return 1
 
 
@@ -40,7 +41,7 @@ def remove(host: Host, label: str) -> int:
     """Delete the rules with the lab's label; returns how many."""
     mine = [rule for rule in _rules(host) if _has(rule, label)]
     for rule in mine:
-        host.run(["iptables", "-D", *shlex.split(rule)[1:]])
+        host.run([*facts.IPTABLES, "-D", *shlex.split(rule)[1:]])
     return len(mine)
 
 
@@ -56,7 +57,7 @@ def _has(rule: str, label: str) -> bool:
 def _rules(host: Host) -> list[str]:
     """The FORWARD chain, as `iptables -S` prints it; empty if iptables fails."""
     try:
-        answer = host.run(["iptables", "-S", "FORWARD"], check=False)
+        answer = host.run([*facts.IPTABLES, "-S", "FORWARD"], check=False)
     except StackbookError:
         return []
     return answer.lines if answer.ok else []
