@@ -161,12 +161,14 @@ def test_another_process_gives_back_what_a_dead_one_has_broken(profile: str) -> 
     assert status == 0, said
     try:
         status, said = ran("verify")
-        assert status == 1 and "✗ the Service has the pods of shop as its endpoints: the Service has 0 endpoints" in said, (
-            said
-        )
+        assert (
+            status == 1 and "✗ the Service has the pods of shop as its endpoints: the Service has 0 endpoints" in said
+        ), said
         assert ran("solution", "--apply")[0] == 0
         # kube-proxy takes its time on a busy machine.
-        status, said = until(lambda: (found := ran("verify"))[0] == 0 and found, what="04-a to be solved", timeout=90, every=2)
+        status, said = until(
+            lambda: (found := ran("verify"))[0] == 0 and found, what="04-a to be solved", timeout=90, every=2
+        )
         assert "04-a is solved" in said, said
     finally:
         ended = ran("end")

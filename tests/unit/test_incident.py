@@ -405,7 +405,10 @@ def test_a_token_of_a_clock_that_is_ahead_is_not_yet_valid() -> None:
 
 def test_a_slow_moment_of_a_busy_machine_is_no_kind_of_bad_row() -> None:
     """The page answers slowly now and then, and no service takes longer than before: only the failures are shown."""
-    failing, slow = span(status=403, target="details"), span(service="istio-ingressgateway", target="productpage", seconds=0.4)
+    failing, slow = (
+        span(status=403, target="details"),
+        span(service="istio-ingressgateway", target="productpage", seconds=0.4),
+    )
     rows = pd.DataFrame([failing] * 5 + [slow] * 5)
     table = pd.DataFrame([{"service": name, "signal": views.SIGNALS[2], "worse": False} for name in PLACES])
     assert views.kinds(rows, table, "target", "status") == [{"target": "details", "status": "403"}]
