@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import doctest
+import os
 import re
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,6 +112,37 @@ def test_a_changed_setting_is_a_changed_fingerprint() -> None:
         return str(found)
 
     assert mark() == mark() != mark(node="k8s-node2")
+
+
+def test_a_database_whose_making_was_interrupted_is_made_again_and_a_whole_one_is_kept(tmp_path: Path) -> None:
+    """The init container's command in a shell, with a stand-in for MariaDB's program: the first making ends after its first table."""
+    pod = documents()["StatefulSet", "mariadb"]["spec"]["template"]["spec"]
+    (tables,) = (one for one in pod["initContainers"] if one["name"] == "tables")
+    data, programs = tmp_path / "data", tmp_path / "bin"
+    data.mkdir()
+    programs.mkdir()
+    make = f"""#!/bin/sh
+    mkdir -p {data}/.new/mysql {data}/.new/sys; echo a > {data}/.new/ibdata1
+    test -e {tmp_path}/interrupted || {{ touch {tmp_path}/interrupted; exit 1; }}
+    touch {data}/.new/mysql/whole {data}/.new/sys/view"""
+    (programs / "mariadb-install-db").write_text(make)
+    (programs / "mariadb-install-db").chmod(0o755)
+    command = [*tables["command"][:-1], tables["command"][-1].replace("/data", str(data))]
+    environment = {"PATH": f"{programs}:{os.defpath}"}
+
+    def status() -> int:
+        return subprocess.run(command, env=environment, timeout=20, check=False).returncode
+
+    assert status() == 1 and not (data / "mysql").exists()
+    # As if it had been stopped while it moved the files.
+    (data / "sys").mkdir()
+    (data / "sys" / "half").touch()
+    assert status() == 0
+    whole = {"ibdata1", "mysql", "mysql/whole", "sys", "sys/view"}
+    assert {str(path.relative_to(data)) for path in data.rglob("*")} == whole
+    (data / "orders").mkdir()
+    assert status() == 0
+    assert {str(path.relative_to(data)) for path in data.rglob("*")} == {*whole, "orders"}
 
 
 def test_no_password_is_in_a_manifest() -> None:
