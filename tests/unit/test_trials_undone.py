@@ -14,6 +14,7 @@ from stackbook.config.profile import Profile
 from stackbook.core.errors import CommandFailed
 from stackbook.lessons.kubeadm import control_plane
 from stackbook.lessons.machines import addressing, guide_commands
+from stackbook.machines import facts
 from stackbook.machines.transports import Result
 
 MAKES = {"useradd": "user", "groupadd": "group", "systemd-run": "unit"}
@@ -61,14 +62,19 @@ class Machine:
             return self._remove("unit")
         if argv[0] == "rm":
             self.there.discard(argv[-1])
-        if argv[:2] in (["iptables", "-N"], ["iptables", "-I"]):
-            return self._make({"-N": "chain", "-I": "jump"}[argv[1]])
-        if argv[:2] == ["iptables", "-D"]:
-            return self._remove("jump")
-        if argv[:2] == ["iptables", "-X"]:
-            return 1 if "jump" in self.there else self._remove("chain")
+        if argv[:3] == [*facts.IPTABLES]:
+            return self._filter(argv[3])
         if argv[:3] in (["ip", "netns", "add"], ["ip", "netns", "delete"]):
             return self._make("space") if argv[2] == "add" else self._remove("space")
+        return 0
+
+    def _filter(self, option: str) -> int:
+        if option in ("-N", "-I"):
+            return self._make({"-N": "chain", "-I": "jump"}[option])
+        if option == "-D":
+            return self._remove("jump")
+        if option == "-X":
+            return 1 if "jump" in self.there else self._remove("chain")
         return 0
 
 
