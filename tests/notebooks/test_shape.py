@@ -2,6 +2,8 @@
 
 import copy
 import json
+import re
+from itertools import pairwise
 
 import notebook_rules as rules
 import pytest
@@ -29,6 +31,12 @@ def test_nine_of_ten_steps_have_claims():
     counts = {path.stem: rules.with_claims(Notebook(path)) for path in BOOKS}
     done, total = (sum(column) for column in zip(*counts.values(), strict=True))
     assert done >= 0.9 * total, f"{done} of {total}; by chapter: {counts}"
+
+
+def test_each_chapter_leads_to_the_one_that_follows():
+    for path, following in pairwise(BOOKS):
+        last = [source for _, source, _ in Notebook(path).of("markdown")][-1]
+        assert re.findall(r"\*\*Next:\*\* \[[^]]+\]\(([^)]+)\)", last) == [following.name], path.name
 
 
 # The rules themselves
