@@ -182,6 +182,8 @@ def debian_rootfs(
         **os.environ,
         "STACKBOOK_APT": "\n".join(_apt_network_options()),
         "STACKBOOK_APT_AUTH": _apt_passwords(),
+        # dpkg does not wait for the disk after each file: a root that is interrupted is made again. The other two are dpkg's defaults.
+        "DPKG_FORCE": "unsafe-io,downgrade,security-mac",
         "SOURCE_DATE_EPOCH": "0",
         "TMPDIR": str(folder),
         "LC_ALL": "C.UTF-8",

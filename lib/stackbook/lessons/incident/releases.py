@@ -78,7 +78,11 @@ def crashing(attempt: Attempt, place: str) -> None:
 
 
 def wait_gone(attempt: Attempt, place: str) -> None:
-    """Delete a service's pods, and wait until they are gone."""
+    """Delete a service's pods, and wait until they are gone.
+
+    Raises:
+        WaitTimeout: one is still there after three minutes, as when containerd cannot remove its network; the error has its events.
+    """
     kube = attempt.lab.kube
 
     def left() -> list[str]:
@@ -86,4 +90,5 @@ def wait_gone(attempt: Attempt, place: str) -> None:
         return [str(item["metadata"]["name"]) for item in items]
 
     kube.kubectl("delete", "pods", "-n", NAMESPACE, "-l", f"app={place}", "--grace-period=1", "--wait=false")
-    until(lambda: not left(), what=f"the pods of {place} to be gone", timeout=60, last=lambda: ", ".join(left()))
+    until(lambda: not left(), what=f"the pods of {place} to be gone", timeout=180, last=lambda: ", ".join(left()),
+          cause=lambda: kube.explain(NAMESPACE, f"app={place}"))  # fmt: skip
