@@ -158,14 +158,13 @@ def written(folder: Path, registry: Server, mode: str = "auto", name: str = "sbp
 
 @pytest.fixture(scope="module")
 def pulled(lab: Lab, registry: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The profile of a second lab, which has run chapters 00 to 03 and 05; the lab is taken away at the end."""
+    """The profile of a second lab, which has run chapters 00 to 05; the lab is taken away at the end."""
     push(lab, registry, BUNDLES)
     before = reset.snapshot()
     path = written(tmp_path_factory.mktemp("pulled"), registry)
     with ExitStack() as stack:
         stack.callback(lambda: reset.reset(Profile.load(path), say=lambda text: None))
-        run(path, "--to", "03")
-        run(path, "--only", "05")
+        run(path, "--to", "05")
         yield path
     assert reset.compare(before, reset.snapshot()) == []
 
@@ -188,7 +187,7 @@ def run(profile: Path, *words: str) -> str:
 
 
 def test_a_lab_comes_from_the_registry(pulled: Path, registry: Server) -> None:
-    """Everything official was pulled for chapters 00 to 03 and 05; what the registry lacks is built or left out."""
+    """Everything official was pulled for chapters 00 to 05; what the registry lacks is built or left out."""
     second = Lab.open("05-istio", pulled)
     source = {s.name: s.kind for s in second.images.sources.all()}
     from_registry = {name for name, kind in source.items() if kind == "pull"}
