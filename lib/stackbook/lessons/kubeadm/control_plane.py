@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import re
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from stackbook.cluster import addresses, kubeadm
 from stackbook.cluster.kubeconfig import write_kubeconfig
 from stackbook.config.profile import Profile
+from stackbook.core.errors import WaitTimeout
 from stackbook.core.waiting import until
 from stackbook.machines import facts
 from stackbook.machines.transports import Host
@@ -121,10 +123,23 @@ def healthy(host: Host, component: str) -> bool:
     return answer.stdout == "200"
 
 
-def readyz(lab: Lab) -> list[dict[str, Any]]:
-    """The checks behind the API server's /readyz, by name."""
-    text = lab.kube.kubectl("get", "--raw=/readyz?verbose").stdout
-    return [{"check": m[2], "holds": m[1] == "+"} for m in re.finditer(r"^\[([+-])\](\S+)", text, re.MULTILINE)]
+def readyz(lab: Lab, *, timeout: float = 60.0) -> list[dict[str, Any]]:
+    """The checks behind the API server's /readyz: `check` is the name, and `holds` whether it passes.
+
+    On a busy machine, a check of etcd can fail for some seconds. So they are asked again until all hold; after `timeout` seconds, the
+    last answer is returned as it is.
+    """
+    rows: list[dict[str, Any]] = []
+
+    def all_hold() -> bool:
+        answer = lab.kube.kubectl("get", "--raw=/readyz?verbose", check=False)  # a check that fails makes kubectl fail
+        found = re.finditer(r"^\[([+-])\](\S+)", f"{answer.stdout}\n{answer.stderr}", re.MULTILINE)
+        rows[:] = [{"check": m[2], "holds": m[1] == "+"} for m in found]
+        return bool(rows) and all(row["holds"] for row in rows)
+
+    with contextlib.suppress(WaitTimeout):
+        until(all_hold, what="every check behind /readyz to hold", timeout=timeout, every=1.0)
+    return rows
 
 
 def certificates(host: Host) -> list[dict[str, Any]]:
