@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ import yaml
 from scipy import stats
 from stackbook.artifacts import go_toolchain
 from stackbook.config.profile import Profile
+from stackbook.core.errors import CheckFailed
 from stackbook.core.redact import Secret
 from stackbook.lessons.delivery.actions import Run
 from stackbook.lessons.delivery.release import access, registry, run, verdict
@@ -267,3 +269,26 @@ def test_the_programs_own_test_passes_and_does_not_see_the_missing_discount(tmp_
     assert "ok" in go.run("test", "./...", cwd=tmp_path).text
     (tmp_path / "main.go").write_text(worse.replace("120, 80", "121, 80"))
     assert go.run("test", "./...", cwd=tmp_path, check=False).rc == 1
+
+
+@pytest.mark.parametrize(("broken", "possible"), [("bookinfo", True), ("page", True), ("istio", False)])
+def test_a_release_needs_the_mesh_and_not_bookinfo(broken: str, possible: bool, tmp_path: Path) -> None:
+    def check(name: str) -> Any:
+        def prove(_: Any) -> str:
+            if name == broken:
+                raise CheckFailed(f"{name} is broken")
+            return "fine"
+
+        return SimpleNamespace(id=name, prove=prove)
+
+    turns: list[str] = []
+    (tmp_path / "kubeconfig").touch()
+    lab: Any = SimpleNamespace(
+        profile=Profile(), kubeconfig=tmp_path / "kubeconfig", checks_of=lambda _: [check(n) for n in ("istio", "bookinfo", "page")],
+        turn=lambda what, of: turns.append(of) or contextlib.nullcontext(),
+    )  # fmt: skip
+    assert (run.impossible(lab) == "") is possible
+    assert turns == ["istiod"], "chapter 11 stops it for a while"
+    lab.kubeconfig = tmp_path / "none"
+    assert (run.impossible(lab) == "") is possible
+    assert turns == ["istiod"], "without a lab, no turn is taken"

@@ -40,6 +40,10 @@ class Check(Protocol):
     """A check of one thing that a chapter leaves."""
 
     @property
+    def id(self) -> str:
+        """Its name among the chapter's checks."""
+
+    @property
     def claim(self) -> str:
         """The claim, in words."""
 
