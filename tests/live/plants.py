@@ -17,6 +17,7 @@ from stackbook.core import private
 from stackbook.core.errors import StackbookError
 from stackbook.core.waiting import until
 from stackbook.lab.lab import Lab
+from stackbook.machines import facts
 from stackbook.machines.providers.podman import Embedded
 from stackbook.machines.transports import Host
 
@@ -77,11 +78,11 @@ def moved(host: Host, path: str) -> Iterator[None]:
 @contextmanager
 def rule(host: Host, *words: str, table: str = "filter") -> Iterator[None]:
     chain, *rest = words
-    host.run(["iptables", "-t", table, "-I", chain, *rest])
+    host.run([*facts.IPTABLES, "-t", table, "-I", chain, *rest])
     try:
         yield
     finally:
-        host.run(["iptables", "-t", table, "-D", chain, *rest])
+        host.run([*facts.IPTABLES, "-t", table, "-D", chain, *rest])
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from stackbook.cluster import kubeadm, own_namespaces
 from stackbook.core.errors import InputError, StackbookError, TransportError
 from stackbook.core.waiting import until
 from stackbook.lab.lab import Lab
+from stackbook.machines import facts
 from stackbook.machines.providers.podman import GONE, Embedded
 from test_c_nbval import COMPARED, executed
 
@@ -88,8 +89,8 @@ def test_a_scheduler_that_does_not_run_is_noticed(lab: Lab) -> None:
 def test_dns_that_does_not_answer_is_noticed(lab: Lab) -> None:
     host = lab.machines[lab.profile.nodes[-1].name]
     rule = ["-d", lab.profile.dns_address, "-p", "udp", "--dport", "53", "-j", "DROP"]
-    said = breaks(lab, "03-flannel", "dns", lambda: host.run(["iptables", "-t", "raw", "-I", "OUTPUT", *rule]),
-                  lambda: host.run(["iptables", "-t", "raw", "-D", "OUTPUT", *rule]))  # fmt: skip
+    said = breaks(lab, "03-flannel", "dns", lambda: host.run([*facts.IPTABLES, "-t", "raw", "-I", "OUTPUT", *rule]),
+                  lambda: host.run([*facts.IPTABLES, "-t", "raw", "-D", "OUTPUT", *rule]))  # fmt: skip
     assert lab.profile.dns_address in said
 
 

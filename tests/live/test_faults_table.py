@@ -23,6 +23,7 @@ from stackbook.app import reset, session
 from stackbook.config.profile import Profile
 from stackbook.core.waiting import until
 from stackbook.lab.lab import Lab
+from stackbook.machines import facts
 from stackbook.machines.providers.podman import Embedded
 
 pytestmark = [pytest.mark.live, pytest.mark.more]
@@ -162,9 +163,9 @@ def cut(lab: Lab) -> None:
     host = lab.machines["second"]
     other = lab.profile.nodes[0].address
     rule = ["-s", other, "-j", "DROP"]
-    host.run(["iptables", "-t", "raw", "-I", "PREROUTING", *rule])
+    host.run([*facts.IPTABLES, "-t", "raw", "-I", "PREROUTING", *rule])
     time.sleep(20)
-    host.run(["iptables", "-t", "raw", "-D", "PREROUTING", *rule])
+    host.run([*facts.IPTABLES, "-t", "raw", "-D", "PREROUTING", *rule])
 
 
 FAULTS: dict[str, Callable[[Lab], object]] = {
