@@ -98,6 +98,7 @@ def test_reset_leaves_the_host_as_it_was() -> None:
     assert "as it was before" in done.output
     assert Embedded(profile).containers() == {}
     assert not (paths.state(profile.lab) / "instance").exists()
+    assert temp_dirs.abandoned("[a-z]+") == [], "temporary folders of killed processes"
 
 
 def test_what_strangers_have_is_still_there(lab: Lab) -> None:

@@ -43,6 +43,29 @@ def test_what_a_killed_process_left_goes_with_the_next(elsewhere: Path) -> None:
         assert of_another_name.exists() and still_used.exists() and foreign.exists()
 
 
+def test_reset_removes_those_of_every_name_but_never_what_is_mounted(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = [elsewhere / f"stackbook-{name}-{ended.pid}-7-abc_123" for name in ("trial", "release")]
+    mounted = elsewhere / f"stackbook-engine-{ended.pid}-7-abc123"
+    still_used = elsewhere / f"stackbook-trial-{os.getpid()}-{born(os.getpid())}-abc123"
+    foreign = elsewhere / "stackbook-my-own-7-notes"
+    for path in (*left, mounted, still_used, foreign):
+        (path / "inside").mkdir(parents=True)
+    monkeypatch.setattr(temp_dirs, "_mount_points", lambda: [Path("/"), mounted / "inside"])
+    assert sorted(temp_dirs.sweep_all()) == sorted(path.name for path in left)
+    assert not any(path.exists() for path in left)
+    assert mounted.exists() and still_used.exists() and foreign.exists()
+    assert sorted(path.name for path in temp_dirs.abandoned("[a-z]+")) == [mounted.name]
+
+
+def test_mount_points_are_read_with_their_escapes() -> None:
+    assert {Path("/"), Path("/proc")} <= set(temp_dirs._mount_points())
+    assert temp_dirs._mount_points("tmpfs /tmp/my\\040own tmpfs rw 0 0\n") == [Path("/tmp/my own")]
+
+
 @pytest.mark.parametrize("killed", [False, True])
 def test_the_key_of_the_apis_client_goes_with_its_process_or_with_the_next(elsewhere: Path, killed: bool) -> None:
     """A kernel is often killed: what its client had as files must not stay."""

@@ -25,7 +25,6 @@ from stackbook.app.host_state import (
 )
 from stackbook.app.snapshots.store import Store
 from stackbook.app.supervision import only_run
-from stackbook.cluster.kube import CREDENTIALS
 from stackbook.config.profile import Profile
 from stackbook.core import paths, temp_dirs
 from stackbook.core.errors import StackbookError
@@ -86,7 +85,7 @@ def reset(profile: Profile, *, say: Say = print, machines: bool = True) -> list[
             mine, theirs = split(old, snapshot(host), lab, others)
             for difference in theirs:
                 say(f"changed meanwhile, not by this lab: {difference}")
-        temp_dirs.sweep(CREDENTIALS)
+        temp_dirs.sweep_all()
         Store(profile.lab).forget_restoring()
         if not mine:
             shutil.rmtree(paths.state(profile.lab), ignore_errors=True)
