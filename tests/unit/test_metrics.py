@@ -120,6 +120,9 @@ def test_times_are_those_of_the_samples_in_order(server: Server) -> None:
     assert server.client.times("up") == [10.0, 20.0]
 
 
+UP = 'up{job=~"envoy"}'
+
+
 def target(job: str, pod: str, health: str = "up", error: str = "") -> dict[str, Any]:
     return {"labels": {"job": job, "pod": pod, "instance": "10.0.0.1:1"}, "health": health, "lastError": error,
             "lastScrape": "2026-11-23T07:00:00.5Z", "lastScrapeDuration": 0.25}  # fmt: skip
@@ -136,10 +139,22 @@ def test_a_target_that_is_down_is_named_with_its_error_and_since_when(server: Se
 
 def test_scrapes_are_waited_for_and_the_late_one_is_named(server: Server) -> None:
     server.answers["targets"] = {"activeTargets": [target("envoy", "a"), target("kubelet", "n")]}
+    server.answers[UP] = vector(({"job": "envoy", "pod": "a", "instance": "10.0.0.1:1"}, 1))
     at = pd.Timestamp("2026-11-23T07:00:00Z").timestamp()
     assert metrics.wait_scraped(server.client, after=at) == pytest.approx(at + 0.75)
     with pytest.raises(WaitTimeout, match="a"):
         metrics.wait_scraped(server.client, after=at + 60, timeout=0.3)
+
+
+def test_a_scrape_counts_when_its_samples_are_stored(server: Server) -> None:
+    """Without those of one proxy, all that it had ever counted was taken for new: 119 requests of 104."""
+    server.answers["targets"] = {"activeTargets": [target("envoy", "a"), target("envoy", "b")]}
+    server.answers[UP] = vector(({"job": "envoy", "pod": "a"}, 1))
+    at = pd.Timestamp("2026-11-23T07:00:00Z").timestamp()
+    with pytest.raises(WaitTimeout, match=r"last seen: b$"):
+        metrics.wait_scraped(server.client, after=at, timeout=0.3)
+    server.answers[UP] = vector(({"job": "envoy", "pod": "a"}, 1), ({"job": "envoy", "instance": "b"}, 1))
+    assert metrics.wait_scraped(server.client, after=at, timeout=0.3) > at
 
 
 def test_a_target_that_was_not_scraped_yet_is_waited_for_and_one_that_is_down_is_not(server: Server) -> None:
@@ -356,14 +371,15 @@ def test_a_count_around_requests_takes_only_what_was_scraped_since(server: Serve
     """Started anew, Prometheus still has the last value of a counter that is no longer there: 2 of 98 requests were counted."""
     server.answers["targets"] = {"activeTargets": [target("envoy", "a") | {"lastScrape": "2100-01-01T00:00:00Z"}]}
     server.answers[ENVOY.served] = vector()
+    server.answers[UP] = vector(({"job": "envoy", "pod": "a"}, 1))
     began = time.time()
     rise, sent = metrics.around(
         server.client, ENVOY, lambda: pd.DataFrame({"sent": [pause(1.0)]}), services=["ratings"]
     )
     assert rise.empty and len(sent) == 1
-    before, after = server.lookback
+    _, before, _, after = server.lookback  # those between are of the waits
     assert 0 < before <= rise.attrs["at"] - began - 1.0 and 0 < after < 1.0
-    assert server.client.query(ENVOY.served).empty and len(server.lookback) == 2
+    assert server.client.query(ENVOY.served).empty and len(server.lookback) == 4
 
 
 def test_counts_of_services_are_whole_numbers(server: Server) -> None:

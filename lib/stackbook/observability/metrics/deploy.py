@@ -102,7 +102,8 @@ def wait_scraped(
     """Wait until each target of the jobs is scraped after `after`; returns the Unix time of the last such scrape.
 
     It leaves out targets that are down, and waits for those not scraped yet: just after its start, Prometheus has only a proxy's
-    earlier samples.
+    earlier samples. Prometheus lists a scrape before it stores the samples, and may give them a time 2 ms before the scrape; so the
+    wait ends when the samples can be queried.
 
     Raises:
         WaitTimeout: a target was not scraped; the error names those targets.
@@ -115,11 +116,25 @@ def wait_scraped(
         frame = prometheus.targets()
         frame = frame[frame["job"].isin(jobs) & (frame["health"] != "down")]
         late[:] = [str(name) for name in frame[frame["scraped"] <= after]["instance"]]
+        if len(frame) and not late:
+            stored = _stored(prometheus, jobs, newer=after)
+            late[:] = [
+                str(row["instance"]) for row in frame.to_dict("records") if (row["job"], row["instance"]) not in stored
+            ]
         newest = float((frame["scraped"] + frame["seconds"]).max()) if len(frame) else 0.0
         return len(frame) > 0 and not late
 
     until(done, what="every proxy to be scraped again", timeout=timeout, every=0.25, last=lambda: ", ".join(late[:8]))
     return newest
+
+
+def _stored(prometheus: Prometheus, jobs: tuple[str, ...], *, newer: float) -> set[tuple[str, str]]:
+    """(job, instance) of the targets of which there are samples after the Unix time `newer`; see `Prometheus.targets`."""
+    found = prometheus.query(f'up{{job=~"{"|".join(jobs)}"}}', newer=newer).to_dict("records")
+    names = [
+        [row.get(label) for label in ("pod", "node", "instance")] for row in found
+    ]  # what a series does not have is NaN
+    return {(row["job"], next(n for n in known if isinstance(n, str))) for row, known in zip(found, names, strict=True)}
 
 
 def dashboards(lab: Lab) -> list[dict[str, str]]:
