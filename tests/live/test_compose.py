@@ -102,11 +102,13 @@ def test_the_trials_of_the_lesson(shop: by_compose.Shop) -> None:
 
 
 @pytest.mark.more
-def test_a_killed_container_is_started_again(shop: by_compose.Shop) -> None:
-    before = shop.project.container("counter")["State"]["Pid"]
-    shop.project.engine.kill(shop.project.container("counter")["Id"])
-    until(lambda: shop.project.container("counter")["State"]["Pid"] not in (0, before), what="counter", timeout=60)
+@pytest.mark.parametrize("service", ["counter", "mariadb"])
+def test_a_killed_container_is_started_again(shop: by_compose.Shop, service: str) -> None:
+    before = shop.project.container(service)["State"]["Pid"]
+    shop.project.engine.kill(shop.project.container(service)["Id"])
+    until(lambda: shop.project.container(service)["State"]["Pid"] not in (0, before), what=service, timeout=60)
     project.start(shop.project)
+    assert by_compose.order(shop)[0].order
 
 
 def _broken(artifacts: Resolver, folder: Path, old: str, new: str, *, port: int = 18080) -> None:

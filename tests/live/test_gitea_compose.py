@@ -10,6 +10,8 @@ import httpx
 import pytest
 from stackbook.artifacts.resolver import Resolver
 from stackbook.core.errors import WaitTimeout
+from stackbook.core.waiting import until
+from stackbook.lessons.compose import project
 from stackbook.lessons.delivery import gitea_compose
 
 pytestmark = pytest.mark.live
@@ -31,9 +33,20 @@ def test_a_commit_outlives_a_restart_of_both(artifacts: Resolver) -> None:
 
 
 @pytest.mark.more
+def test_a_killed_database_is_started_again(artifacts: Resolver) -> None:
+    """It was not while its socket was on a tmpfs: that had another mode when the container started again."""
+    with gitea_compose.running(artifacts) as runs:
+        before = runs.project.container("db")["State"]["Pid"]
+        runs.project.engine.kill(runs.project.container("db")["Id"])
+        until(lambda: runs.project.container("db")["State"]["Pid"] not in (0, before), what="the database", timeout=60)
+        project.start(runs.project)
+        assert int(runs.query("SELECT COUNT(*) FROM gitea.user")) == 1
+
+
+@pytest.mark.more
 def test_a_database_that_keeps_nothing_loses_the_commit(artifacts: Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: MariaDB begins anew at each start, so after the restart Gitea has neither its user nor its repository."""
-    lost = gitea_compose.text().replace("test -e /db/mysql ||", "rm -rf /db/*;")
+    lost = gitea_compose.text().replace("test -e /db/complete ||", "rm -rf /db/*;")
     assert lost != gitea_compose.text()
     monkeypatch.setattr(gitea_compose, "text", lambda: lost)
     restart, restarted = gitea_compose.Running.restart, []
