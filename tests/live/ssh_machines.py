@@ -29,6 +29,7 @@ root=$1
 chroot "$root" useradd -m -s /bin/bash {USER}
 printf '%s\\n' '{USER} ALL=(ALL) NOPASSWD: ALL' > "$root/etc/sudoers.d/{USER}"
 rm -f "$root"/etc/ssh/ssh_host_* "$root/etc/resolv.conf" "$root/etc/hostname"
+printf '127.0.0.1 localhost\\n' > "$root/etc/hosts"
 : > "$root/etc/machine-id"
 for unit in {" ".join(MASKED)}; do ln -sf /dev/null "$root/etc/systemd/system/$unit"; done
 """

@@ -96,6 +96,26 @@ def test_what_was_there_or_came_meanwhile_stays(machine: Machine) -> None:
     assert not left & {"root/.kube/cache", "root/.config/fish", "etc/kubernetes/pki", "var/lib/stackbook"}
 
 
+def test_a_machine_without_a_host_table_is_given_back(machine: Machine) -> None:
+    """It was not: the note was cut short, and the reset took it for none. The table itself is of a package, and stays."""
+    (machine.root / "etc/hosts").unlink()
+    before = machine.tree()
+    ssh_state.remember(as_host(machine), "lab")
+    machine.hosts("127.0.0.1 localhost\n")
+    work(machine)
+    ssh_state.give_back(as_host(machine), "lab", NAMES)
+    assert machine.tree() == before | {"etc/hosts"}
+    assert machine.hosts() == "127.0.0.1 localhost\n"
+
+
+def test_a_note_that_cannot_be_written_is_an_error(machine: Machine) -> None:
+    (machine.root / "etc/hosts").unlink()
+    (machine.root / "etc/hosts").mkdir()
+    with pytest.raises(subprocess.CalledProcessError):
+        ssh_state.remember(as_host(machine), "lab")
+    assert not (machine.root / "var/lib/stackbook/lab").exists()
+
+
 def test_without_a_note_nothing_is_removed(machine: Machine) -> None:
     work(machine)
     before, table = machine.tree(), machine.hosts()

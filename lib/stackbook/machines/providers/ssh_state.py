@@ -20,9 +20,15 @@ FOLDERS = (
     "/root/.local/share", "/root/.local",
 )  # fmt: skip
 
-_REMEMBER = r"""
-[ -d "$1" ] && exit
-part="$1.part" && rm -rf "$part" && install -d -m 700 "$part" && cp /etc/hosts "$part/hosts" && : >"$part/absent"
+# A machine may have no host table: the package netbase makes it, and it is not in every root filesystem.
+_REMEMBER = r"""set -e
+if [ -d "$1" ]; then exit; fi
+part="$1.part"
+rm -rf "$part"
+install -d -m 700 "$part"
+: >"$part/hosts"
+: >"$part/absent"
+if [ -e /etc/hosts ]; then cp /etc/hosts "$part/hosts"; fi
 shift
 for path; do [ -e "$path" ] || printf '%s\n' "$path" >>"$part/absent"; done
 mv "$part" "${part%.part}"
