@@ -50,6 +50,15 @@ def test_init_configuration_has_the_guides_options() -> None:
     assert init["nodeRegistration"]["imagePullPolicy"] == "Never"
 
 
+def test_the_control_plane_runs_pods_only_where_there_is_no_worker() -> None:
+    two = Profile()
+    alone = two.model_copy(update={"nodes": two.nodes[:1]})
+    for profile, taints in ((two, None), (alone, [])):
+        text = kubeadm.init_config(profile, kubeadm.Images(), cgroup_v1=False, contained=True)
+        init = next(d for d in yaml.safe_load_all(text) if d["kind"] == "InitConfiguration")
+        assert init["nodeRegistration"].get("taints") == taints
+
+
 def test_the_old_cgroup_hierarchy_is_accepted_only_where_it_is() -> None:
     old, new = documents(cgroup_v1=True), documents(cgroup_v1=False)
     assert old["KubeletConfiguration"]["failCgroupV1"] is False

@@ -60,13 +60,17 @@ def init_config(profile: Profile, images: Images, *, cgroup_v1: bool, contained:
         cluster["etcd"] = {"local": _image(images.etcd, images.repository)}
     if images.dns:
         cluster["dns"] = _image(images.dns, images.repository)
-    init = {
+    init: dict[str, Any] = {
         "apiVersion": api,
         "kind": "InitConfiguration",
         "localAPIEndpoint": {"advertiseAddress": node.address, "bindPort": 6443},
         "nodeRegistration": _registration(node.name, images, cgroup_v1=cgroup_v1),
         "patches": {"directory": PATCHES},
     }
+    if (
+        len(profile.nodes) == 1
+    ):  # else kubeadm keeps all other pods away from the control plane, and they would run nowhere
+        init["nodeRegistration"]["taints"] = []
     kubelet: dict[str, Any] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",

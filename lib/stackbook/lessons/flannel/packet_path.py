@@ -60,6 +60,15 @@ def walkers(lab: Lab) -> Iterator[dict[str, End]]:
         yield ends(lab)
 
 
+def alone(lab: Lab) -> str:
+    """Why no packet can be followed from machine to machine; empty if there are two or more."""
+    return (
+        ""
+        if len(lab.profile.nodes) > 1
+        else "this lab has one machine: there is no other one to which a packet could go"
+    )
+
+
 def ends(lab: Lab, *, other_than: frozenset[str] = frozenset()) -> dict[str, End]:
     """The Ready walkers, by node, the control plane first; without the pods named in `other_than`."""
 
