@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 
 import IPython
+import pandas as pd
 import pytest
 from stackbook.app import supervision
 from stackbook.core.errors import CheckFailed
@@ -61,6 +62,14 @@ def test_a_claim_that_does_not_hold_says_what_was_seen(record: Record, capsys: p
     assert [e["holds"] for e in record.events() if e["event"] == "check"] == [True, False]
     end = record.events()[-1]
     assert (end["outcome"], end["reason"], end["number"]) == ("failed", str(failed.value), 1)
+
+
+def test_a_table_may_be_what_was_seen(record: Record) -> None:
+    with (
+        pytest.raises(CheckFailed, match=r"three rows; seen:\s+a\s+0\s+1"),
+        claims("one", chapter="x", record=record) as found,
+    ):
+        found.check(False, "three rows", seen=pd.DataFrame({"a": [1]}))
 
 
 def test_the_message_is_that_of_a_steps_own_check(record: Record) -> None:

@@ -136,7 +136,9 @@ def holds(record: Record, condition: bool, claim: str, *, chapter: str, step: st
     """
     record.append("check", chapter=chapter, step=step, claim=claim, holds=bool(condition))
     if not condition:
-        raise CheckFailed(f"{step}: this does not hold: {claim}" + (f"; seen: {seen}" if seen != "" else ""))
+        raise CheckFailed(
+            f"{step}: this does not hold: {claim}" + ("" if isinstance(seen, str) and not seen else f"; seen: {seen}")
+        )
 
 
 @contextlib.contextmanager
