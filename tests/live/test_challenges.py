@@ -46,12 +46,12 @@ SEEN: list[dict[str, str]] = []
 
 @pytest.fixture(scope="module")
 def profile(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The lab's profile. Chapters 10 to 12 are run where they have not been; in the end, the lab is compared with its start."""
+    """The lab's profile. Chapters 10 to 12 and 14 are run where they have not been; in the end, the lab is compared with its start."""
     name = os.environ.get("STACKBOOK_CHALLENGES", "")
     if not name:
         request.getfixturevalue("built")
     name = name or "embedded"
-    for chapter in ("10-metrics", "11-tracing", "12-logs"):
+    for chapter in ("10-metrics", "11-tracing", "12-logs", "14-ecosystem"):
         lab = session.opened(chapter, name)
         try:
             lab.checks_of(chapter)[-1].prove(lab)

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from labtools import stackbook
 from stackbook.app import checks, session
-from stackbook.core.errors import StackbookError
+from stackbook.core.errors import InputError, StackbookError
+from stackbook.core.waiting import until
 from stackbook.lab import attempt
 from stackbook.lab.lab import Lab
 from stackbook.lessons import challenges
@@ -72,7 +73,11 @@ def begun(lab: Lab, what: tuple[tuple[str, str], ...]) -> tuple[Case, attempt.Fi
     """An incident of these causes, whatever a seed would draw."""
     known = challenges.find(cases.LEVELS["hard" if len(what) > 1 else "normal"])
     own = replace(known, begin=cases.starts("hard" if len(what) > 1 else "normal", what))
-    return Case(attempt.begin(lab, lambda _: own, own.id, "tests", say=lambda line: None)), lambda _: own
+    opened = until(  # a pod that the last incident ended may still be a target of Prometheus
+        lambda: attempt.begin(lab, lambda _: own, own.id, "tests", say=lambda line: None),
+        what="the lab to be whole again", timeout=60, every=2, tolerate=(InputError,),
+    )  # fmt: skip
+    return Case(opened), lambda _: own
 
 
 def refused(case: Case, *findings: Finding, see: Witnesses | None = None) -> str:
