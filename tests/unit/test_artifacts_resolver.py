@@ -211,8 +211,17 @@ def test_everything_can_be_had_and_the_second_time_nothing_is_done() -> None:
 
 def test_pages_come_last_and_at_hand_makes_nothing() -> None:
     resolver = opened(FakeTools())
-    last = ("kiali", "prometheus-pages", "gitea-pages", "kiali-pages", "pipeline-rootfs", "docker-compose")
-    assert resolver.catalogue.default_names()[-6:] == last
+    last = (
+        "kiali",
+        "prometheus-pages",
+        "gitea-pages",
+        "kiali-pages",
+        "pipeline-rootfs",
+        "docker-compose",
+        "filebeat",
+        "protobuf-source",
+    )
+    assert resolver.catalogue.default_names()[-8:] == last
     assert resolver.at_hand("prometheus-pages") is None and resolver.at_hand("pnpm") is None
     made = resolver.path("prometheus-pages")
     assert (made / "index.html").read_text() == "prometheus web/ui"
@@ -228,6 +237,7 @@ def test_status_before_anything() -> None:
     assert status["kubectl"].state == status["control-plane"].state == "missing"
     assert status["kubectl"].estimate == 600
     assert status["kubectl"].version == "1.36.3"
+    assert (ahead.path("protobuf-source") / "build.json").read_text() == "protobuf 3.21.12 in the background"
 
 
 def test_a_corrupt_entry_is_said_and_had_anew() -> None:

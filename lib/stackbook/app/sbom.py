@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackbook.artifacts.catalogue import Artifact, Debian, Jars, Maven, Npm, Release, Wheel
+from stackbook.artifacts.catalogue import Artifact, Debian, DebianSource, Jars, Maven, Npm, Release, Wheel
 from stackbook.artifacts.catalogue_loader import load
 from stackbook.artifacts.machine_releases import of_suite
 from stackbook.core import paths
@@ -151,6 +151,8 @@ def _source(artifact: Artifact, source: object) -> Iterator[Part]:
         yield Part(purl, (source.sha256,), pinned)
     elif isinstance(source, Debian):
         yield from (_debian(package, source.suite) for package in source.packages)
+    elif isinstance(source, DebianSource):
+        yield _debian(source.package, source.suite)
 
 
 def _of_maven(path: str, sha256: str, pinned: tuple[str, ...]) -> Part:

@@ -19,6 +19,7 @@ from stackbook.artifacts import (  # fmt: skip
     oci_archive,
     package_registries,
     page_builds,
+    source_builds,
 )
 from stackbook.artifacts.build_queue import BuildQueue
 from stackbook.artifacts.catalogue import (  # fmt: skip
@@ -26,6 +27,7 @@ from stackbook.artifacts.catalogue import (  # fmt: skip
     Build,
     Catalogue,
     Debian,
+    DebianSource,
     Image,
     Npm,
     Pages,
@@ -225,6 +227,8 @@ class Maker:
             return gobuild.recipe_key(group, source, go_sha256=go.sha256, sources=self._sources(group.folder))
         if isinstance(source, Debian):
             return key_of(package_registries.debian_recipe(source))
+        if isinstance(source, DebianSource):
+            return key_of(source_builds.recipe(source))
         if isinstance(source, Pages):
             tools = [repr(self.catalogue.artifact(tool).sources) for tool in ("node", source.manager)]
             return page_builds.recipe_key(source, self.catalogue.groups[source.group], tools)
@@ -241,7 +245,7 @@ class Maker:
         tools: dict[str, Path] = {}
         if isinstance(source, Npm | Pages):
             tools = {tool: self.store.path(self.file(tool)) for tool in source.tools}
-        if isinstance(source, Pages):
+        if isinstance(source, Pages | DebianSource):
             alone = self.queue.turn(name, urgent=self.urgent, found=found, report=self.report, deadline=2 * 3600)
         with alone as report:
             if entry := found():

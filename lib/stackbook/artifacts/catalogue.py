@@ -128,7 +128,29 @@ class Debian:
     origin: ClassVar[str] = "made of Debian packages"
 
 
-Source = Release | Build | Wheel | Maven | Jars | Npm | Pages | Debian
+@dataclass(frozen=True)
+class DebianSource:
+    """A source package of Debian, built and installed below a prefix, in a root file system of Debian packages.
+
+    Attributes:
+        suite: the code name of the release.
+        package: the source package.
+        version: its upstream version.
+        packages: the packages that the build needs.
+        commands: the commands of the build, run in the folder of the sources.
+        prefix: the folder into which the last command installs.
+    """
+
+    suite: str
+    package: str
+    version: str
+    packages: tuple[str, ...]
+    commands: tuple[str, ...]
+    prefix: str
+    origin: ClassVar[str] = "built from Debian's sources"
+
+
+Source = Release | Build | Wheel | Maven | Jars | Npm | Pages | Debian | DebianSource
 """Each says in `origin` where a component comes from, in words for the forecast."""
 
 
@@ -313,6 +335,8 @@ class Catalogue:
             *(n for n in self.artifacts if n.endswith(PAGES)),
             "pipeline-rootfs",
             "docker-compose",
+            "filebeat",
+            "protobuf-source",
         ]
         return tuple(dict.fromkeys([*early, *middle, *rest, *late]))
 

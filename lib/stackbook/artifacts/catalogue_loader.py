@@ -16,6 +16,7 @@ from stackbook.artifacts.catalogue import (  # fmt: skip
     Build,
     Catalogue,
     Debian,
+    DebianSource,
     Group,
     Image,
     Jars,
@@ -141,6 +142,16 @@ def _source(spec: Mapping[str, Any], version: str, raw: Mapping[str, Any], stric
             spec["pages"], spec["module"], spec["path"], commands, spec["output"], spec["proof"],
             spec.get("manager", "pnpm"),
         )  # fmt: skip
+    if "debian-source" in spec:
+        suite = machine_releases.RELEASES[spec["suite"]].suite
+        return DebianSource(
+            suite,
+            spec["debian-source"],
+            version,
+            tuple(raw[spec["packages"]].split()),
+            tuple(spec["commands"]),
+            spec["prefix"],
+        )
     release = version if spec["debian"] == "machines" else spec["debian"]
     return Debian(
         machine_releases.RELEASES[release].suite, tuple(raw[spec["packages"]].split()), spec.get("boots", False)

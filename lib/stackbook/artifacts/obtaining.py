@@ -1,4 +1,4 @@
-"""Obtain one artifact from one source that is not a Go build: a download, a package, pages, or a root file system."""
+"""Obtain one artifact from one source that is not a Go build: a download, a package, pages, a source package, or a root."""
 
 from __future__ import annotations
 
@@ -6,8 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stackbook.artifacts import downloads, npm_packages, package_registries, page_builds
-from stackbook.artifacts.catalogue import Artifact, Debian, Jars, Maven, Npm, Pages, Release, Source, Wheel
+from stackbook.artifacts import downloads, npm_packages, package_registries, page_builds, source_builds
+from stackbook.artifacts.catalogue import (
+    Artifact,
+    Debian,
+    DebianSource,
+    Jars,
+    Maven,
+    Npm,
+    Pages,
+    Release,
+    Source,
+    Wheel,
+)
 from stackbook.artifacts.jars import jars
 from stackbook.artifacts.maven import maven
 from stackbook.core.progress import Progress, Report
@@ -67,6 +78,11 @@ def obtain(
         return page_builds.build(
             source, maker.catalogue.groups[source.group], programs, folder=folder, cache=root, job=name,
             report=report, log=log, estimate=estimate, cancel=cancel, run=run, background=not maker.urgent,
+        )  # fmt: skip
+    if isinstance(source, DebianSource):
+        return source_builds.build(
+            source, folder=folder, job=name, report=report, log=log, estimate=estimate, cancel=cancel, run=run,
+            background=not maker.urgent,
         )  # fmt: skip
     assert isinstance(source, Debian)
     return package_registries.debian_rootfs(

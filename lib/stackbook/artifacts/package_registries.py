@@ -144,26 +144,60 @@ def debian_rootfs(
         InputError: mmdebstrap or the release's keyring is not installed.
         ArtifactUnavailable: packages could not be obtained.
     """
+    script = _NO_SECRETS + (_CUSTOMIZE.replace("MASKED_UNITS", " ".join(MASKED)) if source.boots else _CLEAN)
+    target = folder / "rootfs.tar"
+    early = () if source.boots else (f"--essential-hook={_BEFORE_JAVA}",)
+    mmdebstrap(
+        source.suite, source.packages, target, script=script, options=early, folder=folder, job=job, report=report, log=log,
+        estimate=estimate, cancel=cancel, run=run,
+    )  # fmt: skip
+    return target
+
+
+def mmdebstrap(
+    suite: str, packages: Sequence[str], target: Path, *, script: str, folder: Path, job: str, report: Report, log: Path,
+    estimate: float, cancel: threading.Event, options: Sequence[str] = (), first: Sequence[str] = (), run: Spawn = spawn,
+) -> list[str]:  # fmt: skip
+    """Make a root file system of a release's packages with the mirrors and settings of this host's apt; returns what it printed.
+
+    Args:
+        suite: the code name of the release.
+        packages: the packages, in addition to the essential ones and apt.
+        target: the tar to write; /dev/null if only the script matters.
+        script: a shell script that runs last, with the new root as its argument.
+        folder: a temporary folder for its files.
+        job: the name of the work in progress reports.
+        report: gets progress: mmdebstrap's lines that begin with `I: `, as the script's.
+        log: the file that gets its whole output.
+        estimate: how many seconds it will probably take.
+        cancel: an event that ends the work when it is set.
+        options: more options of mmdebstrap.
+        first: a command that runs mmdebstrap, for example with a low priority.
+        run: starts the child process.
+
+    Raises:
+        InputError: mmdebstrap or the release's keyring is not installed.
+        ArtifactUnavailable: packages could not be obtained, or the script failed.
+    """
     if shutil.which("mmdebstrap") is None:
         raise InputError("mmdebstrap is not installed", fix="apt-get install mmdebstrap debian-archive-keyring uidmap")
-    release = machine_releases.of_suite(source.suite)
+    release = machine_releases.of_suite(suite)
     if not release.keyring.exists():
         raise InputError(f"{release.keyring} is missing", fix=f"apt-get install {release.keyring_package}")
     hook = folder / "customize.sh"
-    hook.write_text(_NO_SECRETS + (_CUSTOMIZE.replace("MASKED_UNITS", " ".join(MASKED)) if source.boots else _CLEAN))
-    mirrors = _mirror_list(folder, debian_sources(source.suite))
-    target = folder / "rootfs.tar"
+    hook.write_text(script, encoding="utf-8")
+    mirrors = _mirror_list(folder, debian_sources(suite))
     mode = "root" if os.geteuid() == 0 else "unshare"
     # mmdebstrap runs in its own mount namespace, so its mounts of /proc, /sys and /dev end with it in any case.
     private = ["unshare", "--mount", "--propagation", "private", "--"] if mode == "root" else []
     argv = [
-        *private, "mmdebstrap", f"--mode={mode}", "--variant=minbase", "--architectures=amd64", f"--keyring={release.keyring}",
-        f"--components={release.components.replace(' ', ',')}",
-        f"--include={','.join(source.packages)}", '--aptopt=Apt::Install-Recommends "false"',
+        *first, *private, "mmdebstrap", f"--mode={mode}", "--variant=minbase", "--architectures=amd64",
+        f"--keyring={release.keyring}", f"--components={release.components.replace(' ', ',')}",
+        f"--include={','.join(packages)}", '--aptopt=Apt::Install-Recommends "false"',
         f"--setup-hook={_APT_OPTIONS}",
         *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "info", "groff")),
-        *([] if source.boots else [f"--essential-hook={_BEFORE_JAVA}"]),
-        f"--customize-hook=sh {hook} \"$1\"", source.suite, str(target), *mirrors,
+        *options,
+        f"--customize-hook=sh {hook} \"$1\"", suite, str(target), *mirrors,
     ]  # fmt: skip
     said: list[str] = []
     start = time.monotonic()
@@ -194,7 +228,7 @@ def debian_rootfs(
         errors = [text for text in said if text.startswith(("E:", "Err:"))] or said[-3:]
         fix = "check apt's sources and the network" if any(_NETWORK.search(text) for text in said) else "see the log"
         raise ArtifactUnavailable(f"{job} from {release.label}: {' / '.join(errors[:3])} (log: {log})", fix=fix)
-    return target
+    return said
 
 
 def debian_sources(suite: str) -> list[str]:

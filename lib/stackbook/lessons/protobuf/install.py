@@ -30,10 +30,10 @@ BUILD_STEPS = (
     {"guide": "tar -xvf protobuf", "today": "tar -xf protobuf-<version>.tar.gz", "why": "that is the archive's name"},
     {"guide": "cd protobuf", "today": "cd protobuf-<version>", "why": "that is the folder in it"},
     {"guide": "./configure --prefix=/usr/local/protobuf",
-     "today": "cmake -S . -B build -DCMAKE_INSTALL_PREFIX=/usr/local/protobuf -Dprotobuf_BUILD_TESTS=OFF",
-     "why": "configure no longer exists: use CMake or Bazel; Abseil is needed"},
-    {"guide": "make", "today": "cmake --build build -j", "why": "there is no Makefile"},
-    {"guide": "make check", "today": "ctest --test-dir build", "why": "only if the tests were built"},
+     "today": "cmake -S . -B build -DCMAKE_INSTALL_PREFIX=/usr/local/protobuf -Dprotobuf_BUILD_TESTS=ON",
+     "why": "configure no longer exists: use CMake or Bazel; newer releases need Abseil"},
+    {"guide": "make", "today": "cmake --build build -j $(nproc)", "why": "there is no Makefile"},
+    {"guide": "make check", "today": "ctest --test-dir build", "why": "only if the tests were built, which needs GoogleTest"},
     {"guide": "make install", "today": "sudo cmake --install build", "why": "/usr/local belongs to root"},
 )  # fmt: skip
 
