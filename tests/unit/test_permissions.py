@@ -325,6 +325,7 @@ WITHOUT_FILES = {
     "lessons/delivery/release/access.py",
     "lessons/incident/tokens.py",
     "lessons/delivery/openssl.py",
+    "lessons/delivery/runner_pods.py",
     "artifacts/go_toolchain.py",
     "observability/logs/client.py",
     "observability/logs/deploy.py",

@@ -42,8 +42,8 @@ class Repository:
         values = {"type": "gitea", "active": True, "events": ["push"], "config": config}
         self.gitea.post(f"/repos/{self.path}/hooks", values)
 
-    def push(self, folder: Path, files: Mapping[str, str | bytes], message: str) -> str:
-        """Commit files in a folder and push them to main; returns the commit's id."""
+    def push(self, folder: Path, files: Mapping[str, str | bytes], message: str, *, branch: str = "main") -> str:
+        """Commit files in a folder and push them to a branch; returns the commit's id."""
         folder.mkdir(exist_ok=True)
         if not (folder / ".git").exists():
             self.git(folder, "init", "--quiet", "--initial-branch=main")
@@ -52,7 +52,7 @@ class Repository:
             (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
         self.git(folder, "add", "--all")
         self.git(folder, "commit", "--quiet", f"--message={message}")
-        self.git(folder, "push", "--quiet", self.url, "main")
+        self.git(folder, "push", "--quiet", self.url, "main" if branch == "main" else f"main:{branch}")
         return self.git(folder, "rev-parse", "HEAD").text.strip()
 
     def clone(self, folder: Path, commit: str) -> Path:
