@@ -20,6 +20,7 @@ from stackbook.observability.logs import (
     client,
     deploy,
     faults,
+    filebeat,
     generators,
     loss_accounting,
     queries,
@@ -318,3 +319,27 @@ def test_the_witnesses_together_take_at_most_2_5_gib(logs: Lab) -> None:
                 added[name.strip()] += int(size) * 1024
     assert added["java"] > 200 * 2**20 and added["rsyslogd"] > 0, added
     assert sum(added.values()) < 2.5 * 2**30, added
+
+
+@pytest.mark.more
+def test_neither_shipper_loses_a_line(logs: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    """Filebeat and rsyslog carry the same lines over a rotation and a crash of both: docs/decisions/0031 has the figures."""
+    if reason := filebeat.why_not(logs):
+        pytest.skip(reason)
+    with filebeat.running(logs, pods="logging_lines-*") as other, generators.numbered(logs, 20_000) as writers:
+        until(lambda: all(row["numbers"] for row in other.counted(writers).values()), what="the first lines from Filebeat", timeout=60,
+              cause=other.said)  # fmt: skip
+        filebeat.kill(logs)
+        writers.wait_rotated()
+        with client.opened(logs.kube) as store:
+            found = loss_accounting.wait_arrived(store, writers)
+        theirs = other.arrived(writers)
+        memory, twice = filebeat.resident(logs), loss_accounting.statistics(logs.kube)
+    with capsys.disabled():
+        print(f"\nsent twice: rsyslog {({node: row['duplicates'] for node, row in twice.items()})}, "
+              f"Filebeat {({node: row['lines'] - row['numbers'] for node, row in theirs.items()})}; "
+              f"MB: {memory}; our lines: {filebeat.own_lines()}")  # fmt: skip
+    assert loss_accounting.problems(found, writers.share) == []
+    assert {node: row["numbers"] for node, row in theirs.items()} == writers.share
+    for node in writers.share:
+        assert 0 < memory["rsyslog"][node] < memory["Filebeat"][node]

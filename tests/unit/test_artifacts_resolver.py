@@ -99,6 +99,7 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(obtaining, "maven", _from_maven)
     monkeypatch.setattr(obtaining.npm_packages, "package", _from_npm)
     monkeypatch.setattr(obtaining.page_builds, "build", _built_pages)
+    monkeypatch.setattr(obtaining.source_builds, "build", _built_sources)
     monkeypatch.setattr(obtaining, "jars", _jars)
     monkeypatch.setenv("STACKBOOK_CACHE", str(tmp_path / "cache"))
 
@@ -127,6 +128,13 @@ def _built_pages(source, group, tools, *, folder: Path, background: bool, **_: o
     pages.mkdir()
     (pages / "index.html").write_text(f"{group.name} {source.path}{' in the background' * background}")
     return pages
+
+
+def _built_sources(source, *, folder: Path, background: bool, **_: object) -> Path:
+    target = folder / "built"
+    target.mkdir()
+    (target / "build.json").write_text(f"{source.package} {source.version}{' in the background' * background}")
+    return target
 
 
 def _jars(source, *, folder: Path, **_: object) -> Path:
@@ -191,6 +199,7 @@ def test_everything_can_be_had_and_the_second_time_nothing_is_done() -> None:
             "compose",
             "docker-compose",
             "drone",
+            "filebeat",
             "gitea",
             "gitea-runner",
             "jaeger",
@@ -228,6 +237,7 @@ def test_pages_come_last_and_at_hand_makes_nothing() -> None:
     assert resolver.at_hand("prometheus-pages") == made and resolver.at_hand("gitea-pages") is None
     ahead = opened(FakeTools(), urgent=False)
     assert (ahead.path("gitea-pages") / "index.html").read_text() == "gitea . in the background"
+    assert (ahead.path("protobuf-source") / "build.json").read_text() == "protobuf 3.21.12 in the background"
     status = {entry.name: entry for entry in resolver.status()}
     assert (status["prometheus-pages"].state, status["prometheus-pages"].chapter) == ("cached", "10")
 
@@ -237,7 +247,6 @@ def test_status_before_anything() -> None:
     assert status["kubectl"].state == status["control-plane"].state == "missing"
     assert status["kubectl"].estimate == 600
     assert status["kubectl"].version == "1.36.3"
-    assert (ahead.path("protobuf-source") / "build.json").read_text() == "protobuf 3.21.12 in the background"
 
 
 def test_a_corrupt_entry_is_said_and_had_anew() -> None:
