@@ -22,6 +22,7 @@ from stackbook.app import reset
 from stackbook.cluster.kube import Kube
 from stackbook.config.profile import Profile
 from stackbook.core import paths
+from stackbook.core.waiting import until
 from stackbook.lab.lab import Lab
 
 pytestmark = [pytest.mark.live, pytest.mark.more]
@@ -97,7 +98,15 @@ def granted(kube: Kube, text: str) -> None:
 
 @pytest.fixture(scope="module")
 def untouched(theirs: Lab, profile: Path) -> dict[str, str]:
-    """Every object outside the learner's namespaces, before the learner does anything."""
+    """Every object outside the learner's namespaces, before the learner does anything, and after what their chapters delete is gone."""
+
+    def going() -> list[str]:
+        items = theirs.kube.json("get", "namespaces")["items"]
+        return [item["metadata"]["name"] for item in items if "deletionTimestamp" in item["metadata"]]
+
+    until(
+        lambda: not going(), what="deleted namespaces to be gone", timeout=180, every=1, last=lambda: ", ".join(going())
+    )
     return objects(theirs.kube, without=NAMESPACES)
 
 
