@@ -307,3 +307,18 @@ def test_a_run_refuses_while_a_reset_goes_on_and_what_others_did_is_said(home, m
     monkeypatch.setattr(reset, "snapshot", lambda _: {"interfaces": ["sbleft"], "cgroups": []})
     assert reset.reset(profile, say=said.append) == []
     assert not (paths.states() / profile.lab).exists() and refused == []
+
+
+def test_a_lab_beside_others_remembers_the_host_before_the_first(tmp_path: Path) -> None:
+    """Each of four labs gave back what it had found: the kernel parameters of the labs beside it, as their kubelets had set them."""
+    for lab, time, panic in (("second", "2026-01-01T00:02:00Z", 10), ("first", "2026-01-01T00:01:00Z", 1)):
+        (tmp_path / lab).mkdir()
+        memory = {"time": time, "host": {"sysctls": [f"kernel.panic = {panic}", "net.ipv4.ip_forward = 0"]}}
+        (tmp_path / lab / "before.json").write_text(json.dumps(memory))
+    current = ["kernel.panic = 10", "vm.overcommit_memory = 1", "net.ipv4.ip_forward = 1"]
+    wanted = ["kernel.panic = 1", "vm.overcommit_memory = 1", "net.ipv4.ip_forward = 1"]
+    assert reset.before_all_labs(current, tmp_path) == wanted, (
+        "forwarding may have been switched on by somebody else meanwhile"
+    )
+    assert reset.before_all_labs(current, tmp_path / "nobody") == current
+    assert reset.before_all_labs("unread", tmp_path) == "unread"

@@ -45,7 +45,29 @@ def remember(profile: Profile) -> None:
     """Save this host's state before the lab changes it; a second call keeps the first snapshot."""
     path = _memory(profile.lab)
     if profile.target == "embedded" and not path.exists():
-        path.write_text(json.dumps({"time": now(), "host": snapshot()}, indent=1), encoding="utf-8")
+        host = snapshot()
+        host["sysctls"] = before_all_labs(host["sysctls"], path.parent.parent)
+        path.write_text(json.dumps({"time": now(), "host": host}, indent=1), encoding="utf-8")
+
+
+def before_all_labs(current: Lines, states: Path) -> Lines:
+    """The kernel parameters as they were before the first of the labs that are there, whose kubelets have changed some.
+
+    Only a reset of the last lab gives them back, and it knows no others than those of its own snapshot.
+
+    Args:
+        current: the parameters now, one `key = value` each.
+        states: the folder with the states of all labs.
+    """
+    kept = [json.loads(file.read_text(encoding="utf-8")) for file in states.glob("*/before.json")]
+    first = min(kept, key=lambda memory: str(memory["time"]), default=None)
+    lines = first["host"]["sysctls"] if first else []
+    if not isinstance(current, list) or not isinstance(lines, list):
+        return current
+    old = {
+        line.partition(" = ")[0]: line for line in lines if line.startswith(("kernel.", "vm."))
+    }  # kubelets set these
+    return [old.get(line.partition(" = ")[0], line) for line in current]
 
 
 def before(profile: Profile) -> Snapshot | None:
