@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import shippers
 from stackbook.app import checks
 from stackbook.app.claim import Check
 from stackbook.cluster import crash
@@ -329,12 +330,12 @@ def test_neither_shipper_loses_a_line(logs: Lab, capsys: pytest.CaptureFixture[s
     with filebeat.running(logs, pods="logging_lines-*") as other, generators.numbered(logs, 20_000) as writers:
         until(lambda: all(row["numbers"] for row in other.counted(writers).values()), what="the first lines from Filebeat", timeout=60,
               cause=other.said)  # fmt: skip
-        filebeat.kill(logs)
+        shippers.kill(logs)
         writers.wait_rotated()
         with client.opened(logs.kube) as store:
             found = loss_accounting.wait_arrived(store, writers)
         theirs = other.arrived(writers)
-        memory, twice = filebeat.resident(logs), loss_accounting.statistics(logs.kube)
+        memory, twice = shippers.resident(logs), loss_accounting.statistics(logs.kube)
     with capsys.disabled():
         print(f"\nsent twice: rsyslog {({node: row['duplicates'] for node, row in twice.items()})}, "
               f"Filebeat {({node: row['lines'] - row['numbers'] for node, row in theirs.items()})}; "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -76,41 +75,6 @@ def test_one_line_side_by_side() -> None:
 def test_our_own_lines_are_those_that_do_something() -> None:
     counted = filebeat.own_lines()
     assert 20 < counted["Filebeat"] < counted["rsyslog"]
-
-
-def test_memory_is_that_of_all_processes_of_a_machine() -> None:
-    def run(argv: list[str], **_: Any) -> Result:
-        return Result(tuple(argv), 0, "1000\n2000\n" if "filebeat" in argv else "", "", 0.0, "here")
-
-    lab = SimpleNamespace(machines={"a": SimpleNamespace(run=run)})
-    assert filebeat.resident(lab) == {"rsyslog": {"a": 0.0}, "Filebeat": {"a": pytest.approx(3.072)}}  # type: ignore[arg-type]
-
-
-class Killed:
-    """A cluster whose pod is seen before the kill, without its container, and after it was started again, or never again."""
-
-    def __init__(self, *, comes_back: bool) -> None:
-        running = {"restartCount": 1, "state": {"running": {}}}
-        waiting = {"restartCount": 1, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
-        self.states = [running, waiting, {**running, "restartCount": 2} if comes_back else waiting]
-
-    def pods(self, *_: str) -> list[dict[str, Any]]:
-        state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
-        return [{"metadata": {"name": "shipper-a"}, "status": {"containerStatuses": [state]}}]
-
-    def explain(self, *_: str) -> str:
-        return "shipper-a: CrashLoopBackOff"
-
-
-def test_killed_shippers_are_waited_for() -> None:
-    killed: list[str] = []
-    host = SimpleNamespace(run=lambda argv, **_: killed.append(argv[-1]))
-    kube = Killed(comes_back=True)
-    filebeat.kill(SimpleNamespace(machines={"a": host}, kube=kube), timeout=3)  # type: ignore[arg-type]
-    assert killed == ["rsyslogd", "filebeat"] and kube.states[0]["restartCount"] == 2
-    lab = SimpleNamespace(machines={"a": host}, kube=Killed(comes_back=False))
-    with pytest.raises(WaitTimeout, match="CrashLoopBackOff"):
-        filebeat.kill(lab, timeout=0.6)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -346,6 +346,7 @@ OTHERWISE = {
     "lessons/delivery/drone.py": "Drone's log, in a folder of mode 0700",
     "cluster/image_import.py": "an image",
     "cluster/kubeadm/init.py": "kubeadm's configuration, which has no token",
+    "app/reset.py": "this host's state before the lab: names, links, rules and kernel parameters",
     "lab/step.py": "a record, redacted",
     "lab/turns.py": "a lock",
     "lab/changes.py": "the record of a challenge, which keeps no copy of a Secret: test_challenges",

@@ -39,15 +39,15 @@ class Cluster:
     """In the place of the cluster: pods by name."""
 
     def __init__(self, *pods: str) -> None:
-        self.pods, self.asked = pods, [""]
+        self.names, self.asked = pods, [""]
 
     def kubectl(self, *words: str) -> None:
         self.asked.append(" ".join(words))
 
     def wait_pods(self, *_: Any, **__: Any) -> None: ...
 
-    def json(self, *_: str) -> dict[str, Any]:
-        return {"items": [{"metadata": {"name": name}} for name in self.pods]}
+    def pods(self, *_: str) -> list[dict[str, Any]]:
+        return [{"metadata": {"name": name}} for name in self.names]
 
     def explain(self, *_: str) -> str:
         return "runner-a: CrashLoopBackOff"
@@ -103,7 +103,6 @@ def test_the_workflow_and_the_pods_name_the_same_label_and_no_token() -> None:
     workflow = yaml.safe_load(runner_pods.workflow())
     test = workflow["jobs"]["test"]
     assert test["runs-on"] == runner_pods.LABEL and "${{ github.sha }}" in test["steps"][0]["run"]
-    assert runner_pods.settings()["runner"]["labels"] == [f"{runner_pods.LABEL}:host"]
     (deployment,) = manifests.objects(manifests.render("gitea-runner.yaml", image_runner="x:1"))
     pod = deployment["spec"]["template"]["spec"]
     assert pod["automountServiceAccountToken"] is False and pod["securityContext"]["runAsNonRoot"] is True

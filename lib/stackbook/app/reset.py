@@ -26,7 +26,7 @@ from stackbook.app.host_state import (
 from stackbook.app.snapshots.store import Store
 from stackbook.app.supervision import only_run
 from stackbook.config.profile import Profile
-from stackbook.core import paths, temp_dirs
+from stackbook.core import paths, private, temp_dirs
 from stackbook.core.errors import StackbookError
 from stackbook.lab.step import now
 from stackbook.machines import facts
@@ -47,7 +47,9 @@ def remember(profile: Profile) -> None:
     if profile.target == "embedded" and not path.exists():
         host = snapshot()
         host["sysctls"] = before_all_labs(host["sysctls"], path.parent.parent)
-        path.write_text(json.dumps({"time": now(), "host": host}, indent=1), encoding="utf-8")
+        private.write(
+            path, json.dumps({"time": now(), "host": host}, indent=1)
+        )  # at once: a lab that begins now reads it
 
 
 def before_all_labs(current: Lines, states: Path) -> Lines:

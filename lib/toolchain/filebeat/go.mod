@@ -1,5 +1,5 @@
 // Filebeat, in a module of its own. The exclude and the replaces are those of its own go.mod (v7.17.28): the replaces of a
-// dependency do not hold in the module that requires it. All packages that it is built from have the licence Apache 2.0 or a like one.
+// dependency do not hold in the module that requires it. It is built without x-pack, which has Elastic's own licence.
 module stackbook.dev/toolchain/filebeat
 
 go 1.26.4

@@ -84,15 +84,15 @@ def running(
         WaitTimeout: Gitea does not list it as idle in time; the error has the end of its log.
     """
     with temp_dirs.folder("runner") as folder:
-        settings, env = folder / "config.yaml", {**environment, "HOME": str(folder)}
-        private.write(settings, yaml.safe_dump(_settings(folder, env, label)))
-        _register(server, program, settings, env, f"{label}-runner")
+        config, env = folder / "config.yaml", {**environment, "HOME": str(folder)}
+        private.write(config, yaml.safe_dump(settings(folder, env, label)))
+        _register(server, program, config, env, f"{label}-runner")
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
-                go_toolchain.guarded([str(program), "--config", str(settings), "daemon"]),
+                go_toolchain.guarded([str(program), "--config", str(config), "daemon"]),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=env, cwd=folder,
             )  # fmt: skip
-        observed.tell([str(program), "--config", str(settings), "daemon"], background=True)
+        observed.tell([str(program), "--config", str(config), "daemon"], background=True)
         runner = Runner(process, folder)
         try:
             until(
@@ -107,7 +107,14 @@ def running(
             end(process, steps=((signal.SIGTERM, 15.0),))
 
 
-def _settings(folder: Path, env: Mapping[str, str], label: str) -> dict[str, Any]:
+def settings(folder: Path, env: Mapping[str, str], label: str) -> dict[str, Any]:
+    """The settings of a runner that works in a folder: one job at a time, as processes where the runner itself is.
+
+    Args:
+        folder: gets the registration and the jobs.
+        env: the environment of the jobs' commands, beside the runner's own.
+        label: it takes the jobs that name this label (`runs-on`).
+    """
     return {
         "log": {"level": "info"},
         "runner": {

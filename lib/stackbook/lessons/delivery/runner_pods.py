@@ -1,4 +1,4 @@
-"""Gitea's runner on Kubernetes: a Deployment whose pods share the jobs of a push.
+"""Gitea's runner on Kubernetes: a Deployment whose pods share the jobs of pushes.
 
 Each pod registers itself at Gitea, and runs its jobs inside its own container (the kind `host` of its labels).
 https://docs.gitea.com/usage/actions/act-runner, https://docs.gitea.com/api (group repository, /actions)
@@ -7,7 +7,6 @@ https://docs.gitea.com/usage/actions/act-runner, https://docs.gitea.com/api (gro
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +19,7 @@ from stackbook.cluster import manifests
 from stackbook.core.errors import CheckFailed
 from stackbook.core.redact import Secret
 from stackbook.core.waiting import until
+from stackbook.lessons.delivery import actions
 from stackbook.lessons.delivery.release.access import NAMESPACE
 from stackbook.lessons.delivery.repository import Repository
 
@@ -99,10 +99,7 @@ class Runners:
 
         def all_online() -> list[str]:
             nonlocal online
-            pods = [
-                pod["metadata"]["name"]
-                for pod in self.kube.json("get", "pods", "-n", NAMESPACE, "-l", SELECTOR)["items"]
-            ]
+            pods = [pod["metadata"]["name"] for pod in self.kube.pods(NAMESPACE, SELECTOR)]
             listed = self.server.get("/v1/admin/actions/runners")["runners"]
             online = {one["name"] for one in listed if one["status"] in ("online", "idle", "active")}
             return sorted(pods) if set(pods) <= online else []
@@ -119,8 +116,7 @@ class Runners:
     def build(self, *, timeout: float = 120.0) -> list[Job]:
         """Push commits one after the other, each to a branch of its own, and wait until the job of each has ended.
 
-        A runner that asks at the same moment as another one may get nothing, and asks for real only after the next push. So there
-        is one push for each job. Of two pushes to the same branch, Gitea may see only the second.
+        Of two pushes to the same branch, one after the other, Gitea may build only the second.
 
         Raises:
             WaitTimeout: they have not in time; the error has their states.
@@ -174,27 +170,17 @@ def deploy(lab: Lab, server: Gitea, address: str, work: Path) -> Runners:
     """
     lab.images.load(IMAGE)
     token = Secret(str(server.post("/admin/actions/runners/registration-token", {})["token"]))
-    values = {"url": f"http://{address}", "config.yaml": yaml.safe_dump(settings()), "token": f"{token.reveal()}\n"}
+    values = {
+        "url": f"http://{address}",
+        "config.yaml": yaml.safe_dump(actions.settings(Path("/data"), {}, LABEL)),
+        "token": f"{token.reveal()}\n",
+    }
     secret = {
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "runner", "namespace": NAMESPACE}, "stringData": values,
     }  # fmt: skip
     lab.kube.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(secret), secret=True)
     lab.kube.apply(manifests.render("gitea-runner.yaml", image_runner=lab.images.reference(IMAGE)))
     return Runners(lab.kube, server, Repository.create(server, "crowd"), work)
-
-
-def settings() -> dict[str, Any]:
-    """A pod's settings: one job at a time, in its own container, below /data."""
-    return {
-        "log": {"level": "info"},
-        "runner": {
-            "file": "/data/registration", "labels": [f"{LABEL}:host"], "capacity": 1, "fetch_interval": "500ms",
-            "fetch_interval_max": "500ms", "log_report_interval": "1s", "log_report_max_latency": "500ms",
-            "state_report_interval": "500ms", "timeout": "2m",
-        },
-        "cache": {"enabled": False},
-        "host": {"workdir_parent": "/data/jobs"},
-    }  # fmt: skip
 
 
 def workflow() -> str:
@@ -228,7 +214,7 @@ def row(pods: Sequence[str], jobs: Sequence[Job]) -> dict[str, Any]:
     return {
         "pods": len(pods),
         "jobs": len(jobs),
-        "runners that took one": len(Counter(job.runner for job in jobs)),
+        "runners that took one": len({job.runner for job in jobs}),
         "at once": at_once(jobs),
         "s": max(job.ended for job in jobs) - min(job.began for job in jobs),
     }

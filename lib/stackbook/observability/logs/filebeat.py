@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from stackbook.observability.logs.generators import Writers
 
 COMPONENT = "filebeat"
-PROGRAMS = {"rsyslog": "rsyslogd", "Filebeat": "filebeat"}
-"""The process of each shipper on a machine."""
-_SHIPPERS = "app in (shipper,filebeat)"
 _PROXY = f"/api/v1/namespaces/{NAMESPACE}/services/victoria-logs:9428/proxy/select/logsql/query"
 
 
@@ -126,47 +123,6 @@ def running(lab: Lab, *, pods: str = "*", timeout: float = 120.0) -> Iterator[Fi
         yield Filebeat(lab.kube)
     finally:
         lab.kube.delete(text)
-
-
-def kill(lab: Lab, *, timeout: float = 90.0) -> None:
-    """Kill both shippers' processes on every machine at once, and wait until the kubelet has started each of them again.
-
-    Raises:
-        WaitTimeout: one does not start again in time; the error says why.
-    """
-    before = _started(lab.kube)
-    for host in lab.machines.values():
-        for program in PROGRAMS.values():
-            host.run(["pkill", "-KILL", "-x", program], check=False)
-
-    def again() -> bool:
-        now = _started(lab.kube)
-        return all(pod in now and now[pod] > count for pod, count in before.items())
-
-    until(again, what="the killed shippers to run again", timeout=timeout, every=0.5,
-          cause=lambda: lab.kube.explain(NAMESPACE, _SHIPPERS))  # fmt: skip
-
-
-def _started(kube: Kube) -> dict[str, int]:
-    """Pod → how often its container has been started again; only pods whose container runs."""
-    found = {}
-    for pod in kube.pods(NAMESPACE, _SHIPPERS):
-        (status,) = pod["status"].get("containerStatuses") or [{}]
-        if "running" in status.get("state", {}):
-            found[str(pod["metadata"]["name"])] = int(status["restartCount"])
-    return found
-
-
-def resident(lab: Lab) -> dict[str, dict[str, float]]:
-    """Shipper → machine → resident memory of its process in MB (10⁶ bytes); 0 if none runs."""
-    found: dict[str, dict[str, float]] = {}
-    for name, program in PROGRAMS.items():
-        for node, host in lab.machines.items():
-            kilobytes = [
-                int(word) for word in host.run(["ps", "-C", program, "-o", "rss="], check=False).stdout.split()
-            ]
-            found.setdefault(name, {})[node] = sum(kilobytes) * 1.024 / 1000
-    return found
 
 
 def own_lines() -> dict[str, int]:
