@@ -19,9 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "lib"))
 
 from stackbook.artifacts import gobuild, page_builds  # noqa: E402
-from stackbook.artifacts.catalogue import Pages  # noqa: E402
 from stackbook.artifacts.package_managers import MANAGERS  # noqa: E402
 from stackbook.artifacts.resolver import Resolver  # noqa: E402
+from stackbook.artifacts.sources import Pages  # noqa: E402
 from stackbook.core import paths  # noqa: E402
 
 # An entry of Yarn's lockfile: its name there may be another one (`a@npm:b@1`), so the package is that of the address.

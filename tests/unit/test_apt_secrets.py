@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from stackbook.artifacts import machine_releases, package_registries
-from stackbook.artifacts.catalogue import Debian
 from stackbook.artifacts.machine_releases import of_suite
+from stackbook.artifacts.sources import Debian
 
 DUMP = """\
 Acquire::Languages "none";

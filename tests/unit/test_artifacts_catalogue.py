@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 from stackbook.artifacts import catalogue_loader as loading
-from stackbook.artifacts.catalogue import Build, Catalogue, Release, Wheel
+from stackbook.artifacts.catalogue import Catalogue
 from stackbook.artifacts.catalogue_loader import LIB, load
+from stackbook.artifacts.sources import Build, Release, Wheel
 from stackbook.core.errors import InputError
 
 RAW = yaml.safe_load((LIB / "stackbook/artifacts/catalogue.yaml").read_text())

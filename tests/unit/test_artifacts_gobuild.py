@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from stackbook.artifacts import gobuild, subprocesses
-from stackbook.artifacts.catalogue import Build, Group
+from stackbook.artifacts.catalogue import Group
+from stackbook.artifacts.sources import Build
 from stackbook.artifacts.subprocesses import Cancelled
 from stackbook.core.errors import ArtifactError, ArtifactUnavailable
 from stackbook.core.progress import Progress

@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 
 import pytest
 from stackbook.artifacts import jars as lock
-from stackbook.artifacts.catalogue import Jars
 from stackbook.artifacts.catalogue_loader import LIB, load
+from stackbook.artifacts.sources import Jars
 from stackbook.core.errors import CorruptArtifact, InputError
 from stackbook.core.progress import Progress
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from stackbook.artifacts import maven as maven_files
 from stackbook.artifacts import package_registries
-from stackbook.artifacts.catalogue import Maven
 from stackbook.artifacts.catalogue_loader import load
 from stackbook.artifacts.downloads import download
+from stackbook.artifacts.sources import Maven
 from stackbook.core.errors import ArtifactError, InputError
 
 

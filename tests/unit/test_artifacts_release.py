@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 from stackbook.artifacts import downloads
-from stackbook.artifacts.catalogue import Catalogue, Release
+from stackbook.artifacts.catalogue import Catalogue
 from stackbook.artifacts.catalogue_loader import load
 from stackbook.artifacts.resolver import Resolver
+from stackbook.artifacts.sources import Release
 from stackbook.artifacts.subprocesses import Cancelled
 from stackbook.core.errors import ArtifactError, ArtifactUnavailable, CorruptArtifact, InputError
 from stackbook.core.progress import Progress

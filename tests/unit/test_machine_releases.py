@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from stackbook.artifacts import machine_releases
-from stackbook.artifacts.catalogue import Debian
 from stackbook.artifacts.catalogue_loader import load
+from stackbook.artifacts.sources import Debian
 from stackbook.config.profile import Profile
 from stackbook.core.errors import InputError
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 from stackbook.artifacts import gobuild, npm_packages, page_builds
-from stackbook.artifacts.catalogue import Group, Npm, Pages
+from stackbook.artifacts.catalogue import Group
 from stackbook.artifacts.page_builds import Tools
+from stackbook.artifacts.sources import Npm, Pages
 from stackbook.artifacts.subprocesses import Cancelled
 from stackbook.core.child_processes import end
 from stackbook.core.errors import ArtifactError, ArtifactUnavailable, CorruptArtifact, InputError

@@ -14,8 +14,8 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from stackbook.app import cli, sbom
 from stackbook.artifacts import page_builds
-from stackbook.artifacts.catalogue import Maven, Npm, Pages, Wheel
 from stackbook.artifacts.catalogue_loader import load
+from stackbook.artifacts.sources import Maven, Npm, Pages, Wheel
 from stackbook.core import paths
 
 pytestmark = pytest.mark.slow

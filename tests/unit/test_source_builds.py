@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from stackbook.artifacts import machine_releases, package_registries, source_builds
-from stackbook.artifacts.catalogue import DebianSource
 from stackbook.artifacts.catalogue_loader import load
 from stackbook.artifacts.machine_releases import of_suite
+from stackbook.artifacts.sources import DebianSource
 from stackbook.core.errors import ArtifactUnavailable
 
 SOURCE = DebianSource(

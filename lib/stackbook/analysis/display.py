@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, which readers with any kind of colour vision can tell apart. https://jfly.uni-koeln.de/color/
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 
+FOLDED = "font-size:12px;max-height:30em;overflow:auto;white-space:pre-wrap;overflow-wrap:anywhere"
+"""CSS of a long text that a reader unfolds: it scrolls, and its lines are broken."""
+
 
 def style_plots() -> None:
     """Set up plots for a projector: text of at least 12 points, the palette above, a light grid."""

@@ -6,7 +6,8 @@ import difflib
 import html
 from collections.abc import Mapping
 
-_STYLE = "font-size:12px;max-height:30em;overflow:auto;white-space:pre-wrap;overflow-wrap:anywhere"
+from stackbook.analysis.display import FOLDED
+
 _COLOURS = {"-": "#ffd7d5", "+": "#ccffd8"}
 """Backgrounds of lines that only the guide or only today's file has; the sign before each line says the same."""
 
@@ -46,7 +47,7 @@ class FileDiff:
         """The file's name, which unfolds to the diff."""
         lines = "".join(_line(f"{line}\n") for line in self.lines)
         summary = html.escape(self.summary)
-        return f'<details class="guide-file"><summary>{summary}</summary><pre style="{_STYLE}">{lines}</pre></details>'
+        return f'<details class="guide-file"><summary>{summary}</summary><pre style="{FOLDED}">{lines}</pre></details>'
 
 
 def _line(line: str) -> str:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from stackbook.artifacts import go_toolchain
-from stackbook.artifacts.catalogue import Build
 from stackbook.artifacts.catalogue_loader import load
+from stackbook.artifacts.sources import Build
 from stackbook.core import paths
 from stackbook.core.errors import StackbookError
 

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackbook.artifacts.catalogue import Artifact, Debian, DebianSource, Jars, Maven, Npm, Release, Wheel
+from stackbook.artifacts.catalogue import Artifact
 from stackbook.artifacts.catalogue_loader import load
 from stackbook.artifacts.machine_releases import of_suite
+from stackbook.artifacts.sources import Debian, DebianSource, Jars, Maven, Npm, Release, Wheel
 from stackbook.core import paths
 from stackbook.core.version import __version__
 

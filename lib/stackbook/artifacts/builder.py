@@ -22,21 +22,10 @@ from stackbook.artifacts import (  # fmt: skip
     source_builds,
 )
 from stackbook.artifacts.build_queue import BuildQueue
-from stackbook.artifacts.catalogue import (  # fmt: skip
-    Artifact,
-    Build,
-    Catalogue,
-    Debian,
-    DebianSource,
-    Image,
-    Npm,
-    Pages,
-    Release,
-    Source,
-    Wheel,
-)
+from stackbook.artifacts.catalogue import Artifact, Catalogue, Image
 from stackbook.artifacts.debian_layers import DebianRoot
 from stackbook.artifacts.digests import key_of, sha256_of, source_digest
+from stackbook.artifacts.sources import Build, Debian, DebianSource, Npm, Pages, Release, Source, Wheel
 from stackbook.artifacts.store import Entry, Store
 from stackbook.artifacts.subprocesses import Cancelled, Spawn, spawn
 from stackbook.core.errors import ArtifactError, ArtifactUnavailable, InputError

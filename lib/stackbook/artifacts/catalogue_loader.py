@@ -10,26 +10,10 @@ from typing import Any
 import yaml
 
 from stackbook.artifacts import machine_releases
-from stackbook.artifacts.catalogue import (  # fmt: skip
-    Artifact,
-    Base,
-    Build,
-    Catalogue,
-    Debian,
-    DebianSource,
-    Group,
-    Image,
-    Jars,
-    Maven,
-    Npm,
-    Pages,
-    Release,
-    Source,
-    Wheel,
-    known,
-)
+from stackbook.artifacts.catalogue import Artifact, Base, Catalogue, Group, Image, known
 from stackbook.artifacts.digests import source_digest
 from stackbook.artifacts.jars import read_lock
+from stackbook.artifacts.sources import Build, Debian, DebianSource, Jars, Maven, Npm, Pages, Release, Source, Wheel
 from stackbook.core.errors import InputError
 
 PREFIX = "stackbook.local"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackbook.artifacts.catalogue import Build
+from stackbook.artifacts.sources import Build
 
 if TYPE_CHECKING:
     from stackbook.artifacts.resolver import Resolver

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stackbook.artifacts.build_queue import free_memory
-from stackbook.artifacts.catalogue import Build, Group
+from stackbook.artifacts.catalogue import Group
 from stackbook.artifacts.digests import key_of
+from stackbook.artifacts.sources import Build
 from stackbook.artifacts.subprocesses import Spawn, spawn
 from stackbook.core.errors import ArtifactError, ArtifactUnavailable, InputError
 from stackbook.core.progress import Progress, Report

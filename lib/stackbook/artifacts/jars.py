@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from stackbook.artifacts import downloads
-from stackbook.artifacts.catalogue import Jars
 from stackbook.artifacts.digests import sha256_of
 from stackbook.artifacts.maven import coordinates, maven_repository, mvn_serves, settings_options
+from stackbook.artifacts.sources import Jars
 from stackbook.artifacts.subprocesses import Spawn, spawn
 from stackbook.core.errors import CorruptArtifact, InputError
 from stackbook.core.progress import Progress, Report

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from stackbook.artifacts.build_queue import free_memory, places
 from stackbook.artifacts.builder import Maker
-from stackbook.artifacts.catalogue import Build, Pages
+from stackbook.artifacts.sources import Build, Pages
 from stackbook.artifacts.store import Entry
 from stackbook.artifacts.subprocesses import Cancelled
 from stackbook.core.errors import StackbookError

@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from stackbook.artifacts import downloads
-from stackbook.artifacts.catalogue import Maven
 from stackbook.artifacts.digests import sha256_of
 from stackbook.artifacts.package_registries import unpack
+from stackbook.artifacts.sources import Maven
 from stackbook.artifacts.subprocesses import Spawn, spawn
 from stackbook.core.errors import CorruptArtifact, InputError
 from stackbook.core.progress import Progress, Report

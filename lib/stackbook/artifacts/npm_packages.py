@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from stackbook.artifacts.catalogue import Npm
+from stackbook.artifacts.sources import Npm
 from stackbook.artifacts.subprocesses import Spawn, spawn
 from stackbook.core.errors import ArtifactUnavailable, CorruptArtifact
 from stackbook.core.progress import Progress, Report

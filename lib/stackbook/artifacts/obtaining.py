@@ -7,20 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stackbook.artifacts import downloads, npm_packages, package_registries, page_builds, source_builds
-from stackbook.artifacts.catalogue import (
-    Artifact,
-    Debian,
-    DebianSource,
-    Jars,
-    Maven,
-    Npm,
-    Pages,
-    Release,
-    Source,
-    Wheel,
-)
+from stackbook.artifacts.catalogue import Artifact
 from stackbook.artifacts.jars import jars
 from stackbook.artifacts.maven import maven
+from stackbook.artifacts.sources import Debian, DebianSource, Jars, Maven, Npm, Pages, Release, Source, Wheel
 from stackbook.core.progress import Progress, Report
 
 if TYPE_CHECKING:

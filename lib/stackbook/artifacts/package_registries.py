@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from stackbook.artifacts import machine_releases
-from stackbook.artifacts.catalogue import Debian, Wheel
+from stackbook.artifacts.sources import Debian, Wheel
 from stackbook.artifacts.subprocesses import Spawn, spawn
 from stackbook.core.errors import ArtifactUnavailable, InputError
 from stackbook.core.progress import Progress, Report

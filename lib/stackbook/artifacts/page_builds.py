@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stackbook.artifacts import gobuild, npm_packages
-from stackbook.artifacts.catalogue import Group, Pages
+from stackbook.artifacts.catalogue import Group
 from stackbook.artifacts.digests import key_of
 from stackbook.artifacts.package_managers import MANAGERS, Manager, Output
+from stackbook.artifacts.sources import Pages
 from stackbook.artifacts.subprocesses import Spawn, spawn
 from stackbook.core.errors import ArtifactError, ArtifactUnavailable, CorruptArtifact, InputError
 from stackbook.core.progress import Progress, Report

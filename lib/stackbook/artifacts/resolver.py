@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from stackbook.artifacts.builder import Maker
-from stackbook.artifacts.catalogue import Catalogue, Release
+from stackbook.artifacts.catalogue import Catalogue
 from stackbook.artifacts.catalogue_loader import load
 from stackbook.artifacts.downloads import published
 from stackbook.artifacts.lanes import Lanes
+from stackbook.artifacts.sources import Release
 from stackbook.artifacts.status import ArtifactStatus, statuses
 from stackbook.artifacts.store import Entry, Store
 from stackbook.artifacts.subprocesses import Spawn, spawn

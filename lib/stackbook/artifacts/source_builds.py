@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stackbook.artifacts import package_registries
-from stackbook.artifacts.catalogue import DebianSource
+from stackbook.artifacts.sources import DebianSource
 from stackbook.artifacts.subprocesses import Spawn, spawn
 from stackbook.core.errors import ArtifactUnavailable
 from stackbook.core.progress import Report

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stackbook.artifacts.builder import Maker
-from stackbook.artifacts.catalogue import Artifact, Build
+from stackbook.artifacts.catalogue import Artifact
+from stackbook.artifacts.sources import Build
 
 
 @dataclass(frozen=True)

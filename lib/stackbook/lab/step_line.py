@@ -8,13 +8,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stackbook.analysis.display import FOLDED
 from stackbook.lab.typed_commands import typed
 
 # Longer output would make the page hard to read; `stackbook commands` prints everything.
 _LONGEST_FILE = 60
 _LONGEST = 150  # lines
 _WIDTH = 400
-_STYLE = "font-size:12px;max-height:30em;overflow:auto;white-space:pre-wrap;overflow-wrap:anywhere"
 
 
 def show(line: str, commands: Sequence[Mapping[str, Any]]) -> None:
@@ -38,7 +38,7 @@ def block(line: str, commands: Sequence[Mapping[str, Any]]) -> str:
     if rest := sum(1 for _ in found):
         lines.append(f"# … and {rest} more lines: `stackbook commands` prints them")
     inner = (
-        f'<pre style="{_STYLE}">{html.escape(chr(10).join(lines))}</pre>'
+        f'<pre style="{FOLDED}">{html.escape(chr(10).join(lines))}</pre>'
         if lines
         else "<p>No command belongs to this step: the Python code above does it.</p>"
     )
