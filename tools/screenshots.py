@@ -19,7 +19,16 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "notebooks" / "pictures"
-NAMES = ("prometheus-query", "kiali-graph", "traces-request", "logs-request", "drone-log", "gitea-commit", "shop-order")
+NAMES = (
+    "prometheus-query",
+    "kiali-graph",
+    "traces-request",
+    "logs-request",
+    "drone-log",
+    "gitea-commit",
+    "actions-run",
+    "shop-order",
+)
 """The pictures; the rule `pictures` of tests/notebooks compares them with the chapters."""
 MOST = 150_000
 """Bytes of a picture."""

@@ -35,7 +35,9 @@ from stackbook.lessons.delivery import compose, gitea
 from stackbook.lessons.incident import expired
 from stackbook.lessons.kubeadm import control_plane
 from stackbook.machines import operations
+from stackbook.machines.providers import VirtualMachines
 from stackbook.machines.transports import LocalHost
+from stackbook.machines.virtual import disks
 from stackbook.observability.logs import credentials
 
 ROOT = paths.checkout()
@@ -246,6 +248,17 @@ def _expired_certificates_keys(folder: Path, machine: Machine, monkeypatch: pyte
     return seen(folder / "note")
 
 
+def _virtual_machines_keys(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Modes:
+    monkeypatch.setenv("STACKBOOK_STATE", str(folder / "new"))
+    provider = VirtualMachines(Profile.load("vm"))
+    provider._ensure_keys()
+    node = provider.profile.nodes[0]
+    (provider.folder / node.name / "disk.qcow2").touch(0o600)
+    provider._prepare(node, disks.Template(folder))
+    keys = (provider.key, provider.folder / node.name / "host_key", provider.machine(node).seed)
+    return {name: mode for key in keys for name, mode in modes(key).items()}
+
+
 WRITERS: dict[str, Callable[[Path, Machine, pytest.MonkeyPatch], Modes]] = {
     "the join token on a machine": _join,
     "the proxies on a machine": _machines_proxies,
@@ -261,6 +274,7 @@ WRITERS: dict[str, Callable[[Path, Machine, pytest.MonkeyPatch], Modes]] = {
     "the keys of an expired certificate": _expired_certificates_keys,
     "the environment under sudo": _environment_under_sudo,
     "JupyterLab's token and address": _jupyters_token,
+    "the keys of virtual machines": _virtual_machines_keys,
     "a snapshot, which holds the lab's keys": _snapshots_files,
 }
 
@@ -314,6 +328,8 @@ LOOKED_AT = {
     "app/snapshots/archive.py": "a snapshot, which holds the lab's keys",
     "app/snapshots/manifest.py": "a snapshot, which holds the lab's keys",
     "app/snapshots/store.py": "a snapshot, which holds the lab's keys",
+    "machines/providers/vm.py": "the keys of virtual machines",
+    "machines/virtual/disks.py": "the keys of virtual machines",
     "core/paths.py": "this host's kubeconfig",
     "core/private.py": "this host's kubeconfig",
 }  # fmt: skip
@@ -351,6 +367,8 @@ OTHERWISE = {
     "lab/turns.py": "a lock",
     "lab/changes.py": "the record of a challenge, which keeps no copy of a Secret: test_challenges",
     "lab/learner.py": "what a learner has done",
+    "lessons/machines/vm_clones.py": "an address, in a folder of mode 0700",
+    "machines/virtual/agent.py": "nothing: a secret goes to a command's standard input",
     "core/results.py": "nothing: it holds what was said",
     "app/diagnose/collect_cluster.py": "nothing: kubectl reads it on its own machine",
     "app/diagnose/support_bundle.py": "a bundle of mode 0600, redacted: test_diagnose",

@@ -298,7 +298,7 @@ def _parser() -> _Parser:
 
 
 def become_root(options: argparse.Namespace, words: Sequence[str]) -> None:
-    """Start again under sudo if the target is embedded and this user is not root, because the machines belong to root.
+    """Start again under sudo if stackbook creates the machines and this user is not root, because they belong to root.
 
     Raises:
         HostUnfit: the user is not root, and there is no sudo.
@@ -307,7 +307,7 @@ def become_root(options: argparse.Namespace, words: Sequence[str]) -> None:
         return
     from stackbook.config.profile import Profile
 
-    if Profile.load(getattr(options, "profile", "embedded")).target != "embedded":
+    if not Profile.load(getattr(options, "profile", "embedded")).creates_machines:
         return
     sudo = shutil.which("sudo")
     if not sudo:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from stackbook.app import challenging, life_commands, own_folders
 from stackbook.core import paths
 from stackbook.core.errors import ArtifactUnavailable, InputError, StackbookError
-from stackbook.core.names import did_you_mean, profile_names
+from stackbook.core.names import did_you_mean
 
 if TYPE_CHECKING:
     from stackbook.config.profile import Profile
@@ -69,10 +69,12 @@ def _write_report(folder: Path) -> Path:
 
 
 def _pointers(profile: Profile, report: Path) -> list[str]:
+    from stackbook.config import chapters
+    from stackbook.config.profile import ChapterParameters
     from stackbook.lab.lab import Lab
 
     lines = ["", "JupyterLab:  make notebooks"]
-    lab = Lab.open("00-preflight", _profile_word(profile, report.parent))
+    lab = Lab(chapters.find("00-preflight"), profile, ChapterParameters())
     if lab.kubeconfig.exists():
         try:
             lines.append(f"ingress:     {lab.ingress}/productpage")
@@ -80,10 +82,6 @@ def _pointers(profile: Profile, report: Path) -> list[str]:
             lines.append("ingress:     not installed yet (chapter 05)")
         lines.append(f"kubeconfig:  {lab.kubeconfig}")
     return [*lines, f"report:      {report}"]
-
-
-def _profile_word(profile: Profile, run: Path) -> str:
-    return profile.name if profile.name in profile_names() else str(run / "profile.yaml")
 
 
 def plan_run(options: argparse.Namespace) -> int:

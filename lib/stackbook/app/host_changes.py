@@ -22,6 +22,7 @@ from stackbook.core.errors import StackbookError
 from stackbook.machines import facts
 from stackbook.machines.providers.belongings import LABEL, is_of, labels_of, name_of
 from stackbook.machines.providers.podman import Embedded, volumes_of
+from stackbook.machines.providers.vm import VirtualMachines
 from stackbook.machines.transports import Host
 
 _FORWARD = "net.ipv4.ip_forward"
@@ -55,6 +56,8 @@ class Marks:
             for kind, words in _LISTS.items()
         }
         bridges = {str(entry.get("network_interface", "")) for entry in listed["networks"]} - {""}
+        if profile.target == "vm":
+            bridges.add(VirtualMachines(profile, host).network.bridge)
         present = {kind: frozenset(name_of(entry) for entry in entries) for kind, entries in listed.items()}
         provider = Embedded(profile, host)
         # If a lab is older than the labels of volumes and its containers are gone, only the names identify its volumes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,13 +13,13 @@ from stackbook.cluster import early_pods, flannel, kubeadm
 from stackbook.config import chapters
 from stackbook.config.profile import ChapterParameters, Profile
 from stackbook.core.errors import InputError, StackbookError
-from stackbook.core.names import profile_names
 from stackbook.lab.lab import Lab
 from stackbook.lessons.machines import addressing, clones
 from stackbook.machines import operations
 from stackbook.machines.providers import power
 from stackbook.machines.providers.base import Say
 from stackbook.machines.providers.podman import Embedded
+from stackbook.machines.providers.vm import VirtualMachines
 from stackbook.machines.transports import Host
 
 READY_SECONDS = 180.0
@@ -27,33 +28,73 @@ READY_SECONDS = 180.0
 
 def word(profile: Profile, *command: str) -> str:
     """A command of stackbook for this profile, as a reader types it."""
-    named = [] if profile.name == "embedded" or profile.name not in profile_names() else ["--profile", profile.name]
-    return " ".join(["stackbook", *command, *named])
+    named = [] if profile.name == "embedded" else ["--profile", profile.name]
+    return f"stackbook {shlex.join([*command, *named])}"
 
 
-def demand_own(profile: Profile, what: str) -> Embedded:
+Own = Embedded | VirtualMachines
+"""A provider whose machines stackbook creates."""
+
+
+def demand_own(profile: Profile, what: str) -> Own:
     """The provider of a lab whose machines stackbook created.
 
     Raises:
         InputError: stackbook did not create the machines, or there are none.
     """
-    if profile.target != "embedded":
+    if not profile.creates_machines:
         raise InputError(
             f"{what} works only on machines that stackbook created; it did not create those of target {profile.target!r}",
-            fix="use a profile with target embedded",
+            fix="use a profile with target embedded or vm",
         )
-    provider = Embedded(profile)
-    there = provider.containers()
-    if not any(provider.container(node.name) in there for node in profile.nodes):
+    provider = _provider(profile)
+    if len(_missing(provider)) == len(profile.nodes):
         raise InputError(f"there is no lab {profile.lab!r} on this host", fix=word(profile, "run"))
     return provider
 
 
-def is_stopped(provider: Embedded) -> bool:
-    """Whether all machines of the profile exist, and none of them runs."""
+def demand_embedded(profile: Profile, what: str) -> Embedded:
+    """The provider of a lab whose machines are containers of this host.
+
+    Raises:
+        InputError: they are not, or there are none.
+    """
+    if profile.target == "vm":
+        raise InputError(f"{what} works only with target embedded, and not with virtual machines",
+                         fix="stackbook stop and start keep them as they are")  # fmt: skip
+    provider = demand_own(profile, what)
+    assert isinstance(provider, Embedded)
+    return provider
+
+
+def _provider(profile: Profile) -> Own:
+    return VirtualMachines(profile) if profile.target == "vm" else Embedded(profile)
+
+
+def _missing(provider: Own) -> list[str]:
+    """The nodes whose machines were never created."""
+    nodes = provider.profile.nodes
+    if isinstance(provider, VirtualMachines):
+        return [node.name for node in nodes if not provider.machine(node).disk.exists()]
     there = provider.containers()
-    names = [provider.container(node.name) for node in provider.profile.nodes]
-    return all(name in there for name in names) and not power.running(provider)
+    return [node.name for node in nodes if provider.container(node.name) not in there]
+
+
+def _asleep(provider: Own) -> list[str]:
+    """The nodes whose machines do not run."""
+    names = [node.name for node in provider.profile.nodes]
+    if isinstance(provider, VirtualMachines):
+        running = provider.machines()
+        return [name for name in names if name not in running]
+    states = provider.containers()
+    return [name for name in names if states.get(provider.container(name)) not in ("running", "paused")]
+
+
+def is_stopped(provider: Own) -> bool:
+    """Whether all machines of the profile exist, and none of them runs."""
+    if isinstance(provider, VirtualMachines):
+        return not _missing(provider) and not provider.machines()
+    return not _missing(provider) and not power.running(provider)
 
 
 def stop(profile: Profile, *, say: Say = print) -> None:
@@ -67,7 +108,7 @@ def stop(profile: Profile, *, say: Say = print) -> None:
     demand_own(profile, "stop")
     with only_run(profile.lab, who="stackbook stop"):
         provider = demand_own(profile, "stop")
-        count = power.stop(provider, say=say)
+        count = provider.stop(say=say) if isinstance(provider, VirtualMachines) else power.stop(provider, say=say)
     if not count:
         raise InputError(f"the lab {profile.lab!r} is not running", fix=word(profile, "start"))
     say(
@@ -87,17 +128,16 @@ def start(profile: Profile, *, say: Say = print) -> None:
     with only_run(profile.lab, who="stackbook start"):
         provider = demand_own(profile, "start")
         Store(profile.lab).demand_whole()
-        provider.demand_names()
-        there = provider.containers()
-        names = [node.name for node in profile.nodes]
-        if missing := [name for name in names if provider.container(name) not in there]:
+        if isinstance(provider, Embedded):
+            provider.demand_names()
+        if missing := _missing(provider):
             raise InputError(f"the machine {missing[0]} was never created", fix=word(profile, "run"))
         wake(profile, say=say)
 
 
 def wake_if_stopped(profile: Profile, *, say: Say) -> None:
     """Start a stopped lab before a run's chapters; the chapters handle what is not Ready."""
-    if profile.target == "embedded" and is_stopped(Embedded(profile)):
+    if profile.creates_machines and is_stopped(_provider(profile)):
         say("the lab is stopped: starting it")
         try:
             wake(profile, say=lambda text: say(f"  {text}"))
@@ -115,18 +155,16 @@ def wake(profile: Profile, *, say: Say) -> None:
     """
     began, start = time.time(), time.monotonic()
     lab = Lab(chapters.ALL[0], profile, ChapterParameters())
-    provider = Embedded(profile)
-    states = provider.containers()
-    asleep = [
-        node.name for node in profile.nodes if states.get(provider.container(node.name)) not in ("running", "paused")
-    ]
+    provider = _provider(profile)
+    asleep = _asleep(provider)
     provider.provision(say=say)
     with ThreadPoolExecutor(max_workers=4) as pool:
         list(pool.map(lambda pair: _settle(lab, *pair), provider.machines().items()))
     what = f"{len(profile.nodes)} machines run"
     if lab.kubeconfig.exists():
         say("waiting for nodes and pods")
-        count = ready_again(lab, asleep, began)
+        patience = 4 if isinstance(provider, VirtualMachines) else 1  # without KVM, everything takes longer
+        count = ready_again(lab, asleep, began, timeout=READY_SECONDS * patience)
         what = f"{len(profile.nodes)} nodes and {count} pods are Ready"
     say(f"✓ the lab {profile.lab!r} runs: {what} ({time.monotonic() - start:.0f} s)")
 

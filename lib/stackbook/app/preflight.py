@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from stackbook.app import cluster_access
@@ -18,11 +18,14 @@ from stackbook.config.profile import Profile
 from stackbook.core import paths
 from stackbook.core.errors import HostUnfit
 from stackbook.machines import facts
+from stackbook.machines.providers.vm import VirtualMachines
 from stackbook.machines.transports import LocalHost
 
 GIB = 1 << 30
 # Measured on the default lab: 2.3 GiB with everything; each further node takes about 0.35 GiB, without its pods.
 MEMORY_BASE, MEMORY_PER_NODE = 2.2 * GIB, 0.4 * GIB
+MEMORY_PER_VM = 0.2 * GIB
+"""What QEMU itself takes for a machine, above the memory that the machine sees."""
 DISK_NEEDED = 12 * GIB
 # Measured on a lab of two machines with all chapters: systemd, containerd, kubelet and the pods hold 13 on each machine, the
 # control plane 14 more; the two copies of a machine in chapter 01 take 14 for a while. The kernel's default limit is 128 per user.
@@ -31,6 +34,14 @@ PODMAN = 4
 """The minimum major version of podman: earlier ones describe networks and containers differently."""
 NFTABLES = 5
 """From this major version on, podman's network stack uses nftables."""
+
+
+# program → Debian's package
+_TOOLS = {"podman": "podman", "runc": "runc", "iptables": "iptables", "ip": "iproute2", "curl": "curl"}
+_VM_TOOLS = {
+    "qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils", "mkfs.ext4": "e2fsprogs", "ssh": "openssh-client",
+    "iptables": "iptables", "ip": "iproute2", "curl": "curl",
+}  # fmt: skip
 
 
 def examine(profile: Profile, numbers: Sequence[str] = cluster_access.CHAPTERS) -> list[Requirement]:
@@ -45,7 +56,9 @@ def examine(profile: Profile, numbers: Sequence[str] = cluster_access.CHAPTERS) 
     if profile.target == "cluster":
         return cluster_access.examine(profile, numbers)
     host = LocalHost()
-    found = [_root(), _system(host), _memory(host, profile), _disk(), _cores(), *_tools()]
+    if profile.target == "vm":
+        return _of_virtual_machines(host, profile)
+    found = [_root(), _system(host), _memory(host, profile), _disk(), _cores(), *_tools(_TOOLS)]
     if all(r.met for r in found if r.level == "must"):
         found += [_podman(host), *kernel(host), _subnet(host, profile), _inotify(host, profile)]
     return found
@@ -66,6 +79,19 @@ def demand(profile: Profile, numbers: Sequence[str] = cluster_access.CHAPTERS) -
     if problems:
         more = f" (and {len(problems) - 1} more: stackbook run --only 00)" if len(problems) > 1 else ""
         raise HostUnfit(f"{problems[0].name}: {problems[0].found}{more}", fix=problems[0].fix)
+
+
+def _of_virtual_machines(host: LocalHost, profile: Profile) -> list[Requirement]:
+    """What a host needs for machines under QEMU: none of the kernel's features that containers need."""
+    found = [_root(), _system(host), _memory(host, profile), _disk(), _cores(), *_tools(_VM_TOOLS)]
+    tun = os.access("/dev/net/tun", os.R_OK | os.W_OK)
+    fix = "" if tun else "modprobe tun"
+    found.append(
+        Requirement(
+            "tap devices", "must", tun, "/dev/net/tun" if tun else "no /dev/net/tun", fix, "the machines' links"
+        )
+    )
+    return [*found, _subnet(host, profile)]
 
 
 def _root() -> Requirement:
@@ -91,7 +117,7 @@ def _system(host: LocalHost) -> Requirement:
 
 
 def _memory(host: LocalHost, profile: Profile) -> Requirement:
-    needed = MEMORY_BASE + MEMORY_PER_NODE * len(profile.nodes)
+    needed = _memory_needed(profile)
     free = facts.MEMORY.read(host)["MemAvailable"] + _lab_uses(profile)
     return Requirement(
         "memory",
@@ -106,7 +132,13 @@ def _memory(host: LocalHost, profile: Profile) -> Requirement:
 def _lab_uses(profile: Profile) -> float:
     """The memory that a running lab uses already: it counts as available."""
     marker = paths.state(profile.lab) / "instance"
-    return MEMORY_BASE + MEMORY_PER_NODE * len(profile.nodes) if marker.exists() else 0
+    return _memory_needed(profile) if marker.exists() else 0
+
+
+def _memory_needed(profile: Profile) -> float:
+    if profile.target == "vm":
+        return len(profile.nodes) * ((profile.vm_memory << 20) + MEMORY_PER_VM)
+    return MEMORY_BASE + MEMORY_PER_NODE * len(profile.nodes)
 
 
 def _disk() -> Requirement:
@@ -154,14 +186,8 @@ def _tool(name: str, package: str) -> Requirement:
     )
 
 
-def _tools() -> Iterator[Requirement]:
-    for name, package in (
-        ("podman", "podman"),
-        ("runc", "runc"),
-        ("iptables", "iptables"),
-        ("ip", "iproute2"),
-        ("curl", "curl"),
-    ):
+def _tools(packages: Mapping[str, str]) -> Iterator[Requirement]:
+    for name, package in packages.items():
         yield _tool(name, package)
 
 
@@ -204,6 +230,8 @@ def _subnet(host: LocalHost, profile: Profile) -> Requirement:
 
 
 def _own_bridge(host: LocalHost, profile: Profile) -> str:
+    if profile.target == "vm":
+        return VirtualMachines(profile, host).network.bridge
     answer = host.run(["podman", "network", "inspect", f"{profile.lab}-net"], check=False)
     if not answer.ok:
         return ""

@@ -44,7 +44,7 @@ def _memory(lab: str) -> Path:
 def remember(profile: Profile) -> None:
     """Save this host's state before the lab changes it; a second call keeps the first snapshot."""
     path = _memory(profile.lab)
-    if profile.target == "embedded" and not path.exists():
+    if profile.creates_machines and not path.exists():
         host = snapshot()
         host["sysctls"] = before_all_labs(host["sysctls"], path.parent.parent)
         private.write(
@@ -100,7 +100,7 @@ def reset(profile: Profile, *, say: Say = print, machines: bool = True) -> list[
             _reset_machines(profile, say)
         engine.sweep()
         host, old = LocalHost(), before(profile)
-        lab = Marks.of(profile, host) if profile.target == "embedded" else None
+        lab = Marks.of(profile, host) if profile.creates_machines else None
         for_profile(profile).delete(say=say)
         mine: list[Difference] = []
         if old is not None and lab is not None:

@@ -37,6 +37,7 @@ from stackbook.lab.lab import Lab
 from stackbook.lab.step import Record, now
 from stackbook.machines.providers.podman import Embedded
 from stackbook.machines.providers.ssh import SSH
+from stackbook.machines.providers.vm import VirtualMachines
 
 # The chapter with which building web pages begins, for which no chapter waits: those before it are not slowed down.
 PAGES_FROM = "13"
@@ -106,6 +107,8 @@ def run(
         Store(loaded.lab).demand_whole()
         if loaded.target == "embedded":
             Embedded(loaded).demand_names()
+        elif loaded.target == "vm":
+            VirtualMachines(loaded).demand()
         elif loaded.target == "ssh":
             SSH(loaded).demand()
     cache_folder.demand(paths.cache())

@@ -8,7 +8,7 @@ from stackbook.app import life
 from stackbook.cluster.problems import node_problem
 from stackbook.core.errors import StackbookError
 from stackbook.lab.lab import Lab
-from stackbook.machines.providers import Embedded
+from stackbook.machines.providers import Embedded, VirtualMachines
 from stackbook.mesh import istio
 
 
@@ -18,7 +18,9 @@ def status(lab: Lab) -> dict[str, Any]:
     found: dict[str, Any] = {
         "profile": lab.profile.name,
         "target": lab.profile.target,
-        "stopped": isinstance(lab.provider, Embedded) and not running and life.is_stopped(lab.provider),
+        "stopped": isinstance(lab.provider, Embedded | VirtualMachines)
+        and not running
+        and life.is_stopped(lab.provider),
         "machines": {n.name: {"address": n.address, "running": n.name in running} for n in lab.profile.nodes}
         if lab.profile.target != "cluster"
         else {},

@@ -138,7 +138,10 @@ def _source(spec: Mapping[str, Any], version: str, raw: Mapping[str, Any], stric
         )
     release = version if spec["debian"] == "machines" else spec["debian"]
     return Debian(
-        machine_releases.RELEASES[release].suite, tuple(raw[spec["packages"]].split()), spec.get("boots", False)
+        machine_releases.RELEASES[release].suite,
+        tuple(" ".join(raw[name] for name in spec["packages"].split()).split()),
+        spec.get("boots", False),
+        spec.get("kernel", False),
     )
 
 

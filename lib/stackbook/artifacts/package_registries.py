@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from stackbook.artifacts import machine_releases
+from stackbook.artifacts import machine_releases, virtual_roots
 from stackbook.artifacts.sources import Debian, Wheel
 from stackbook.artifacts.subprocesses import Spawn, spawn
 from stackbook.core.errors import ArtifactUnavailable, InputError
@@ -96,7 +96,8 @@ def unpack(archive: Path, target: Path, *, member: str = "", top: str = "") -> P
 
 def debian_recipe(source: Debian) -> list[object]:
     """Everything that determines a root file system, except the package versions of the day."""
-    return ["rootfs-1", source.suite, sorted(source.packages), *([MASKED, _CUSTOMIZE] if source.boots else [_CLEAN])]
+    scripts = [virtual_roots.SCRIPT] if source.kernel else [MASKED, _CUSTOMIZE] if source.boots else [_CLEAN]
+    return ["rootfs-1", source.suite, sorted(source.packages), *scripts]
 
 
 # $1 is the new root. Debian installs the CNI plugins in another folder than the usual one.
@@ -144,9 +145,10 @@ def debian_rootfs(
         InputError: mmdebstrap or the release's keyring is not installed.
         ArtifactUnavailable: packages could not be obtained.
     """
-    script = _NO_SECRETS + (_CUSTOMIZE.replace("MASKED_UNITS", " ".join(MASKED)) if source.boots else _CLEAN)
+    own = _CUSTOMIZE.replace("MASKED_UNITS", " ".join(MASKED)) if source.boots else _CLEAN
+    script = _NO_SECRETS + (virtual_roots.SCRIPT if source.kernel else own)
     target = folder / "rootfs.tar"
-    early = () if source.boots else (f"--essential-hook={_BEFORE_JAVA}",)
+    early = () if source.boots or source.kernel else (f"--essential-hook={_BEFORE_JAVA}",)
     mmdebstrap(
         source.suite, source.packages, target, script=script, options=early, folder=folder, job=job, report=report, log=log,
         estimate=estimate, cancel=cancel, run=run,

@@ -110,11 +110,19 @@ class Jars:
 
 @dataclass(frozen=True)
 class Debian:
-    """A root file system made of Debian packages; `boots` if machines start from it."""
+    """A root file system made of Debian packages.
+
+    Attributes:
+        suite: the code name of the release.
+        packages: the packages.
+        boots: machines start from it, as containers.
+        kernel: virtual machines start from it, so it contains a kernel.
+    """
 
     suite: str
     packages: tuple[str, ...]
     boots: bool = False
+    kernel: bool = False
     origin: ClassVar[str] = "made of Debian packages"
 
 

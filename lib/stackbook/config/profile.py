@@ -28,9 +28,10 @@ from stackbook.config.namespaces import Namespaces, is_system
 from stackbook.config.profile_networks import check_networks
 from stackbook.config.registries import check_mirrors
 from stackbook.core.errors import InputError
-from stackbook.core.names import did_you_mean, profile_path
+from stackbook.core.names import did_you_mean, parameters_folder, profile_path
 
 MAX_NODES = 8
+_OF_VMS = {"vm_memory", "vm_processors", "vm_acceleration"}
 _NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
 _JUMP = re.compile(r"^([a-z_][a-z0-9_-]*@)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?$")
 _MAC = re.compile(r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")
@@ -142,7 +143,7 @@ class Profile(Model):
     """The parameters of a lab. The first node is the control plane."""
 
     name: str = "embedded"
-    target: Literal["embedded", "ssh", "cluster"] = "embedded"
+    target: Literal["embedded", "vm", "ssh", "cluster"] = "embedded"
     lab: str = "stackbook"
     nodes: tuple[Node, ...] = (
         Node(name="k8s-master", address="192.168.98.3"),
@@ -154,6 +155,9 @@ class Profile(Model):
     service_cidr: Network = "10.0.0.0/12"
     kubernetes_version: Version = "1.36.3"
     machine_release: Literal["host", "debian-12", "debian-13", "ubuntu-24.04"] = "host"
+    vm_memory: Annotated[int, Field(ge=1024, le=65536)] = 2048
+    vm_processors: Annotated[int, Field(ge=1, le=16)] = 2
+    vm_acceleration: Literal["auto", "kvm", "tcg"] = "auto"
     flannel_backend: Literal["vxlan", "host-gw", "udp"] = "vxlan"
     istio_profile: Literal["demo", "default", "minimal"] = "demo"
     source: Literal["auto", "release", "registry"] = "auto"
@@ -214,6 +218,10 @@ class Profile(Model):
             raise ValueError("context: it is valid only with target: cluster")
         if self.image_registry and self.target != "cluster":
             raise ValueError("image_registry: it is valid only with target: cluster")
+        if self.target == "vm" and self.machine_release not in ("host", "debian-12"):
+            raise ValueError("machine_release: virtual machines run Debian 12: write debian-12, or leave it out")
+        if self.target != "vm" and (given := sorted(_OF_VMS & self.model_fields_set)):
+            raise ValueError(f"{given[0]}: it is valid only with target: vm")
         if self.known_hosts and self.target != "ssh":
             raise ValueError("known_hosts: it is valid only with target: ssh")
         if self.namespace and self.target != "cluster":
@@ -229,6 +237,11 @@ class Profile(Model):
                 raise ValueError(f"nodes: two nodes have the same {what} {twins[0]}: give each its own")
         check_networks(self)
         return self
+
+    @property
+    def creates_machines(self) -> bool:
+        """Whether stackbook creates the machines and their network on this host."""
+        return self.target in ("embedded", "vm")
 
     @property
     def control_plane(self) -> Node:
@@ -275,7 +288,7 @@ class Profile(Model):
             raise InputError(f"{path.name} cannot be read as YAML: {reason}", fix="correct the file") from error
         if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
             raise InputError(f"{path.name} does not contain parameters", fix="write lines like 'target: embedded'")
-        data.setdefault("name", path.stem)
+        data.setdefault("name", path.stem if path.parent == parameters_folder() else str(path.resolve()))
         data.update(overrides or {})
         loaded: Profile = validate(cls, data, where=path.name)
         return loaded

@@ -16,7 +16,7 @@ def check_networks(profile: Profile) -> None:
         ValueError: they do not; the message names the field and what to change.
     """
     named = {"pod_cidr": profile.pod_cidr, "service_cidr": profile.service_cidr}
-    if profile.target == "embedded":
+    if profile.creates_machines:
         named["subnet"] = profile.subnet
     networks = [(name, ipaddress.ip_network(text)) for name, text in named.items()]
     for index, (name, network) in enumerate(networks):
@@ -34,7 +34,7 @@ def check_networks(profile: Profile) -> None:
                     f"{name}: node {node.name} has {node.address}, which lies in {network} and could not "
                     "be reached: choose another range"
                 )
-    if profile.target != "embedded":
+    if not profile.creates_machines:
         return
     subnet = ipaddress.ip_network(profile.subnet)
     for what, address in [("gateway", profile.gateway), *((f"node {n.name}", n.address) for n in profile.nodes)]:

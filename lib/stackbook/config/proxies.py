@@ -33,9 +33,9 @@ def inside(profile: Profile) -> list[str]:
     """
     if profile.target == "cluster":
         return [*_HERE, *_CLUSTER]
-    networks = [profile.subnet] if profile.target == "embedded" else []
+    networks = [profile.subnet] if profile.creates_machines else []
     networks += [profile.pod_cidr, profile.service_cidr]
-    addresses = [profile.gateway] if profile.target == "embedded" else []
+    addresses = [profile.gateway] if profile.creates_machines else []
     addresses += [profile.service_address, profile.dns_address, *(node.address for node in profile.nodes)]
     return list(dict.fromkeys([*_HERE, *networks, *addresses, *(node.name for node in profile.nodes), *_CLUSTER]))
 

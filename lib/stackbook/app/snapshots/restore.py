@@ -41,7 +41,7 @@ def restore(profile: Profile, name: str, *, say: Say = print) -> None:
         WaitTimeout: the lab is restored, but something in it is not Ready.
     """
     if profile.target != "embedded":
-        life.demand_own(profile, "a snapshot")
+        life.demand_embedded(profile, "a snapshot")
     store = Store(profile.lab)
     store.path(name)
     with only_run(profile.lab, who=f"stackbook snapshot restore {name}"):

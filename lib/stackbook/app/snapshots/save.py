@@ -50,11 +50,11 @@ def save(profile: Profile, name: str, *, say: Say = print) -> Manifest:
     store.demand_new(name)
     archive.demand_tools()
     store.demand_whole()
-    life.demand_own(profile, "a snapshot")
+    life.demand_embedded(profile, "a snapshot")
     with only_run(profile.lab, who=f"stackbook snapshot save {name}"):
         store.demand_new(name)
         store.demand_whole()
-        provider = life.demand_own(profile, "a snapshot")
+        provider = life.demand_embedded(profile, "a snapshot")
         found = disks.disks(provider)
         demand_space(store.folder, int(ROOM * disks.used(provider, found)), "the snapshot")
         folder = store.begin(name)

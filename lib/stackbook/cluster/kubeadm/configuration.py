@@ -66,6 +66,7 @@ def init_config(profile: Profile, images: Images, *, cgroup_v1: bool, contained:
         "localAPIEndpoint": {"advertiseAddress": node.address, "bindPort": 6443},
         "nodeRegistration": _registration(node.name, images, cgroup_v1=cgroup_v1),
         "patches": {"directory": PATCHES},
+        **_patience(profile),
     }
     if (
         len(profile.nodes) == 1
@@ -121,6 +122,14 @@ def _registration(name: str, images: Images, *, cgroup_v1: bool) -> dict[str, An
     }
 
 
+def _patience(profile: Profile) -> dict[str, Any]:
+    """How long kubeadm waits on virtual machines: without KVM, they are about ten times as slow as it expects."""
+    if profile.target != "vm":
+        return {}
+    waits = ("controlPlaneComponentHealthCheck", "kubeletHealthCheck", "kubernetesAPICall", "discovery", "tlsBootstrap")
+    return {"timeouts": dict.fromkeys(waits, "12m")}
+
+
 def join_config(name: str, token: Secret, digest: str, profile: Profile, images: Images, *, cgroup_v1: bool) -> Secret:
     """The configuration for `kubeadm join`. It contains the token, because every user could read a token on a command line."""
     config = {
@@ -134,6 +143,7 @@ def join_config(name: str, token: Secret, digest: str, profile: Profile, images:
             }
         },
         "nodeRegistration": _registration(name, images, cgroup_v1=cgroup_v1),
+        **_patience(profile),
     }
     return Secret(json.dumps(config), remember=False)
 

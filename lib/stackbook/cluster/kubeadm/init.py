@@ -41,7 +41,7 @@ def _marked(host: Host) -> bool:
     return host.run(["test", "-e", DONE], check=False).ok
 
 
-def kubeadm_init(host: Host, config: str, *, timeout: float = 240.0) -> int:
+def kubeadm_init(host: Host, config: str, *, timeout: float = 900.0) -> int:
     """Run `kubeadm init` unless it has completed; an incomplete one is reset first. Returns the number of changes.
 
     A complete cluster that does not answer never counts as incomplete: a reset would delete everything in it.

@@ -69,7 +69,7 @@ def kubeadm_join(
     images: Images,
     *,
     cgroup_v1: bool,
-    timeout: float = 180.0,
+    timeout: float = 900.0,
 ) -> int:
     """Run `kubeadm join` unless it has completed; an incomplete one is reset first. Returns the number of changes.
 

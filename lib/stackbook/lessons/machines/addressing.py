@@ -79,7 +79,7 @@ def names(profile: Profile) -> Operation:
 
     def operation(host: Host) -> Any:
         yield from operations.hosts_table({node.name: node.address for node in profile.nodes})(host)
-        if profile.target == "ssh" or not facts.executable("resolvectl").read(host):
+        if not profile.creates_machines or not facts.executable("resolvectl").read(host):
             return
         path = "/etc/systemd/resolved.conf.d/stackbook.conf"
         written = list(operations.file(path, resolved)(host))
@@ -116,7 +116,7 @@ def addressing(lab: Lab) -> list[dict[str, str]]:
 def routed(lab: Lab, row: dict[str, str]) -> bool:
     """Whether a row of `addressing` has the right default route: by the gateway of the lab's own network, or any on your machines."""
     route = row["default route"]
-    return route != "via none" if lab.profile.target == "ssh" else route == f"via {lab.profile.gateway}"
+    return route == f"via {lab.profile.gateway}" if lab.profile.creates_machines else route != "via none"
 
 
 def name_servers(host: Host) -> str:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from stackbook.config.profile import Node
 from stackbook.core.errors import CheckFailed
+from stackbook.lessons.machines import vm_clones
 from stackbook.machines import identity as machines
 from stackbook.machines import operations
 from stackbook.machines.operations import Operation
 from stackbook.machines.providers.podman import Embedded
+from stackbook.machines.providers.vm import VirtualMachines
 from stackbook.machines.transports import Host
 
 if TYPE_CHECKING:
@@ -33,21 +35,29 @@ def nodes(lab: Lab) -> list[Node]:
 
 def copied(lab: Lab) -> bool:
     """Whether this lab's machines can be copied: only those that stackbook created."""
-    return isinstance(lab.provider, Embedded)
+    return lab.profile.creates_machines
 
 
 @contextlib.contextmanager
 def pair(lab: Lab) -> Iterator[dict[str, Host]]:
-    """Run two copies of one snapshot during the block: same name, MAC, machine-id, product_uuid.
+    """Run two copies of one snapshot during the block: same name, MAC, machine-id, and where they share it product_uuid.
 
     Raises:
-        CheckFailed: the target is not embedded; other machines are not copied.
+        CheckFailed: stackbook did not create the machines; others are not copied.
     """
+
+    def say(text: str) -> None:
+        lab.record.append("progress", chapter=lab.chapter.id, text=text)
+
     if not copied(lab):
-        raise CheckFailed("only embedded machines can be copied", fix="use the profile embedded")
+        raise CheckFailed("only machines that stackbook created can be copied", fix="use the profile embedded")
+    if isinstance(lab.provider, VirtualMachines):
+        with vm_clones.pair(lab.provider, nodes(lab), mac=_SNAPSHOT_MAC, say=say) as copies_of_disks:
+            yield copies_of_disks
+        return
     copies = Embedded(lab.profile.model_copy(update={"nodes": tuple(nodes(lab))}))
     try:
-        copies.provision(say=lambda text: lab.record.append("progress", chapter=lab.chapter.id, text=text))
+        copies.provision(say=say)
         found = copies.machines()
         for host in found.values():
             host.run(["hostname", "snapshot"])
@@ -59,18 +69,22 @@ def pair(lab: Lab) -> Iterator[dict[str, Host]]:
 
 
 def put_right(lab: Lab, found: Mapping[str, Host], step: Step) -> None:
-    """Give each copy its own name, MAC, machine-id and product_uuid."""
+    """Give each copy its own name, MAC, machine-id and, where they have the snapshot's, product_uuid and address."""
     for node in nodes(lab):
         host = found[node.name]
-        operations.apply(host, operations.together(identity(lab, node.name), mac(Embedded(lab.profile).mac(node))))
+        own = Embedded(lab.profile).mac(node)
+        operations.apply(host, operations.together(identity(lab, node.name), mac(own)))
+        if isinstance(lab.provider, VirtualMachines):
+            operations.apply(host, vm_clones.address(node, lab.profile.subnet, lab.profile.gateway))
     step.note(put_right=sorted(found))
 
 
 def identity(lab: Lab, name: str) -> Operation:
-    """Set host name, machine-id and, on machines that see their host's, the machine's own product_uuid."""
+    """Set host name, on copies the machine-id and, on machines that see their host's, the machine's own product_uuid."""
     parts = [operations.hostname(name)]
-    if lab.contained:
+    if copied(lab):
         parts.append(operations.machine_id(machines.own_machine_id(lab.profile.lab, name)))
+    if lab.contained:
         parts.append(machines.product_uuid(machines.own_uuid(lab.profile.lab, name)))
     return operations.together(*parts)
 

@@ -1,0 +1,1 @@
+"""Virtual machines under QEMU: their disks, their network, their processes, and commands without a network."""
