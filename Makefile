@@ -10,7 +10,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## install missing system packages, and create .venv from the lock
-	@tools/setup.sh
+	@PROFILE=$(PROFILE) tools/setup.sh
 
 lab: setup ## build the lab and run its chapters (PROFILE=embedded)
 	@$(BIN)/stackbook run --profile $(PROFILE) $(RUN_ARGS)
@@ -32,7 +32,7 @@ test: ## everything: lint, unit tests, the live lab, its chapters, faults, reset
 	@tools/test.sh all
 
 test-more: ## the long tests that CI does not run: a registry lab, a proxy, no network, other hosts, faults, planted causes
-	@STACKBOOK_BROWSER=1 tools/setup.sh
+	@STACKBOOK_BROWSER=1 PROFILE=vm tools/setup.sh
 	@tools/test.sh more
 
 bench: setup ## compare the lab with the same steps by bare commands; writes bench/<time>.json and a plot

@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 PACKAGES="python3 python3-venv git podman runc iptables iproute2 curl openssl openssh-client gcc libc6-dev mmdebstrap debian-archive-keyring zstd"
 # podman's network stack, under the package names of several releases; and command completion for terminals.
 OPTIONAL="netavark aardvark-dns containernetworking-plugins bash-completion"
+[ "${PROFILE:-}" = vm ] && PACKAGES="$PACKAGES qemu-system-x86 qemu-utils e2fsprogs"
 [ "${STACKBOOK_BROWSER:-}" = 1 ] && OPTIONAL="$OPTIONAL chromium fonts-noto-cjk"
 
 say() { printf '%s\n' "$*"; }

@@ -5,6 +5,7 @@ Only virtual machines have a start that can go wrong like this. SSH does not hel
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from stackbook.core.errors import CheckFailed, StackbookError
 from stackbook.core.waiting import until
 from stackbook.machines.providers.vm import BOOT_SECONDS, VirtualMachines
 from stackbook.machines.virtual.console import Console
-from stackbook.machines.virtual.qemu import VirtualMachine
+from stackbook.machines.virtual.qemu import VirtualMachine, clean
 
 if TYPE_CHECKING:
     from stackbook.config.profile import Node
@@ -20,11 +21,14 @@ if TYPE_CHECKING:
 
 # A disk that does not exist. systemd waits 90 s for a disk, unless the line says otherwise.
 LINE = "/dev/vdz /data ext4 defaults,x-systemd.device-timeout=3s 0 2"
-EMERGENCY = ("emergency mode", "Emergency Shell", "Cannot open access to console")
+EMERGENCY = ("You are in emergency mode", "Cannot open access to console", "Give root password")
+_WHY = re.compile(
+    r"Timed out waiting for device|Dependency failed for|emergency mode|Cannot open access", re.IGNORECASE
+)
 SHELL = "init=/bin/sh"
 """What a person adds to the kernel's options in the boot loader: the first process is a shell, and nothing else starts."""
-_DONE = "the-line-is-gone"
-COMMANDS = ("sed -i '/vdz/d' /etc/fstab", f"sync; echo {_DONE}")
+_PROMPT = "\n# "
+COMMANDS = ("sed -i '/vdz/d' /etc/fstab", "sync")
 """What is typed in that shell."""
 
 
@@ -33,7 +37,7 @@ class Rescue:
     """What happened.
 
     Attributes:
-        console: the last lines of the console when the machine did not start.
+        console: the lines of the console that say why the machine did not start.
         by_ssh: whether SSH answered then.
         table: /etc/fstab after the rescue.
         back: whether the machine answers by SSH again.
@@ -72,17 +76,20 @@ def trial(lab: Lab, node: Node) -> Rescue:
             lambda: any(word in _shown(machine)[shown:] for word in EMERGENCY),
             what=f"{node.name} to give up its start", timeout=seconds, last=machine.last_lines,
         )  # fmt: skip
-        lines, by_ssh = machine.last_lines(12).split(" | "), _answers(provider, node)
+        lines = [clean(line) for line in _shown(machine)[shown:].splitlines() if _WHY.search(line)]
+        by_ssh = _answers(provider, node)
     finally:
         machine.stop(0)
-        machine.start(lab.local, template, SHELL)
-        with Console(machine.console) as console:
-            console.wait("# ", what=f"a shell on the console of {node.name}", timeout=seconds)
-            for command in COMMANDS:
-                console.type(command)
-            console.wait(f"\n{_DONE}", what="the commands on the console", timeout=60)
-        machine.stop(0)
-        machine.start(lab.local, template)
+        try:
+            machine.start(lab.local, template, SHELL)
+            with Console(machine.console) as console:
+                console.wait(_PROMPT, what=f"a shell on the console of {node.name}", timeout=seconds)
+                for command in COMMANDS:
+                    console.type(command)
+                    console.wait(_PROMPT, what=f"`{command}` on the console of {node.name}", timeout=60)
+        finally:
+            machine.stop(0)
+            machine.start(lab.local, template)
         provider.wait_booted(node, seconds)
     table = host.run(["cat", "/etc/fstab"]).stdout
     return Rescue(tuple(lines), by_ssh, table, _answers(provider, node))
