@@ -63,8 +63,9 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "with a 9 in their ids to be traced.* last seen"),
     "no fault": ("fault", "SUBSETS, FAULTY", "SUBSETS, TO_V3",
         "only the user's request fails"),
+    # The control's request fails as well, so its trace has fewer spans than the step waits for.
     "a fault for everybody": ("fault", 'headers={"end-user": user}, fault=FAULT', "fault=FAULT",
-        "only the user's request fails"),
+        "both to be in Jaeger"),
     "no delay": ("fault", ", delay_percent=100, delay_seconds=0.4", "",
         "only the user's request is found"),
     "another format": ("formats", '"Zipkin\'s JSON, port 9411": protocols.by_zipkin',
