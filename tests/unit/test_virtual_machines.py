@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from fakes import FakeHost
-from stackbook.app import preflight
+from stackbook.app import preflight, runner
 from stackbook.artifacts import catalogue_loader, virtual_roots
 from stackbook.artifacts.package_registries import debian_recipe
 from stackbook.config.profile import Profile
@@ -61,12 +61,20 @@ def test_the_profile_has_the_guides_machines() -> None:
         ("vm", {"vm_memory": 512}, "1024"),
         ("vm", {"vm_acceleration": "xen"}, "kvm"),
         ("vm", {"machine_release": "ubuntu-24.04"}, "virtual machines run Debian 12"),
-        ("embedded", {"vm_memory": 2048}, "valid only with target: vm"),
+        ("embedded", {"vm_memory": 4096}, "valid only with target: vm"),
     ],
 )
 def test_a_wrong_parameter_is_refused(name: str, overrides: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         Profile.load(name, overrides=overrides)
+
+
+@pytest.mark.parametrize("name", ["embedded", "vm"])
+def test_the_profile_that_a_run_keeps_can_be_read_again(name: str, tmp_path: Path) -> None:
+    """It has all parameters; those of virtual machines once made it unreadable for every other target."""
+    kept = tmp_path / "profile.yaml"
+    kept.write_text(runner._effective(Profile.load(name), {}), encoding="utf-8")
+    assert Profile.load(kept) == Profile.load(name)
 
 
 def test_a_profile_elsewhere_is_not_taken_for_one_of_the_same_name(tmp_path: Path) -> None:
@@ -333,8 +341,9 @@ def provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VirtualMachines
 def test_paths_that_are_too_long_for_sockets_are_refused(
     provider: VirtualMachines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("STACKBOOK_STATE", "/srv/labs")
     provider.demand()
-    monkeypatch.setenv("STACKBOOK_STATE", f"/tmp/{'a' * 80}")
+    monkeypatch.setenv("STACKBOOK_STATE", f"/srv/{'a' * 80}")
     with pytest.raises(InputError, match="longer than 107"):
         provider.demand()
 

@@ -31,7 +31,7 @@ from stackbook.core.errors import InputError
 from stackbook.core.names import did_you_mean, parameters_folder, profile_path
 
 MAX_NODES = 8
-_OF_VMS = {"vm_memory", "vm_processors", "vm_acceleration"}
+_OF_VMS = ("vm_memory", "vm_processors", "vm_acceleration")
 _NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
 _JUMP = re.compile(r"^([a-z_][a-z0-9_-]*@)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?$")
 _MAC = re.compile(r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")
@@ -220,7 +220,8 @@ class Profile(Model):
             raise ValueError("image_registry: it is valid only with target: cluster")
         if self.target == "vm" and self.machine_release not in ("host", "debian-12"):
             raise ValueError("machine_release: virtual machines run Debian 12: write debian-12, or leave it out")
-        if self.target != "vm" and (given := sorted(_OF_VMS & self.model_fields_set)):
+        fields = type(self).model_fields  # a run keeps all parameters in its record, also those that nobody has changed
+        if self.target != "vm" and (given := [n for n in _OF_VMS if getattr(self, n) != fields[n].default]):
             raise ValueError(f"{given[0]}: it is valid only with target: vm")
         if self.known_hosts and self.target != "ssh":
             raise ValueError("known_hosts: it is valid only with target: ssh")

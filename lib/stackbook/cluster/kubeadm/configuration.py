@@ -123,9 +123,12 @@ def _registration(name: str, images: Images, *, cgroup_v1: bool) -> dict[str, An
 
 
 def _patience(profile: Profile) -> dict[str, Any]:
-    """How long kubeadm waits on virtual machines: without KVM, they are about ten times as slow as it expects."""
+    """How long kubeadm waits. Its own minute for the API server is too short on a busy host; see `Timeouts` in its reference.
+
+    Virtual machines without KVM are about ten times as slow as kubeadm expects.
+    """
     if profile.target != "vm":
-        return {}
+        return {"timeouts": {"kubernetesAPICall": "4m"}}
     waits = ("controlPlaneComponentHealthCheck", "kubeletHealthCheck", "kubernetesAPICall", "discovery", "tlsBootstrap")
     return {"timeouts": dict.fromkeys(waits, "12m")}
 
