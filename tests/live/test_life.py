@@ -134,7 +134,11 @@ def seen(profile: Path) -> dict[str, Any]:
                 facts.PRODUCT_UUID.read(host),
                 facts.MACHINE_ID.read(host),
                 host.run(
-                    ["sh", "-c", "getcap -r /usr/bin /usr/lib 2>/dev/null; find /usr /opt -path /opt/stackbook -prune -o -perm -4000 -print | sort"]
+                    [
+                        "sh",
+                        "-c",
+                        "getcap -r /usr/bin /usr/lib 2>/dev/null; find /usr /opt -path /opt/stackbook -prune -o -perm -4000 -print | sort",
+                    ]
                 ).stdout,
             )
             for name, host in lab.machines.items()

@@ -235,6 +235,18 @@ def test_kvm_is_tried_and_not_believed(tmp_path: Path, monkeypatch: pytest.Monke
     assert qemu.acceleration(FakeHost(), "auto", template, tmp_path) == "kvm"
 
 
+def test_what_was_found_is_kept_and_what_is_wanted_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run with `tcg` says nothing about KVM, and must not decide what `auto` takes later."""
+    monkeypatch.setenv("STACKBOOK_STATE", str(tmp_path))
+    asked: list[str] = []
+    monkeypatch.setattr(qemu, "_kvm", lambda host, template, folder: (asked.append("kvm") or True, ""))  # type: ignore[func-returns-value]
+    template = disks.Template(tmp_path)
+    (tmp_path / "stackbook" / "vm").mkdir(parents=True)
+    assert VirtualMachines(profile(vm_acceleration="tcg")).acceleration(template) == "tcg"
+    assert [VirtualMachines(profile()).acceleration(template) for _ in range(2)] == ["kvm", "kvm"]
+    assert asked == ["kvm"], "the probe takes seconds"
+
+
 # the network
 
 

@@ -67,6 +67,15 @@ def own_uuid(lab: str, name: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{name}.{lab}.stackbook"))
 
 
+def own_mac(address: str) -> str:
+    """A locally administered MAC address, made from an IPv4 address.
+
+    >>> own_mac("192.168.98.3")
+    '02:98:c0:a8:62:03'
+    """
+    return "02:98:" + ":".join(f"{int(part):02x}" for part in address.split("."))
+
+
 def own_machine_id(lab: str, name: str) -> str:
     """A machine-id (32 hexadecimal digits), always the same for one lab and name."""
     return uuid.uuid5(uuid.NAMESPACE_DNS, f"machine-id.{name}.{lab}.stackbook").hex

@@ -72,8 +72,7 @@ def put_right(lab: Lab, found: Mapping[str, Host], step: Step) -> None:
     """Give each copy its own name, MAC, machine-id and, where they have the snapshot's, product_uuid and address."""
     for node in nodes(lab):
         host = found[node.name]
-        own = Embedded(lab.profile).mac(node)
-        operations.apply(host, operations.together(identity(lab, node.name), mac(own)))
+        operations.apply(host, operations.together(identity(lab, node.name), mac(machines.own_mac(node.address))))
         if isinstance(lab.provider, VirtualMachines):
             operations.apply(host, vm_clones.address(node, lab.profile.subnet, lab.profile.gateway))
     step.note(put_right=sorted(found))

@@ -21,6 +21,7 @@ from stackbook.core.errors import CommandFailed, HostUnfit, StackbookError, Wait
 from stackbook.core.results import Result
 from stackbook.core.waiting import until
 from stackbook.machines import facts
+from stackbook.machines.identity import own_mac
 from stackbook.machines.providers import forwarding
 from stackbook.machines.providers.base import Say
 from stackbook.machines.providers.belongings import LABEL, Belongings, name_of
@@ -56,8 +57,7 @@ class Embedded:
 
     def mac(self, node: Node) -> str:
         """The node's MAC address: from the profile, otherwise a locally administered one made from its IP address."""
-        octets = [int(part) for part in node.address.split(".")]
-        return node.mac or "02:98:" + ":".join(f"{o:02x}" for o in octets)
+        return node.mac or own_mac(node.address)
 
     @cached_property
     def podman(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from stackbook.core import paths, private
 from stackbook.core.errors import InputError, StackbookError
 from stackbook.core.redact import Secret
 from stackbook.core.waiting import until
-from stackbook.machines.identity import own_uuid
+from stackbook.machines.identity import own_mac, own_uuid
 from stackbook.machines.providers.base import Say
 from stackbook.machines.providers.belongings import Belongings
 from stackbook.machines.providers.ssh import collect_journals
@@ -65,17 +65,13 @@ class VirtualMachines:
         mark = Belongings(self.profile.lab, self.host.run, str(paths.states() / self.profile.lab)).mark
         return Network(self.host, mark, self.profile.subnet, self.profile.gateway)
 
-    def mac(self, node: Node) -> str:
-        """The node's MAC address: from the profile, otherwise a locally administered one made from its IP address."""
-        return node.mac or "02:98:" + ":".join(f"{int(part):02x}" for part in node.address.split("."))
-
     def machine(self, node: Node, acceleration: str = "tcg") -> qemu.VirtualMachine:
         """The virtual machine of one node, whether it runs or not."""
         number = self.profile.nodes.index(node)
         return qemu.VirtualMachine(
             folder=self.folder / node.name,
             name=f"{self.profile.lab}-{node.name}",
-            mac=self.mac(node),
+            mac=node.mac or own_mac(node.address),
             uuid=own_uuid(self.profile.lab, node.name),
             memory=self.profile.vm_memory,
             processors=self.profile.vm_processors,
@@ -130,9 +126,11 @@ class VirtualMachines:
 
     def acceleration(self, template: disks.Template) -> str:
         """`kvm` or `tcg`; what was found is kept, because the probe takes seconds."""
-        kept = self.folder / "acceleration"
-        if self.profile.vm_acceleration != "auto" or not kept.is_file():
-            kept.write_text(qemu.acceleration(self.host, self.profile.vm_acceleration, template, self.folder))
+        wanted, kept = self.profile.vm_acceleration, self.folder / "acceleration"
+        if wanted != "auto":
+            return qemu.acceleration(self.host, wanted, template, self.folder)
+        if not kept.is_file():
+            kept.write_text(qemu.acceleration(self.host, wanted, template, self.folder), encoding="utf-8")
         return kept.read_text(encoding="utf-8").strip()
 
     def _ensure_keys(self) -> None:

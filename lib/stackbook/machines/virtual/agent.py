@@ -7,6 +7,7 @@ https://www.qemu.org/docs/master/interop/qemu-ga-ref.html
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import secrets
 import socket
@@ -16,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stackbook.core.errors import TransportError
+from stackbook.core.errors import TransportError, WaitTimeout
 from stackbook.core.redact import MASK, Secret
 from stackbook.core.results import Result
+from stackbook.core.waiting import until
 from stackbook.machines.transports import RunningHost, Text
 
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -50,9 +52,13 @@ class AgentHost(RunningHost):
             with _Channel(self.socket_path, min(timeout, 20)) as channel:
                 pid = channel.ask("guest-exec", arguments)["pid"]
                 status: dict[str, Any] = {"exited": False}
-                while not status["exited"] and time.monotonic() - start < timeout:
-                    time.sleep(0.05)
-                    status = channel.ask("guest-exec-status", {"pid": pid})
+
+                def exited() -> bool:
+                    status.update(channel.ask("guest-exec-status", {"pid": pid}))
+                    return bool(status["exited"])
+
+                with contextlib.suppress(WaitTimeout):  # the caller says that it is late
+                    until(exited, what=f"{argv[0]} to end", timeout=timeout, every=0.05)
         except (OSError, ValueError, KeyError) as error:
             raise TransportError(f"{self.name} could not be reached by its guest agent: {error}") from error
         code = status.get("exitcode", 128 + status.get("signal", 0)) if status["exited"] else 124

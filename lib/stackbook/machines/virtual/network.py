@@ -78,9 +78,7 @@ class Network:
         for link in self._links():
             self._ip("link", "delete", link)
             removed += 1
-        for table in ("nat", "filter"):
-            removed += self._remove_rules(table)
-        return removed
+        return removed + self._remove_nat() + forwarding.remove(self.host, self.mark)
 
     def _links(self) -> list[str]:
         """The lab's links, the bridge last."""
@@ -126,17 +124,13 @@ class Network:
                 changed += 1
         return changed
 
-    def _remove_rules(self, table: str) -> int:
-        if table == "filter":
-            return forwarding.remove(self.host, self.mark)
-        mine = [words for words in self._rules(table) if self.mark in words]
+    def _remove_nat(self) -> int:
+        answer = self.host.run([*facts.IPTABLES, "-t", "nat", "-S"], check=False)
+        rules = [shlex.split(line) for line in answer.lines if line.startswith("-A ")] if answer.ok else []
+        mine = [words for words in rules if self.mark in words]
         for words in mine:
-            self.host.run([*facts.IPTABLES, "-t", table, "-D", *words[1:]])
+            self.host.run([*facts.IPTABLES, "-t", "nat", "-D", *words[1:]])
         return len(mine)
-
-    def _rules(self, table: str) -> list[Sequence[str]]:
-        answer = self.host.run([*facts.IPTABLES, "-t", table, "-S"], check=False)
-        return [shlex.split(line) for line in answer.lines if line.startswith("-A ")] if answer.ok else []
 
 
 def name_server(files: Sequence[Path] = _RESOLVERS) -> str:

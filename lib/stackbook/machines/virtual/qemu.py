@@ -7,12 +7,11 @@ import json
 import os
 import signal
 import socket
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackbook.core.errors import HostUnfit, StackbookError
+from stackbook.core.errors import HostUnfit, StackbookError, WaitTimeout
 from stackbook.core.waiting import until
 from stackbook.machines.transports import Host
 from stackbook.machines.virtual.disks import LABEL, Template
@@ -123,18 +122,19 @@ class VirtualMachine:
         if seconds:
             with contextlib.suppress(OSError, StackbookError, ValueError):
                 self._command("system_powerdown")
-            end = time.monotonic() + seconds
-            while self.process() and time.monotonic() < end:
-                time.sleep(0.2)
+            self._ended(seconds)
         for number in (signal.SIGTERM, signal.SIGKILL):
             if pid := self.process():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
-                end = time.monotonic() + 5
-                while self.process() and time.monotonic() < end:
-                    time.sleep(0.1)
+                self._ended(5)
         if self.process():
             raise StackbookError(f"the virtual machine {self.name} still runs", fix="stackbook reset, again")
+
+    def _ended(self, seconds: float) -> None:
+        """Give its process this time to end."""
+        with contextlib.suppress(WaitTimeout):
+            until(lambda: not self.process(), what=f"{self.name} to end", timeout=seconds, every=0.1)
 
     def last_lines(self, count: int = 4) -> str:
         """The last lines of its console."""
