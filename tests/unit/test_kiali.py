@@ -78,6 +78,8 @@ class Server:
             "/kiali/api/namespaces/graph": (200, GRAPH),
             "/api/v1/rules": (200, {"status": "success", "data": RULES_OK}),
         }
+        self.first: dict[str, list[tuple[int, Any]]] = {}
+        """By path, answers that come before that of `answers`, each once."""
         self.asked: list[dict[str, list[str]]] = []
         outer = self
 
@@ -85,7 +87,8 @@ class Server:
             def do_GET(self) -> None:
                 parts = urlsplit(self.path)
                 outer.asked.append(parse_qs(parts.query))
-                status, body = outer.answers[parts.path]
+                waiting = outer.first.get(parts.path)
+                status, body = waiting.pop(0) if waiting else outer.answers[parts.path]
                 self.send_response(status)
                 self.end_headers()
                 self.wfile.write(body.encode() if isinstance(body, str) else json.dumps(body).encode())
@@ -228,6 +231,27 @@ def test_with_upstream_envoy_a_prometheus_of_its_own_makes_the_metric(server: Se
     settings = yaml.safe_load(files["prometheus.yml"])
     assert settings["remote_read"] == [{"url": "http://prometheus.istio-system:9090/api/v1/read", "read_recent": True}]
     assert "scrape_configs" not in settings and settings["rule_files"] == ["/etc/prometheus/rules.yml"]
+
+
+REFUSED = (503, {"error": 'Post "http://kiali-prometheus.istio-system:9090/api/v1/query": connect: connection refused'})
+
+
+def test_a_prometheus_that_refuses_at_first_is_waited_for(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kiali, "until", lambda *args, every, **more: until(*args, every=min(every, 0.01), **more))
+    server.first["/kiali/api/namespaces/graph"] = [REFUSED, REFUSED]
+    with kiali.running(lab(server.port)) as page:
+        assert not server.first["/kiali/api/namespaces/graph"] and len(page.edges()) == 6
+
+
+def test_a_prometheus_that_always_refuses_is_named_and_everything_is_removed(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kiali, "until", lambda *args, timeout, **more: until(*args, timeout=min(timeout, 0.1), **more))
+    server.answers["/kiali/api/namespaces/graph"] = REFUSED
+    found = lab(server.port)
+    with pytest.raises(WaitTimeout, match=r"Kiali to reach Prometheus.*connection refused"), kiali.running(found):
+        raise AssertionError("the block ran")
+    assert found.kube.done[-1] == "delete"
 
 
 def test_where_the_proxies_have_the_metric_nothing_runs_beside_kiali(server: Server) -> None:

@@ -261,7 +261,7 @@ def running(lab: Lab, *, step: Step | None = None, timeout: float = 180.0) -> It
 
     Raises:
         InputError: it cannot run in this lab; see `demand`.
-        WaitTimeout: it did not become Ready within `timeout` seconds; the error has the reason.
+        WaitTimeout: it did not become Ready within `timeout` seconds, or does not reach Prometheus; the error has the reason.
         ArtifactError: its image can neither be pulled nor built.
     """
     demand(lab)
@@ -281,6 +281,9 @@ def running(lab: Lab, *, step: Step | None = None, timeout: float = 180.0) -> It
             port = stack.enter_context(lab.kube.port_forward(NAMESPACE, "svc/kiali", PORT))
             kiali = Kiali(f"http://127.0.0.1:{port}{PATH}", rules)
             until(kiali.healthy, what="Kiali to answer", timeout=60, every=0.3,
+                  cause=lambda: lab.kube.explain(NAMESPACE, SELECTOR))  # fmt: skip
+            # A Ready pod can be refused for some seconds: until kube-proxy has its address on Kiali's machine.
+            until(kiali.graph, what="Kiali to reach Prometheus", timeout=60, every=1, tolerate=(CheckFailed,),
                   cause=lambda: lab.kube.explain(NAMESPACE, SELECTOR))  # fmt: skip
             yield kiali
     finally:
