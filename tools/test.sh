@@ -8,7 +8,25 @@ cd "$(dirname "$0")/.."
 bin=.venv/bin
 mode="${1:-all}" # fast, all, or more: the long tests that CI does not run
 began=$SECONDS
-say() { printf '\n== %s (%d s)\n' "$*" "$((SECONDS - began))"; }
+ticks() { # of all processors since this host started: idle and in all, in hundredths of a second
+  local user nice system idle iowait irq softirq steal _
+  read -r _ user nice system idle iowait irq softirq steal _ </proc/stat
+  echo "$((idle + iowait)) $((user + nice + system + idle + iowait + irq + softirq + steal))"
+}
+last="$(ticks)"
+say() { # title: prints it, when it was, and how idle the processors were since the title before
+  local now
+  now="$(ticks)"
+  set -- "$*" "${last% *}" "${last#* }" "${now% *}" "${now#* }"
+  printf '\n== %s (%d s; processors %d %% idle since the line before)\n' "$1" "$((SECONDS - began))" \
+    "$((100 * ($4 - $2) / ($5 > $3 ? $5 - $3 : 1)))"
+  last="$now"
+}
+
+types() { # what mypy has found out about a file holds in every copy of it, so it is kept
+  local cache="${XDG_CACHE_HOME:-$HOME/.cache}/stackbook-mypy"
+  $bin/mypy --cache-dir "$cache/lib" && $bin/mypy --cache-dir "$cache/tests" --config-file tests/mypy.ini tests/live/*.py
+}
 
 say "style"
 $bin/ruff check . || exit 1
@@ -16,7 +34,6 @@ $bin/ruff format --check -q lib tests || { echo "run: .venv/bin/ruff format lib 
 
 if [ "$mode" = fast ]; then
   say "types, unit tests, notebook shape; without tests that are slow or compile Go"
-  types() { $bin/mypy && $bin/mypy --config-file tests/mypy.ini tests/live/*.py; }
   types >"${TMPDIR:-/tmp}/stackbook-types.$$" 2>&1 &
   checking=$!
   trap 'rm -f "${TMPDIR:-/tmp}/stackbook-types.$$"' EXIT
@@ -94,7 +111,7 @@ building() {
 }
 types_and_shape() {
   local failed=0
-  $bin/mypy && $bin/mypy --config-file tests/mypy.ini tests/live/*.py || failed=1
+  types || failed=1
   tests -q tests/notebooks || failed=1
   return "$failed"
 }
@@ -149,35 +166,43 @@ ended building || tail -n 20 "$logs/building.log"
 # tracing settings wait for their turn (stackbook.lab.turns).
 nbval=tests/live/test_c_nbval.py
 before=$SECONDS
-beside chapters-2 tests -v -m "lane(number=2) and not more" "$nbval"
+chapters_2() { # its chapters are over earlier than those of the first lane; then tests that leave this lab alone
+  local failed=0
+  tests -v -m "lane(number=2) and not more" "$nbval" || failed=1
+  tests -v -m "not more" tests/live/test_own_lab.py tests/live/test_proxy.py tests/live/test_ssh.py || failed=1
+  return "$failed"
+}
+beside chapters-2 chapters_2
 live "every chapter compared with its committed outputs, in two lanes" -m "lane(number=1) and not more" "$nbval"
-meanwhile chapters-2 "chapters of lane 2"
+meanwhile chapters-2 "chapters of lane 2; a separate lab, a proxy, SSH"
 say "all chapters were compared in $((SECONDS - before)) s"
 
+alone=(tests/browser/test_book_page.py tests/browser/test_report_page.py) # pages that need no lab
+without=() # the pages that are tested elsewhere
+for page in tests/browser/test_{logs,shop,prometheus,gitea}_page.py "${alone[@]}"; do without+=("--ignore=$page"); done
 second_lane() { # gRPC's rules come late, so that istiod's pushes for them do not disturb the first lane's tests of rules; then the browser
   local failed=0
   tests -v -m "not more" tests/live/test_grpc_mutations.py tests/live/test_logs.py \
     tests/browser/test_logs_page.py tests/live/test_kafka.py tests/live/test_shop.py tests/browser/test_shop_page.py || failed=1
-  tests -v -m "not more" --ignore tests/browser/test_logs_page.py --ignore tests/browser/test_shop_page.py \
-    --ignore tests/browser/test_prometheus_page.py --ignore tests/browser/test_gitea_page.py tests/browser || failed=1
+  tests -v -m "not more" "${without[@]}" tests/browser || failed=1
   return "$failed"
 }
 other_lane() { # beside the challenges: tests that do not change the mesh and do not run a chapter, which would end a challenge
-  tests -v -m "not more" tests/live/test_registry.py tests/live/test_delivery_mutations.py tests/live/test_drone.py \
-    tests/live/test_gitea_compose.py tests/live/test_compose.py \
+  tests -v -m "not more" tests/live/test_delivery_mutations.py tests/live/test_drone.py \
+    tests/live/test_gitea_compose.py tests/live/test_compose.py "${alone[@]}" \
     tests/unit/test_grpc_go.py tests/unit/test_traffic_program.py tests/unit/test_shop_go.py # by now, a new host has the toolchain, too
 }
 beside second second_lane
-live "rules, and the checks of traffic, metrics, traces and Prometheus, each of which must fail on a broken lab; a separate lab; proxy, SSH; Gitea" \
+live "rules, and the checks of traffic, metrics, traces and Prometheus, each of which must fail on a broken lab; Gitea; a lab from a registry" \
   -m "not more" tests/live/test_traffic_live.py tests/live/test_traffic_mutations.py tests/live/test_metrics.py \
-  tests/live/test_tracing.py tests/live/test_own_lab.py tests/live/test_proxy.py tests/live/test_ssh.py \
-  tests/live/test_prometheus.py tests/browser/test_prometheus_page.py tests/browser/test_gitea_page.py
+  tests/live/test_tracing.py tests/live/test_prometheus.py tests/browser/test_prometheus_page.py tests/browser/test_gitea_page.py \
+  tests/live/test_registry.py
 [ "$STACKBOOK_LAB_WAS_THERE" = 0 ] || { say "unit tests, as the lab ran before"; unit || status=1; }
 meanwhile second "gRPC, logs, Kafka and the bookshop, each check of which must fail on a broken lab; the browser"
 
 beside other other_lane
 live "every challenge: unsolved, solved, and the lab restored" -m "not more" tests/live/test_challenges.py
-meanwhile other "a lab from a registry; delivery, Drone and compose, each check of which must fail on a broken lab"
+meanwhile other "delivery, Drone and compose, each check of which must fail on a broken lab; pages that need no lab; programs in Go"
 
 touch "$logs/reset"
 live "search for secrets in everything that is left; reset: the host as it was before" tests/live/test_z_reset.py
