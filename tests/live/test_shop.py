@@ -164,6 +164,16 @@ def test_a_consumer_that_is_not_idempotent_is_noticed(shop: Lab) -> None:
         account.demand_right()
 
 
+@pytest.mark.more
+def test_what_a_killed_process_changed_is_taken_back_by_the_next(shop: Lab) -> None:
+    """A kernel that dies inside `changed` leaves the variable: without this, the shop would lose orders from then on."""
+    shop.kube.kubectl("set", "env", "deployment/orders", "-n", "bookshop", "OUTBOX=false")
+    assert deploy.deploy(shop, cache_seconds=_EXPIRY) == 1
+    found = shop.kube.kubectl("set", "env", "deployment/orders", "-n", "bookshop", "--list").stdout
+    assert "DB_NAME=" in found and "OUTBOX" not in found
+    assert deploy.deploy(shop, cache_seconds=_EXPIRY) == 0
+
+
 def _twice(shop: Lab, bootstrap: str, name: str) -> None:
     """One event of this customer is written once more."""
     accounting.settle(shop, bootstrap)

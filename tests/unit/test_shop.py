@@ -395,6 +395,42 @@ def test_a_changed_program_has_no_old_pods_left() -> None:
         pytest.fail("the old pods are still there")
 
 
+def test_what_a_killed_process_changed_is_taken_back() -> None:
+    """`kubectl apply` keeps a variable that the manifest does not name, so another run would go on without the outbox."""
+    done: list[tuple[str, ...]] = []
+    given = {"orders": ["DB_NAME", "OUTBOX", "KAFKA_TRACE_HEADERS"], "mail": ["DB_NAME"], "counter": [], "redis": []}
+
+    def deployment(name: str, variables: list[str]) -> dict[str, Any]:
+        containers = [{"name": name, "env": [{"name": v, "value": "false"} for v in variables]}, {"name": "other"}]
+        return {"metadata": {"name": name}, "spec": {"template": {"spec": {"containers": containers}}}}
+
+    class Fake(Kube):
+        def json(self, *args: str, timeout: float = 60.0) -> Any:
+            assert args == ("get", "deployments", "-n", "bookshop")
+            return {"items": [deployment(name, variables) for name, variables in given.items()]}
+
+        def kubectl(self, *args: str, **_: Any) -> Any:
+            done.append(args)
+            return SimpleNamespace(ok=True)
+
+    kube = Fake(Path("kubeconfig"))
+    assert deploy._take_back(kube) == 1
+    assert done == [("set", "env", "deployment/orders", "-n", "bookshop", "KAFKA_TRACE_HEADERS-", "OUTBOX-")]
+    given["orders"] = ["DB_NAME"]
+    assert deploy._take_back(kube) == 0 and len(done) == 1
+    with pytest.raises(ValueError, match="would not take back SPEED"), deploy.changed(kube, "orders", SPEED="1"):
+        pytest.fail("it was set")
+
+
+def test_each_setting_that_is_tried_is_one_of_the_program() -> None:
+    source = "".join(
+        path.read_text(encoding="utf-8") for path in sorted((Path(__file__).parents[2] / "lib/shop").rglob("*.go"))
+    )
+    for names in deploy.TRIED.values():
+        for name in names:
+            assert re.search(rf's\.\w+\("{name}", ', source)
+
+
 def test_the_check_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """While parts are killed and all orders are counted, nobody else places one."""
     seen: list[str] = []

@@ -26,6 +26,12 @@ WORKLOADS = ("statefulset/mariadb", "deployment/redis", "deployment/stock", "dep
 """In the order in which they become Ready."""
 CACHE_SECONDS = 10
 """How long Redis keeps a copy of the catalogue."""
+TRIED = {
+    "orders": ("OUTBOX", "KAFKA_TRACE_HEADERS", "EVENT_SCHEMA"),
+    "mail": ("IDEMPOTENT",),
+    "counter": ("IDEMPOTENT",),
+}
+"""By program, the environment variables that `changed` may set for a while."""
 _DATABASE = "mariadb-0"
 
 
@@ -56,10 +62,28 @@ def deploy(lab: Lab, *, cache_seconds: int = CACHE_SECONDS, step: Step | None = 
         "bookshop.yaml", image_bookshop=lab.images.reference("bookshop"), cache_seconds=str(cache_seconds)
     )
     changed += lab.kube.apply(programs)
+    changed += _take_back(lab.kube)
     for workload in WORKLOADS:
         lab.kube.wait_rollout(NAMESPACE, workload, timeout=timeout)
     wait_answers(lab.kube, url(lab.kube))
     return changed
+
+
+def _take_back(kube: Kube) -> int:
+    """Remove what a process that was killed inside `changed` has left: `kubectl apply` keeps variables that the manifest does not name.
+
+    Returns:
+        how many programs had such a variable.
+    """
+    programs = {item["metadata"]["name"]: item for item in kube.json("get", "deployments", "-n", NAMESPACE)["items"]}
+    taken = 0
+    for program, names in TRIED.items():
+        (container, *_) = programs[program]["spec"]["template"]["spec"]["containers"]
+        left = {variable["name"] for variable in container.get("env", [])} & set(names)
+        if left:
+            kube.kubectl("set", "env", f"deployment/{program}", "-n", NAMESPACE, *(f"{name}-" for name in sorted(left)))
+            taken += 1
+    return taken
 
 
 def wait_answers(kube: Kube, address: str, *, timeout: float = 30.0) -> None:
@@ -148,14 +172,17 @@ def wait_replaced(kube: Kube, app: str, uid: str, *, timeout: float = 150.0) -> 
 
 @contextlib.contextmanager
 def changed(kube: Kube, program: str, *, timeout: float = 120.0, **environment: str) -> Iterator[None]:
-    """While the block runs, a program has these environment variables; afterwards it is as before.
+    """While the block runs, a program has these environment variables, which are among `TRIED`; afterwards it is as before.
 
     A complete rollout is not enough: a pod that is told to end still works for some seconds, and the relay of its outbox sends events.
 
     Raises:
+        ValueError: a variable is not in `TRIED`.
         WaitTimeout: its new pods are not Ready in time, or the old ones do not end.
     """
     workload = f"deployment/{program}"
+    if unknown := set(environment) - set(TRIED[program]):
+        raise ValueError(f"`deploy` would not take back {', '.join(sorted(unknown))} after a kill: add to TRIED")
 
     def put(*settings: str) -> None:
         kube.kubectl("set", "env", workload, "-n", NAMESPACE, *settings)
