@@ -131,11 +131,13 @@ if [ "$mode" = more ]; then
   echo "${PIPESTATUS[0]}" >"$logs/lab.log.status"
   [ "$(cat "$logs/lab.log.status")" = 0 ] || { echo "the lab did not start, so no other test can run"; exit 1; }
   own=() # those that make labs of their own, one at a time: this host's inotify instances are not enough for two beside the first lab
-  for name in airgap by_hand class diagnose faults_table hosts life own_lab proxy registry ssh_lab vm; do own+=("tests/live/test_$name.py"); done
+  for name in airgap by_hand class cluster_target diagnose faults_table hosts life own_lab proxy registry ssh_lab vm; do
+    own+=("tests/live/test_$name.py")
+  done
   beside own-labs tests -v -m more "${own[@]}"
-  live "long tests on the lab: chapters and challenges, a learner's rights, incidents, and the checks, each of which must fail on a broken lab" \
+  live "long tests on the lab: chapters and challenges, incidents, and the checks, each of which must fail on a broken lab" \
     -m more tests/live tests/browser "${own[@]/#/--ignore=}"
-  meanwhile own-labs "long tests with labs of their own: a registry, a proxy, no network, other hosts, virtual machines, faults, planted causes"
+  meanwhile own-labs "long tests with labs of their own: a registry, a proxy, no network, other hosts, virtual machines, a learner's rights, faults, planted causes"
   exit "$status"
 fi
 
