@@ -56,7 +56,8 @@ def keep_evidence(text: str, *, cause: str = "", kube: Kube | None = None) -> No
         cause: in a few lines; the end of `text` where none is given.
         kube: the cluster, to be asked what it noted.
     """
-    folder = os.environ.get("STACKBOOK_DIAGNOSTICS")
+    logs = os.environ.get("STACKBOOK_TEST_LOGS")  # where it can be read while the other tests go on
+    folder = os.environ.get("STACKBOOK_DIAGNOSTICS") or logs
     if folder:
         with (Path(folder) / "failures.txt").open("a", encoding="utf-8") as failures:
             failures.write(f"{text}\n\n")

@@ -59,6 +59,7 @@ def profile(request: pytest.FixtureRequest) -> Iterator[str]:
             done = stackbook("run", "--only", chapter[:2], "--profile", name)
             assert done.status == 0, done.output[-3000:]
     lab = session.opened("05-istio", name)
+    namespaces_gone(lab)
     before = state(lab)
     SEEN[:] = [before]
     yield name
@@ -73,14 +74,16 @@ CHANGING = ("istio-leader", "istio-ca-root-cert")
 """What other controllers write whenever they like."""
 
 
-def own_namespaces(lab: Lab) -> list[str]:
+def leaving(lab: Lab) -> list[str]:
+    """The namespaces of challenges, and those that are being deleted, as earlier tests and chapters do not wait for their end."""
     items = lab.kube.json("get", "namespaces")["items"]
-    return [item["metadata"]["name"] for item in items if item["metadata"]["name"].startswith("challenge-")]
+    names = {item["metadata"]["name"]: item["status"].get("phase") for item in items}
+    return [name for name, phase in names.items() if name.startswith("challenge-") or phase == "Terminating"]
 
 
 def namespaces_gone(lab: Lab) -> None:
-    until(lambda: not own_namespaces(lab), what="the challenges' namespaces to be gone", timeout=180, every=1,
-          last=lambda: ", ".join(own_namespaces(lab)))  # fmt: skip
+    until(lambda: not leaving(lab), what="namespaces that are deleted to be gone", timeout=180, every=1,
+          last=lambda: ", ".join(leaving(lab)))  # fmt: skip
 
 
 def _compared(namespace: str) -> bool:

@@ -60,6 +60,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
             done = stackbook("run", "--only", chapter[:2], "--profile", name)
             assert done.status == 0, done.output[-3000:]
     lab = session.opened(CHAPTER, name)
+    namespaces_gone(lab)
     before = state(lab)
     yield lab
     print(json.dumps(TOOK, indent=1))
