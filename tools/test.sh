@@ -190,21 +190,22 @@ second_lane() { # gRPC's rules come late, so that istiod's pushes for them do no
   return "$failed"
 }
 other_lane() { # beside the challenges: tests that do not change the mesh and do not run a chapter, which would end a challenge
-  tests -v -m "not more" tests/live/test_delivery_mutations.py tests/live/test_drone.py \
-    tests/live/test_gitea_compose.py tests/live/test_compose.py "${alone[@]}" \
-    tests/unit/test_grpc_go.py tests/unit/test_traffic_program.py tests/unit/test_shop_go.py # by now, a new host has the toolchain, too
+  tests -v -m "not more" tests/live/test_drone.py tests/live/test_registry.py
 }
 beside second second_lane
-live "rules, and the checks of traffic, metrics, traces and Prometheus, each of which must fail on a broken lab; Gitea; a lab from a registry" \
+live "rules, and the checks of traffic, metrics, traces and Prometheus, each of which must fail on a broken lab; Gitea; compose; pages without a lab; Go" \
   -m "not more" tests/live/test_traffic_live.py tests/live/test_traffic_mutations.py tests/live/test_metrics.py \
   tests/live/test_tracing.py tests/live/test_prometheus.py tests/browser/test_prometheus_page.py tests/browser/test_gitea_page.py \
-  tests/live/test_registry.py
+  tests/live/test_gitea_compose.py tests/live/test_compose.py "${alone[@]}" \
+  tests/unit/test_grpc_go.py tests/unit/test_traffic_program.py tests/unit/test_shop_go.py # by now, a new host has the toolchain, too
 [ "$STACKBOOK_LAB_WAS_THERE" = 0 ] || { say "unit tests, as the lab ran before"; unit || status=1; }
 meanwhile second "gRPC, logs, Kafka and the bookshop, each check of which must fail on a broken lab; the browser"
 
+# The lab from a registry is not beside test_jupyterlab: chapter 00 wants this host to have room for a lab.
 beside other other_lane
-live "every challenge: unsolved, solved, and the lab restored" -m "not more" tests/live/test_challenges.py
-meanwhile other "delivery, Drone and compose, each check of which must fail on a broken lab; pages that need no lab; programs in Go"
+live "every challenge: unsolved, solved, and the lab restored; delivery, each check of which must fail on a broken lab" \
+  -m "not more" tests/live/test_challenges.py tests/live/test_delivery_mutations.py
+meanwhile other "Drone; a lab from a registry"
 
 touch "$logs/reset"
 live "search for secrets in everything that is left; reset: the host as it was before" tests/live/test_z_reset.py
