@@ -13,14 +13,14 @@ ticks() { # of all processors since this host started: idle and in all, in hundr
   read -r _ user nice system idle iowait irq softirq steal _ </proc/stat
   echo "$((idle + iowait)) $((user + nice + system + idle + iowait + irq + softirq + steal))"
 }
-last="$(ticks)"
+read -r -a last <<<"$(ticks)"
 say() { # title: prints it, when it was, and how idle the processors were since the title before
-  local now
-  now="$(ticks)"
-  set -- "$*" "${last% *}" "${last#* }" "${now% *}" "${now#* }"
-  printf '\n== %s (%d s; processors %d %% idle since the line before)\n' "$1" "$((SECONDS - began))" \
-    "$((100 * ($4 - $2) / ($5 > $3 ? $5 - $3 : 1)))"
-  last="$now"
+  local now all
+  read -r -a now <<<"$(ticks)"
+  all=$((now[1] - last[1]))
+  printf '\n== %s (%d s; processors %d %% idle since the line before)\n' "$*" "$((SECONDS - began))" \
+    "$((all ? 100 * (now[0] - last[0]) / all : 0))"
+  last=("${now[@]}")
 }
 
 types() { # what mypy has found out about a file holds in every copy of it, so it is kept

@@ -109,9 +109,7 @@ def test_it_is_opened_on_loopback_with_every_edge(lab: Lab, page: str) -> None:
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/kiali/console/graph/namespaces\?namespaces=default&.*", page)
     found = Kiali(page.partition("/console")[0])
     assert found.version() == lab.artifacts.version("kiali") or lab.images.sources.pulled("kiali")
-    assert set(HOPS) <= {
-        (row["source"], row["destination"]) for row in found.wait_edges(HOPS, timeout=120).to_dict("records")
-    }
+    found.wait_edges(HOPS, timeout=120)  # it fails unless each is there
 
 
 @pytest.mark.more

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from stackbook.config.profile import ChapterParameters, Percent
+from stackbook.config.profile import ChapterParameters
+from stackbook.config.values import Percent
 
 
 def _sum_to_100(weights: dict[str, int]) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """The parameters of a lab: their names and types, and the rules between them.
 
 A profile is a YAML file in `parameters/`. `Profile.load` reads it, applies overrides, and checks everything before the
-lab changes anything. Versions are strings, because YAML and papermill would turn 1.30 into the number 1.3.
+lab changes anything.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -27,6 +26,7 @@ from pydantic import (
 from stackbook.config.namespaces import Namespaces, is_system
 from stackbook.config.profile_networks import check_networks
 from stackbook.config.registries import check_mirrors
+from stackbook.config.values import Address, Network, Version
 from stackbook.core.errors import InputError
 from stackbook.core.names import did_you_mean, parameters_folder, profile_path
 
@@ -35,49 +35,6 @@ _OF_VMS = ("vm_memory", "vm_processors", "vm_acceleration")
 _NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
 _JUMP = re.compile(r"^([a-z_][a-z0-9_-]*@)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?$")
 _MAC = re.compile(r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")
-
-
-def _version(value: Any) -> Any:
-    if isinstance(value, bool | int | float):
-        raise ValueError(f"a version must be text, but {value!r} is a number: quote it, for example '1.36.3'")
-    if isinstance(value, str) and not re.fullmatch(r"v?\d+\.\d+(\.\d+)?([.+-][0-9A-Za-z.+-]+)?", value):
-        raise ValueError(f"{value!r} is not a version: write it like '1.36.3'")
-    return value.removeprefix("v") if isinstance(value, str) else value
-
-
-def _network(value: Any) -> Any:
-    try:
-        if ipaddress.ip_network(str(value)).version != 4:
-            raise _NoIPv6(f"{value} is an IPv6 network, but the lab supports IPv4 only: write it like 10.244.0.0/16")
-    except _NoIPv6:
-        raise
-    except ValueError as error:
-        try:
-            canonical = ipaddress.ip_network(str(value), strict=False)
-        except ValueError:
-            raise ValueError(f"{value!r} is not a network: write it like 10.244.0.0/16") from error
-        raise ValueError(f"{value} has host bits set: write {canonical}") from error
-    return str(value)
-
-
-def _address(value: Any) -> Any:
-    try:
-        address = ipaddress.ip_address(str(value))
-    except ValueError as error:
-        raise ValueError(f"{value!r} is not an IP address") from error
-    if address.version != 4:
-        raise ValueError(f"{value} is an IPv6 address, but the lab supports IPv4 only")
-    return str(address)
-
-
-class _NoIPv6(ValueError):
-    """An IPv6 address or network."""
-
-
-Version = Annotated[str, BeforeValidator(_version)]
-Network = Annotated[str, BeforeValidator(_network)]
-Address = Annotated[str, BeforeValidator(_address)]
-Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class Model(BaseModel):
