@@ -57,6 +57,7 @@ def test_a_real_jupyterlab(tmp_path: Path) -> None:
         **os.environ,
         **{f"JUPYTER_{name}": str(tmp_path / name) for name in places},
         "STACKBOOK_STATE": str(tmp_path / "s"),
+        "TMPDIR": str(tmp_path),  # what it leaves for the next reset, as it is ended by a signal
     }
     words = [sys.executable, "-m", "stackbook", "notebooks", "--port", "20100", "--root", str(tmp_path / "root")]
     log = tmp_path / "log"
