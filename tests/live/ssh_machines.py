@@ -41,6 +41,14 @@ def _podman(*words: str, timeout: float = 120, check: bool = True) -> str:
     return done.stdout
 
 
+def _removed() -> bool:
+    """Remove the containers; whether none is left. podman waits only 5 s for their processes to end."""
+    listed = ("ps", "-aq", "--filter", f"label={LABEL}")
+    for name in _podman(*listed).split():
+        _podman("rm", "-f", "-v", "-t", "0", name, check=False)
+    return not _podman(*listed).strip()
+
+
 @dataclass(frozen=True)
 class Machines:
     """The machines, while they run.
@@ -124,8 +132,7 @@ def machines(folder: Path) -> Iterator[Machines]:
         known.write_text("".join(lines))
         yield made
     finally:
-        for name in _podman("ps", "-aq", "--filter", f"label={LABEL}").split():
-            _podman("rm", "-f", "-v", "-t", "0", name)
+        until(_removed, what="the machines to end", timeout=120, every=1)
         for name in _podman("network", "ls", "-q", "--filter", f"label={LABEL}").split():
             _podman("network", "rm", name)
         for name in _podman("images", "-q", "--filter", f"label={LABEL}").split():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import FakeHost
 from stackbook.config.profile import Node, Profile
 from stackbook.core.errors import CommandFailed, HostUnfit, InputError, StackbookError
+from stackbook.core.results import Result
 from stackbook.machines import transports
 from stackbook.machines.providers import podman
 from stackbook.machines.providers.podman import GONE, Embedded
@@ -148,6 +151,49 @@ def test_a_volume_that_somebody_uses_stays_and_is_an_error(home: Path) -> None:
     )
     with pytest.raises(CommandFailed, match="is being used by"):
         Embedded(Profile(), host).delete(say=lambda text: None)
+
+
+class _SlowToEnd(FakeHost):
+    """podman gives up 5 s after SIGKILL, `times` times: the processes of a machine that writes much still exist."""
+
+    times = 2
+
+    def run(self, argv: Sequence[str], **more: Any) -> Result:
+        if "rm" in argv and "-f" in argv and self.times:
+            self.times -= 1
+            self.answers[" ".join(argv)] = (
+                125,
+                "",
+                "Error: it could not be stopped: given PIDs did not die within timeout\n",
+            )
+        elif "rm" in argv:
+            self.answers[" ".join(argv)] = ""
+        return super().run(argv, **more)
+
+
+def removing(host: FakeHost) -> int:
+    host.answers |= {INFO: V1, PS: json.dumps([entry("exited")]), f"{NODE} {MOUNTED} {MASTER}": ""}
+    host.answers[f"{NODE} volume ls {MINE}"] = "[]"
+    return Embedded(Profile(), host).remove(say=lambda text: None)
+
+
+def test_a_machine_whose_processes_end_later_than_podman_waits_is_removed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paused: list[float] = []
+    monkeypatch.setattr("stackbook.core.waiting.pause", paused.append)
+    host = _SlowToEnd()
+    assert removing(host) == 1
+    assert len([c for c in host.ran if " rm -f" in c]) == 3
+    assert paused == [1, 1]
+
+
+def test_a_container_that_cannot_be_removed_is_an_error_at_once(home: Path) -> None:
+    refused = (125, "", "Error: cannot remove container: device or resource busy\n")
+    host = FakeHost({f"{NODE} rm -f -v -t 0 {MASTER}": refused})
+    with pytest.raises(CommandFailed, match="device or resource busy"):
+        removing(host)
+    assert len([c for c in host.ran if " rm -f" in c]) == 1
 
 
 def test_copies_take_only_their_own_along(home: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from stackbook.cluster import early_pods
 from stackbook.config.profile import Profile
 from stackbook.core import paths
 from stackbook.core.errors import InputError, StackbookError
+from stackbook.core.results import Result
 from stackbook.machines import transports
 from stackbook.machines.providers import power
 from stackbook.machines.providers.podman import Embedded
@@ -82,6 +84,23 @@ def test_a_machine_that_does_not_stop_is_named() -> None:
     provider = Embedded(Profile(), Podman(deaf=True, stackbook_k8s_master="running"))
     with pytest.raises(StackbookError, match=f"{MASTER} was told to stop but still runs: Error: it is deaf"):
         power.stop(provider, say=nothing)
+
+
+def test_a_machine_whose_processes_end_later_than_podman_waits_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """podman gives up 5 s after SIGKILL; the last process ended while stackbook paused before its second look."""
+
+    class Slow(Podman):
+        def run(self, argv: Sequence[str], **more: Any) -> Result:
+            answer = super().run(argv, **more)
+            if "stop" not in argv:
+                return answer
+            self.states[MASTER] = "stopping"
+            return Result(tuple(argv), 125, "", "Error: given PIDs did not die within timeout\n", 0.0, self.name)
+
+    host = Slow(stackbook_k8s_master="running")
+    monkeypatch.setattr("stackbook.core.waiting.pause", lambda seconds: host.states.update({MASTER: "exited"}))
+    assert power.stop(Embedded(Profile(), host), say=nothing) == 1
+    assert host.states == {MASTER: "exited"}
 
 
 @pytest.mark.parametrize("command", [life.stop, life.start])

@@ -30,6 +30,7 @@ from stackbook.machines.providers.ssh import collect_journals
 from stackbook.machines.transports import ContainerHost, Host, LocalHost, belongs
 
 GONE = "running according to podman, but without a process"
+SLOW_TO_END = "did not die within timeout"  # of podman's error
 EXITS = Path("/run/libpod/exits")  # podman's folder for root, and conmon's `--exit-dir`
 
 
@@ -281,9 +282,31 @@ class Embedded:
     def _remove(self, containers: Sequence[str], volumes: Iterable[str], say: Say) -> None:
         for container in containers:
             say(f"removing {container}")
-            self._podman("rm", "-f", "-v", "-t", "0", container, timeout=180)
+            self._remove_container(container)
         for volume in sorted(volumes):
             self._remove_volume(volume)
+
+    def _remove_container(self, container: str) -> None:
+        """Kill a container's processes and remove it.
+
+        podman gives up when they still exist 5 s after SIGKILL, as those of a machine that writes much can; so it is
+        asked again until they are gone.
+
+        Raises:
+            CommandFailed: podman refused for another reason.
+            WaitTimeout: the processes still exist after two minutes.
+        """
+        said = ""
+
+        def removed() -> bool:
+            nonlocal said
+            answer = self._podman("rm", "-f", "-v", "-t", "0", container, check=False, timeout=180)
+            said = answer.stderr.strip()
+            if not answer.ok and SLOW_TO_END not in said:
+                raise CommandFailed(answer)
+            return answer.ok
+
+        until(removed, what=f"the processes of {container} to end", timeout=120, every=1, last=lambda: said)
 
     def _remove_bridge(self, interface: str) -> None:
         """Remove the bridge of a network that is gone: podman leaves it where the network's set-up failed half-way.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from stackbook.core.errors import StackbookError
+from stackbook.core.errors import StackbookError, WaitTimeout
+from stackbook.core.waiting import until
 from stackbook.machines.providers.base import Say
-from stackbook.machines.providers.podman import Embedded
+from stackbook.machines.providers.podman import SLOW_TO_END, Embedded
 
 STOP_SECONDS = 12
 """How long systemd may take to stop everything on a machine; then podman kills what is left."""
+KILL_SECONDS = 60.0
+"""How long the processes that podman has killed may still exist."""
 _ON = ("running", "paused", "stopping")
 
 
@@ -41,11 +44,24 @@ def stop(provider: Embedded, *, say: Say) -> int:
     if states:
         with ThreadPoolExecutor(max_workers=len(states)) as pool:
             said = dict(zip(states, pool.map(end, states), strict=True))
-        if left := [name for name in running(provider) if name in states]:
-            raise StackbookError(
-                f"{left[0]} was told to stop but still runs: {said[left[0]]}", fix="stackbook stop, again"
-            )
+        _await_end(provider, states, said)
     return len(states)
+
+
+def _await_end(provider: Embedded, names: Collection[str], said: Mapping[str, str]) -> None:
+    """Wait for processes that exist for longer than the 5 s that podman waits after SIGKILL."""
+    killed = any(SLOW_TO_END in text for text in said.values())
+
+    def left() -> list[str]:
+        return [name for name in running(provider) if name in names]
+
+    try:
+        until(lambda: not left(), what="the machines to stop", timeout=KILL_SECONDS if killed else 0, every=1)
+    except WaitTimeout as late:
+        still = left() or sorted(names)
+        raise StackbookError(
+            f"{still[0]} was told to stop but still runs: {said[still[0]]}", fix="stackbook stop, again"
+        ) from late
 
 
 @contextmanager
