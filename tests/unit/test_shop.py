@@ -365,6 +365,12 @@ def test_a_shop_is_waited_for_until_it_answers(monkeypatch: pytest.MonkeyPatch) 
         deploy.wait_answers(kube, "http://shop", timeout=0.3)
 
 
+def deployment(name: str, variables: list[str], value: str = "false") -> dict[str, Any]:
+    """A program's Deployment with these environment variables, as the API has it."""
+    containers = [{"name": name, "env": [{"name": v, "value": value} for v in variables]}, {"name": "other"}]
+    return {"metadata": {"name": name}, "spec": {"template": {"spec": {"containers": containers}}}}
+
+
 def test_a_changed_program_has_no_old_pods_left() -> None:
     """A pod that is told to end still sends events of the outbox, as it did before the change."""
     looks: list[tuple[str, ...]] = []
@@ -376,6 +382,8 @@ def test_a_changed_program_has_no_old_pods_left() -> None:
         stays = False
 
         def json(self, *args: str, timeout: float = 60.0) -> Any:
+            if args[1] == "deployment/orders":
+                return deployment("orders", ["DB_NAME", "CACHE_SECONDS"], value="10")
             looks.append(args)
             old = [{"metadata": {"name": "orders-old", "deletionTimestamp": "2026-11-29T00:00:00Z"}}]
             return {"items": [{"metadata": {"name": "orders-new"}}, *(old if self.stays or len(looks) % 3 else [])]}
@@ -389,6 +397,11 @@ def test_a_changed_program_has_no_old_pods_left() -> None:
         assert looks == [("get", "pods", "-n", "bookshop", "-l", "app=orders")] * 3
     settings = [args[-1] for args in done if args[0] == "set"]
     assert len(looks) == 6 and settings == ["OUTBOX=false", "OUTBOX-"]
+    with deploy.changed(kube, "orders", CACHE_SECONDS="0"):
+        assert [args[-1] for args in done if args[0] == "set"][2:] == ["CACHE_SECONDS=0"]
+    assert [args[-1] for args in done if args[0] == "set"][3:] == ["CACHE_SECONDS=10"], "the manifest names it"
+    with pytest.raises(ValueError, match="would not take back SPEED"), deploy.changed(kube, "orders", SPEED="1"):
+        pytest.fail("it was set")
     kube.stays = True
     stays = pytest.raises(WaitTimeout, match="the old pods of orders to end; last seen: orders-old")
     with stays, deploy.changed(kube, "orders", timeout=0.2, OUTBOX="false"):
@@ -399,10 +412,6 @@ def test_what_a_killed_process_changed_is_taken_back() -> None:
     """`kubectl apply` keeps a variable that the manifest does not name, so another run would go on without the outbox."""
     done: list[tuple[str, ...]] = []
     given = {"orders": ["DB_NAME", "OUTBOX", "KAFKA_TRACE_HEADERS"], "mail": ["DB_NAME"], "counter": [], "redis": []}
-
-    def deployment(name: str, variables: list[str]) -> dict[str, Any]:
-        containers = [{"name": name, "env": [{"name": v, "value": "false"} for v in variables]}, {"name": "other"}]
-        return {"metadata": {"name": name}, "spec": {"template": {"spec": {"containers": containers}}}}
 
     class Fake(Kube):
         def json(self, *args: str, timeout: float = 60.0) -> Any:
@@ -418,8 +427,6 @@ def test_what_a_killed_process_changed_is_taken_back() -> None:
     assert done == [("set", "env", "deployment/orders", "-n", "bookshop", "KAFKA_TRACE_HEADERS-", "OUTBOX-")]
     given["orders"] = ["DB_NAME"]
     assert deploy._take_back(kube) == 0 and len(done) == 1
-    with pytest.raises(ValueError, match="would not take back SPEED"), deploy.changed(kube, "orders", SPEED="1"):
-        pytest.fail("it was set")
 
 
 def test_each_setting_that_is_tried_is_one_of_the_program() -> None:

@@ -31,7 +31,7 @@ TRIED = {
     "mail": ("IDEMPOTENT",),
     "counter": ("IDEMPOTENT",),
 }
-"""By program, the environment variables that `changed` may set for a while."""
+"""By program, the environment variables that the manifest does not name and `changed` may set for a while."""
 _DATABASE = "mariadb-0"
 
 
@@ -170,18 +170,29 @@ def wait_replaced(kube: Kube, app: str, uid: str, *, timeout: float = 150.0) -> 
           cause=lambda: kube.explain(NAMESPACE, f"app={app}"))  # fmt: skip
 
 
+def _given(kube: Kube, program: str) -> dict[str, str]:
+    """The environment variables of a program that have a plain value."""
+    (container, *_) = kube.json("get", f"deployment/{program}", "-n", NAMESPACE)["spec"]["template"]["spec"][
+        "containers"
+    ]
+    return {variable["name"]: variable["value"] for variable in container.get("env", []) if "value" in variable}
+
+
 @contextlib.contextmanager
 def changed(kube: Kube, program: str, *, timeout: float = 120.0, **environment: str) -> Iterator[None]:
-    """While the block runs, a program has these environment variables, which are among `TRIED`; afterwards it is as before.
+    """While the block runs, a program has these environment variables; afterwards it is as before.
+
+    Each is among `TRIED`, or has a value in the manifest: what a killed process leaves, the next `deploy` takes back.
 
     A complete rollout is not enough: a pod that is told to end still works for some seconds, and the relay of its outbox sends events.
 
     Raises:
-        ValueError: a variable is not in `TRIED`.
+        ValueError: `deploy` would not take back a variable.
         WaitTimeout: its new pods are not Ready in time, or the old ones do not end.
     """
     workload = f"deployment/{program}"
-    if unknown := set(environment) - set(TRIED[program]):
+    given, tried = _given(kube, program), set(TRIED.get(program, ()))
+    if unknown := set(environment) - set(given) - tried:
         raise ValueError(f"`deploy` would not take back {', '.join(sorted(unknown))} after a kill: add to TRIED")
 
     def put(*settings: str) -> None:
@@ -194,4 +205,4 @@ def changed(kube: Kube, program: str, *, timeout: float = 120.0, **environment: 
         put(*(f"{name}={value}" for name, value in environment.items()))
         yield
     finally:
-        put(*(f"{name}-" for name in environment))
+        put(*(f"{name}-" if name in tried else f"{name}={given[name]}" for name in environment))
