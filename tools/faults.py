@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = """\
@@ -17,18 +18,18 @@ bookinfo's pods were Ready. Otherwise the table shows what the run said. The sec
 |---|---|---|
 """
 TAIL = """
-The run of 2026-11-28 shared its two processors with two other labs, so its times are longer than those of an idle host. A row that
-begins with ✗ names the step that did not pass.
+The run of {date} had two processors, and {beside} machines of other labs ran beside it: the more there are, the longer a run takes.
+A row that begins with ✗ shows the error that the run printed.
 
 The machines share this host's clock, so a clock that is two hours off cannot be tested on the embedded target.
 A full disk is tested in `tests/live/test_hosts.py`.
 """
 
 
-def text(rows: list[dict[str, object]]) -> str:
-    """The page."""
-    lines = [f"| {row['fault']} | {str(row['outcome']).replace('|', '/')} | {row['seconds']} |" for row in rows]
-    return HEAD + "\n".join(lines) + "\n" + TAIL
+def text(run: dict[str, Any]) -> str:
+    """The page of a run: its date, how many machines of other labs ran beside it, and its rows."""
+    lines = [f"| {row['fault']} | {str(row['outcome']).replace('|', '/')} | {row['seconds']} |" for row in run["rows"]]
+    return HEAD + "\n".join(lines) + "\n" + TAIL.format(date=run["date"], beside=run["beside"] or "no")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 
 import plants
@@ -68,9 +69,12 @@ ROWS: list[Row] = []
 @pytest.fixture(scope="module", autouse=True)
 def published() -> Iterator[None]:
     """The table of this run, once all of its tests are over."""
+    listed = ["podman", "ps", "-q", "--filter", "label=stackbook.lab"]
+    beside = len(subprocess.run(listed, capture_output=True, text=True, check=True, timeout=60).stdout.split())
     yield
     if os.environ.get("STACKBOOK_PUBLISH"):
-        (ROOT / "bench" / "faults.json").write_text(json.dumps([asdict(row) for row in ROWS], indent=1) + "\n")
+        run = {"date": f"{date.today()}", "beside": beside, "rows": [asdict(row) for row in ROWS]}
+        (ROOT / "bench" / "faults.json").write_text(json.dumps(run, indent=1) + "\n")
         subprocess.run([sys.executable, str(ROOT / "tools" / "faults.py")], check=True)
 
 
@@ -101,7 +105,8 @@ def again(lab: Lab, profile: Path, fault: str, began: float) -> Done:
         done.output[-300:]
     ]
     causes = [line for line in lines if ": " in line]  # a step's own line has its name and its seconds only
-    outcome = "Ready" if done.status == 0 else (causes or lines)[0]
+    said = [line.strip() for line in done.output.splitlines() if line.strip().startswith("stderr: ")]
+    outcome = "Ready" if done.status == 0 else ": ".join([(causes or lines)[0], *(s[8:] for s in said[:1])])
     ROWS.append(Row(fault, outcome, round(time.monotonic() - began, 1)))
     if done.status:
         keep_evidence(done.output, kube=lab.kube)
