@@ -18,8 +18,8 @@ bookinfo's pods were Ready. Otherwise the table shows what the run said. The sec
 |---|---|---|
 """
 TAIL = """
-The run of {date} had two processors, and {beside} machines of other labs ran beside it: the more there are, the longer a run takes.
-A row that begins with ✗ shows the error that the run printed.
+The run of {date} had {processors} processors, and {beside} machines of other labs ran beside it: the more there are, the longer a run
+takes.
 
 The machines share this host's clock, so a clock that is two hours off cannot be tested on the embedded target.
 A full disk is tested in `tests/live/test_hosts.py`.
@@ -29,7 +29,8 @@ A full disk is tested in `tests/live/test_hosts.py`.
 def text(run: dict[str, Any]) -> str:
     """The page of a run: its date, how many machines of other labs ran beside it, and its rows."""
     lines = [f"| {row['fault']} | {str(row['outcome']).replace('|', '/')} | {row['seconds']} |" for row in run["rows"]]
-    return HEAD + "\n".join(lines) + "\n" + TAIL.format(date=run["date"], beside=run["beside"] or "no")
+    tail = TAIL.format(date=run["date"], processors=run["processors"], beside=run["beside"] or "no")
+    return HEAD + "\n".join(lines) + "\n" + tail
 
 
 if __name__ == "__main__":

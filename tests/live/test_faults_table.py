@@ -73,7 +73,8 @@ def published() -> Iterator[None]:
     beside = len(subprocess.run(listed, capture_output=True, text=True, check=True, timeout=60).stdout.split())
     yield
     if os.environ.get("STACKBOOK_PUBLISH"):
-        run = {"date": f"{date.today()}", "beside": beside, "rows": [asdict(row) for row in ROWS]}
+        host = {"date": f"{date.today()}", "processors": os.cpu_count(), "beside": beside}
+        run = {**host, "rows": [asdict(row) for row in ROWS]}
         (ROOT / "bench" / "faults.json").write_text(json.dumps(run, indent=1) + "\n")
         subprocess.run([sys.executable, str(ROOT / "tools" / "faults.py")], check=True)
 

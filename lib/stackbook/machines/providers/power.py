@@ -58,10 +58,10 @@ def _await_end(provider: Embedded, names: Collection[str], said: Mapping[str, st
     try:
         until(lambda: not left(), what="the machines to stop", timeout=KILL_SECONDS if killed else 0, every=1)
     except WaitTimeout as late:
-        still = left() or sorted(names)
-        raise StackbookError(
-            f"{still[0]} was told to stop but still runs: {said[still[0]]}", fix="stackbook stop, again"
-        ) from late
+        if still := left():
+            raise StackbookError(
+                f"{still[0]} was told to stop but still runs: {said[still[0]]}", fix="stackbook stop, again"
+            ) from late
 
 
 @contextmanager

@@ -172,9 +172,8 @@ def wait_replaced(kube: Kube, app: str, uid: str, *, timeout: float = 150.0) -> 
 
 def _given(kube: Kube, program: str) -> dict[str, str]:
     """The environment variables of a program that have a plain value."""
-    (container, *_) = kube.json("get", f"deployment/{program}", "-n", NAMESPACE)["spec"]["template"]["spec"][
-        "containers"
-    ]
+    deployment = kube.json("get", f"deployment/{program}", "-n", NAMESPACE)
+    (container, *_) = deployment["spec"]["template"]["spec"]["containers"]
     return {variable["name"]: variable["value"] for variable in container.get("env", []) if "value" in variable}
 
 
