@@ -236,14 +236,14 @@ def test_a_signal_that_comes_while_an_object_is_tidied_up_is_not_lost() -> None:
 
 INSIDE_EXEC = """
 import atexit, sys
-from stackbook.app import cli
+from stackbook.app import cli, program
 
 def interrupted(words):
     atexit.register(print, "what is left to do at exit")
     try:
         exec("raise KeyboardInterrupt")  # as dataclasses do at import, when Ctrl-C comes then
     except KeyboardInterrupt:
-        return cli.INTERRUPTED
+        return program.INTERRUPTED
 
 cli._main = interrupted
 print("begun", flush=True)

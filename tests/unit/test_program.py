@@ -22,3 +22,12 @@ def test_an_error_is_one_line_without_secrets(capsys: pytest.CaptureFixture[str]
     said = capsys.readouterr().err
     assert ended.value.code == 2
     assert said.startswith("stackbook: no such thing") and said.count("\n") == 1 and "hunter2" not in said
+
+
+def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        program.end_with(interrupted)
+    assert (ended.value.code, capsys.readouterr().err) == (130, "stackbook: interrupted\n")

@@ -31,6 +31,7 @@ from stackbook.app import (
     progressing,
     streams,
 )
+from stackbook.app.program import INTERRUPTED
 from stackbook.core import paths
 from stackbook.core.errors import EXIT_INPUT, HostUnfit, InputError, StackbookError
 from stackbook.core.names import did_you_mean, profile_path
@@ -63,8 +64,6 @@ _KEPT = (
     "TZ",
     "KUBECONFIG",
 )
-INTERRUPTED = 130
-"""The exit status after an interrupt: 128 and the number of SIGINT, as shells have it."""
 NEEDS_ROOT = ("run", "reset", "shell", "status", "plan", "notebooks", "images", "diagnose", "class", *challenging.NAMES,
               *life_commands.NAMES)  # fmt: skip
 
