@@ -46,6 +46,28 @@ def test_a_group_is_a_deployment_behind_a_service_of_the_same_pods() -> None:
     assert load.manifest(4, image="x")[0]["metadata"]["name"] != deployment["metadata"]["name"]
 
 
+def test_each_groups_proxies_have_a_user_of_their_own_and_the_lab_s_image() -> None:
+    proxies = [load.manifest(group, image="x")[0]["spec"]["template"]["spec"]["containers"][1] for group in range(20)]
+    assert len({proxy["securityContext"]["runAsUser"] for proxy in proxies}) == 20
+    assert {(proxy["name"], proxy["imagePullPolicy"]) for proxy in proxies} == {("istio-proxy", "IfNotPresent")}
+
+
+def test_a_pod_that_is_not_ready_is_named_with_its_cause() -> None:
+    def pod(name: str, ready: str) -> dict[str, Any]:
+        waiting = {"waiting": {"reason": "ErrImagePull", "message": "not found"}}
+        status = {
+            "conditions": [{"type": "Ready", "status": ready}],
+            "initContainerStatuses": [{"name": "istio-proxy", "state": waiting}],
+        }
+        return {"metadata": {"name": name}, "status": status}
+
+    pods = [pod("a", "True"), pod("b", "False")]
+    lab: Any = type("Lab", (), {"kube": type("Kube", (), {"json": lambda self, *args: {"items": pods}})()})()
+    assert measuring._cause(lab) == "b: istio-proxy ErrImagePull: not found"
+    pods.pop()
+    assert measuring._cause(lab) == "the others were not created"
+
+
 def test_the_mean_of_pushes_is_of_those_between_two_looks() -> None:
     assert probes.push_seconds({"count": 10, "seconds": 5}, {"count": 14, "seconds": 6}) == 0.25
     assert probes.push_seconds({"count": 10, "seconds": 5}, {"count": 10, "seconds": 5}) == 0.0

@@ -27,9 +27,9 @@ MEMORY_BASE, MEMORY_PER_NODE = 2.2 * GIB, 0.4 * GIB
 MEMORY_PER_VM = 0.2 * GIB
 """What QEMU itself takes for a machine, above the memory that the machine sees."""
 DISK_NEEDED = 12 * GIB
-# Measured on a lab of two machines with all chapters: systemd, containerd, kubelet and the pods hold 13 on each machine, the
-# control plane 14 more; the two copies of a machine in chapter 01 take 14 for a while. The kernel's default limit is 128 per user.
-INOTIFY_BASE, INOTIFY_PER_NODE = 28, 14
+# Measured: systemd, containerd, kubelet and kube-proxy hold 13 of root's on each machine, the control plane 14 more. While chapter 01
+# builds a lab, the two copies of a machine hold 14, but no machine's kubelet runs yet. The kernel's default limit is 128 per user.
+INOTIFY_BASE, INOTIFY_PER_NODE = 16, 14
 PODMAN = 4
 """The minimum major version of podman: earlier ones describe networks and containers differently."""
 NFTABLES = 5
@@ -241,7 +241,7 @@ def _own_bridge(host: LocalHost, profile: Profile) -> str:
 
 
 def inotify_needed(nodes: int) -> int:
-    """The maximum number of inotify instances that a lab with this many machines uses."""
+    """The number of root's inotify instances that a lab with this many machines needs. Those of the proxies are another user's."""
     return INOTIFY_BASE + INOTIFY_PER_NODE * nodes
 
 

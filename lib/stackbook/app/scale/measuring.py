@@ -18,6 +18,7 @@ import yaml
 from stackbook.app import reset
 from stackbook.app.scale import load, probes
 from stackbook.cluster import own_namespaces
+from stackbook.cluster.problems import pod_problem
 from stackbook.config.profile import Profile
 from stackbook.core import paths
 from stackbook.core.errors import InputError, StackbookError, WaitTimeout
@@ -106,7 +107,7 @@ def _with_pods(lab: Lab, wanted: int, free: float) -> tuple[dict[str, Any], str]
         kube.apply(load.manifest(group, image=image))
     try:
         until(lambda: _ready(lab) >= wanted or probes.memory() < SPARE, what=f"{wanted} pods to be Ready", timeout=_PODS_READY,
-              every=2, last=lambda: f"{_ready(lab)} are")  # fmt: skip
+              every=2, last=lambda: f"{_ready(lab)} are; {_cause(lab)}")  # fmt: skip
     except WaitTimeout as error:
         ended = f"{wanted} pods: {error}"
     seconds = time.monotonic() - begin
@@ -123,3 +124,10 @@ def _ready(lab: Lab) -> int:
     """How many of the pods are Ready."""
     items = lab.kube.json("get", "deployments", "-n", load.NAMESPACE)["items"]
     return sum(int(item.get("status", {}).get("readyReplicas", 0)) for item in items)
+
+
+def _cause(lab: Lab) -> str:
+    """Why the first pod that is not Ready is not; or that there is none."""
+    pods = lab.kube.json("get", "pods", "-n", load.NAMESPACE)["items"]
+    causes = (f"{pod['metadata']['name']}: {problem}" for pod in pods if (problem := pod_problem(pod)))
+    return next(causes, "the others were not created")
