@@ -153,6 +153,7 @@ def test_a_machine_whose_processes_podman_believes_to_run_is_started_again(lab: 
     provider.machines()["k8s-node1"].run(["rm", "/root/kept"])  # with what was on it
 
 
+@pytest.mark.more
 def test_a_restarted_worker_is_repaired_by_the_next_run(lab: Lab) -> None:
     provider = Embedded(lab.profile)
     subprocess.run([*provider.podman, "kill", provider.container("k8s-node1")], check=True, capture_output=True)

@@ -156,6 +156,7 @@ def test_unsolved_solved_and_given_back(challenge: Challenge, profile: str) -> N
             assert differences(before, SEEN[0]) == {}
 
 
+@pytest.mark.more
 def test_another_process_gives_back_what_a_dead_one_has_broken(profile: str) -> None:
     """By the command line: begun, its process gone, verified with a reason, given back."""
     lab = session.opened("04-kubernetes", profile)
