@@ -110,18 +110,14 @@ building() {
   [ "${STACKBOOK_ACCEPT_DRONE_LICENCE:-}" != true ] || "${sudo[@]}" $bin/stackbook fetch drone pipeline-rootfs
 }
 book=(tests/notebooks/test_book.py tests/browser/test_book_page.py)
-types_and_shape() {
-  local failed=0
-  types || failed=1
-  tests -q --ignore "${book[0]}" tests/notebooks || failed=1
-  return "$failed"
-}
-unit() { tests -q -m "not toolchain" -p no:nbval -n 2 tests/unit; }
-without_a_lab() { # beside a lab that starts there is time for all of it; if the lab runs already, the unit tests run later
-  local failed=0
+unit() { tests -q -m "not toolchain" -p no:nbval -n 3 --dist loadfile --ignore "${book[0]}" tests/unit tests/notebooks; }
+without_a_lab() { # beside a lab that starts there is time for all of it; if the lab runs already, the tests run later
+  local failed=0 checking
   renice -n 19 -p "$BASHPID" >/dev/null
-  types_and_shape || failed=1
+  types &
+  checking=$!
   [ "$STACKBOOK_LAB_WAS_THERE" = 1 ] || unit || failed=1
+  wait "$checking" || failed=1
   return "$failed"
 }
 
@@ -166,13 +162,13 @@ say "the components of the later chapters"
 ended building || tail -n 20 "$logs/building.log"
 
 # Lanes, first of the chapters, then of the tests that break things on purpose. In every lane, steps that need bookinfo, its rules or the
-# tracing settings wait for their turn (stackbook.lab.turns). The chapters wait often enough to leave time for a third lane of tests that
-# need no lab, or one of their own; its priority is lower.
+# tracing settings wait for their turn (stackbook.lab.turns). The chapters wait often enough to leave time for a third lane: tests that
+# need no mesh, with a lower priority.
 nbval=tests/live/test_c_nbval.py
 alone=("${book[@]}" tests/browser/test_report_page.py tests/browser/test_gitea_page.py) # pages that need no lab
 go=(tests/unit/test_grpc_go.py tests/unit/test_traffic_program.py tests/unit/test_shop_go.py) # by now, a new host has the toolchain, too
 without=() # the pages that are not in the second lane
-for page in tests/browser/test_{logs,shop,prometheus}_page.py tests/browser/test_jupyterlab.py "${alone[@]}"; do
+for page in tests/browser/test_{shop,prometheus,drone}_page.py tests/browser/test_jupyterlab.py "${alone[@]}"; do
   without+=("--ignore=$page")
 done
 before=$SECONDS
@@ -181,8 +177,8 @@ no_lab() {
   local failed=0
   renice -n 10 -p "$BASHPID" >/dev/null
   tests -v -m "lane(number=3) and not more" "$nbval" || failed=1
-  tests -v -m "not more" tests/live/test_own_lab.py tests/live/test_proxy.py tests/live/test_ssh.py tests/live/test_compose.py \
-    tests/live/test_gitea_compose.py "${alone[@]}" "${go[@]}" || failed=1
+  tests -v -m "not more" tests/live/test_proxy.py tests/live/test_ssh.py tests/live/test_compose.py \
+    tests/live/test_gitea_compose.py "${alone[@]}" "${go[@]}" tests/live/test_drone.py tests/browser/test_drone_page.py || failed=1
   [ "$STACKBOOK_LAB_WAS_THERE" = 0 ] || unit || failed=1
   return "$failed"
 }
@@ -190,7 +186,7 @@ beside chapters-2 chapters_2
 beside no-lab no_lab
 live "every chapter compared with its committed outputs, in two lanes" -m "lane(number=1) and not more" "$nbval"
 meanwhile chapters-2 "chapters of lane 2"
-meanwhile no-lab "a separate lab, a proxy, SSH, compose, pages without a lab, Go; unit tests, if the lab ran before"
+meanwhile no-lab "a proxy, SSH, compose, pages without a lab, Go, Drone; unit tests, if the lab ran before"
 say "all chapters were compared in $((SECONDS - before)) s"
 
 # The two lanes wait for each other in two places. The lab from a registry is not beside test_jupyterlab: chapter 00 wants this host to
@@ -202,9 +198,7 @@ wait_for() { # what `reached` says, the process that will say it
 }
 second_lane() { # gRPC's rules come late, so that istiod's pushes for them do not disturb the first lane's tests of rules; then the browser
   local failed=0
-  tests -v -m "not more" tests/live/test_grpc_mutations.py tests/live/test_kafka.py tests/live/test_shop.py \
-    tests/browser/test_shop_page.py || failed=1
-  tests -v -m "not more" tests/browser/test_jupyterlab.py || failed=1
+  tests -v -m "not more" tests/live/test_grpc_mutations.py tests/browser/test_jupyterlab.py || failed=1
   reached the-end-of-jupyterlab
   tests -v -m "not more" "${without[@]}" tests/browser || failed=1
   wait_for the-end-of-rules "$$"
@@ -212,15 +206,14 @@ second_lane() { # gRPC's rules come late, so that istiod's pushes for them do no
   return "$failed"
 }
 beside second second_lane
-live "rules, and the checks of traffic, metrics, traces, Prometheus and logs, each of which must fail on a broken lab" \
+live "rules, and the checks of traffic, metrics, traces, Prometheus, logs, Kafka and the bookshop, each of which must fail on a broken lab" \
   -m "not more" tests/live/test_traffic_live.py tests/live/test_traffic_mutations.py tests/live/test_metrics.py \
   tests/live/test_tracing.py tests/live/test_prometheus.py tests/browser/test_prometheus_page.py tests/live/test_logs.py \
-  tests/browser/test_logs_page.py
+  tests/live/test_kafka.py tests/live/test_shop.py tests/browser/test_shop_page.py
 reached the-end-of-rules
-live "Drone" -m "not more" tests/live/test_drone.py
 wait_for the-end-of-jupyterlab "${lanes[second]}"
 live "a lab from a registry" -m "not more" tests/live/test_registry.py
-meanwhile second "gRPC, Kafka and the bookshop, each check of which must fail on a broken lab; the browser; every challenge: unsolved, solved, and the lab restored; delivery"
+meanwhile second "gRPC, each check of which must fail on a broken lab; the browser; every challenge: unsolved, solved, and the lab restored; delivery"
 
 touch "$logs/reset"
 live "search for secrets in everything that is left; reset: the host as it was before" tests/live/test_z_reset.py

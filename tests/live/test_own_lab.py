@@ -21,7 +21,7 @@ from stackbook.lab.lab import Lab
 from stackbook.lab.step import Record
 from stackbook.machines.providers.podman import Embedded
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.more]
 
 SMALL = """\
 target: embedded
@@ -89,7 +89,6 @@ def test_an_interrupted_run_keeps_its_record_and_goes_on(small: Path, lab: Lab) 
     assert kubeadm.initialised(solo)
 
 
-@pytest.mark.more
 def test_a_stopped_lab_is_started_with_all_that_is_in_it(small: Path, lab: Lab) -> None:
     """More of it, and snapshots, in test_life.py; here without a pod network, so it is waited for the API server alone."""
     assert stackbook("run", "--profile", str(small), "--to", "02").status == 0
