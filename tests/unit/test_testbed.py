@@ -6,6 +6,8 @@ import json
 from types import SimpleNamespace
 
 import pandas as pd
+import pytest
+from stackbook.traffic import testbed
 from stackbook.traffic.testbed import Testbed
 
 
@@ -47,3 +49,36 @@ def test_without_receivers_the_sending_proxys_word_stands():
     logs = Logs()
     assert list(bench(logs).flagged(frame())["flags"]) == ["-", "UO", "-", "-"]
     assert len(logs.asked) == 1
+
+
+class Rotated:
+    """kubectl logs of a file that the kubelet has begun while the first requests were sent: it lacks two of them."""
+
+    def __init__(self) -> None:
+        self.lines = [entry(3, "-"), entry(4, "-")]
+
+    def kubectl(self, *argv: str, timeout: float) -> SimpleNamespace:
+        del argv, timeout
+        return SimpleNamespace(lines=self.lines)
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_requests_whose_log_was_rotated_meanwhile_are_sent_once_more(again: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(testbed, "until", lambda done, **more: done())
+    logs, sent = Rotated(), []
+
+    def send() -> pd.DataFrame:
+        sent.append(len(logs.lines))
+        if len(sent) == 2 and again:
+            logs.lines += [entry(1, "-"), entry(2, "FI")]
+        return frame()
+
+    found = list(bench(logs).noted(send)["flags"])
+    assert found == (["-", "FI", "-", "-"] if again else ["", "", "-", "-"])
+    assert len(sent) == 2
+
+
+def test_what_is_in_the_log_at_once_is_sent_once():
+    sent = []
+    bench(Logs()).noted(lambda: sent.append(1) or frame())
+    assert len(sent) == 1

@@ -6,7 +6,7 @@ import contextlib
 import json
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -86,16 +86,15 @@ class Testbed:
         """
 
         def batch() -> pd.DataFrame:
-            frame = send(source or self.inside, plan, app="reviews")
-            return self.flagged(frame, receivers="app=reviews") if flags else frame
+            if flags:
+                return self.noted(lambda: send(source or self.inside, plan, app="reviews"), receivers="app=reviews")
+            return send(source or self.inside, plan, app="reviews")
 
         frames = {}
         with in_turn(self.kube, checked=checked) as use:
             for name, rules in variants.items():
                 use(*rules)
-                frame = batch()
-                # If the kubelet has rotated the log meanwhile, it shows only the new file: send once more.
-                frames[name] = batch() if flags and (frame["flags"] == "").any() else frame
+                frames[name] = batch()
         return frames
 
     def access_log(self, *pods: str, namespace: str = "", seconds: int = 300) -> list[str]:
@@ -138,6 +137,15 @@ class Testbed:
         with contextlib.suppress(WaitTimeout):
             until(complete, what="each request to be in the access log", timeout=8, every=0.3)
         return found
+
+    def noted(self, sent: Callable[[], pd.DataFrame], *, receivers: str = "") -> pd.DataFrame:
+        """Send requests, and add the flags as `flagged` does.
+
+        If a request is not in the log, the requests are sent once more: the kubelet has rotated the log meanwhile, and
+        shows only the new file.
+        """
+        frame = self.flagged(sent(), receivers=receivers)
+        return self.flagged(sent(), receivers=receivers) if (frame["flags"] == "").any() else frame
 
     def passed(self, paths: Sequence[str], pod: str, *, namespace: str = "", wanted: int = 0) -> dict[str, int]:
         """How many requests for each path a proxy's access log has; waits at most 5 s for `wanted` requests for the last path.
