@@ -70,6 +70,7 @@ class Terminal:
         return int(status.read_text()), said.read_text()
 
 
+@pytest.mark.more
 def test_a_fault_is_repaired_by_typing_kubectl_into_a_terminal(server: Any, page: Any, pictures: Path) -> None:
     terminal = Terminal(page, server)
     status, said = terminal.types("stackbook challenge start 04-a")

@@ -105,6 +105,7 @@ def test_without_the_rules_there_are_no_edges(lab: Lab, alone: None, monkeypatch
         assert seen.count(200) > 40, f"there was traffic: {len(seen)} pages"
 
 
+@pytest.mark.more
 def test_it_is_opened_on_loopback_with_every_edge(lab: Lab, page: str) -> None:
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/kiali/console/graph/namespaces\?namespaces=default&.*", page)
     found = Kiali(page.partition("/console")[0])

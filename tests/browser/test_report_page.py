@@ -87,9 +87,11 @@ def test_the_report_fits_and_can_be_read(page: Any, folder: Path, pictures: Path
     assert (folder / "report.html").stat().st_size < report.MOST_BYTES
 
 
-@pytest.mark.parametrize("chapter", chapters.available(), ids=lambda chapter: chapter.id)
-def test_a_chapters_page_fits_a_phone(page: Any, folder: Path, chapter: chapters.Chapter) -> None:
-    shown(page, folder / f"{chapter.id}.html", PHONE)
+@pytest.mark.parametrize("chapter", [
+    pytest.param(c.id, id=c.id, marks=() if c.number in ("02", "06", "12", "14") else pytest.mark.more) for c in chapters.available()
+])  # fmt: skip
+def test_a_chapters_page_fits_a_phone(page: Any, folder: Path, chapter: str) -> None:
+    shown(page, folder / f"{chapter}.html", PHONE)
     assert page.evaluate(TOO_WIDE) == []
     assert page.evaluate(SMALL_TEXT) == []
     assert page.evaluate(SMALL_PICTURES) == []

@@ -50,6 +50,7 @@ def test_a_target_that_cannot_be_scraped_is_named_with_its_reason_and_since_when
         metrics.wait_complete(installed, prometheus)
 
 
+@pytest.mark.more
 def test_killed_twice_it_still_has_what_it_had(installed: Lab) -> None:
     with metrics.opened(installed.kube) as prometheus:
         moment, before = metrics.samples(prometheus, at=time.time())
