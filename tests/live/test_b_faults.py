@@ -135,6 +135,7 @@ def test_a_chapter_that_changes_something_when_it_is_executed_again_is_noticed(l
     assert executed(chapter, tmp_path) == {"kernel": 1}
 
 
+@pytest.mark.more
 def test_a_machine_whose_processes_podman_believes_to_run_is_started_again(lab: Lab) -> None:
     """As on a host that was put back from a snapshot: nobody has written down that the container ended."""
     provider = Embedded(lab.profile)
