@@ -139,7 +139,7 @@ if [ "$mode" = more ]; then
 fi
 
 "${sudo[@]}" $bin/python tests/live/strangers.py plant || exit 1 # objects that the lab must leave alone, created before it
-say "the lab, chapters 00 to 05; meanwhile types, notebook shape, and on a new lab unit tests"
+say "the lab, chapters 00 to 05; meanwhile types, and on a new lab unit tests and notebook shape"
 beside building building
 beside without-a-lab without_a_lab
 shown=0
@@ -153,7 +153,7 @@ while :; do
 done
 
 live "what the commands print, and what can go wrong" -m "not more" tests/live/test_a_lab.py tests/live/test_b_faults.py
-meanwhile without-a-lab "types, notebook shape, and on a new lab unit tests" # they have deadlines, so they do not compete with the lanes
+meanwhile without-a-lab "types, and on a new lab unit tests and notebook shape" # they have deadlines, so they do not compete with the lanes
 if [ "$(cat "$logs/lab.log.status")" != 0 ]; then
   echo "the lab did not start, so no other test can run"
   exit 1
@@ -186,7 +186,7 @@ beside chapters-2 chapters_2
 beside no-lab no_lab
 live "every chapter compared with its committed outputs, in two lanes" -m "lane(number=1) and not more" "$nbval"
 meanwhile chapters-2 "chapters of lane 2"
-meanwhile no-lab "a proxy, SSH, compose, pages without a lab, Go, Drone; unit tests, if the lab ran before"
+meanwhile no-lab "a proxy, SSH, compose, pages without a lab, Go, Drone; unit tests and notebook shape, if the lab ran before"
 say "all chapters were compared in $((SECONDS - before)) s"
 
 # The two lanes wait for each other in two places. The lab from a registry is not beside test_jupyterlab: chapter 00 wants this host to
@@ -196,7 +196,7 @@ wait_for() { # what `reached` says, the process that will say it
   say "waiting for the other lane: $1"
   while [ ! -e "$logs/reached-$1" ] && kill -0 "$2" 2>/dev/null; do sleep 1; done
 }
-second_lane() { # gRPC's rules come late, so that istiod's pushes for them do not disturb the first lane's tests of rules; then the browser
+second_lane() {
   local failed=0
   tests -v -m "not more" tests/live/test_grpc_mutations.py tests/browser/test_jupyterlab.py || failed=1
   reached the-end-of-jupyterlab

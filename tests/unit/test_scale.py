@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from stackbook.app.scale import __main__ as command
 from stackbook.app.scale import load, measuring, page, probes
 from stackbook.config.profile import Profile
+from stackbook.core import paths
 from stackbook.core.errors import InputError, WaitTimeout
 
 
@@ -136,3 +138,11 @@ def test_pods_that_do_not_become_ready_end_the_measurement(monkeypatch: pytest.M
     monkeypatch.setattr(measuring, "until", lambda *args, **more: None)
     monkeypatch.setattr(probes, "memory", lambda: 1.0)
     assert "less than 2 GiB" in measuring._with_pods(lab, 10, 12.0)[1]
+
+
+def test_the_published_page_is_that_of_the_newest_measurement() -> None:
+    root = paths.checkout()
+    newest = max((root / "bench").glob("*-scale.json"))
+    assert (root / "docs" / "scale.md").read_text(encoding="utf-8") == page.text(
+        json.loads(newest.read_text(encoding="utf-8"))
+    )

@@ -119,7 +119,7 @@ def text(data: Mapping[str, Any]) -> str:
             "- **Kernel limits**: a kernel gives each user 128 inotify instances by default. A machine needs 14 of root's, and the control "
             "plane 16 more, which is enough for eight machines. A proxy needs three, and Istio runs all proxies as one user, which is "
             "enough for about 40 pods. This measurement gives every ten pods a user of their own (`runAsUser` of `istio-proxy`). "
-            "`sysctl fs.inotify.max_user_instances=1024` raises the limit.",
+            "`sysctl -w fs.inotify.max_user_instances=1024` raises the limit.",
             "",
             "For more than that, use machines of their own (`target: ssh`) or an existing cluster (`target: cluster`).",
         ]
