@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from datetime import datetime, timezone
+from datetime import datetime, tzinfo
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,7 +27,7 @@ def labtools() -> ModuleType:
     return module
 
 
-NOW, LONG_AGO = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"), "2020-01-01T00:00:00Z"
+NOW, LONG_AGO = "2026-06-01T12:00:00Z", "2020-01-01T00:00:00Z"
 ENDED = {"terminated": {"finishedAt": NOW, "reason": "OOMKilled", "exitCode": 137}}
 EARLIER = {"terminated": {**ENDED["terminated"], "finishedAt": LONG_AGO}}
 PODS = [
@@ -40,6 +40,14 @@ EVENTS = [
     {"lastTimestamp": at, "involvedObject": {"name": "details-1"}, "message": "Readiness probe\nfailed"}
     for at in (NOW, LONG_AGO)
 ]
+
+
+class Clock(datetime):
+    """Two minutes after NOW, however long the other tests took."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:
+        return datetime(2026, 6, 1, 12, 2, tzinfo=tz)
 
 
 class Kube:
@@ -57,6 +65,7 @@ def test_each_failure_adds_its_cause_and_what_the_cluster_noted(
 ) -> None:
     monkeypatch.setenv("STACKBOOK_DIAGNOSTICS", str(tmp_path))
     monkeypatch.setattr(labtools.paths, "runs", lambda: tmp_path / "none")
+    monkeypatch.setattr(labtools, "datetime", Clock)
     labtools.keep_evidence("a long text", cause="one: it \x1b[31mfailed\x1b[0m", kube=Kube())
     labtools.keep_evidence("another text")
     assert (tmp_path / "failures.txt").read_text() == "a long text\n\nanother text\n\n"
