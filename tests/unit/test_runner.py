@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stackbook.app import plan, runner
+from stackbook.app import plan, proving, run_parameters, runner
 from stackbook.app.claim import Check
 from stackbook.config import chapters
 from stackbook.config.chapters import Chapter
@@ -215,7 +215,7 @@ def test_a_proof_holds_only_for_what_was_proved(
     elif change == "proofs":
         (state / "proved.json").write_text("[1, {", encoding="utf-8")
     else:
-        monkeypatch.setattr(runner.checks, "of", lambda _: (Check("there", "it is there", breaks),))
+        monkeypatch.setattr(proving.checks, "of", lambda _: (Check("there", "it is there", breaks),))
     again = runner.run(only=("80",), parameters=overrides, say=lambda _: None)
     assert again.outcomes[0].outcome == ("unchanged" if change == "instance" else "passed")
 
@@ -268,14 +268,14 @@ def test_two_runs_in_the_same_second_have_folders_of_their_own(tiny: Path, paper
 )
 def test_a_parameter_that_nobody_takes_is_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError) as error:
-        runner.split_parameters(given, [c for c in chapters.ALL if c.number == "04"])
+        run_parameters.split_parameters(given, [c for c in chapters.ALL if c.number == "04"])
     assert str(error.value).startswith(said)
 
 
 def test_parameters_go_to_the_lab_or_to_their_chapter() -> None:
     chosen = [c for c in chapters.ALL if c.number in ("03", "04")]
     given = {"lab": "x", "pings": 10, "replicas": 3}
-    assert runner.split_parameters(given, chosen) == ({"lab": "x"}, {"pings": 10, "replicas": 3})
+    assert run_parameters.split_parameters(given, chosen) == ({"lab": "x"}, {"pings": 10, "replicas": 3})
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from stackbook.app import checks, cluster_rights, preflight, runner
+from stackbook.app import checks, cluster_rights, preflight, proving, run_parameters
 from stackbook.cluster.kubeconfig import existing
 from stackbook.config import chapters, namespaces
 from stackbook.config.chapter_parameters import CHAPTER_PARAMETERS
@@ -30,7 +30,7 @@ def plan(
         InputError: for the same reasons as a run.
     """
     chosen = chapters.choose(first=first, last=last, only=only)
-    overrides, given = runner.split_parameters(parameters or {}, chosen)
+    overrides, given = run_parameters.split_parameters(parameters or {}, chosen)
     loaded = Profile.load(profile, overrides=overrides)
     if loaded.target == "cluster":
         namespaces.use(loaded.namespaces)
@@ -40,9 +40,9 @@ def plan(
         if reason := reading.only_read(loaded, chapter):
             yield f"{chapter.id}: would only be read: {reason}"
             continue
-        values = runner.chapter_values(chapter, loaded, given)
+        values = run_parameters.chapter_values(chapter, loaded, given)
         lab = Lab(chapter, loaded, validate(schema, values, where=chapter.id))
-        if (evidence := runner.proved(loaded, chapter, values)) is not None:
+        if (evidence := proving.proved(loaded, chapter, values)) is not None:
             yield f"{chapter.id}: nothing to do: {evidence}"
             continue
         left_out = reading.STEPS.get(chapter.id, {}) if loaded.target == "cluster" else {}

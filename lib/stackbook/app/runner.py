@@ -7,7 +7,6 @@ evidence. Outcomes: passed, unchanged (proved, not run again), failed, blocked (
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,17 @@ from typing import Any
 
 import yaml
 
-from stackbook.app import challenging, checks, import_patch, kernel_errors, life, preflight, reset
+from stackbook.app import (
+    challenging,
+    import_patch,
+    kernel_errors,
+    kernels_ahead,
+    life,
+    preflight,
+    proving,
+    reset,
+    run_parameters,
+)
 from stackbook.app.run_display import display
 from stackbook.app.run_record import PASSED, Outcome, Run, exit_status, keep_evidence, save, summary
 from stackbook.app.snapshots.store import Store
@@ -27,8 +36,6 @@ from stackbook.config import chapters, namespaces
 from stackbook.config.chapter_parameters import CHAPTER_PARAMETERS
 from stackbook.config.profile import ChapterParameters, Profile, validate
 from stackbook.core import ownership, paths
-from stackbook.core.errors import InputError, StackbookError
-from stackbook.core.names import did_you_mean
 from stackbook.core.redact import redact
 from stackbook.core.waiting import pause
 from stackbook.lab import proofs, reading
@@ -43,34 +50,6 @@ from stackbook.machines.providers.vm import VirtualMachines
 PAGES_FROM = "13"
 # A cell that runs longer than this is broken: every wait inside has its own shorter deadline.
 CELL_TIMEOUT = 2400
-
-
-def split_parameters(
-    given: Mapping[str, Any], chosen: Sequence[chapters.Chapter]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Overrides for the profile, and parameters of the chosen chapters.
-
-    Raises:
-        InputError: a name is not a parameter of the profile or of a chosen chapter.
-    """
-    lab_names = set(Profile.model_fields) - {"chapters", "name"}
-    chapter_names = {n for c in chapters.ALL for n in CHAPTER_PARAMETERS.get(c.id, ChapterParameters).model_fields}
-    for name in given:
-        if name not in lab_names | chapter_names:
-            raise InputError(f"unknown parameter {name!r}", fix=did_you_mean(name, sorted(lab_names | chapter_names)))
-    of_chosen = {n for c in chosen for n in CHAPTER_PARAMETERS.get(c.id, ChapterParameters).model_fields}
-    for name in given:
-        if name in chapter_names - of_chosen:
-            owner = next(
-                c.id for c in chapters.ALL if name in CHAPTER_PARAMETERS.get(c.id, ChapterParameters).model_fields
-            )
-            raise InputError(
-                f"parameter {name!r} belongs to {owner}, which is not part of this run", fix=f"add {owner} to the run"
-            )
-    return (
-        {k: v for k, v in given.items() if k in lab_names},
-        {k: v for k, v in given.items() if k in chapter_names},
-    )
 
 
 def run(
@@ -96,12 +75,21 @@ def run(
         InputError: bad input or an unfit host; nothing was changed.
     """
     chosen = chapters.choose(first=first, last=last, only=only)
-    overrides, of_chapters = split_parameters(parameters or {}, chosen)
+    overrides, of_chapters = run_parameters.split_parameters(parameters or {}, chosen)
     loaded = Profile.load(profile, overrides=overrides)
     namespaces.use(loaded.namespaces)
-    values = {c.id: chapter_values(c, loaded, of_chapters) for c in chosen}
-    needs_lab = any(chapters.on_machines(chapter) for chapter in chosen)
-    if needs_lab:
+    values = {c.id: run_parameters.chapter_values(c, loaded, of_chapters) for c in chosen}
+    with kernels_ahead.ahead() as ahead:
+        if again or chosen[0].id not in proving.proved_before(loaded):
+            ahead.wanted = chosen[0].notebook
+            ahead.prepare(now=True)
+        _demand(loaded, chosen)
+        return _run(loaded, chosen, values, ahead, again=again, say=say)
+
+
+def _demand(loaded: Profile, chosen: Sequence[chapters.Chapter]) -> None:
+    """Refuse what cannot be run on this host, before anything changes."""
+    if any(chapters.on_machines(chapter) for chapter in chosen):
         _known_versions(loaded)
         preflight.demand(loaded, [chapter.number for chapter in chosen])
         Store(loaded.lab).demand_whole()
@@ -112,6 +100,18 @@ def run(
         elif loaded.target == "ssh":
             SSH(loaded).demand()
     cache_folder.demand(paths.cache())
+
+
+def _run(
+    loaded: Profile,
+    chosen: list[chapters.Chapter],
+    values: Mapping[str, Mapping[str, Any]],
+    ahead: kernels_ahead.Ahead,
+    *,
+    again: bool,
+    say: Callable[[str], None] | None,
+) -> Run:
+    needs_lab = any(chapters.on_machines(chapter) for chapter in chosen)
     with only_run(loaded.lab):
         folder = _folder()
         current = Run(loaded, chosen, folder)
@@ -135,11 +135,12 @@ def run(
                 tell(left.announcement())
                 if needs_lab:
                     life.wake_if_stopped(loaded, say=tell)
-                challenging.give_back(profile, say=tell)
-                for chapter in chosen:
+                challenging.give_back(loaded.name, say=tell)
+                for chapter, coming in zip(chosen, [*chosen[1:], None], strict=True):
                     if pages and chapter.number >= PAGES_FROM:
                         later.enter_context(prefetching(loaded, pages, folder, log="pages.log"))
                         pages = []
+                    ahead.wanted = coming.notebook if coming else None
                     current.outcomes.append(_one(current, chapter, values[chapter.id], again, tell))
                     left.passed(chapter)
                     current.seconds = round(time.monotonic() - start, 3)
@@ -160,19 +161,6 @@ def _known_versions(profile: Profile) -> None:
 
     if load(versions=profile.versions, strict=profile.strict).overridden:
         Resolver.open(source=profile.source, versions=profile.versions, strict=profile.strict).demand_versions()
-
-
-def chapter_values(chapter: chapters.Chapter, profile: Profile, given: Mapping[str, Any]) -> dict[str, Any]:
-    """A chapter's parameters: the profile's, overridden by the given ones.
-
-    Raises:
-        InputError: one of them is unknown or wrong.
-    """
-    schema = CHAPTER_PARAMETERS.get(chapter.id, ChapterParameters)
-    mine = {k: v for k, v in given.items() if k in schema.model_fields}
-    values = {**profile.chapters.get(chapter.id, profile.chapters.get(chapter.name, {})), **mine}
-    validate(schema, values, where=f"chapter {chapter.id}")
-    return values
 
 
 def _effective(profile: Profile, values: Mapping[str, Mapping[str, Any]]) -> str:
@@ -207,7 +195,7 @@ def _one(
     say(f"{chapter.id}: {chapter.title}")
     if blocking := sorted(failed & _all_needs(chapter)):
         outcome.outcome, outcome.reason = "blocked", f"{blocking[0]} did not pass"
-    elif not again and (evidence := proved(current.profile, chapter, values)) is not None:
+    elif not again and (evidence := proving.proved(current.profile, chapter, values)) is not None:
         outcome.outcome, outcome.reason = "unchanged", evidence
     else:
         _execute(current, chapter, values, outcome)
@@ -226,49 +214,6 @@ def _all_needs(chapter: chapters.Chapter) -> set[str]:
             found.add(name)
             todo += direct.get(name, set())
     return found
-
-
-def proved(profile: Profile, chapter: chapters.Chapter, values: Mapping[str, Any]) -> str | None:
-    """Why this chapter need not run: it passed on this lab with these parameters, and its postconditions still hold.
-
-    None if it has to run. A chapter that leaves nothing behind is proved if it has passed on this lab.
-    """
-    if not chapter.batch:
-        return None
-    lab = Lab(
-        chapter, profile, validate(CHAPTER_PARAMETERS.get(chapter.id, ChapterParameters), values, where=chapter.id)
-    )
-    known = proved_before(profile).get(chapter.id)
-    try:
-        if known is None or known != proofs.key(lab):
-            return None
-    except (OSError, ValueError, LookupError, TypeError):  # the notebook is gone; executing it reports that
-        return None
-    found = []
-    try:
-        for check in checks.of(chapter.id):
-            found.append(f"{check.claim}: {check.prove(lab)}")
-    except StackbookError as error:
-        lab.record.append("proof", chapter=chapter.id, holds=False, reason=str(error))
-        return None
-    return "; ".join(found) or "passed on this lab before"
-
-
-def proved_before(profile: Profile) -> dict[str, str]:
-    """The chapters that passed on the lab, with the keys of their proofs."""
-    path = paths.state(profile.lab) / "proved.json"
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
-
-
-def _remember_proof(profile: Profile, chapter: chapters.Chapter, key: str) -> None:
-    path = paths.state(profile.lab) / "proved.json"
-    data = {**proved_before(profile), chapter.id: key}
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
-    temporary.replace(path)
 
 
 def _execute(current: Run, chapter: chapters.Chapter, values: Mapping[str, Any], outcome: Outcome) -> None:
@@ -320,7 +265,7 @@ def _execute(current: Run, chapter: chapters.Chapter, values: Mapping[str, Any],
             current.profile,
             validate(CHAPTER_PARAMETERS.get(chapter.id, ChapterParameters), values, where=chapter.id),
         )
-        _remember_proof(current.profile, chapter, proofs.key(lab))
+        proving.remember(current.profile, chapter, proofs.key(lab))
 
 
 def _last_words(folder: Path) -> str:
@@ -333,4 +278,4 @@ def _last_words(folder: Path) -> str:
     return f"; its last line in {path.name}: {lines[-1][:300]}" if lines else f"; it wrote nothing to {path.name}"
 
 
-__all__ = ["CELL_TIMEOUT", "Outcome", "Run", "exit_status", "pause", "proved", "run", "save", "summary"]
+__all__ = ["CELL_TIMEOUT", "Outcome", "Run", "exit_status", "pause", "run", "save", "summary"]
