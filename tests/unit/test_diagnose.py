@@ -546,8 +546,8 @@ def test_no_lab_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STACKBOOK_STATE", str(tmp_path / "states"))
 
     def empty(text: str) -> Result | str:
-        if text.startswith("podman info"):
-            return json.dumps({"host": {"cgroupVersion": "v2"}})
+        if text.startswith("stat"):
+            return "cgroup2fs"
         if text.startswith("cat"):
             return Result(("cat",), 1, "", "No such file", 0.0)
         return "[]" if text.startswith("podman") else ""

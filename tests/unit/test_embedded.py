@@ -16,9 +16,9 @@ from stackbook.machines import transports
 from stackbook.machines.providers import podman
 from stackbook.machines.providers.podman import GONE, Embedded
 
-INFO = "podman info --format json"
-V1 = json.dumps({"host": {"cgroupVersion": "v1"}})
-V2 = json.dumps({"host": {"cgroupVersion": "v2"}})
+CGROUPS = "stat -f -c %T /sys/fs/cgroup"
+V1 = "tmpfs"
+V2 = "cgroup2fs"
 NODE = "podman --cgroup-manager=cgroupfs --runtime=runc"
 MINE = "--filter label=stackbook.lab=stackbook --format json"
 PS = f"{NODE} ps -a --no-trunc {MINE}"
@@ -28,8 +28,8 @@ def entry(state: str) -> dict[str, object]:
     return {"Names": ["stackbook-k8s-master"], "State": state, "Pid": 77, "Id": "c0ffee"}
 
 
-def provider(info: str = V1, **answers: str) -> Embedded:
-    return Embedded(Profile(), FakeHost({INFO: info, **answers}))
+def provider(hierarchy: str = V1, **answers: str | tuple[int, str, str]) -> Embedded:
+    return Embedded(Profile(), FakeHost({CGROUPS: hierarchy, **answers}))
 
 
 def test_cgroup_v1_asks_for_runc_and_cgroupfs() -> None:
@@ -41,9 +41,15 @@ def test_cgroup_v2_takes_podmans_own_runtime() -> None:
 
 
 def test_a_podman_that_does_not_work_is_named() -> None:
-    broken = Embedded(Profile(), FakeHost({INFO: (125, "", "Error: cannot open store\n")}))
+    failed = (125, "", "Error: cannot open store\n")
+    broken = provider(**{PS: failed, "podman info --format json": failed})
     with pytest.raises(HostUnfit, match="cannot open store"):
-        _ = broken.podman
+        broken.containers()
+
+
+def test_a_podman_that_works_is_not_blamed() -> None:
+    with pytest.raises(CommandFailed, match="no such label"):
+        provider(**{PS: (125, "", "Error: no such label\n"), "podman info --format json": "{}"}).containers()
 
 
 def test_a_machine_has_the_guides_address_and_a_mac_of_its_own(home: Path) -> None:
@@ -59,7 +65,7 @@ def test_a_machine_has_the_guides_address_and_a_mac_of_its_own(home: Path) -> No
 
 def test_eight_machines_have_eight_macs(home: Path) -> None:
     nodes = tuple(Node(name=f"n{i}", address=f"192.168.98.{i + 3}") for i in range(8))
-    lab = Embedded(Profile(nodes=nodes), FakeHost({INFO: V1}))
+    lab = Embedded(Profile(nodes=nodes), FakeHost({CGROUPS: V1}))
     assert len({lab.mac(n) for n in nodes}) == 8
     own = Node(name="x", address="192.168.98.9", mac="02:00:00:00:00:09")
     assert lab.mac(own) == "02:00:00:00:00:09"
@@ -78,7 +84,7 @@ def test_delete_touches_nothing_without_the_labs_label(home: Path) -> None:
     """A lab from before volumes had labels: its own are those that its containers mount, whatever others are called."""
     host = FakeHost(
         {
-            INFO: V1,
+            CGROUPS: V1,
             PS: json.dumps([entry("exited")]),
             f"{NODE} {MOUNTED} {MASTER}": f"{MASTER}-containerd {MASTER}-kubelet data\n",
             f"{NODE} rm -f -v -t 0 {MASTER}": "",
@@ -123,7 +129,7 @@ def test_a_bridge_that_podman_left_goes_if_it_is_the_labs(there: str, attached: 
     """netavark failed half-way: the network can be removed, and its bridge stays."""
     host = FakeHost(
         {
-            INFO: V1,
+            CGROUPS: V1,
             PS: "[]",
             f"{NODE} volume ls {MINE}": "[]",
             f"{NODE} network ls {MINE}": json.dumps([{"name": "stackbook-net", "network_interface": "podman7"}]),
@@ -142,11 +148,12 @@ def test_a_volume_that_somebody_uses_stays_and_is_an_error(home: Path) -> None:
     volume, busy = "stackbook-k8s-master-kubelet", (2, "", "Error: volume is being used by: 1f2e\n")
     host = FakeHost(
         {
-            INFO: V1,
+            CGROUPS: V1,
             PS: "[]",
             f"{NODE} volume ls {MINE}": json.dumps([{"Name": volume}]),
             f"{NODE} volume rm {volume}": busy,
             f"{NODE} volume ls --format {{{{.Name}}}}": f"{volume}\n",
+            "podman info --format json": "{}",
         }
     )
     with pytest.raises(CommandFailed, match="is being used by"):
@@ -172,7 +179,7 @@ class _SlowToEnd(FakeHost):
 
 
 def removing(host: FakeHost) -> int:
-    host.answers |= {INFO: V1, PS: json.dumps([entry("exited")]), f"{NODE} {MOUNTED} {MASTER}": ""}
+    host.answers |= {CGROUPS: V1, PS: json.dumps([entry("exited")]), f"{NODE} {MOUNTED} {MASTER}": ""}
     host.answers[f"{NODE} volume ls {MINE}"] = "[]"
     return Embedded(Profile(), host).remove(say=lambda text: None)
 
@@ -199,7 +206,7 @@ def test_a_container_that_cannot_be_removed_is_an_error_at_once(home: Path) -> N
 def test_copies_take_only_their_own_along(home: Path) -> None:
     host = FakeHost(
         {
-            INFO: V1,
+            CGROUPS: V1,
             PS: json.dumps([entry("running") | {"Pid": 0}, {**entry("exited"), "Names": ["stackbook-clone-a"]}]),
             f"{NODE} {MOUNTED} stackbook-clone-a": "stackbook-clone-a-kubelet\n",
             f"{NODE} volume ls {MINE}": json.dumps(
@@ -216,7 +223,7 @@ def test_copies_take_only_their_own_along(home: Path) -> None:
 def test_volumes_are_made_with_the_label_before_their_machine(home: Path) -> None:
     host = FakeHost(
         {
-            INFO: V1,
+            CGROUPS: V1,
             f"{NODE} volume ls {MINE}": json.dumps([{"Name": f"{MASTER}-kubelet"}]),
             f"{NODE} volume create --label stackbook.lab=stackbook --label stackbook.state={home}/state/stackbook "
             f"{MASTER}-containerd": "",
@@ -228,7 +235,7 @@ def test_volumes_are_made_with_the_label_before_their_machine(home: Path) -> Non
 
 def everything(containers: list[object], volumes: list[object], networks: list[object]) -> dict[str, str]:
     listed = {"ps -a": containers, "volume ls": volumes, "network ls": networks}
-    return {INFO: V1, **{f"{NODE} {words} --format json": json.dumps(found) for words, found in listed.items()}}
+    return {CGROUPS: V1, **{f"{NODE} {words} --format json": json.dumps(found) for words, found in listed.items()}}
 
 
 OURS = {"stackbook.lab": "stackbook"}
@@ -255,13 +262,13 @@ def test_a_name_that_somebody_else_has_is_refused_and_nothing_is_changed(
         InputError, match=f"the {said} exists already and does not belong to this lab .* — give the lab another name"
     ):
         Embedded(Profile(), host).provision(say=lambda text: None)
-    assert all(" ls " in c or " ps " in c or c == INFO for c in host.ran)
+    assert all(" ls " in c or " ps " in c or c == CGROUPS for c in host.ran)
 
 
 def test_another_users_lab_of_the_same_name_is_left_alone(home: Path) -> None:
     host = FakeHost(
         {
-            INFO: V1,
+            CGROUPS: V1,
             PS: json.dumps([{**entry("running"), "Labels": OF_ANOTHER_USER}]),
             f"{NODE} volume ls {MINE}": json.dumps([{"Name": f"{MASTER}-kubelet", "Labels": OF_ANOTHER_USER}]),
             f"{NODE} network ls {MINE}": json.dumps([{"name": "stackbook-net", "labels": OF_ANOTHER_USER}]),
@@ -312,7 +319,7 @@ def test_podman_is_told_of_an_end_that_nobody_wrote_down(tmp_path: Path, monkeyp
     monkeypatch.setattr(podman, "EXITS", exits)
     name = "stackbook-k8s-master"
     answers = {
-        INFO: V1,
+        CGROUPS: V1,
         PS: json.dumps([entry("exited")]),
         f"{NODE} inspect --type container --format {{{{.Id}}}} {name}": "c0ffee\n",
         f"{NODE} container cleanup {name}": "",
@@ -334,7 +341,7 @@ def test_an_end_that_podman_does_not_take_is_an_error_with_the_way_out(
     name = "stackbook-k8s-master"
     host = FakeHost(
         {
-            INFO: V1,
+            CGROUPS: V1,
             PS: json.dumps([entry("running")]),
             f"{NODE} inspect --type container --format {{{{.Id}}}} {name}": "c0ffee\n",
             f"{NODE} container cleanup {name}": (125, "", "Error: is running or paused, refusing to clean up\n"),

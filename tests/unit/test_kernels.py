@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 import nbformat
@@ -17,7 +18,7 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 from stackbook.app import ipc_kernel
-from stackbook.app.ipc_kernel import LocalKernelManager
+from stackbook.app.ipc_kernel import LocalKernelClient, LocalKernelManager
 from stackbook.core import temp_dirs
 
 IPC = {"kernel_name": "python3", "kernel_manager_class": LocalKernelManager}
@@ -40,8 +41,8 @@ def left(places: list[Path]) -> list[str]:
     return sorted(str(path) for place in places for path in place.rglob("*"))
 
 
-async def executed(source: str, seen: list[Path]) -> str:
-    """What one kernel prints for a cell, once all have started."""
+async def executed(source: str, seen: list[Path], *, now: bool = True) -> str:
+    """What one kernel prints for a cell, once all have started; at its end it is killed, or asked to leave."""
     manager = LocalKernelManager(kernel_name="python3")
     await manager.start_kernel()
     seen.append(Path(manager.connection_file).parent)
@@ -59,7 +60,7 @@ async def executed(source: str, seen: list[Path]) -> str:
         return "".join(said)
     finally:
         client.stop_channels()
-        await manager.shutdown_kernel(now=True)
+        await manager.shutdown_kernel(now=now)
 
 
 @pytest.mark.slow
@@ -95,7 +96,7 @@ def test_the_folder_of_a_killed_kernel_goes(places: list[Path]) -> None:
 @pytest.mark.slow
 def test_what_a_killed_run_left_goes_with_the_next_kernel(places: list[Path]) -> None:
     code = (
-        "import asyncio, os, signal\nfrom stackbook.app.ipc_kernel import LocalKernelManager\n"
+        "import asyncio, os, signal\nfrom stackbook.app.ipc_kernel import LocalKernelClient, LocalKernelManager\n"
         "async def start():\n    manager = LocalKernelManager(kernel_name='python3')\n"
         "    await manager.start_kernel()\n    print(manager.provisioner.pid, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\nasyncio.run(start())"
@@ -134,3 +135,21 @@ def test_a_name_too_long_for_a_socket_is_left_out(places: list[Path], monkeypatc
     monkeypatch.setattr(ipc_kernel, "_LONGEST", 10)
     with pytest.raises(ipc_kernel.HostUnfit, match="too long"):
         asyncio.run(executed("1", seen))
+
+
+@pytest.mark.parametrize(("alive", "said"), [(False, "died before replying"), (True, "didn't respond in 0 seconds")])
+def test_a_kernel_that_does_not_answer_ends_the_wait(alive: bool, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silent(timeout: float) -> dict[str, Any]:
+        raise Empty
+
+    async def is_alive() -> bool:
+        return alive
+
+    client = LocalKernelClient()
+    asked: list[bool] = []
+    monkeypatch.setattr(client, "kernel_info", lambda: asked.append(True))
+    monkeypatch.setattr(client, "get_shell_msg", silent)
+    monkeypatch.setattr(client, "is_alive", is_alive)
+    with pytest.raises(RuntimeError, match=said):
+        asyncio.run(client.wait_for_ready(timeout=0))
+    assert asked == [True]

@@ -15,7 +15,7 @@ from fakes import FakeHost
 from stackbook.app import checks, reset
 from stackbook.cluster import flannel, image_import, kubeadm
 from stackbook.config.profile import Profile
-from stackbook.core.errors import CheckFailed, CommandFailed, CorruptArtifact, InputError
+from stackbook.core.errors import CheckFailed, CommandFailed, CorruptArtifact, InputError, WaitTimeout
 from stackbook.core.results import Result
 from stackbook.lessons.kubernetes import service_routing
 from stackbook.lessons.machines import guide_commands
@@ -48,6 +48,14 @@ def test_init_configuration_has_the_guides_options() -> None:
     assert cluster["dns"] == {"imageTag": "v1"}
     assert init["localAPIEndpoint"]["advertiseAddress"] == "192.168.98.3"
     assert init["nodeRegistration"]["imagePullPolicy"] == "Never"
+
+
+def test_the_controller_manager_is_ready_before_a_machine_joins() -> None:
+    given = {
+        entry["name"]: entry["value"] for entry in documents()["ClusterConfiguration"]["controllerManager"]["extraArgs"]
+    }
+    assert int(given["kube-api-burst"]) >= 150  # about three requests for each of fifty controllers
+    assert given["leader-elect-retry-period"] == "1s"  # its first request is always refused
 
 
 def test_the_control_plane_runs_pods_only_where_there_is_no_worker() -> None:
@@ -175,6 +183,51 @@ def test_udp_gets_its_device_and_others_do_not() -> None:
     assert rendered("vxlan")[1]["volumes"] == []
     with pytest.raises(InputError, match="vxlan, host-gw, udp"):
         rendered("wireguard")
+
+
+class _Cluster:
+    """A cluster with two nodes, whose second one has a lease only when it is asked for the third time."""
+
+    def __init__(self, late: int = 2) -> None:
+        self.asked, self.late = 0, late
+        self.deleted: list[str] = []
+
+    def nodes(self) -> list[dict[str, Any]]:
+        self.asked += 1
+        lease = {"flannel.alpha.coreos.com/public-ip": "192.168.98.3"}
+        return [{"metadata": {"name": name, "annotations": lease if name == "a" or self.asked > self.late else {}},
+                 "spec": {}, "status": {"addresses": []}} for name in "ab"]  # fmt: skip
+
+    def pods(self, namespace: str, selector: str) -> list[dict[str, Any]]:
+        found = [("early", "a", ""), ("running", "b", "10.244.1.2"), ("pending", "", "")]
+        return [
+            {"metadata": {"name": name}, "spec": {"nodeName": node}, "status": {"podIP": address}}
+            for name, node, address in found
+        ]
+
+    def kubectl(self, *words: str) -> None:
+        self.deleted = [word for word in words[4:] if not word.startswith("-")]
+
+    def explain(self, namespace: str) -> str:
+        return f"the newest warning in {namespace}"
+
+
+def test_a_pod_that_came_before_flannel_is_recreated() -> None:
+    cluster, host = _Cluster(), FakeHost({"test -s /run/flannel/subnet.env": ""})
+    assert flannel.release_early_pods(cluster, {"a": host, "b": host}, timeout=5) == 1  # type: ignore[arg-type]
+    assert cluster.deleted == ["early"] and cluster.asked == 3 and len(host.ran) == 2
+
+
+@pytest.mark.parametrize(
+    ("cluster", "said"),
+    [(_Cluster(late=99), "none yet for b"), (_Cluster(), r"subnet\.env on fake")],
+    ids=["lease", "file"],
+)
+def test_a_flannel_that_does_not_run_is_named(cluster: _Cluster, said: str) -> None:
+    host = FakeHost({"test -s /run/flannel/subnet.env": (1, "", "")})
+    with pytest.raises(WaitTimeout, match=rf"{said}[^\n]*.*the newest warning in kube-flannel"):
+        flannel.release_early_pods(cluster, {"a": host}, timeout=0.3)  # type: ignore[arg-type]
+    assert not cluster.deleted
 
 
 CAPTURE = """\
@@ -368,3 +421,10 @@ def test_a_log_that_cannot_be_read_does_not_hide_that_the_page_does_not_open() -
 
 def _refused(*args: str, **more: Any) -> Result:
     raise CommandFailed(Result(args, 1, "", "not found", 0.1))
+
+
+@pytest.mark.parametrize(("target", "holds"), [("vm", True), ("embedded", False)])
+def test_only_a_slow_virtual_machine_is_asked_again_whether_its_api_server_is_ready(target: str, holds: bool) -> None:
+    answers = iter([False, True])
+    lab = SimpleNamespace(profile=SimpleNamespace(target=target), kube=SimpleNamespace(ready=lambda: next(answers)))
+    assert checks._answers(lab) is holds  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from stackbook.core.errors import InputError
 from stackbook.machines.providers.podman import Embedded
 
 VARIABLES = ("STACKBOOK_CACHE", "STACKBOOK_STATE", "STACKBOOK_RUNS", "XDG_CACHE_HOME", "XDG_STATE_HOME")
-INFO = "podman info --format json"
+CGROUPS = "stat -f -c %T /sys/fs/cgroup"
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
@@ -34,7 +34,7 @@ def test_a_folder_that_podman_would_read_otherwise_is_refused(
 def test_no_volume_is_ever_named_after_a_relative_path(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library without the command line, as a notebook uses it."""
     monkeypatch.setenv("STACKBOOK_CACHE", "cache")
-    lab = Embedded(Profile(), FakeHost({INFO: '{"host": {"cgroupVersion": "v2"}}'}))
+    lab = Embedded(Profile(), FakeHost({CGROUPS: "cgroup2fs"}))
     with pytest.raises(InputError, match="STACKBOOK_CACHE=cache is not an absolute path"):
         lab.run_flags(Profile().nodes[0])
 
@@ -47,7 +47,7 @@ def test_spaces_and_other_alphabets_are_taken_as_they_are(
         monkeypatch.setenv(variable, str(tmp_path / name))
     paths.check()
     assert {paths.cache(), paths.states(), paths.runs()} == {tmp_path / name}
-    lab = Embedded(Profile(), FakeHost({INFO: '{"host": {"cgroupVersion": "v2"}}'}))
+    lab = Embedded(Profile(), FakeHost({CGROUPS: "cgroup2fs"}))
     assert f"{tmp_path / name}:/opt/stackbook:ro" in lab.run_flags(Profile().nodes[0])
 
 

@@ -15,7 +15,8 @@ from stackbook.app.claim import Check, require
 from stackbook.cluster import addresses, flannel, kubeadm
 from stackbook.cluster.problems import node_problem
 from stackbook.config.namespaces import here
-from stackbook.core.errors import CheckFailed, StackbookError
+from stackbook.core.errors import CheckFailed, StackbookError, WaitTimeout
+from stackbook.core.waiting import until
 from stackbook.lessons.kubeadm.control_plane import components
 from stackbook.machines import facts
 from stackbook.mesh import bookinfo, istio
@@ -75,8 +76,16 @@ def _machines_prepared(lab: Lab) -> str:
 # 02
 
 
+def _answers(lab: Lab) -> bool:
+    """Whether the API server is ready. On a virtual machine without KVM it may be too busy for a while, so it is asked again."""
+    patience = 60.0 if lab.profile.target == "vm" else 0.0
+    with contextlib.suppress(WaitTimeout):
+        return until(lab.kube.ready, what="the API server to answer /readyz with ok", timeout=patience, every=1.0)
+    return False
+
+
 def _control_plane(lab: Lab) -> str:
-    require(lab.kube.ready(), "the API server does not answer /readyz with ok", fix="run chapter 02")
+    require(_answers(lab), "the API server does not answer /readyz with ok", fix="run chapter 02")
     if lab.profile.target == "cluster":
         return "readyz: ok"
     for row in components(lab):

@@ -26,7 +26,7 @@ class TimeLeft:
 
     def __init__(self, artifacts: Resolver, components: Sequence[str], chosen: Sequence[Chapter], folder: Path) -> None:
         self._artifacts, self._components = artifacts, list(components)
-        known = usual(earlier(folder)[0][:_RUNS])
+        known = usual(earlier(folder, _RUNS)[0])
         self._chapters = {c.id: median(known[c.id]) if c.id in known else c.seconds for c in chosen}
         self._first = forecast(artifacts, self._components)
         self._missing, self._asked = self._first.seconds, time.monotonic()

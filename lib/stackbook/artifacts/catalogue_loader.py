@@ -7,13 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from stackbook.artifacts import machine_releases
 from stackbook.artifacts.catalogue import Artifact, Base, Catalogue, Group, Image, known
 from stackbook.artifacts.digests import source_digest
 from stackbook.artifacts.jars import read_lock
 from stackbook.artifacts.sources import Build, Debian, DebianSource, Jars, Maven, Npm, Pages, Release, Source, Wheel
+from stackbook.core import yaml_text
 from stackbook.core.errors import InputError
 
 PREFIX = "stackbook.local"
@@ -29,7 +28,7 @@ def load(*, versions: Mapping[str, str] | None = None, strict: bool = False, lib
         InputError: a component is unknown, a version is not a string or no source has it, or the catalogue does not
             agree with the toolchain's go.mod.
     """
-    raw = yaml.safe_load((Path(__file__).with_name("catalogue.yaml")).read_text())
+    raw = yaml_text.load((Path(__file__).with_name("catalogue.yaml")).read_text())
     pinned: dict[str, str] = raw["versions"]
     chosen = dict(pinned)
     for component, version in (versions or {}).items():

@@ -13,7 +13,9 @@ from typing import Any
 
 import yaml
 
+from stackbook.cluster.early_pods import SUBNET
 from stackbook.cluster.kube import Kube
+from stackbook.core import yaml_text
 from stackbook.core.errors import CheckFailed, InputError
 from stackbook.core.waiting import until
 from stackbook.machines import facts
@@ -52,7 +54,7 @@ def manifest(
     """
     if backend not in BACKENDS:
         raise InputError(f"flannel has no backend {backend!r} in this lab", fix=f"choose one of {', '.join(BACKENDS)}")
-    documents = [d for d in yaml.safe_load_all(text) if d]
+    documents = [d for d in yaml_text.load_all(text) if d]
     for document in documents:
         if document["kind"] == "ConfigMap":
             document["data"]["net-conf.json"] = json.dumps(net_conf(network, backend), indent=2)
@@ -126,14 +128,7 @@ def running_backend(kube: Kube) -> str:
     return str(json.loads(answer.stdout)["Backend"]["Type"]) if answer.ok and answer.stdout else ""
 
 
-def install(kube: Kube, text: str, *, timeout: float = 120.0) -> int:
-    """Apply the manifest and wait until flannel runs on every node; returns the number of changed objects."""
-    changed = kube.apply(text)
-    kube.wait_rollout(NAMESPACE, DAEMONSET, timeout=timeout)
-    return changed
-
-
-def switch(kube: Kube, machines: Mapping[str, Host], text: str, backend: str, *, timeout: float = 90.0) -> None:
+def switch(kube: Kube, machines: Mapping[str, Host], text: str, backend: str, *, timeout: float = 300.0) -> None:
     """Change the backend: apply its configuration, restart flanneld, and remove the old backend's device and routes.
 
     flannel does not remove them. Its old routes are more specific, so traffic would still use them.
@@ -287,13 +282,28 @@ def packet_text(packet: Packet) -> str:
     )
 
 
-def release_early_pods(kube: Kube) -> int:
-    """Recreate DNS pods that started before flannel was ready; returns how many.
+def release_early_pods(kube: Kube, machines: Mapping[str, Host], *, timeout: float = 300.0) -> int:
+    """Wait until flanneld serves every machine, and recreate DNS pods that started before; returns how many.
 
     flannel's manifest writes the CNI configuration, which makes the node Ready, a second before flanneld writes
     subnet.env, which the CNI plugin reads. A pod that starts in between fails, and the kubelet waits 10 s and more
     before it tries again. A new pod starts at once.
+
+    Raises:
+        WaitTimeout: flanneld does not run on one of the machines.
     """
+    until(
+        lambda: all(lease.public_ip for lease in leases(kube)),
+        what="flannel to have a lease for every node", timeout=timeout, every=0.1,
+        last=lambda: f"none yet for {', '.join(x.node for x in leases(kube) if not x.public_ip)}",
+        cause=lambda: kube.explain(NAMESPACE),
+    )  # fmt: skip
+    for host in machines.values():
+        until(
+            lambda host=host: host.run(["test", "-s", SUBNET], check=False).ok,  # type: ignore[misc]
+            what=f"flannel to write {SUBNET} on {host.name}", timeout=timeout, every=0.1,
+            cause=lambda: kube.explain(NAMESPACE),
+        )  # fmt: skip
     early = [
         p["metadata"]["name"]
         for p in kube.pods("kube-system", "k8s-app=kube-dns")

@@ -33,7 +33,7 @@ def nodes_ready(kube: Kube, names: Sequence[str], *, timeout: float) -> None:
         return "; ".join(f"{n}: {state.get(n, 'not registered')}" for n in names if state.get(n) != "")
 
     what = f"nodes to be Ready: {', '.join(names)}"
-    until(done, what=what, timeout=timeout, every=0.5, last=last, tolerate=(CommandFailed,))
+    until(done, what=what, timeout=timeout, every=0.2, last=last, tolerate=(CommandFailed,))
 
 
 def pods_ready(kube: Kube, namespace: str, selector: str, *, count: int | None, timeout: float) -> None:
@@ -57,7 +57,7 @@ def pods_ready(kube: Kube, namespace: str, selector: str, *, count: int | None, 
         done,
         what=f"pods to be Ready in {namespace}" + (f" ({selector})" if selector else ""),
         timeout=timeout,
-        every=0.5,
+        every=0.2,
         last=last,
         cause=lambda: explain(kube, namespace, selector),
         tolerate=(CommandFailed,),

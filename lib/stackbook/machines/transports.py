@@ -238,6 +238,11 @@ class ContainerHost(RunningHost):
     shared: tuple[tuple[Path, str], ...] = ()
     _first: tuple[int, str] = (0, "")
 
+    def running_as(self, pid: int) -> ContainerHost:
+        """This host, with its first process known already: podman has listed it, and it belongs to the container."""
+        self._first = (pid, born(pid))
+        return self
+
     def _pid(self) -> int:
         """The machine's first process; looks it up again if the known one has ended.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stackbook.app import runner
+from stackbook.app import proving, run_parameters
 from stackbook.app.snapshots import manifest
 from stackbook.app.snapshots.manifest import Manifest
 from stackbook.app.snapshots.store import Store
@@ -31,7 +31,7 @@ def choose(
         say: takes one line.
     """
     chosen = chapters.choose(first=first, last=last, only=tuple(only))
-    overrides, given = runner.split_parameters(parameters, chosen)
+    overrides, given = run_parameters.split_parameters(parameters, chosen)
     if overrides:
         profile = Profile.model_validate(profile.model_dump() | dict(overrides))
     upto = chapters.ALL.index(chosen[-1]) + 1
@@ -42,12 +42,12 @@ def choose(
         count = 0
         for chapter in wanted:
             schema = CHAPTER_PARAMETERS.get(chapter.id, ChapterParameters)
-            values = runner.chapter_values(chapter, profile, given if chapter in chosen else {})
+            values = run_parameters.chapter_values(chapter, profile, given if chapter in chosen else {})
             lab = Lab(chapter, profile, validate(schema, values, where=chapter.id))
             count += known.get(chapter.id) == proofs.key(lab, instance=instance)
         return count
 
-    here = proved(runner.proved_before(profile), Lab(chosen[0], profile, ChapterParameters()).instance())
+    here = proved(proving.proved_before(profile), Lab(chosen[0], profile, ChapterParameters()).instance())
     if not Embedded(profile).containers():
         here = 0
     found = [(proved(each.proved, each.instance), -len(each.proved), each.time, each.name) for each in _usable(profile)]

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from stackbook.config.profile import Profile
+from stackbook.core import yaml_text
 from stackbook.core.redact import Secret
 
 SOCKET = "unix:///run/containerd/containerd.sock"
@@ -20,6 +21,13 @@ _EVICTION = {"memory.available": "100Mi", "nodefs.available": "500Mi", "nodefs.i
              "imagefs.available": "500Mi", "imagefs.inodesFree": "1%"}  # fmt: skip
 """When a kubelet evicts pods. A machine that is a container is on the host's disk: by default, its kubelet would evict pods and accept no
 new ones as soon as less than 15 % of that disk is free, which on a large disk is plenty."""
+
+_CONTROLLERS = {"kube-api-qps": "100", "kube-api-burst": "200", "leader-elect-retry-period": "1s"}
+"""How many requests a second the controller manager may send, and how long it waits until it tries to get its lease again.
+
+It asks for a token for each of its controllers before it starts them. With its default of 20 requests a second, that takes 5 s. In a
+new cluster, its first request for the lease is refused, because no roles exist yet, and by default it waits up to 4.4 s for the second.
+Until its controllers run, no node can join: nobody signs cluster-info with the token."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,9 @@ def init_config(profile: Profile, images: Images, *, cgroup_v1: bool, contained:
         "kind": "ClusterConfiguration",
         "kubernetesVersion": f"v{profile.kubernetes_version}",
         "imageRepository": images.repository,
+        "encryptionAlgorithm": "ECDSA-P256",  # such keys take no time; RSA's take a second here, on a machine without KVM about 20
         "networking": {"podSubnet": profile.pod_cidr, "serviceSubnet": profile.service_cidr},
+        "controllerManager": {"extraArgs": [{"name": name, "value": value} for name, value in _CONTROLLERS.items()]},
     }
     if images.etcd:
         cluster["etcd"] = {"local": _image(images.etcd, images.repository)}
@@ -153,5 +163,5 @@ def join_config(name: str, token: Secret, digest: str, profile: Profile, images:
 
 def cluster_part(config: str) -> str:
     """The ClusterConfiguration in kubeadm's file; it contains no secret."""
-    parts = [d for d in yaml.safe_load_all(config) if d["kind"] == "ClusterConfiguration"]
+    parts = [d for d in yaml_text.load_all(config) if d["kind"] == "ClusterConfiguration"]
     return yaml.safe_dump(parts[0], sort_keys=False).rstrip()

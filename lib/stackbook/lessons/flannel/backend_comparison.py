@@ -58,9 +58,9 @@ def restored(lab: Lab) -> Iterator[str]:
             flannel.routed(h, wanted) for h in lab.machines.values()
         ):
             flannel.switch(lab.kube, lab.machines, manifest(lab, wanted), wanted)
-        lab.kube.wait_rollout(flannel.NAMESPACE, flannel.DAEMONSET, timeout=90)
+        lab.kube.wait_rollout(flannel.NAMESPACE, flannel.DAEMONSET, timeout=300)
         # While pods were unreachable, their probes failed, and a Service without ready pods refuses all connections.
-        lab.kube.wait_pods("kube-system", "k8s-app=kube-dns", timeout=90)
+        lab.kube.wait_pods("kube-system", "k8s-app=kube-dns", timeout=300)
 
 
 def compare(lab: Lab, step: Step, *, seconds: int, pings: int) -> pd.DataFrame:
@@ -116,11 +116,11 @@ def throughput(here: Host, source: packet_path.End, there: Host, target: packet_
     def measured() -> float:
         packet_path.inside(there, target, "iperf3", "-s", "-1", "-D")
         until(lambda: "LISTEN" in packet_path.inside(there, target, "ss", "-Hltn", "sport = :5201").stdout,
-              what=f"iperf3 to listen in {target.pod}", timeout=10, every=0.1)  # fmt: skip
+              what=f"iperf3 to listen in {target.pod}", timeout=60, every=0.1)  # fmt: skip
         argv = ["iperf3", "-c", target.address, "-t", str(seconds), "-J"]
         return received(packet_path.inside(here, source, *argv, check=False, timeout=seconds + 30))
 
-    return until(measured, what=f"iperf3 to measure from {source.pod} to {target.pod}", timeout=3 * seconds + 10,
+    return until(measured, what=f"iperf3 to measure from {source.pod} to {target.pod}", timeout=3 * seconds + 60,
                  tolerate=(CheckFailed,))  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def ends(lab: Lab, *, other_than: frozenset[str] = frozenset()) -> dict[str, End
         }
         return ready if len(ready) == len(lab.profile.nodes) else {}
 
-    by_node = until(fresh, what="a walker to be Ready on each node", timeout=90, every=0.2,
+    by_node = until(fresh, what="a walker to be Ready on each node", timeout=300, every=0.2,
                     cause=lambda: lab.kube.explain(NAMESPACE, "app=walker"), tolerate=(CommandFailed,))  # fmt: skip
     return {
         name: End(name, by_node[name]["metadata"]["name"], by_node[name]["status"]["podIP"],

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackbook.core.waiting import until
 from stackbook.machines import facts
+from stackbook.machines.each import on_each
 from stackbook.machines.operations import comment_swap
 from stackbook.machines.transports import Host
 
@@ -67,22 +68,22 @@ def fstab(host: Host) -> dict[str, Any]:
 
 def cgroup_drivers(lab: Lab) -> list[dict[str, Any]]:
     """Who manages control groups on each machine: containerd's setting, and how many processes share one group (K06)."""
-    rows = []
-    for name, host in lab.machines.items():
-        dump = host.run(["containerd", "config", "dump"], timeout=30).stdout
-        driver = next((x.split("=")[1].strip() for x in dump.splitlines() if "SystemdCgroup" in x), "not set")
-        rows.append(
-            {
-                "machine": name,
-                "hierarchy": "v2" if facts.CGROUP.read(host) == "cgroup2fs" else "v1",
-                "containerd's SystemdCgroup": driver,
-                "containerd's group": host.run(
-                    ["systemctl", "show", "-p", "ControlGroup", "--value", "containerd"]
-                ).stdout.strip(),
-                "processes in one unit's group": processes_in_a_unit(host),
-            }
-        )
-    return rows
+    return list(on_each(lab.machines, _cgroup_driver).values())
+
+
+def _cgroup_driver(name: str, host: Host) -> dict[str, Any]:
+    dump = host.run(["containerd", "config", "dump"], timeout=30).stdout
+    return {
+        "machine": name,
+        "hierarchy": "v2" if facts.CGROUP.read(host) == "cgroup2fs" else "v1",
+        "containerd's SystemdCgroup": next(
+            (x.split("=")[1].strip() for x in dump.splitlines() if "SystemdCgroup" in x), "not set"
+        ),
+        "containerd's group": host.run(
+            ["systemctl", "show", "-p", "ControlGroup", "--value", "containerd"]
+        ).stdout.strip(),
+        "processes in one unit's group": processes_in_a_unit(host),
+    }
 
 
 def processes_in_a_unit(host: Host) -> int:

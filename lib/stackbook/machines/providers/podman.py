@@ -6,7 +6,6 @@ Everything created here has the label `stackbook.lab=<lab>`; nothing without it 
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +19,8 @@ from stackbook.core import paths
 from stackbook.core.errors import CommandFailed, HostUnfit, StackbookError, WaitTimeout
 from stackbook.core.results import Result
 from stackbook.core.waiting import until
-from stackbook.machines import facts
 from stackbook.machines.identity import own_mac
-from stackbook.machines.providers import forwarding
+from stackbook.machines.providers import forwarding, podman_removal
 from stackbook.machines.providers.base import Say
 from stackbook.machines.providers.belongings import LABEL, Belongings, name_of
 from stackbook.machines.providers.container_flags import CACHE_INSIDE, VOLUMES, container_flags
@@ -30,7 +28,8 @@ from stackbook.machines.providers.ssh import collect_journals
 from stackbook.machines.transports import ContainerHost, Host, LocalHost, belongs
 
 GONE = "running according to podman, but without a process"
-SLOW_TO_END = "did not die within timeout"  # of podman's error
+_HIERARCHY = ("stat", "-f", "-c", "%T", "/sys/fs/cgroup")
+"""Prints cgroup2fs for cgroup v2. https://kubernetes.io/docs/concepts/architecture/cgroups/#check-cgroup-version"""
 EXITS = Path("/run/libpod/exits")  # podman's folder for root, and conmon's `--exit-dir`
 
 
@@ -63,15 +62,8 @@ class Embedded:
     @cached_property
     def podman(self) -> tuple[str, ...]:
         """The podman command with its global flags for this host."""
-        result = self.host.run(["podman", "info", "--format", "json"], check=False, timeout=60)
-        if not result.ok:
-            last = (result.stderr.strip().splitlines() or ["it printed nothing"])[-1]
-            raise HostUnfit(
-                f"podman does not work on this host: {last}", fix="run `podman info` and correct what it reports"
-            )
-        info = json.loads(result.stdout)["host"]
         flags: list[str] = []
-        if info.get("cgroupVersion") == "v1":
+        if self.host.run(_HIERARCHY, check=False).stdout.strip() != "cgroup2fs":
             # runc, because crun refuses a hybrid hierarchy; cgroupfs, because this host may not run systemd.
             flags += ["--cgroup-manager=cgroupfs", "--runtime=runc"]
         elif not Path("/run/systemd/system").exists():
@@ -79,7 +71,25 @@ class Embedded:
         return ("podman", *flags)
 
     def _podman(self, *args: str, check: bool = True, timeout: float = 120.0) -> Result:
-        return self.host.run([*self.podman, *args], check=check, timeout=timeout)
+        """Run podman.
+
+        Raises:
+            HostUnfit: it failed because podman does not work at all.
+            CommandFailed: it failed for another reason.
+        """
+        result = self.host.run([*self.podman, *args], check=False, timeout=timeout)
+        if check and not result.ok:
+            self._demand_podman()
+            raise CommandFailed(result)
+        return result
+
+    def _demand_podman(self) -> None:
+        result = self.host.run(["podman", "info", "--format", "json"], check=False, timeout=60)
+        if not result.ok:
+            last = (result.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+            raise HostUnfit(
+                f"podman does not work on this host: {last}", fix="run `podman info` and correct what it reports"
+            )
 
     @property
     def belongings(self) -> Belongings:
@@ -98,8 +108,10 @@ class Embedded:
         if not (
             self._known and len(self._known) == len(self.profile.nodes) and all(h.alive() for h in self._known.values())
         ):
-            running = {name for name, state in self.containers().items() if state == "running"}
-            self._known = {n.name: self.machine(n) for n in self.profile.nodes if self.container(n.name) in running}
+            listed = self.belongings.listed("ps", "-a", "--no-trunc")
+            running = {name_of(entry): entry for entry in listed if _state(entry) == "running"}
+            there = [(n, entry) for n in self.profile.nodes if (entry := running.get(self.container(n.name)))]
+            self._known = {n.name: self.machine(n).running_as(int(entry["Pid"])) for n, entry in there}
         return dict(self._known)
 
     def machine(self, node: Node) -> ContainerHost:
@@ -247,7 +259,7 @@ class Embedded:
             booted,
             what=f"{node.name} to boot",
             timeout=60,
-            every=0.3,
+            every=0.1,
             last=last,
             cause=cause,
             tolerate=(StackbookError,),
@@ -259,14 +271,14 @@ class Embedded:
         """Remove only the containers and volumes of this profile's nodes."""
         names = {self.container(n.name) for n in self.profile.nodes}
         mine = sorted(names & set(self.containers()))
-        self._remove(mine, self.belongings.volumes(mine) & volumes_of(names), say)
+        podman_removal.remove(self._podman, mine, self.belongings.volumes(mine) & volumes_of(names), say)
         return len(mine)
 
     def remove(self, *, say: Say) -> int:
         """Remove the lab's containers and volumes; its network stays. Returns how many there were."""
         containers = list(self.containers())
         volumes = self.belongings.volumes(containers)
-        self._remove(containers, volumes, say)
+        podman_removal.remove(self._podman, containers, volumes, say)
         return len(containers) + len(volumes)
 
     def delete(self, *, say: Say) -> int:
@@ -276,59 +288,8 @@ class Embedded:
         for network, entry in networks.items():
             say(f"removing network {network}")
             self._podman("network", "rm", network)  # without -f, which would also remove containers of others
-            self._remove_bridge(str(entry.get("network_interface", "")))
+            podman_removal.remove_bridge(self.host, str(entry.get("network_interface", "")), self.profile.gateway)
         return removed + len(networks) + forwarding.remove(self.host, self.belongings.mark)
-
-    def _remove(self, containers: Sequence[str], volumes: Iterable[str], say: Say) -> None:
-        for container in containers:
-            say(f"removing {container}")
-            self._remove_container(container)
-        for volume in sorted(volumes):
-            self._remove_volume(volume)
-
-    def _remove_container(self, container: str) -> None:
-        """Kill a container's processes and remove it.
-
-        podman gives up when they still exist 5 s after SIGKILL, as those of a machine that writes much can; so it is
-        asked again until they are gone.
-
-        Raises:
-            CommandFailed: podman refused for another reason.
-            WaitTimeout: the processes still exist after two minutes.
-        """
-        said = ""
-
-        def removed() -> bool:
-            nonlocal said
-            answer = self._podman("rm", "-f", "-v", "-t", "0", container, check=False, timeout=180)
-            said = answer.stderr.strip()
-            if not answer.ok and SLOW_TO_END not in said:
-                raise CommandFailed(answer)
-            return answer.ok
-
-        until(removed, what=f"the processes of {container} to end", timeout=120, every=1, last=lambda: said)
-
-    def _remove_bridge(self, interface: str) -> None:
-        """Remove the bridge of a network that is gone: podman leaves it where the network's set-up failed half-way.
-
-        It is the lab's if it has the gateway's address, or none, and nothing is attached to it.
-        """
-        if not interface:
-            return
-        bridges = facts.parse_json(self.host.run(["ip", "-j", "address", "show", "type", "bridge"], check=False).stdout)
-        link = next((each for each in bridges if each.get("ifname") == interface), None)
-        if link is None:
-            return
-        addresses = {str(each.get("local")) for each in link.get("addr_info", []) if each.get("family") == "inet"}
-        attached = self.host.run(["ip", "-j", "link", "show", "master", interface], check=False).stdout.strip()
-        if addresses <= {self.profile.gateway} and attached in ("", "[]"):
-            self.host.run(["ip", "link", "delete", interface, "type", "bridge"], check=False)
-
-    def _remove_volume(self, volume: str) -> None:
-        """Remove an unused volume; podman may report a missing lock although it has removed the volume."""
-        answer = self._podman("volume", "rm", volume, check=False)
-        if not answer.ok and volume in self._podman("volume", "ls", "--format", "{{.Name}}").lines:
-            self._podman("volume", "rm", volume)
 
     def collect_logs(self, folder: Path) -> None:
         """Save the journal of each machine and the output of `podman ps`."""

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from stackbook.core.errors import StackbookError, WaitTimeout
 from stackbook.core.waiting import until
 from stackbook.machines.providers.base import Say
-from stackbook.machines.providers.podman import SLOW_TO_END, Embedded
+from stackbook.machines.providers.podman import Embedded
+from stackbook.machines.providers.podman_removal import SLOW_TO_END
 
 STOP_SECONDS = 12
 """How long systemd may take to stop everything on a machine; then podman kills what is left."""
