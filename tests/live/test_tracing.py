@@ -186,7 +186,7 @@ def test_a_mesh_that_traces_nothing_or_another_share_is_noticed(lab: Lab, proved
 
 
 def test_a_service_without_jaeger_behind_it_is_noticed(lab: Lab, proved: dict[str, Any]) -> None:
-    service = ("patch", "service", "zipkin", "-n", tracing.NAMESPACE, "--type", "merge", "-p")
+    service = ("patch", "service", "zipkin", "-n", "istio-system", "--type", "merge", "-p")
     lab.kube.kubectl(*service, '{"spec": {"selector": {"app": "other"}}}')
     try:
         with pytest.raises(StackbookError, match="selects pods other than"):

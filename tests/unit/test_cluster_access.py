@@ -171,7 +171,7 @@ def test_a_namespace_must_be_there_and_be_the_labs(api: Api, profile: Profile) -
 @pytest.mark.parametrize(
     ("name", "hard", "said"),
     [
-        ("ada", {"pods": "13"}, "of namespace ada allows pods: 13, but the chapters need 14"),
+        ("ada", {"pods": "15"}, "of namespace ada allows pods: 15, but the chapters need 16"),
         ("ada", {"requests.memory": "512Mi"}, "requests.memory: 512Mi, but the chapters need 1Gi"),
         ("ada", {"requests.cpu": "250m"}, "requests.cpu: 250m, but the chapters need 500m"),
         ("ada", {"services.nodeports": "0"}, "services.nodeports: 0"),
@@ -250,11 +250,21 @@ def granted(profile: Profile) -> dict[str, list[dict[str, Any]]]:
     }
     found = {}
     for binding in (o for o in objects if "roleRef" in o):
+        if binding["metadata"]["name"] == "prometheus":
+            continue
         assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "learner", "namespace": "ada"}]
         where = binding["metadata"].get("namespace", "")
         found[where] = roles.pop((binding["roleRef"]["kind"], where, binding["roleRef"]["name"]))
-    assert roles == {}
+    assert list(roles) == [("Role", "ada", "prometheus")]
     return found
+
+
+def test_the_learners_prometheus_may_find_pods_and_nothing_else(profile: Profile) -> None:
+    objects = list(yaml.safe_load_all(rbac.manifest(profile)))
+    role, binding = (o for o in objects if o["kind"].startswith("Role") and o["metadata"]["name"] == "prometheus")
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "prometheus", "namespace": "ada"}]
+    assert {o["metadata"]["namespace"] for o in (role, binding)} == {"ada"}
 
 
 def test_the_file_grants_what_the_lab_asks_for_and_nothing_else(profile: Profile) -> None:
@@ -289,7 +299,7 @@ def test_every_rule_says_which_chapter_needs_it(profile: Profile) -> None:
     lines = rbac.manifest(profile).splitlines()
     for number, line in enumerate(lines):
         if line.startswith("- apiGroups:"):
-            assert lines[number - 1].startswith(("# chapter 0", "# chapters 0"))
+            assert lines[number - 1].startswith(("# chapter 0", "# chapters 0", "# chapter 10"))
 
 
 def test_the_namespaces_have_the_label_a_quota_and_defaults(profile: Profile) -> None:
@@ -313,10 +323,10 @@ def test_rbac_is_about_somebody_elses_cluster() -> None:
 def test_the_plan_names_the_cluster_and_what_it_would_create(api: Api, profile: Profile, tmp_path: Path) -> None:
     path = tmp_path / "theirs.yaml"
     path.write_text(yaml.safe_dump(profile.model_dump(mode="json", include={"target", "lab", "kubeconfig", "context"})))
-    lines = list(plan(str(path), only=("01", "10")))
+    lines = list(plan(str(path), only=("01", "12")))
     assert lines[0] == f"cluster: server {api.url}, context theirs, user learner"
     assert lines[-2] == "01-machines: would only be read: it makes machines"
-    assert lines[-1].startswith("10-metrics: would only be read")
+    assert lines[-1].startswith("12-logs: would only be read")
     assert api.asked == []
     lines = list(islice(plan(str(path), only=("06",)), 3))
     assert lines[1].startswith("  would create in namespace ada: bookinfo")

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from stackbook.cluster import manifests
 from stackbook.config.chapter_parameters import Metrics
-from stackbook.config.profile import validate
+from stackbook.config.profile import Profile, validate
 from stackbook.core.errors import CheckFailed, InputError, WaitTimeout
 from stackbook.core.waiting import pause
 from stackbook.observability import metrics
@@ -189,6 +189,7 @@ def pod(name: str, port: str = "http-envoy-prom", **labels: str) -> dict[str, An
 class FakeLab:
     def __init__(self, *pods: dict[str, Any]) -> None:
         self.kube = Pods(*pods)
+        self.profile = Profile.load()
 
 
 def test_what_should_be_scraped_and_is_not_is_named(server: Server) -> None:
@@ -348,6 +349,29 @@ def test_the_manifest_is_whole_and_its_configuration_readable(chosen: dialects.V
     configuration = yaml.safe_load(data["prometheus.yml"])
     assert {job["job_name"] for job in configuration["scrape_configs"]} == set(deploy.JOBS)
     assert chosen.metric in yaml.safe_load(data["alerts.yml"])["groups"][0]["rules"][0]["expr"]
+
+
+def test_a_learners_prometheus_asks_for_nothing_outside_their_namespace() -> None:
+    text = manifests.render("prometheus.yaml", scrape="5", slow="10", retention="24", image_prometheus="i", mark="m",
+                            errors=ISTIO.errors, requests=ISTIO.requests)  # fmt: skip
+    objects = list(yaml.safe_load_all(deploy.learners(text, "ada")))
+    assert {o["kind"] for o in objects} == {"ServiceAccount", "ConfigMap", "Deployment", "Service"}
+    assert {(o["metadata"]["namespace"], o["metadata"]["labels"]["app"]) for o in objects} == {("ada", "prometheus")}
+    data = next(o for o in objects if o["kind"] == "ConfigMap")["data"]
+    jobs = yaml.safe_load(data["prometheus.yml"])["scrape_configs"]
+    assert sorted(job["job_name"] for job in jobs) == ["envoy", "prometheus"]
+    assert [found["namespaces"] for job in jobs for found in job.get("kubernetes_sd_configs", ())] == [
+        {"names": ["ada"]}
+    ]
+    whole = next(o for o in yaml.safe_load_all(text) if o["kind"] == "ConfigMap")["data"]
+    assert data["alerts.yml"] == whole["alerts.yml"]
+
+
+@pytest.mark.parametrize("chosen", [ENVOY, ISTIO], ids=["envoy", "istio"])
+def test_a_learners_own_calls_are_those_of_their_namespace(chosen: dialects.Vocabulary) -> None:
+    theirs = chosen.of("ada")
+    assert all("default" not in query and "ada" in query for query in theirs.between)
+    assert chosen.of("default") == chosen
 
 
 @pytest.mark.parametrize(("name", "value"), [("retention_hours", 0), ("retention_hours", 10_000), ("scrape_seconds", 0),

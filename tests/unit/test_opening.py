@@ -119,11 +119,12 @@ def test_the_list_says_what_is_ready_what_has_an_api_only_and_what_is_not_instal
     assert " not built " in rows["kiali"] and " not installed " in rows["grafana"]
 
 
-def test_on_an_existing_cluster_bookinfo_is_behind_the_learners_own_gateway() -> None:
+def test_on_an_existing_cluster_pages_of_the_learners_own_are_in_their_namespace() -> None:
     learners = lab()
     learners.namespaces, learners.profile.target = Namespaces("ada"), "cluster"
     assert {page.name: page.namespace for page in opening.pages(learners)} == {
-        page.name: "ada" if page.name == "bookinfo" else page.namespace for page in opening.PAGES
+        page.name: "ada" if page.name in ("bookinfo", "prometheus", "jaeger", "traces") else page.namespace
+        for page in opening.PAGES
     }
     assert opening.pages(lab()) == opening.PAGES
 

@@ -49,7 +49,7 @@ def test_a_telemetry_of_the_root_namespace_concerns_every_proxy():
 
 PROVIDER = {
     "name": "envoy.tracers.opentelemetry",
-    "typed_config": {"grpc_service": {"envoy_grpc": {"cluster_name": f"outbound|4317||{telemetry.COLLECTOR}"}}},
+    "typed_config": {"grpc_service": {"envoy_grpc": {"cluster_name": f"outbound|4317||{telemetry.collector()}"}}},
 }
 
 
@@ -75,7 +75,7 @@ def mesh(*providers):
     return {"configmap": {"data": {"mesh": json.dumps({"extensionProviders": list(providers)})}}}
 
 
-JAEGER = {"name": "jaeger", "opentelemetry": {"service": telemetry.COLLECTOR, "port": 4317}}
+JAEGER = {"name": "jaeger", "opentelemetry": {"service": telemetry.collector(), "port": 4317}}
 
 
 def test_the_provider_is_added_only_where_it_is_missing():

@@ -25,11 +25,11 @@ from stackbook.core.errors import StackbookError
 from stackbook.core.redact import redact
 from stackbook.mesh import learners_mesh
 
-CHAPTERS = ("04", "05", "06", "07")
+CHAPTERS = ("04", "05", "06", "07", "10", "11")
 """The chapters that run on an existing cluster."""
 _TIMEOUT = 10
 _AT_ONCE = 4
-_MESHED = {"05", "06", "07"}
+_MESHED = {"05", "06", "07", "10", "11"}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from stackbook.config.namespaces import MESH, Namespaces
 READ = ("get", "list")
 WATCH = ("get", "list", "watch")
 CHANGE = (*WATCH, "create", "update", "patch", "delete")
-_ALL, _MESHED = ("04", "05", "06", "07"), ("05", "06", "07")
+_ALL, _MESHED = ("04", "05", "06", "07", "10", "11"), ("05", "06", "07", "10", "11")
 LEARNER, DNS, CLUSTER = "learner", "kube-system", ""
 
 
@@ -44,10 +44,11 @@ RIGHTS: tuple[Right, ...] = (
     Right(LEARNER, "", ("pods", "services", "serviceaccounts"), CHANGE, _ALL, "myapp; bookinfo; gateways; pods that send requests"),
     Right(LEARNER, "apps", ("deployments",), CHANGE, _ALL, "myapp; bookinfo; gateways"),
     Right(LEARNER, "apps", ("deployments/scale",), ("get", "update", "patch"), ("06",), "three pods of reviews, to see a policy's spread"),
+    Right(LEARNER, "", ("configmaps",), CHANGE, _ALL, "Prometheus' configuration; what an earlier run has left"),
     Right(LEARNER, "apps", ("replicasets",), WATCH, _ALL, "what a Deployment has made"),
     Right(LEARNER, "", ("pods/log",), ("get",), _MESHED, "the proxies' access logs; why a pod is not Ready"),
     Right(LEARNER, "", ("pods/exec",), ("get", "create"), _MESHED, "sends requests from a pod; asks a pod's proxy for its configuration"),
-    Right(LEARNER, "", ("pods/portforward",), ("get", "create"), ("05",), "istioctl proxy-config"),
+    Right(LEARNER, "", ("pods/portforward",), ("get", "create"), ("05", "10", "11"), "istioctl proxy-config; asks Prometheus and Jaeger"),
     Right(LEARNER, "", ("pods/proxy",), ("get",), ("04",), "asks each pod of myapp for a page"),
     Right(LEARNER, "", ("events",), READ, _ALL, "why a pod is not Ready"),
     Right(LEARNER, "discovery.k8s.io", ("endpointslices",), READ, ("04", "06"), "which pods are behind a Service"),
@@ -58,8 +59,10 @@ RIGHTS: tuple[Right, ...] = (
     Right(LEARNER, "networking.istio.io", ("virtualservices", "destinationrules", "gateways", "serviceentries", "sidecars"), CHANGE, _ALL,
           "traffic rules; chapter 04 looks for some that were left"),
     Right(LEARNER, "security.istio.io", ("peerauthentications",), CHANGE, _ALL, "mutual TLS required and not"),
+    Right(LEARNER, "telemetry.istio.io", ("telemetries",), CHANGE, _ALL, "which share of requests is traced; what an earlier run has left"),
     Right(MESH, "apps", ("deployments",), READ, _MESHED, "whether istiod is available"),
-    Right(MESH, "", ("configmaps",), ("get",), _MESHED, "whether the mesh writes access logs as JSON", names=("istio",)),
+    Right(MESH, "", ("configmaps",), ("get",), _MESHED, "whether the mesh writes access logs as JSON, and has a way for spans",
+          names=("istio",)),
     Right(MESH, "", ("pods",), READ, _MESHED, "the name of istiod's pod"),
     Right(MESH, "", ("pods/portforward",), ("get", "create"), _MESHED, "istiod's debug port: which proxies have a rule already"),
     Right(DNS, "discovery.k8s.io", ("endpointslices",), READ, _ALL, "whether the cluster's DNS has an endpoint"),
@@ -92,14 +95,14 @@ _SMALL = {"requests.cpu": "1", "requests.memory": "1Gi", "services.nodeports": "
 def quotas(namespaces: Namespaces) -> dict[str, Quota]:
     """The quota of each of a learner's namespaces.
 
-    The least counts bookinfo's six pods, two gateways, two pods that send requests, two more of reviews, a broken one and one that
-    replaces another; a sidecar of Istio's own settings asks for 100m and 128Mi.
+    The least counts bookinfo's six pods, two gateways, two pods that send requests, two more of reviews, a broken one, one that
+    replaces another, Prometheus and Jaeger; a sidecar of Istio's own settings asks for 100m and 128Mi.
     """
     return {
         namespaces.workloads: Quota(
-            "bookinfo, an ingress and an egress gateway, pods that send requests, traffic rules",
+            "bookinfo, an ingress and an egress gateway, pods that send requests, traffic rules, Prometheus, Jaeger",
             {"pods": "20", "requests.cpu": "3", "requests.memory": "4Gi", "services.nodeports": "1"},
-            {"pods": "14", "requests.cpu": "500m", "requests.memory": "1Gi", "services.nodeports": "1"},
+            {"pods": "16", "requests.cpu": "500m", "requests.memory": "1Gi", "services.nodeports": "1"},
             _MESHED,
         ),
         namespaces.own("tour"): Quota("myapp, until chapter 04 ends", {"pods": "8", **_SMALL}, {"pods": "4"}, ("04",)),

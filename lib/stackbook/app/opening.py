@@ -98,13 +98,15 @@ PAGES = (
 def pages(lab: Lab) -> tuple[Page, ...]:
     """The pages where this lab has them.
 
-    On an existing cluster the ingress gateway is the learner's own, in their namespace. Where Istio's addon has installed Kiali,
-    that one is the page.
+    On an existing cluster the ingress gateway, Prometheus and Jaeger are the learner's own, in their namespace. Where Istio's addon has
+    installed Kiali, that one is the page.
     """
     from stackbook.observability.metrics import kiali
 
     found = {page.name: page for page in PAGES}
     found["bookinfo"] = replace(found["bookinfo"], service=f"{lab.namespaces.gateways}/{_GATEWAY}")
+    for name in ("prometheus", "jaeger", "traces"):
+        found[name] = replace(found[name], service=f"{lab.namespaces.monitoring}/{found[name].service.split('/')[1]}")
     if lab.profile.target != "cluster" and kiali.of_the_addon(lab.kube):
         whole = replace(found["kiali"], service="istio-system/kiali", port=kiali.PORT, path=f"{kiali.PATH}/")
         found["kiali"] = replace(whole, chapter="05", pages="", program="")

@@ -10,6 +10,7 @@ from stackbook.cluster.own_namespaces import LABEL
 from stackbook.config.namespaces import Namespaces
 from stackbook.config.profile import Profile
 from stackbook.core.errors import InputError
+from stackbook.observability.tracing import telemetry
 
 USER = "learner"
 
@@ -30,6 +31,7 @@ def manifest(profile: Profile) -> str:
         parts += _role(spaces, name, LEARNER)
     for name in dict.fromkeys(right.where for right in RIGHTS if right.where not in (LEARNER, CLUSTER)):
         parts += _role(spaces, name, name)
+    parts += _prometheus(spaces)
     parts += _cluster_role(spaces)
     return f"{_head(profile)}{'---'.join(parts)}"
 
@@ -38,7 +40,7 @@ def _head(profile: Profile) -> str:
     spaces = profile.namespaces
     flags = f"-n {spaces.learner} --duration=8h"
     return f"""\
-# What the chapters 04 to 07 of stackbook need for one learner, {spaces.learner}. Read it, then: kubectl apply -f FILE
+# What the chapters 04 to 07, 10 and 11 of stackbook need for one learner, {spaces.learner}. Read it, then: kubectl apply -f FILE
 #
 # Everything that the chapters make is in the namespaces {", ".join(spaces.every)}.
 # Outside them, the learner only reads what the Roles in istio-system and kube-system and the ClusterRole at the end name.
@@ -47,6 +49,9 @@ def _head(profile: Profile) -> str:
 #
 # The mesh must be there (stackbook installs none on a cluster), with JSON access logs: istioctl install --set profile=default
 #   --set meshConfig.accessLogFile=/dev/stdout --set meshConfig.accessLogEncoding=JSON
+# Chapter 11 needs a way for the learner's spans, in the mesh's configuration (kubectl edit configmap istio -n istio-system):
+#   extensionProviders:
+#   - {json.dumps(telemetry.extension_provider(spaces))}
 # For a mesh with revisions, replace istio-injection: enabled by istio.io/rev: NAME. The pods need NET_ADMIN and NET_RAW, for
 # the mesh's own init container and for the packet capture of chapter 06: Pod Security `baseline` refuses them.
 #
@@ -104,6 +109,30 @@ metadata: {{name: {title}, namespace: {name}}}
 rules:
 {rules}""",
         _binding(spaces, "Role", title, name),
+    ]
+
+
+def _prometheus(spaces: Namespaces) -> list[str]:
+    where = spaces.monitoring
+    return [
+        f"""
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {{name: prometheus, namespace: {where}}}
+rules:
+# chapter 10: the learner's Prometheus finds the pods that it scrapes
+- apiGroups: [""]
+  resources: ["pods"]
+  verbs: ["get", "list", "watch"]
+""",
+        f"""
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {{name: prometheus, namespace: {where}}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: prometheus}}
+subjects:
+- {{kind: ServiceAccount, name: prometheus, namespace: {where}}}
+""",
     ]
 
 

@@ -27,7 +27,7 @@ RULES = (
     "sidecars.networking.istio.io",
     "peerauthentications.security.istio.io",
 )
-CONTENTS = ("deployments.apps", "services", "pods", *RULES)
+CONTENTS = ("deployments.apps", "services", "pods", *RULES, "telemetries.telemetry.istio.io")
 """What the chapters make in a learner's namespaces, beside bookinfo's service accounts."""
 
 
@@ -136,7 +136,7 @@ def _emptied(kube: Cluster, names: Sequence[str], timeout: float) -> Iterator[No
 
 
 def empty(kube: Cluster, name: str, *, wait: bool = True, timeout: float = 120.0) -> None:
-    """Delete what the chapters make in one of the lab's namespaces: workloads, Services, bookinfo's accounts, traffic rules.
+    """Delete what the chapters make in one of the lab's namespaces: workloads, Services, accounts, rules, Prometheus' configuration.
 
     Raises:
         InputError: the namespace is not the lab's; nothing is changed.
@@ -145,6 +145,7 @@ def empty(kube: Cluster, name: str, *, wait: bool = True, timeout: float = 120.0
     flags = ("-n", name, "--ignore-not-found", f"--wait={str(wait).lower()}")
     kube.kubectl("delete", ",".join(CONTENTS), "--all", *flags, timeout=timeout)
     kube.kubectl("delete", "serviceaccounts", "-l", "account", *flags, timeout=timeout)
+    kube.kubectl("delete", "configmaps,serviceaccounts", "-l", "app=prometheus", *flags, timeout=timeout)
 
 
 def _has_account(kube: Cluster, name: str) -> bool:

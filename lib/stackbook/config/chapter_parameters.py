@@ -191,7 +191,7 @@ class Ecosystem(ChapterParameters):
     """
 
     messages: Annotated[int, Field(ge=100, le=20_000)] = 1000
-    orders: Annotated[int, Field(ge=100, le=20_000)] = 400
+    orders: Annotated[int, Field(ge=100, le=20_000)] = 240
     compose: bool = True
 
 

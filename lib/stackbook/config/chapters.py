@@ -74,7 +74,7 @@ ALL: tuple[Chapter, ...] = (
         needs=("01-machines",),
         leaves="a cluster without a pod network",
         artifacts=("kubelet", "kubeadm", "kubectl", "control-plane", "worker"),
-        seconds=28,
+        seconds=15,
     ),
     Chapter(
         "03-flannel",
@@ -157,7 +157,7 @@ ALL: tuple[Chapter, ...] = (
             "gitlab-ci-schema",
         ),
         pages=("gitea-pages", "pipeline-rootfs", "docker-compose"),
-        seconds=100,
+        seconds=95,
     ),
     Chapter(
         "14-ecosystem",
@@ -167,7 +167,7 @@ ALL: tuple[Chapter, ...] = (
         leaves="Kafka, the bookshop",
         artifacts=("go", "swagger", "messaging", "shop"),
         pages=("docker-compose",),
-        seconds=280,
+        seconds=155,
     ),
     Chapter(
         "15-design",

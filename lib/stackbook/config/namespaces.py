@@ -35,6 +35,11 @@ class Namespaces:
         """The namespace of the ingress and the egress gateway: the mesh's own, or on an existing cluster the learner's."""
         return self.learner or MESH
 
+    @property
+    def monitoring(self) -> str:
+        """The namespace of Prometheus: the mesh's own, where Istio's addons are, or on an existing cluster the learner's."""
+        return self.learner or MESH
+
     def own(self, name: str) -> str:
         """The name that a chapter's further namespace has.
 

@@ -29,6 +29,7 @@ from stackbook.lab import claims as claimed
 from stackbook.lab import step as steps
 from stackbook.lab.images import LabImages
 from stackbook.machines import operations
+from stackbook.machines.each import on_each
 from stackbook.machines.providers import Provider, for_profile
 from stackbook.machines.transports import Host, LocalHost
 
@@ -321,6 +322,11 @@ class Lab:
     def apply(self, host: Host, operation: operations.Operation, step: steps.Step) -> list[operations.Command]:
         """Run the commands of an operation that a machine still needs, as part of a step."""
         return operations.apply(host, operation, step=step)
+
+    def apply_to_all(self, operation: operations.Operation, step: steps.Step) -> None:
+        """Run the commands of an operation that the machines still need, on several at once, as part of a step."""
+        done = on_each(self.machines, lambda name, host: len(operations.apply(host, operation)))
+        step.changed += sum(done.values())
 
     # checks
 

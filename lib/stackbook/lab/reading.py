@@ -22,8 +22,6 @@ READ: Mapping[str, str] = {
     "01-machines": "it makes machines",
     "02-kubeadm": "it installs Kubernetes on machines",
     "03-flannel": "it installs the pod network, and follows packets on machines",
-    "10-metrics": "it installs Prometheus in istio-system, with the right to read every node",
-    "11-tracing": "it installs Jaeger in istio-system, changes the whole mesh's settings, and stops istiod",
     "12-logs": "it runs a program on every machine that reads all pods' logs",
     "14-ecosystem": "its Kafka and its bookshop need namespaces of their own and a machine's disk",
     "16-incident": "it needs the chapters 10 to 12",
@@ -39,6 +37,15 @@ STEPS: Mapping[str, Mapping[str, str]] = {
         "api": "it reads etcd",
     },
     "05-istio": {"capture": "it reads a pod's iptables rules on its machine"},
+    "10-metrics": {
+        "resources": "it reads the figures of every node's kubelet",
+        "kiali": "Kiali reads the whole mesh",
+    },
+    "11-tracing": {
+        "istiod": "it stops istiod",
+        "killed": "it kills a process on a machine",
+        "rules": "it waits for istiod to come back",
+    },
 }
 """The steps that other chapters leave out on an existing cluster, with the reason."""
 _STEP = re.compile(r"lab\.step\(\s*\"([^\"]+)\"")

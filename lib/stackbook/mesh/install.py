@@ -6,10 +6,9 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from stackbook.config.namespaces import here
 from stackbook.config.registries import full_name
+from stackbook.core import yaml_text
 from stackbook.core.errors import CommandFailed, WaitTimeout
 from stackbook.mesh import bookinfo, envoy_admin, istio, learners_mesh
 
@@ -218,7 +217,7 @@ def dashboards(lab: Lab) -> list[str]:
 
 def _documents(lab: Lab, name: str) -> list[dict[str, Any]]:
     text = (lab.artifacts.path("istio-addons") / f"{name}.yaml").read_text(encoding="utf-8")
-    return [document for document in yaml.safe_load_all(text) if document]
+    return [document for document in yaml_text.load_all(text) if document]
 
 
 def _not_pulled(lab: Lab, manifest: str) -> str:

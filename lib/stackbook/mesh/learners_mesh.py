@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from stackbook.cluster.manifests import render
 from stackbook.config.namespaces import here
+from stackbook.core import yaml_text
 from stackbook.core.errors import CheckFailed, CommandFailed
 from stackbook.mesh import istio
 
@@ -27,7 +26,7 @@ def problem(kube: Kube) -> str:
         settings = kube.json("get", "configmap", "istio", "-n", istio.NAMESPACE)["data"].get("mesh", "")
     except CommandFailed as error:
         return f"the mesh cannot be read: {error.result.stderr.strip()[-200:]}"
-    mesh: dict[str, Any] = yaml.safe_load(settings) or {}
+    mesh: dict[str, Any] = yaml_text.load(settings) or {}
     if not mesh.get("accessLogFile") or mesh.get("accessLogEncoding") != "JSON":
         return "the mesh's proxies do not write access logs as JSON"
     return ""

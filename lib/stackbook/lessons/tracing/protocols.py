@@ -15,8 +15,9 @@ from typing import Any
 
 import httpx
 
+from stackbook.config.namespaces import here
 from stackbook.core.errors import CheckFailed, TransportError
-from stackbook.observability.tracing.jaeger import NAMESPACE, Forwards
+from stackbook.observability.tracing.jaeger import Forwards
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 SERVER_KIND = 2
@@ -126,7 +127,7 @@ def by_otlp_http(kube: Forwards, span: Handmade) -> int:
 
 
 def _post(kube: Forwards, target: str, number: int, path: str, body: Any) -> int:
-    with kube.port_forward(NAMESPACE, target, number) as port:
+    with kube.port_forward(here().monitoring, target, number) as port:
         try:
             answer = httpx.post(f"http://127.0.0.1:{port}{path}", json=body, timeout=20, trust_env=False)
         except httpx.TransportError as error:
@@ -146,7 +147,7 @@ def by_otlp_grpc(kube: Forwards, span: Handmade) -> str:
 
     reply = _classes()["ExportTraceServiceResponse"]
     with (
-        kube.port_forward(NAMESPACE, "svc/jaeger-collector", 4317) as port,
+        kube.port_forward(here().monitoring, "svc/jaeger-collector", 4317) as port,
         # No proxy from the environment: the address is this host's loopback.
         grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel,
     ):

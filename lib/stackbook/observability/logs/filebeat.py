@@ -16,9 +16,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from stackbook.cluster import manifests
+from stackbook.core import yaml_text
 from stackbook.core.errors import WaitTimeout
 from stackbook.core.waiting import until
 from stackbook.observability.logs import rsyslog_config, shipper_script
@@ -129,7 +128,7 @@ def own_lines() -> dict[str, int]:
     """Shipper → lines of our own that it needs: configuration and scripts, without empty lines and comments."""
     (settings,) = (
         item["data"]["filebeat.yml"]
-        for item in yaml.safe_load_all(
+        for item in yaml_text.load_all(
             manifests.render("filebeat.yaml", pods="*", image_filebeat="x", image_victoria_logs="x")
         )
         if item["kind"] == "ConfigMap"

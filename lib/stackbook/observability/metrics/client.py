@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from stackbook.config.namespaces import here
 from stackbook.core.errors import CheckFailed, InputError
-from stackbook.mesh import istio
 
 if TYPE_CHECKING:
     from stackbook.cluster.kube import Kube
 
 SERVICE, PORT = "svc/prometheus", 9090
 _TIMEOUT = 30
-_AWAY = "check its pod: kubectl get pods -n istio-system -l app=prometheus"
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ class Prometheus:
         try:
             answer = httpx.get(f"{self.url}/api/v1/{path}", timeout=_TIMEOUT, trust_env=False)
         except httpx.TransportError as error:
-            raise CheckFailed(f"Prometheus does not answer: {error}", fix=_AWAY) from error
+            raise CheckFailed(f"Prometheus does not answer: {error}", fix=_away()) from error
         if answer.status_code != 200:
             raise CheckFailed(f"Prometheus answers /api/v1/{path} with {answer.status_code}: {answer.text[:200]}")
         return answer.json()["data"]
@@ -139,12 +138,16 @@ class Prometheus:
             try:
                 return list(getattr(api, method)(text, **arguments))
             except requests.ConnectionError as error:
-                raise CheckFailed(f"Prometheus does not answer: {error}", fix=_AWAY) from error
+                raise CheckFailed(f"Prometheus does not answer: {error}", fix=_away()) from error
             except PrometheusApiClientException as error:
                 reason = str(error).partition("error")[2].strip("\":b'}\\n ") or str(error)
                 raise InputError(
                     f"Prometheus cannot answer {text!r}: {reason[:300]}", fix="correct the query"
                 ) from error
+
+
+def _away() -> str:
+    return f"check its pod: kubectl get pods -n {here().monitoring} -l app=prometheus"
 
 
 def _when(seconds: float) -> Any:
@@ -161,8 +164,8 @@ def opened(kube: Kube) -> Iterator[Prometheus]:
         CheckFailed: there is no Prometheus.
         WaitTimeout: it cannot be reached.
     """
-    answer = kube.kubectl("get", SERVICE, "-n", istio.NAMESPACE, check=False)
+    answer = kube.kubectl("get", SERVICE, "-n", here().monitoring, check=False)
     if not answer.ok:
-        raise CheckFailed("there is no Prometheus in istio-system", fix="stackbook run --only 10")
-    with kube.port_forward(istio.NAMESPACE, SERVICE, PORT) as port:
+        raise CheckFailed(f"there is no Prometheus in {here().monitoring}", fix="stackbook run --only 10")
+    with kube.port_forward(here().monitoring, SERVICE, PORT) as port:
         yield Prometheus(f"http://127.0.0.1:{port}")

@@ -6,11 +6,14 @@ import contextlib
 import hashlib
 from typing import TYPE_CHECKING
 
+import yaml
+
 from stackbook.cluster import manifests
 from stackbook.cluster.problems import pod_problem
+from stackbook.config.namespaces import here
+from stackbook.core import yaml_text
 from stackbook.core.errors import WaitTimeout
 from stackbook.core.waiting import until
-from stackbook.mesh import istio
 from stackbook.observability.metrics import kiali
 from stackbook.observability.metrics.client import Prometheus
 from stackbook.observability.metrics.dialects import Vocabulary
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from stackbook.lab.step import Step
 
 JOBS = ("cadvisor", "coredns", "envoy", "istiod", "kubelet", "prometheus")
+_OWN_JOBS = ("envoy", "prometheus")
+"""What a learner on an existing cluster scrapes: the proxies of their own pods."""
 PROMETHEUS = "Prometheus"
 """The turn of a step that kills it, or that needs it to keep running: see `Lab.turn`."""
 _NO_GRAFANA = "its image cannot be pulled; this chapter plots the golden signals"
@@ -42,17 +47,52 @@ def install(lab: Lab, words: Vocabulary, *, scrape: int, retention_hours: int, s
     lab.images.load("metrics", step=step)
     values = {"scrape": str(scrape), "slow": str(2 * scrape), "retention": str(retention_hours), "errors": words.errors,
               "requests": words.requests, "image_prometheus": lab.images.reference("prometheus")}  # fmt: skip
-    mark = hashlib.sha256(manifests.render("prometheus.yaml", mark="", **values).encode()).hexdigest()[:16]
-    changed = lab.kube.apply(manifests.render("prometheus.yaml", mark=mark, **values))
-    lab.kube.wait_rollout(istio.NAMESPACE, "deployment/prometheus", timeout=180)
+    mark = hashlib.sha256(_objects(lab, mark="", **values).encode()).hexdigest()[:16]
+    changed = lab.kube.apply(_objects(lab, mark=mark, **values))
+    lab.kube.wait_rollout(here().monitoring, "deployment/prometheus", timeout=180)
     if step and not lab.images.sources.pulled("prometheus") and not lab.artifacts.at_hand("prometheus-pages"):
         step.progress("Prometheus' web page is not built yet: stackbook open prometheus builds and shows it")
     return changed
 
 
+def jobs(lab: Lab) -> tuple[str, ...]:
+    """The kinds of targets: on an existing cluster a learner may not read nodes, nor other namespaces."""
+    return _OWN_JOBS if lab.profile.target == "cluster" else JOBS
+
+
+def _objects(lab: Lab, **values: str) -> str:
+    """The manifest; on an existing cluster without what belongs to the whole cluster, in the learner's namespace."""
+    text = manifests.render("prometheus.yaml", **values)
+    return text if lab.profile.target != "cluster" else learners(text, lab.namespaces.monitoring)
+
+
+def learners(text: str, namespace: str) -> str:
+    """A manifest of Prometheus that scrapes one namespace, with the rights of a Role there, which `stackbook rbac` prints.
+
+    Args:
+        text: the manifest for the lab's own cluster.
+        namespace: the learner's namespace.
+    """
+    kept = []
+    for item in yaml_text.load_all(text):
+        if item["kind"].startswith("ClusterRole"):
+            continue
+        item["metadata"] |= {"namespace": namespace, "labels": {"app": "prometheus"}}
+        if item["kind"] == "ConfigMap":
+            whole = yaml_text.load(item["data"]["prometheus.yml"])
+            whole["scrape_configs"] = [job for job in whole["scrape_configs"] if job["job_name"] in _OWN_JOBS]
+            for job in whole["scrape_configs"]:
+                for found in job.get("kubernetes_sd_configs", ()):
+                    found["namespaces"] = {"names": [namespace]}
+            item["data"]["prometheus.yml"] = yaml.safe_dump(whole, sort_keys=False)
+        kept.append(item)
+    return yaml.safe_dump_all(kept, sort_keys=False)
+
+
 def expected(lab: Lab) -> set[tuple[str, str]]:
     """The targets that follow from the cluster's objects: (job, pod or node)."""
-    everywhere = lab.kube.json("get", "pods", "--all-namespaces")["items"]
+    where = ("-n", here().workloads) if lab.profile.target == "cluster" else ("--all-namespaces",)
+    everywhere = lab.kube.json("get", "pods", *where)["items"]
     alive = [p for p in everywhere if "deletionTimestamp" not in p["metadata"]]
     pods = [p for p in alive if p["status"].get("phase") == "Running" and not pod_problem(p)]
     found = {("prometheus", "localhost:9090")}
@@ -65,7 +105,7 @@ def expected(lab: Lab) -> set[tuple[str, str]]:
             found.add(("istiod", name))
         if labels.get("k8s-app") == "kube-dns":
             found.add(("coredns", name))
-    for node in lab.kube.nodes():
+    for node in lab.kube.nodes() if "kubelet" in jobs(lab) else ():
         found |= {("kubelet", node["metadata"]["name"]), ("cadvisor", node["metadata"]["name"])}
     return found
 
@@ -139,7 +179,7 @@ def _stored(prometheus: Prometheus, jobs: tuple[str, ...], *, newer: float) -> s
 
 def dashboards(lab: Lab) -> list[dict[str, str]]:
     """Kiali and Grafana: how to open each, or why it does not run here."""
-    grafana = lab.kube.kubectl("get", "deployment/grafana", "-n", istio.NAMESPACE, check=False).ok
+    grafana = lab.kube.kubectl("get", "deployment/grafana", "-n", here().monitoring, check=False).ok
     return [
         {"tool": "Kiali", "here": kiali.missing(lab) or "stackbook open kiali"},
         {"tool": "Grafana", "here": "istioctl dashboard grafana" if grafana else _NO_GRAFANA},

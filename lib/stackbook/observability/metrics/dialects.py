@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -30,7 +30,7 @@ class Vocabulary:
         metric: the metric that counts requests.
         served: how many requests each pod received, by status, since its proxy started.
         rate: requests per second that each service and version received, by status.
-        between: requests to each service of the namespace default in the window, by source and status; each try counts.
+        between: requests to each service of the workloads' namespace in the window, by source and status; each try counts.
         latency: in ms, by service and version, from the histogram's buckets.
         buckets: the metric of those buckets.
         errors, requests: per service, for an alert.
@@ -47,6 +47,18 @@ class Vocabulary:
     errors: str
     requests: str
     names: Mapping[str, str]
+
+    def of(self, namespace: str) -> Vocabulary:
+        """The same for workloads in another namespace.
+
+        >>> "outbound.*[.]ada[.]" in ENVOY.of("ada").between[0], 'namespace="ada"' in ISTIO.of("ada").between[0]
+        (True, True)
+        """
+        found = (
+            q.replace("[.]default[.]", f"[.]{namespace}[.]").replace('="default"', f'="{namespace}"')
+            for q in self.between
+        )
+        return replace(self, between=tuple(found))
 
     def fill(self, query: str, *, window: float = 30, quantile: float = 0.5) -> str:
         """A query with its placeholders filled in; `window` in seconds."""
@@ -151,14 +163,15 @@ def vocabulary(lab: Lab) -> Vocabulary:
     Raises:
         InputError: the proxies' metrics are neither Istio's nor Envoy's.
     """
-    from stackbook.mesh import envoy_admin, istio
+    from stackbook.mesh import envoy_admin
 
+    spaces = lab.namespaces
     gateway = "deploy/istio-ingressgateway"
-    answer = envoy_admin.ask(lab.kube, gateway, "stats/prometheus", namespace=istio.NAMESPACE, container="")
+    answer = envoy_admin.ask(lab.kube, gateway, "stats/prometheus", namespace=spaces.gateways, container="")
     if "istio_build" in answer or "istio_requests_total" in answer:
-        return ISTIO
+        return ISTIO.of(spaces.workloads)
     if "envoy_cluster_upstream_rq" in answer:
-        return ENVOY
+        return ENVOY.of(spaces.workloads)
     raise InputError(
         "the gateway counts no requests", fix="send one through it, or install Istio with its statistics on"
     )

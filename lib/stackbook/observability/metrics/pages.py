@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from stackbook.config.namespaces import here
 from stackbook.core.errors import CheckFailed
-from stackbook.mesh import istio
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,7 @@ _PROOF = f"{_FOLDER}/index.html"
 
 def there(lab: Lab) -> bool:
     """Whether the pod has its pages."""
-    return lab.kube.exec(istio.NAMESPACE, "deploy/prometheus", "test", "-f", _PROOF, check=False).ok
+    return lab.kube.exec(here().monitoring, "deploy/prometheus", "test", "-f", _PROOF, check=False).ok
 
 
 def put(lab: Lab, pages: Path) -> None:
@@ -34,16 +34,16 @@ def put(lab: Lab, pages: Path) -> None:
         CommandFailed: the copy failed.
     """
     pod = _pod(lab)
-    if not lab.kube.exec(istio.NAMESPACE, pod, "test", "-w", "/static", check=False).ok:
+    if not lab.kube.exec(here().monitoring, pod, "test", "-w", "/static", check=False).ok:
         raise CheckFailed("this Prometheus has no volume for its pages", fix="stackbook run --only 10 --again")
     new = f"/static/new-{os.getpid()}"
-    lab.kube.kubectl("cp", str(pages / "mantine-ui"), f"{istio.NAMESPACE}/{pod}:{new}", timeout=120)
+    lab.kube.kubectl("cp", str(pages / "mantine-ui"), f"{here().monitoring}/{pod}:{new}", timeout=120)
     swap = f"rm -rf {_FOLDER} && mv {new} {_FOLDER}"
-    lab.kube.exec(istio.NAMESPACE, pod, "sh", "-c", swap)
+    lab.kube.exec(here().monitoring, pod, "sh", "-c", swap)
 
 
 def _pod(lab: Lab) -> str:
-    for pod in lab.kube.json("get", "pods", "-n", istio.NAMESPACE, "-l", "app=prometheus")["items"]:
+    for pod in lab.kube.json("get", "pods", "-n", here().monitoring, "-l", "app=prometheus")["items"]:
         statuses = pod["status"].get("containerStatuses", [])
         if statuses and all(status["ready"] for status in statuses) and "deletionTimestamp" not in pod["metadata"]:
             return str(pod["metadata"]["name"])

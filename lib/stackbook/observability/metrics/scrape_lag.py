@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from stackbook.cluster import crash
+from stackbook.config.namespaces import here
 from stackbook.core.errors import CheckFailed
 from stackbook.core.waiting import until
-from stackbook.mesh import istio
 from stackbook.observability.metrics.client import Prometheus
 from stackbook.observability.metrics.counting import service_counts
 from stackbook.observability.metrics.dialects import Vocabulary
@@ -73,13 +73,13 @@ def latency_of_observation(
 
 
 def restarts(kube: Kube, app: str) -> int:
-    """How often the containers of an app's pod in Istio's namespace were restarted."""
-    pods = kube.pods(istio.NAMESPACE, f"app={app}")
+    """How often the containers of an app's pod in the namespace of Prometheus were restarted."""
+    pods = kube.pods(here().monitoring, f"app={app}")
     return sum(int(s["restartCount"]) for p in pods for s in p["status"].get("containerStatuses", []))
 
 
 def killed(lab: Lab, app: str, *, timeout: float = 90.0) -> float:
-    """Kill an app in Istio's namespace, and wait until the kubelet has restarted it and it is Ready; returns the seconds.
+    """Kill an app in the namespace of Prometheus, and wait until the kubelet has restarted it and it is Ready; returns the seconds.
 
     It sends SIGKILL, like a crash; if the machines are not the lab's own, it sends SIGTERM from inside the container.
 
@@ -88,17 +88,17 @@ def killed(lab: Lab, app: str, *, timeout: float = 90.0) -> float:
         WaitTimeout: it did not come back; the error says why.
     """
     kube = lab.kube
-    pods = kube.pods(istio.NAMESPACE, f"app={app}")
+    pods = kube.pods(here().monitoring, f"app={app}")
     if not pods:
-        raise CheckFailed(f"there is no pod of {app} in {istio.NAMESPACE}")
+        raise CheckFailed(f"there is no pod of {app} in {here().monitoring}")
     before, start = restarts(kube, app), time.monotonic()
     if lab.profile.target == "cluster":
-        kube.exec(istio.NAMESPACE, pods[0]["metadata"]["name"], "sh", "-c", "kill -TERM 1", check=False)
+        kube.exec(here().monitoring, pods[0]["metadata"]["name"], "sh", "-c", "kill -TERM 1", check=False)
     else:
         crash.kill(lab.machines, pods[0])
     until(lambda: restarts(kube, app) > before, what=f"{app} to start again", timeout=timeout, every=0.3,
-          cause=lambda: kube.explain(istio.NAMESPACE, f"app={app}"))  # fmt: skip
-    kube.wait_pods(istio.NAMESPACE, f"app={app}", count=1, timeout=timeout)
+          cause=lambda: kube.explain(here().monitoring, f"app={app}"))  # fmt: skip
+    kube.wait_pods(here().monitoring, f"app={app}", count=1, timeout=timeout)
     return time.monotonic() - start
 
 
@@ -179,13 +179,13 @@ def memory_twice(lab: Lab, prometheus: Prometheus, *, app: str) -> tuple[float, 
     Raises:
         CheckFailed: cAdvisor has no figure for it.
     """
-    name = str(lab.kube.pods("default", f"app={app}")[0]["metadata"]["name"])
+    name = str(lab.kube.pods(here().workloads, f"app={app}")[0]["metadata"]["name"])
     script = (
         "if [ -f /sys/fs/cgroup/memory.current ]; then d=/sys/fs/cgroup; u=$(cat $d/memory.current);"
         " else d=/sys/fs/cgroup/memory; u=$(cat $d/memory.usage_in_bytes); fi;"
         ' i=$(awk \'$1 == "inactive_file" || $1 == "total_inactive_file" {print $2}\' $d/memory.stat | tail -n 1); echo $((u - i))'
     )
-    own = lab.kube.exec("default", name, "sh", "-c", script, container="istio-proxy").stdout
+    own = lab.kube.exec(here().workloads, name, "sh", "-c", script, container="istio-proxy").stdout
     query = f'container_memory_working_set_bytes{{pod="{name}",container="istio-proxy"}}'
     found = prometheus.query(query)
     if found.empty:

@@ -9,7 +9,7 @@ The parts: span_table (one row per span), trace_tree (what a trace must look lik
 """
 
 from stackbook.observability.tracing.deploy import install, ports, readiness
-from stackbook.observability.tracing.jaeger import NAMESPACE, Jaeger
+from stackbook.observability.tracing.jaeger import Jaeger
 from stackbook.observability.tracing.probe import Probe, flood, send
 from stackbook.observability.tracing.span_table import COLUMNS, parse, spans
 from stackbook.observability.tracing.telemetry import (
@@ -20,6 +20,7 @@ from stackbook.observability.tracing.telemetry import (
     ensure_provider,
     in_force,
     prompt,
+    provider,
     provider_kinds,
     sampled,
     share_in_proxies,
@@ -30,7 +31,6 @@ from stackbook.observability.tracing.trace_tree import Hop, edges, hop, misneste
 
 __all__ = [
     "COLUMNS",
-    "NAMESPACE",
     "PROVIDER",
     "TRACER",
     "Hop",
@@ -51,6 +51,7 @@ __all__ = [
     "ports",
     "problems",
     "prompt",
+    "provider",
     "provider_kinds",
     "readiness",
     "sampled",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stackbook.cluster import manifests
+from stackbook.config.namespaces import MESH, here
 from stackbook.core.errors import CheckFailed, StackbookError
 from stackbook.core.waiting import until
-from stackbook.observability.tracing.jaeger import NAMESPACE, Jaeger
+from stackbook.observability.tracing.jaeger import Jaeger
 
 if TYPE_CHECKING:
     from stackbook.cluster.kube import Kube
@@ -33,10 +34,10 @@ def install(lab: Lab, *, retention_hours: int, step: Step | None = None, timeout
     """
     lab.images.load("tracing", step=step)
     text = manifests.render("jaeger.yaml", image_jaeger=lab.images.reference("jaeger"), retention=f"{retention_hours}h")
-    changed = lab.kube.apply(text)
+    changed = lab.kube.apply(text.replace(f"namespace: {MESH}", f"namespace: {here().monitoring}"))
     if step:
         step.changed += changed
-    lab.kube.wait_rollout(NAMESPACE, "deployment/jaeger", timeout=timeout)
+    lab.kube.wait_rollout(here().monitoring, "deployment/jaeger", timeout=timeout)
     answering(lab.kube, timeout=30)
     return changed
 
@@ -47,7 +48,7 @@ def answering(kube: Kube, *, timeout: float) -> None:
     Raises:
         WaitTimeout: the error has its last answer, and why its pod is not Ready.
     """
-    kube.wait_pods(NAMESPACE, SELECTOR, count=1, timeout=timeout)
+    kube.wait_pods(here().monitoring, SELECTOR, count=1, timeout=timeout)
 
     def asked() -> bool:
         with Jaeger(kube) as jaeger:
@@ -55,12 +56,12 @@ def answering(kube: Kube, *, timeout: float) -> None:
         return True
 
     until(asked, what="Jaeger to answer", timeout=timeout, every=0.3, tolerate=(StackbookError,),
-          cause=lambda: kube.explain(NAMESPACE, SELECTOR))  # fmt: skip
+          cause=lambda: kube.explain(here().monitoring, SELECTOR))  # fmt: skip
 
 
 def ports(kube: Kube) -> list[dict[str, object]]:
     """Jaeger's Services as rows: name, ports, and the label of the pods behind each (K167, K174)."""
-    items = kube.json("get", "services", "-n", NAMESPACE)["items"]
+    items = kube.json("get", "services", "-n", here().monitoring)["items"]
     return [
         {
             "service": item["metadata"]["name"],
@@ -79,14 +80,17 @@ def readiness(kube: Kube) -> str:
         CheckFailed: a Service lacks a port, or has no pod behind it.
         StackbookError: it does not answer.
     """
-    listed = {item["metadata"]["name"]: item["spec"] for item in kube.json("get", "services", "-n", NAMESPACE)["items"]}
+    listed = {
+        item["metadata"]["name"]: item["spec"]
+        for item in kube.json("get", "services", "-n", here().monitoring)["items"]
+    }
     for name, ports in PORTS.items():
         if name not in listed:
-            raise CheckFailed(f"there is no service {name} in {NAMESPACE}", fix="stackbook run --only 11")
+            raise CheckFailed(f"there is no service {name} in {here().monitoring}", fix="stackbook run --only 11")
         if missing := ports - {port["port"] for port in listed[name]["ports"]}:
             raise CheckFailed(f"the service {name} has no port {sorted(missing)}", fix="stackbook run --only 11")
         if listed[name].get("selector") != {"app": "jaeger"}:
             raise CheckFailed(f"the service {name} selects pods other than Jaeger's: {listed[name].get('selector')}")
-    kube.wait_pods(NAMESPACE, SELECTOR, count=1, timeout=5)
+    kube.wait_pods(here().monitoring, SELECTOR, count=1, timeout=5)
     with Jaeger(kube) as jaeger:
         return f"Jaeger answers and knows {len(jaeger.services())} services"

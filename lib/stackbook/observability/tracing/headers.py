@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from stackbook.config.namespaces import here
 from stackbook.core.errors import CheckFailed
 from stackbook.core.waiting import until
 from stackbook.observability.tracing.jaeger import Jaeger
@@ -20,9 +21,6 @@ from stackbook.traffic.request_keys import plain_id
 
 if TYPE_CHECKING:
     from stackbook.traffic.testbed import Testbed
-
-CALLER = "load.default"
-GATEWAY = "istio-ingressgateway.istio-system"
 
 
 def number() -> int:
@@ -73,7 +71,7 @@ def made_by_gateway(testbed: Testbed, path: str) -> str:
     """
 
     def found() -> str:
-        lines = testbed.access_log("deploy/istio-ingressgateway", namespace="istio-system", seconds=60)
+        lines = testbed.access_log("deploy/istio-ingressgateway", namespace=here().gateways, seconds=60)
         ids = [str(entry["request_id"]) for entry in entries(lines, lambda entry: entry.get("path") == path)]
         return ids[0] if len(ids) == 1 else ""
 
@@ -93,7 +91,9 @@ def from_gateway(jaeger: Jaeger, request_id: str, *, since: float, apps: Iterabl
 
     def whole() -> bool:
         nonlocal found
-        answer = jaeger.find(GATEWAY, since=since, tags={"guid:x-request-id": request_id})
+        answer = jaeger.find(
+            f"istio-ingressgateway.{here().gateways}", since=since, tags={"guid:x-request-id": request_id}
+        )
         found = answer if len(answer) else found
         return wanted <= set(found["app"]) and list(found["parent_id"].isin(found["span_id"])).count(False) == 1
 
@@ -135,7 +135,7 @@ def _with_url(jaeger: Jaeger, url: str, *, since: float) -> pd.DataFrame:
 
     def found() -> bool:
         nonlocal frame
-        frame = jaeger.find(CALLER, since=since, tags={"http.url": url})
+        frame = jaeger.find(f"load.{here().workloads}", since=since, tags={"http.url": url})
         return len(frame) >= 2
 
     until(found, what=f"a trace of the request for {url}", timeout=12, every=0.2, last=lambda: f"{len(frame)} spans")
@@ -159,7 +159,10 @@ def followed(kube: Executes, jaeger: Jaeger) -> tuple[Probe, pd.DataFrame]:
 
     def complete() -> bool:
         nonlocal frame
-        ids = {probe.trace_id, *jaeger.find("ratings.default", since=began - 1, tags={"http.url": beyond})["trace_id"]}
+        ids = {
+            probe.trace_id,
+            *jaeger.find(f"ratings.{here().workloads}", since=began - 1, tags={"http.url": beyond})["trace_id"],
+        }
         frame = jaeger.traces(ids)
         return len(frame) >= 4
 

@@ -18,15 +18,14 @@ from typing import Any, Protocol
 import httpx
 import pandas as pd
 
+from stackbook.config.namespaces import here
 from stackbook.core.errors import CheckFailed, StackbookError, TransportError, WaitTimeout
 from stackbook.core.waiting import pause
 from stackbook.core.waiting import until as wait_until
 from stackbook.observability.tracing.span_table import parse
 
-NAMESPACE = "istio-system"
 SERVICE, PORT, BASE = "svc/tracing", 80, "/jaeger/api"
 _IDS_AT_ONCE = 100
-_AWAY = "check its pod: kubectl get pods -n istio-system -l app=jaeger"
 
 
 class Forwards(Protocol):
@@ -67,7 +66,7 @@ class Jaeger:
     def _connect(self) -> httpx.Client:
         self._client = None
         self._open.close()
-        port = self._open.enter_context(self._kube.port_forward(NAMESPACE, SERVICE, PORT))
+        port = self._open.enter_context(self._kube.port_forward(here().monitoring, SERVICE, PORT))
         # No proxy from the environment: the address is this host's loopback.
         client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=self._timeout, trust_env=False)
         self._client = self._open.enter_context(client)
@@ -88,7 +87,10 @@ class Jaeger:
             except (httpx.TransportError, WaitTimeout) as error:
                 self._client = None
                 if time.monotonic() >= deadline:
-                    raise TransportError(f"the request {path} to Jaeger failed: {error!r}", fix=_AWAY) from error
+                    raise TransportError(
+                        f"the request {path} to Jaeger failed: {error!r}",
+                        fix=f"check its pod: kubectl get pods -n {here().monitoring} -l app=jaeger",
+                    ) from error
             pause(wait)
             wait = 0.5
         if answer.status_code != 200:

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from stackbook.cluster import addresses, crash
+from stackbook.config.namespaces import MESH, here
 from stackbook.core.errors import CheckFailed, StackbookError
 from stackbook.core.waiting import until
 from stackbook.machines.transports import Host
 from stackbook.mesh.rules import Rule, proxies
 from stackbook.observability.tracing import deploy
-from stackbook.observability.tracing.jaeger import NAMESPACE
 from stackbook.observability.tracing.telemetry import PROMPT, set_runtime
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def forwarding(kube: Kube, workload: str) -> bool:
 def _forward(kube: Kube, testbed: Testbed, workload: str, on: bool, timeout: float) -> None:
     flag = f"{SWITCH}-" if on else f"{SWITCH}=false"
     kube.kubectl("set", "env", f"deployment/{workload}", flag)
-    kube.wait_rollout("default", f"deployment/{workload}", timeout=timeout)
+    kube.wait_rollout(here().workloads, f"deployment/{workload}", timeout=timeout)
     testbed.settle()
     set_runtime(kube, PROMPT, only=f"app={workload.partition('-')[0]}")
 
@@ -65,10 +65,10 @@ def without_istiod(kube: Kube, *, timeout: float = 60.0) -> Iterator[None]:
     Raises:
         WaitTimeout: it does not stop.
     """
-    before = int(kube.json("get", CONTROL_PLANE, "-n", NAMESPACE)["spec"]["replicas"])
+    before = int(kube.json("get", CONTROL_PLANE, "-n", MESH)["spec"]["replicas"])
     try:
         _scale(kube, 0)
-        until(lambda: not kube.pods(NAMESPACE, "app=istiod") and not _serving(kube), what="istiod to stop serving",
+        until(lambda: not kube.pods(MESH, "app=istiod") and not _serving(kube), what="istiod to stop serving",
               timeout=timeout, every=0.2)  # fmt: skip
         yield
     finally:
@@ -95,7 +95,7 @@ def reconnected(kube: Kube, known: set[str], *, timeout: float = 90.0) -> None:
     Raises:
         WaitTimeout: istiod does not start, or a proxy is missing; the error says which.
     """
-    kube.wait_rollout(NAMESPACE, CONTROL_PLANE, timeout=timeout)
+    kube.wait_rollout(MESH, CONTROL_PLANE, timeout=timeout)
     missing: set[str] = set()
 
     def back() -> bool:
@@ -116,11 +116,11 @@ def _standing(kube: Kube) -> set[str]:
 
 
 def _scale(kube: Kube, count: int) -> None:
-    kube.kubectl("scale", CONTROL_PLANE, "-n", NAMESPACE, f"--replicas={count}")
+    kube.kubectl("scale", CONTROL_PLANE, "-n", MESH, f"--replicas={count}")
 
 
 def _serving(kube: Kube) -> bool:
-    return bool(addresses.endpoints(kube, NAMESPACE, "istiod", ready=True))
+    return bool(addresses.endpoints(kube, MESH, "istiod", ready=True))
 
 
 def refused(kube: Kube, rule: Rule) -> str:
@@ -135,7 +135,7 @@ def refused(kube: Kube, rule: Rule) -> str:
 
 def restarts(kube: Kube) -> int:
     """How often Jaeger's container has been restarted in its pod."""
-    pods = kube.pods(NAMESPACE, deploy.SELECTOR)
+    pods = kube.pods(here().monitoring, deploy.SELECTOR)
     return sum(s["restartCount"] for pod in pods for s in pod["status"].get("containerStatuses", []))
 
 
@@ -149,13 +149,13 @@ def kill(kube: Kube, machines: Mapping[str, Host], *, timeout: float = 200.0) ->
         CheckFailed: there is no such container, or it runs on a machine that is not the lab's.
         WaitTimeout: it does not come back.
     """
-    pods = kube.pods(NAMESPACE, deploy.SELECTOR)
+    pods = kube.pods(here().monitoring, deploy.SELECTOR)
     if len(pods) != 1:
         raise CheckFailed(f"there are {len(pods)} Jaeger pods, expected 1")
     before = restarts(kube)
     at = time.time()
     crash.kill(machines, pods[0])
     until(lambda: restarts(kube) > before, what="Jaeger's container to restart", timeout=timeout, every=0.3,
-          last=lambda: f"{restarts(kube)} restarts", cause=lambda: kube.explain(NAMESPACE, deploy.SELECTOR))  # fmt: skip
+          last=lambda: f"{restarts(kube)} restarts", cause=lambda: kube.explain(here().monitoring, deploy.SELECTOR))  # fmt: skip
     deploy.answering(kube, timeout=timeout)
     return at, time.time()

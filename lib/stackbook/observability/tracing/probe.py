@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from stackbook.config.namespaces import here
 from stackbook.core.errors import CheckFailed, InputError
 from stackbook.core.results import Result
 from stackbook.observability.tracing.span_table import DECISIONS
@@ -69,7 +70,7 @@ def request(
     flags += ["-Z", "--parallel-max", str(parallel)] if parallel > 1 else []
     limit = 30.0 + len(wanted) * (1 / rate if rate else 0.1)
     said = kube.exec(
-        "default", "load", "curl", *flags, "-K", "-",
+        here().workloads, "load", "curl", *flags, "-K", "-",
         container="capture", stdin="next\n".join(blocks), check=False, timeout=limit,
     )  # fmt: skip
     statuses = [int(line) for line in said.lines if line.strip().isdecimal()]
@@ -125,7 +126,7 @@ _CUT = re.compile(r"error stream|connection reset by peer|http2: client connecti
 def _flooded(kube: Executes, url: str, count: int, parallel: int) -> tuple[str, Result]:
     mark = secrets.token_hex(8)
     said = kube.exec(
-        "default", "load", "curl", "-sS", "-Z", "--parallel-max", str(parallel), "-m", "60", "-o", "/dev/null",
+        here().workloads, "load", "curl", "-sS", "-Z", "--parallel-max", str(parallel), "-m", "60", "-o", "/dev/null",
         "-w", "%{http_code}\\n", f"{url}?mark={mark}&n=[1-{count}]",
         container="capture", check=False, timeout=60 + count / 50,
     )  # fmt: skip

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from stackbook.analysis import statistics
 from stackbook.analysis.statistics import ShareTest
+from stackbook.config.namespaces import here
 from stackbook.core.errors import CheckFailed, WaitTimeout
 from stackbook.core.waiting import until
 from stackbook.mesh.rules import percent
@@ -24,8 +25,12 @@ from stackbook.observability.tracing.probe import decisions, flood, request
 from stackbook.traffic.load_client import Executes
 from stackbook.traffic.request_keys import plain_id
 
-CALLER = "load.default"
 RATINGS = "http://ratings:9080/ratings/0"
+
+
+def _caller() -> str:
+    """The service whose spans begin the traces, as Jaeger names it."""
+    return f"load.{here().workloads}"
 
 
 def predicted(request_id: str, share: float) -> bool:
@@ -119,8 +124,8 @@ def _count(kube: Executes, jaeger: Jaeger, log: Callable[[], Sequence[str]], sha
 
     def arrived() -> bool:
         nonlocal traced
-        frame = jaeger.find(CALLER, since=began - 1)
-        own = frame[(frame["service"] == CALLER) & frame["url"].str.contains(f"mark={mark}&", regex=False)]
+        frame = jaeger.find(_caller(), since=began - 1)
+        own = frame[(frame["service"] == _caller()) & frame["url"].str.contains(f"mark={mark}&", regex=False)]
         traced = frozenset(own["request_id"])
         return decided <= traced
 
@@ -153,7 +158,7 @@ def foretell(kube: Executes, jaeger: Jaeger, share: float, *, requests: int = 20
 
     def arrived() -> bool:
         traced.clear()
-        traced.update(set(jaeger.find(CALLER, since=began - 1)["request_id"]) & set(ids))
+        traced.update(set(jaeger.find(_caller(), since=began - 1)["request_id"]) & set(ids))
         return foretold <= traced
 
     with contextlib.suppress(WaitTimeout):  # the caller compares the two sets

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from stackbook.cluster.own_namespaces import ASK_ADMINISTRATOR
+from stackbook.config.namespaces import MESH, Namespaces, here
+from stackbook.core import yaml_text
 from stackbook.core.errors import CheckFailed, CommandFailed
 from stackbook.core.waiting import until
 from stackbook.mesh import envoy_admin
@@ -23,11 +26,9 @@ from stackbook.mesh.rules import Rule, percent, propagate
 if TYPE_CHECKING:
     from stackbook.cluster.kube import Kube
 
-NAMESPACE = "istio-system"
 NAME, PROVIDER = "mesh-default", "jaeger"
 RESOURCE = "telemetries.telemetry.istio.io"
 TRACER = "envoy.tracers.opentelemetry"
-COLLECTOR = "jaeger-collector.istio-system.svc.cluster.local"
 AT_ONCE, INTERVAL = "tracing.opentelemetry.min_flush_spans", "tracing.opentelemetry.flush_interval_ms"
 """Envoy's runtime keys: each thread sends its spans when it has this many (default 5), and at this interval in ms (default 5000).
 
@@ -36,24 +37,45 @@ github.com/envoyproxy/envoy source/extensions/tracers/opentelemetry/tracer.cc; a
 PROMPT = {AT_ONCE: "1", INTERVAL: "1000"}
 
 
-def rule(share: float, *, provider: str = PROVIDER, namespace: str = NAMESPACE) -> Rule:
-    """The Telemetry resource that traces `share` percent of requests; it is in the root namespace, for the whole mesh.
+def provider(spaces: Namespaces | None = None) -> str:
+    """The name of the extension provider that sends spans to this lab's Jaeger; each learner on an existing cluster has one.
+
+    An administrator has put it into the mesh's configuration there: `stackbook rbac` prints it.
+    """
+    learner = (spaces or here()).learner
+    return f"{PROVIDER}-{learner}" if learner else PROVIDER
+
+
+def collector(spaces: Namespaces | None = None) -> str:
+    """The full name of Jaeger's Service for spans."""
+    return f"jaeger-collector.{(spaces or here()).monitoring}.svc.cluster.local"
+
+
+def extension_provider(spaces: Namespaces | None = None) -> dict[str, Any]:
+    """The provider as the mesh's configuration has it, in `extensionProviders`; of this process's lab if no namespaces are given."""
+    return {"name": provider(spaces), "opentelemetry": {"service": collector(spaces), "port": 4317}}
+
+
+def rule(share: float, *, by: str = "", namespace: str = "") -> Rule:
+    """The Telemetry resource that traces `share` percent of requests.
+
+    It is in the root namespace, for the whole mesh; on an existing cluster in the learner's, for their workloads.
 
     Raises:
         InputError: the share is not a percentage.
     """
-    tracing = {"providers": [{"name": provider}], "randomSamplingPercentage": percent("sampling", share)}
+    tracing = {"providers": [{"name": by or provider()}], "randomSamplingPercentage": percent("sampling", share)}
     return {
         "apiVersion": "telemetry.istio.io/v1",
         "kind": "Telemetry",
-        "metadata": {"name": NAME, "namespace": namespace},
+        "metadata": {"name": NAME, "namespace": namespace or here().monitoring},
         "spec": {"tracing": [tracing]},
     }
 
 
 def providers(kube: Kube) -> list[dict[str, Any]]:
     """The extension providers in the mesh's configuration."""
-    mesh = yaml.safe_load(kube.json("get", "configmap", "istio", "-n", NAMESPACE)["data"]["mesh"])
+    mesh = yaml_text.load(kube.json("get", "configmap", "istio", "-n", MESH)["data"]["mesh"])
     return list(mesh.get("extensionProviders") or [])
 
 
@@ -63,30 +85,33 @@ def provider_kinds(kube: Kube) -> dict[str, str]:
 
 
 def ensure_provider(kube: Kube) -> int:
-    """Add the provider `jaeger` to the mesh's configuration if the profile has none; returns 1 if it was added.
+    """Add the provider to the mesh's configuration if the profile has none; returns 1 if it was added.
 
     Raises:
-        CheckFailed: a provider of that name sends spans elsewhere.
+        CheckFailed: a provider of that name sends spans elsewhere, or a learner's is missing on an existing cluster.
     """
-    wanted = {"name": PROVIDER, "opentelemetry": {"service": COLLECTOR, "port": 4317}}
-    for entry in providers(kube):
-        if entry["name"] == PROVIDER:
-            if entry != wanted:
+    wanted = extension_provider()
+    for known in providers(kube):
+        if known["name"] == wanted["name"]:
+            if known != wanted:
                 raise CheckFailed(
-                    f"the mesh has another provider with the name {PROVIDER}: {entry}", fix="stackbook run --only 05"
+                    f"the mesh has another provider with the name {wanted['name']}: {known}",
+                    fix=ASK_ADMINISTRATOR if here().learner else "stackbook run --only 05",
                 )
             return 0
-    config = kube.json("get", "configmap", "istio", "-n", NAMESPACE)
-    mesh = yaml.safe_load(config["data"]["mesh"])
+    if here().learner:
+        raise CheckFailed(f"the mesh has no extension provider {wanted['name']}", fix=ASK_ADMINISTRATOR)
+    config = kube.json("get", "configmap", "istio", "-n", MESH)
+    mesh = yaml_text.load(config["data"]["mesh"])
     mesh["extensionProviders"] = [*(mesh.get("extensionProviders") or []), wanted]
     patch = {"data": {"mesh": yaml.safe_dump(mesh, sort_keys=False)}}
-    kube.kubectl("patch", "configmap", "istio", "-n", NAMESPACE, "--type", "merge", "-p", json.dumps(patch))
+    kube.kubectl("patch", "configmap", "istio", "-n", MESH, "--type", "merge", "-p", json.dumps(patch))
     return 1
 
 
 def found(kube: Kube) -> list[Rule]:
-    """The Telemetry resources of the root namespace that configure tracing."""
-    items = kube.json("get", RESOURCE, "-n", NAMESPACE)["items"]
+    """The Telemetry resources that configure tracing: those of the root namespace, or of the learner's."""
+    items = kube.json("get", RESOURCE, "-n", here().monitoring)["items"]
     return [_plain(item) for item in items if item["spec"].get("tracing")]
 
 
@@ -162,13 +187,15 @@ class Tracer:
 
 def _proxies(kube: Kube, only: str = "") -> list[tuple[str, str]]:
     """Namespace and pod of the proxies of bookinfo, the test bed and the ingress gateway, or of those that match a selector."""
-    where = [("default", only or "app notin (outside)"), *([] if only else [(NAMESPACE, "istio=ingressgateway")])]
-    return [
+    gateway = (here().gateways, f"istio={here().gateway_label('ingressgateway')}")
+    where = [(here().workloads, only or "app notin (outside)"), *([] if only else [gateway])]
+    found = [
         (namespace, str(pod["metadata"]["name"]))
         for namespace, selector in where
         for pod in kube.pods(namespace, selector)
         if any(c["name"] == "istio-proxy" for c in [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])])
     ]
+    return list(dict.fromkeys(found))  # a learner's gateways are beside their workloads
 
 
 def drained(kube: Kube, *, timeout: float = 75.0) -> None:
@@ -203,7 +230,7 @@ def drained(kube: Kube, *, timeout: float = 75.0) -> None:
           last=lambda: ", ".join(f"{pod}: {count}" for (_, pod), count in open_in(_proxies(kube)).items()))  # fmt: skip
 
 
-def tracers(kube: Kube, workload: str, namespace: str = "default") -> set[Tracer]:
+def tracers(kube: Kube, workload: str, namespace: str = "") -> set[Tracer]:
     """The tracers in the listeners of a workload's proxy; empty if it has none (K166, K173)."""
     dump = json.loads(envoy_admin.ask(kube, workload, "config_dump?resource=dynamic_listeners", namespace=namespace))
     return set(_tracers(dump))
@@ -233,14 +260,14 @@ def share_in_proxies(kube: Kube) -> float:
         CheckFailed: the mesh lacks the provider, a proxy has no tracer or a wrong one, or the percentages differ.
     """
     fix = "stackbook run --only 11"
-    if provider_kinds(kube).get(PROVIDER) != "opentelemetry":
-        raise CheckFailed(f"the mesh has no provider {PROVIDER} that speaks OpenTelemetry", fix=fix)
+    if provider_kinds(kube).get(provider()) != "opentelemetry":
+        raise CheckFailed(f"the mesh has no provider {provider()} that speaks OpenTelemetry", fix=fix)
     with ThreadPoolExecutor(3) as pool:
         known = dict(zip(WORKLOADS, pool.map(lambda name: tracers(kube, f"deploy/{name}"), WORKLOADS), strict=True))
     for workload, told in known.items():
         if not told:
             raise CheckFailed(f"the proxy of {workload} has no tracer", fix=fix)
-        if strange := [t for t in told if (t.name, t.cluster) != (TRACER, f"outbound|4317||{COLLECTOR}")]:
+        if strange := [t for t in told if (t.name, t.cluster) != (TRACER, f"outbound|4317||{collector()}")]:
             raise CheckFailed(f"the proxy of {workload} sends its spans elsewhere: {strange[0]}", fix=fix)
     shares = {t.share for told in known.values() for t in told}
     if len(shares) > 1 or not min(shares):
@@ -248,7 +275,7 @@ def share_in_proxies(kube: Kube) -> float:
     return shares.pop()
 
 
-def built_in(kube: Kube, workload: str, namespace: str = "default") -> list[str]:
+def built_in(kube: Kube, workload: str, namespace: str = "") -> list[str]:
     """The tracers that were compiled into a workload's proxy, according to its own list (K173)."""
     for part in json.loads(envoy_admin.ask(kube, workload, "config_dump", namespace=namespace))["configs"]:
         if part["@type"].endswith("BootstrapConfigDump"):
@@ -258,7 +285,7 @@ def built_in(kube: Kube, workload: str, namespace: str = "default") -> list[str]
     raise CheckFailed(f"the proxy of {workload} does not show its bootstrap configuration")
 
 
-def clusters(kube: Kube, workload: str, namespace: str = "default") -> set[tuple[str, int]]:
+def clusters(kube: Kube, workload: str, namespace: str = "") -> set[tuple[str, int]]:
     """Service and port of each outbound cluster that a workload's proxy knows (K167)."""
     found = set()
     for entry in json.loads(envoy_admin.ask(kube, workload, "clusters?format=json", namespace=namespace))[
@@ -289,7 +316,7 @@ def set_runtime(kube: Kube, values: Mapping[str, str], *, only: str = "") -> int
     Args:
         kube: the cluster.
         values: the values by key.
-        only: label selector of pods in the namespace default; only those pods are changed.
+        only: label selector of pods in the workloads' namespace; only those pods are changed.
 
     Returns:
         How many proxies were changed.

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import httpx
 
 from stackbook.cluster import manifests
+from stackbook.config.namespaces import MESH, here
 from stackbook.core import health
 from stackbook.core.errors import CheckFailed, StackbookError
 from stackbook.core.waiting import beside, until
-from stackbook.observability.tracing.jaeger import NAMESPACE, Jaeger
+from stackbook.observability.tracing.jaeger import Jaeger
 from stackbook.observability.tracing.zipkin_spans import converted
 
 if TYPE_CHECKING:
@@ -110,14 +111,15 @@ def running(lab: Lab, *, timeout: float = 120.0) -> Iterator[TracePage]:
     """
     lab.images.load(IMAGE)
     pod = manifests.render("zipkin.yaml", image_zipkin=lab.images.reference(IMAGE))
+    pod = pod.replace(f"namespace: {MESH}", f"namespace: {here().monitoring}")
     lab.kube.delete(pod)
     lab.kube.apply(pod)
     try:
-        lab.kube.wait_pods(NAMESPACE, SELECTOR, count=1, timeout=timeout)
-        with lab.kube.port_forward(NAMESPACE, "pod/zipkin-page", _PORT) as port:
+        lab.kube.wait_pods(here().monitoring, SELECTOR, count=1, timeout=timeout)
+        with lab.kube.port_forward(here().monitoring, "pod/zipkin-page", _PORT) as port:
             page = TracePage(f"http://127.0.0.1:{port}")
             until(page.healthy, what="Zipkin to answer", timeout=30, every=0.3,
-                  cause=lambda: lab.kube.explain(NAMESPACE, SELECTOR))  # fmt: skip
+                  cause=lambda: lab.kube.explain(here().monitoring, SELECTOR))  # fmt: skip
             yield page
     finally:
         lab.kube.delete(pod)

@@ -15,8 +15,9 @@ from typing import Any
 
 import pandas as pd
 
+from stackbook.config.namespaces import here
+
 Row = Mapping[Any, Any]
-DOMAIN = "default.svc.cluster.local:9080/*"
 TOLERANCE = 0.05
 """Seconds by which a child may extend beyond its parent: on a busy machine, two proxies finish a request at different moments."""
 
@@ -36,7 +37,7 @@ class Hop:
     @property
     def operation(self) -> str:
         """The name of both spans: Istio names them by the route."""
-        return f"{self.callee}.{DOMAIN}"
+        return f"{here().host(self.callee)}:9080/*"
 
 
 def hop(
@@ -75,9 +76,11 @@ class _Wanted:
 
 def _wanted(call: Hop) -> _Wanted:
     inner = tuple(_wanted(c) for c in call.calls)
-    server = _Wanted(f"{call.callee}.default", call.operation, "server", call.server_status or call.status, "-", inner)
+    server = _Wanted(
+        f"{call.callee}.{here().workloads}", call.operation, "server", call.server_status or call.status, "-", inner
+    )
     below = (server,) if call.reached else ()
-    return _Wanted(f"{call.caller}.default", call.operation, "client", call.status, call.flags, below)
+    return _Wanted(f"{call.caller}.{here().workloads}", call.operation, "client", call.status, call.flags, below)
 
 
 def _size(wanted: _Wanted) -> int:
