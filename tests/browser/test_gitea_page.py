@@ -53,6 +53,7 @@ def test_giteas_page_has_its_styles_and_scripts(parts: gitea.Parts, pictures: Pa
         page.screenshot(path=str(pictures / "gitea-dashboard.png"))
 
 
+@pytest.mark.more
 def test_a_gitea_without_its_pages_is_noticed(parts: gitea.Parts, tmp_path: Path) -> None:
     with (
         gitea.running(replace(parts, pages=None)) as server,

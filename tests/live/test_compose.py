@@ -88,6 +88,7 @@ def test_no_password_is_shown_by_the_engine_its_log_or_compose(shop: by_compose.
 
 @pytest.mark.more
 def test_the_containers_do_not_reach_this_host_or_beyond(shop: by_compose.Shop) -> None:
+    assert isinstance(shop.project.engine, engine.Engine)
     answer = subprocess.run(["nsenter", "--target", str(shop.project.engine.inside), "--net", "ip", "route", "get", "192.0.2.1"],
                             capture_output=True, text=True, check=False)  # fmt: skip
     assert answer.returncode and "unreachable" in answer.stderr

@@ -26,8 +26,18 @@ def artifacts() -> Resolver:
 
 
 @pytest.mark.more
-def test_a_commit_outlives_a_restart_of_both(artifacts: Resolver) -> None:
+def test_a_commit_outlives_a_restart_of_both(artifacts: Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
+    restart, kept = gitea_compose.Running.restart, []
+
+    def watched(runs: gitea_compose.Running) -> None:
+        before = [(entry["Id"], entry["State"]["Pid"]) for entry in runs.project.containers("db")]
+        restart(runs)
+        after = [(entry["Id"], entry["State"]["Pid"]) for entry in runs.project.containers("db")]
+        kept.append([one[0] == other[0] and one[1] != other[1] for one, other in zip(before, after, strict=True)])
+
+    monkeypatch.setattr(gitea_compose.Running, "restart", watched)
     found = gitea_compose.trial(artifacts)
+    assert kept == [[True]], "the same container, with another process"
     assert found.tables > 50 and found.loaded > 500
     assert re.fullmatch(r"[0-9a-f]{40}", found.pushed) and found.after == found.pushed
 

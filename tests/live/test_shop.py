@@ -16,7 +16,7 @@ from stackbook.lessons.ecosystem import broker
 from stackbook.lessons.ecosystem.shop import accounting, caching, customer, deploy, following, topic
 
 pytestmark = pytest.mark.live
-_EXPIRY = 10
+_EXPIRY = deploy.CACHE_SECONDS
 
 
 @pytest.fixture(scope="module")

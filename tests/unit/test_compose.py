@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from stackbook.artifacts.catalogue_loader import load
 from stackbook.core.errors import CheckFailed, InputError
+from stackbook.core.waiting import until
 from stackbook.lessons.compose import health, project
 from stackbook.lessons.ecosystem.shop import by_compose, comparing, compose_files, passwords, under_requests
 
@@ -126,6 +129,45 @@ def test_a_service_that_is_not_ready_is_named_with_its_last_line(monkeypatch: py
     assert here.unready().startswith("orders is created")
     mine[2] = entry("orders", "running", "healthy")
     assert here.unready() == ""
+
+
+def test_a_restarted_container_is_checked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its check is due in a minute, as it was healthy before."""
+    monkeypatch.setattr(health, "STARTING", 0.1)
+    checks, status = [], "starting"
+
+    class Fake:
+        def containers(self) -> list[dict[str, Any]]:
+            return [{"Id": "db", "State": "running", "Status": status}]
+
+        def get(self, path: str, timeout: float = 10.0) -> Any:
+            nonlocal status
+            assert path.endswith("/healthcheck")
+            checks.append(time.monotonic())
+            status = "healthy"
+
+        def inspect(self, container: str) -> Any:
+            check = {"Test": ["CMD", "true"], "Interval": 60e9, "Timeout": 1e9}
+            found = {"Status": status, "Log": [{"End": "2026-01-01T00:00:00Z"}]}
+            return {"Config": {"Healthcheck": check}, "State": {"Health": found}}
+
+    with health.checked(Fake()):  # type: ignore[arg-type]
+        until(lambda: len(checks) == 1, what="the first check", timeout=10, every=0.05)
+        time.sleep(0.6)
+        assert len(checks) == 1, "a healthy one is checked at its interval"
+        status = "starting"
+        until(lambda: len(checks) == 2, what="the check after the restart", timeout=10, every=0.05)
+
+
+def test_a_restart_keeps_the_containers(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[tuple[str, ...]] = []
+    monkeypatch.setattr(
+        project.Project, "compose", lambda _self, *args, **_how: (said.append(args), SimpleNamespace(rc=0))[1]
+    )
+    here = project.Project(None, Path("/"), Path("/"), "p")  # type: ignore[arg-type]
+    project.start(here)
+    project.start(here, "db", recreate=False)
+    assert "--no-recreate" not in said[0] and said[1][-2:] == ("--no-recreate", "db")
 
 
 def test_podmans_nanoseconds_are_read() -> None:

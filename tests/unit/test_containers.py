@@ -103,9 +103,9 @@ def archive(path: Path, digest: str) -> Wanted:
 
 
 def test_an_archive_without_the_image_is_refused(tmp_path: Path) -> None:
-    assert image_store._manifest(archive(tmp_path / "a.tar", "sha256:0")) == {"digest": "sha256:0"}
+    assert image_store.manifest_of(archive(tmp_path / "a.tar", "sha256:0")) == {"digest": "sha256:0"}
     with pytest.raises(CheckFailed, match="does not contain the image x/y:2"):
-        image_store._manifest(Wanted("x/y:2", tmp_path / "a.tar"))
+        image_store.manifest_of(Wanted("x/y:2", tmp_path / "a.tar"))
 
 
 def test_two_engines_share_a_store_and_an_older_one_goes_when_nobody_uses_it(

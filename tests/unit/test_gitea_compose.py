@@ -12,7 +12,7 @@ import httpx
 import pytest
 import yaml
 from stackbook.core.errors import HostUnfit
-from stackbook.lessons.containers import namespaces
+from stackbook.lessons.containers import docker_daemon, namespaces
 from stackbook.lessons.delivery import gitea_compose, gitea_image, guide_files
 
 FILE: dict[str, Any] = yaml.safe_load(gitea_compose.text())
@@ -104,4 +104,9 @@ def test_what_is_missing_is_named_with_the_command_for_it(monkeypatch: pytest.Mo
         raise HostUnfit("only root can", fix="run it with sudo")
 
     monkeypatch.setattr(namespaces, "demand", refuse)
-    assert gitea_compose.why_not(everything).endswith("goes on without it: only root can — run it with sudo")
+    monkeypatch.setattr(docker_daemon, "found", lambda: Path("/var/run/docker.sock"))
+    assert gitea_compose.why_not(everything) == "", "Docker can do it"
+    monkeypatch.setattr(docker_daemon, "found", lambda: None)
+    assert gitea_compose.why_not(everything).endswith(
+        "goes on without it: only root can, and no Docker daemon answers — run it with sudo"
+    )

@@ -394,16 +394,16 @@ def test_a_changed_program_has_no_old_pods_left() -> None:
 
     kube = Fake(Path("kubeconfig"))
     with deploy.changed(kube, "orders", OUTBOX="false"):
-        assert looks == [("get", "pods", "-n", "bookshop", "-l", "app=orders")] * 3
+        assert looks == [("get", "pods", "-n", "bookshop", "-l", "app")] * 3
     settings = [args[-1] for args in done if args[0] == "set"]
-    assert len(looks) == 6 and settings == ["OUTBOX=false", "OUTBOX-"]
+    assert settings == ["OUTBOX=false", "OUTBOX-"]
     with deploy.changed(kube, "orders", CACHE_SECONDS="0"):
         assert [args[-1] for args in done if args[0] == "set"][2:] == ["CACHE_SECONDS=0"]
     assert [args[-1] for args in done if args[0] == "set"][3:] == ["CACHE_SECONDS=10"], "the manifest names it"
     with pytest.raises(ValueError, match="would not take back SPEED"), deploy.changed(kube, "orders", SPEED="1"):
         pytest.fail("it was set")
     kube.stays = True
-    stays = pytest.raises(WaitTimeout, match="the old pods of orders to end; last seen: orders-old")
+    stays = pytest.raises(WaitTimeout, match="the shop's old pods to end; last seen: orders-old")
     with stays, deploy.changed(kube, "orders", timeout=0.2, OUTBOX="false"):
         pytest.fail("the old pods are still there")
 
@@ -488,3 +488,19 @@ def test_customers_order_while_each_part_is_away(monkeypatch: pytest.MonkeyPatch
     assert len(run.orders) >= 50
     marks = [0.0, *run.killed.values()]
     assert all(sum(before <= at < after for at in run.times) >= 10 for before, after in pairwise(marks))
+
+
+def test_a_trial_begins_when_no_old_pod_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `changed` has taken back is complete only then."""
+    done: list[str] = []
+
+    @contextmanager
+    def noted(name: str) -> Iterator[str]:
+        done.append(name)
+        yield name
+
+    monkeypatch.setattr(accounting.broker, "reached", lambda _lab: noted("the broker is reached"))
+    monkeypatch.setattr(deploy, "settled", lambda _kube: done.append("settled"))
+    lab: Any = SimpleNamespace(turn=lambda _reason, of: noted(f"the turn {of}"), kube=None)
+    with accounting.kept(lab, reason="a test"):
+        assert done == ["the turn kafka", "the broker is reached", "settled"]

@@ -80,7 +80,7 @@ def serve(
             "Gitea": shop.gitea.process,
             "the engine of the containers": shop.drone.engine.process,
         }
-        while not (gone := [name for name, process in running.items() if process.poll() is not None]):
+        while not (gone := [name for name, process in running.items() if process and process.poll() is not None]):
             pause(_EVERY)
     raise StackbookError(f"the page of Drone has ended: {gone[0]} has exited", fix=f"stackbook open {NAME} {FLAG}")
 

@@ -93,12 +93,14 @@ def reset(profile: Profile, *, say: Say = print, machines: bool = True) -> list[
     Raises:
         InputError: a run uses the lab; nothing was changed.
     """
-    from stackbook.lessons.containers import engine
+    from stackbook.lessons.containers import docker_daemon, engine
 
     with only_run(profile.lab, who="stackbook reset"):
         if profile.target == "ssh" and machines:
             _reset_machines(profile, say)
         engine.sweep()
+        for line in docker_daemon.sweep():
+            say(line)
         host, old = LocalHost(), before(profile)
         lab = Marks.of(profile, host) if profile.creates_machines else None
         for_profile(profile).delete(say=say)

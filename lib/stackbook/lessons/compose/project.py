@@ -16,10 +16,9 @@ from stackbook.core import private
 from stackbook.core.errors import CheckFailed, InputError, WaitTimeout
 from stackbook.core.redact import Secret, redact
 from stackbook.lessons.compose import health
-from stackbook.lessons.containers import ports
-from stackbook.lessons.containers.engine import Engine
+from stackbook.lessons.containers.docker_daemon import PROJECT
+from stackbook.lessons.containers.engines import ContainerEngine
 
-_PROJECT = "com.docker.compose.project"
 _SERVICE = "com.docker.compose.service"
 
 
@@ -43,7 +42,7 @@ class Project:
         healthy: when each container was healthy for the first time, by its id, in seconds since the epoch.
     """
 
-    engine: Engine
+    engine: ContainerEngine
     program: Path
     folder: Path
     name: str
@@ -74,9 +73,9 @@ class Project:
         mine = [
             entry["Id"]
             for entry in self.engine.containers()
-            if (entry["Labels"] or {}).get(_PROJECT) == self.name and service in ("", entry["Labels"].get(_SERVICE))
+            if (entry["Labels"] or {}).get(PROJECT) == self.name and service in ("", entry["Labels"].get(_SERVICE))
         ]
-        found = [self.engine.get(f"/containers/{container}/json") for container in mine]
+        found = [self.engine.inspect(container) for container in mine]
         return sorted(found, key=lambda entry: str(entry["Name"]))
 
     def container(self, service: str) -> dict[str, Any]:
@@ -126,7 +125,7 @@ class Project:
             CheckFailed: something is left.
         """
         self.compose("down", "--volumes", "--remove-orphans", "--timeout", "5", timeout=timeout)
-        if left := self.engine.left():
+        if left := self.engine.left(self.name):
             raise CheckFailed(f"after `docker compose down` there is still: {left}")
 
 
@@ -146,10 +145,10 @@ def _words(entry: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def up(engine: Engine, program: Path, folder: Path, *, timeout: float = 120.0) -> Iterator[Project]:
+def up(engine: ContainerEngine, program: Path, folder: Path, *, timeout: float = 120.0) -> Iterator[Project]:
     """Bring up the project of a folder and wait until each service is healthy; afterwards, take everything of it down.
 
-    The engine's network is its own, so published ports are carried to this host's loopback interface while the block runs.
+    Published ports are on this host's loopback interface while the block runs.
 
     Args:
         engine: the engine.
@@ -165,18 +164,29 @@ def up(engine: Engine, program: Path, folder: Path, *, timeout: float = 120.0) -
     model = Project(engine, program, folder, "").model()
     _demand_images(engine, model)
     with contextlib.ExitStack() as scope:
-        scope.enter_context(ports.published(engine, published(model)))
-        healthy = scope.enter_context(health.checked(engine))
-        project = Project(engine, program, folder, model["name"], healthy)
+        scope.enter_context(engine.serving(published(model)))
+        name = engine.project(model["name"])
+        healthy = scope.enter_context(health.of(engine, name))
+        project = Project(engine, program, folder, name, healthy)
         scope.callback(project.down)
         start(project, timeout=timeout)
         yield project
 
 
-def start(project: Project, *services: str, timeout: float = 120.0) -> None:
-    """`docker compose up --wait`, for all services or for these; raises the errors of `up`."""
+def start(project: Project, *services: str, recreate: bool = True, timeout: float = 120.0) -> None:
+    """`docker compose up --wait`, for all services or for these; raises the errors of `up`.
+
+    Args:
+        project: the project.
+        services: the services; none for all.
+        recreate: replace containers whose configuration differs. With podman, compose takes those of a restart for different.
+        timeout: deadline in seconds.
+    """
+    how = [] if recreate else ["--no-recreate"]
     try:
-        answer = project.compose("up", "--detach", "--wait", "--pull", "never", *services, check=False, timeout=timeout)
+        answer = project.compose(
+            "up", "--detach", "--wait", "--pull", "never", *how, *services, check=False, timeout=timeout
+        )
     except subprocess.TimeoutExpired:
         raise WaitTimeout(f"the services of {project.name} to be healthy", timeout, last=project.unready()) from None
     if answer.rc:
@@ -185,7 +195,7 @@ def start(project: Project, *services: str, timeout: float = 120.0) -> None:
         raise ToolFailed(answer)
 
 
-def _environment(engine: Engine) -> dict[str, str]:
+def _environment(engine: ContainerEngine) -> dict[str, str]:
     """What docker-compose needs to find the engine, and nothing of the user's."""
     return {
         "DOCKER_HOST": engine.host,
@@ -197,8 +207,8 @@ def _environment(engine: Engine) -> dict[str, str]:
     }
 
 
-def _demand_images(engine: Engine, model: dict[str, Any]) -> None:
-    there = {name for entry in engine.get("/images/json") for name in entry.get("Names") or []}
+def _demand_images(engine: ContainerEngine, model: dict[str, Any]) -> None:
+    there = engine.images()
     for name, service in model["services"].items():
         if service["image"] not in there:
             raise InputError(f"the image {service['image']} of the service {name} is not there",

@@ -24,6 +24,7 @@ from stackbook.core.child_processes import end
 from stackbook.core.errors import CheckFailed, WaitTimeout
 from stackbook.core.waiting import until
 from stackbook.lessons.containers import image_store, namespaces
+from stackbook.lessons.containers import ports as port_forwards
 from stackbook.lessons.containers.image_store import Wanted
 
 _API = "/v4.0.0/libpod"
@@ -94,8 +95,24 @@ class Engine:
         found: list[dict[str, Any]] = self.get("/containers/json", all="true") or []
         return found
 
-    def left(self) -> dict[str, list[str]]:
-        """The names of its containers, volumes and networks but podman's own one, by kind; empty if there is nothing."""
+    def project(self, name: str) -> str:
+        """A project's name is as in its file: nobody else uses this engine."""
+        return name
+
+    def inspect(self, container: str) -> dict[str, Any]:
+        """What podman knows about a container."""
+        found: dict[str, Any] = self.get(f"/containers/{container}/json")
+        return found
+
+    def images(self) -> set[str]:
+        """The names of its images."""
+        return {name for entry in self.get("/images/json") for name in entry.get("Names") or []}
+
+    def left(self, project: str = "") -> dict[str, list[str]]:
+        """The names of its containers, volumes and networks but podman's own one, by kind; empty if there is nothing.
+
+        Whatever is there is the project's, as each engine has one.
+        """
         found = {
             "containers": [entry["Names"][0] for entry in self.containers()],
             "volumes": [entry["Name"] for entry in self.get("/volumes/json") or []],
@@ -105,11 +122,15 @@ class Engine:
 
     def kill(self, container: str) -> int:
         """Kill a container's first process as the kernel would, past podman; returns its number inside the namespaces."""
-        pid = int(self.get(f"/containers/{container}/json")["State"]["Pid"])
+        pid = int(self.inspect(container)["State"]["Pid"])
         if not pid:
             raise CheckFailed(f"{container} does not run")
         self.enter(["kill", "-KILL", str(pid)], "--pid", "--mount")
         return pid
+
+    def serving(self, ports: Sequence[int]) -> contextlib.AbstractContextManager[None]:
+        """Connections to these ports of this host's 127.0.0.1 reach the same ports inside; raises the errors of `ports.published`."""
+        return port_forwards.published(self, ports)
 
     def enter(self, argv: Sequence[str], *namespaces_of: str, timeout: float = 30.0) -> str:
         """Run a command in some of its namespaces (nsenter's options); returns its output.

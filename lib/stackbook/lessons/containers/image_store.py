@@ -70,7 +70,7 @@ def held(images: list[Wanted], *, timeout: float = 240.0) -> Iterator[list[Path]
 
 @contextlib.contextmanager
 def _held(image: Wanted, root: Path, timeout: float) -> Iterator[Path]:
-    manifest = _manifest(image)
+    manifest = manifest_of(image)
     names = image.names or (image.reference,)
     key = hashlib.sha256(f"{names} {manifest['digest']}".encode()).hexdigest()[:12]
     name = re.sub(r"\W", "-", image.reference.rpartition("/")[2].partition(":")[0])
@@ -84,7 +84,12 @@ def _held(image: Wanted, root: Path, timeout: float) -> Iterator[Path]:
         yield store
 
 
-def _manifest(image: Wanted) -> dict[str, Any]:
+def manifest_of(image: Wanted) -> dict[str, Any]:
+    """The entry of an image in its archive's index: media type, digest and size.
+
+    Raises:
+        CheckFailed: the archive does not contain it.
+    """
     with tarfile.open(image.archive) as archive:
         index = archive.extractfile("index.json")
         assert index is not None

@@ -15,15 +15,35 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stackbook.artifacts import go_toolchain
 from stackbook.core.child_processes import end
 from stackbook.core.errors import CheckFailed, InputError
 from stackbook.lessons.containers import forwarder
-from stackbook.lessons.containers.engine import Engine
+
+if TYPE_CHECKING:
+    from stackbook.lessons.containers.engine import Engine
 
 _CLONE_NEWNET = 0x40000000
 _WAITING = 128
+
+
+def listening(port: int) -> socket.socket:
+    """A socket that listens on a port of this host's 127.0.0.1.
+
+    Raises:
+        InputError: the port is in use.
+    """
+    found = socket.socket()
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind(("127.0.0.1", port))
+        found.listen(_WAITING)
+    except OSError:
+        found.close()
+        raise InputError(f"port {port} of 127.0.0.1 is in use", fix="name another port in .env") from None
+    return found
 
 
 @contextlib.contextmanager
@@ -36,14 +56,7 @@ def published(engine: Engine, ports: Sequence[int]) -> Iterator[None]:
     with contextlib.ExitStack() as scope:
         sockets = []
         for port in ports:
-            listening = scope.enter_context(socket.socket())
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listening.bind(("127.0.0.1", port))
-            except OSError:
-                raise InputError(f"port {port} of 127.0.0.1 is in use", fix="name another port in .env") from None
-            listening.listen(_WAITING)
-            sockets.append(listening)
+            sockets.append(scope.enter_context(listening(port)))
         if sockets:
             inside = ["nsenter", "--target", str(engine.inside), "--net", "--"]
             scope.enter_context(carried(sockets, ports, inside))

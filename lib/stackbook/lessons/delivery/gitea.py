@@ -58,6 +58,10 @@ DISABLE_REGISTRATION = true
 [webhook]
 ALLOWED_HOST_LIST = loopback
 
+[queue]
+; in memory: those on disk, the default, are looked into every 2 s when little happens
+TYPE = channel
+
 [actions]
 ENABLED = true
 
@@ -99,14 +103,14 @@ class Gitea:
     Attributes:
         url: its address, without a slash at the end.
         folder: everything that it writes.
-        process: the process.
+        process: the process; None where a container runs it.
         ready: seconds from its start to its first good answer.
         password: the password of its only user, the administrator `trainer`.
     """
 
     url: str
     folder: Path
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | None
     password: Secret = field(default_factory=lambda: Secret(""))
     ready: float = 0.0
     _clients: list[httpx.Client] = field(default_factory=list)
@@ -155,6 +159,8 @@ class Gitea:
 
     def memory(self) -> int:
         """Its resident memory in bytes, from /proc (proc(5), VmRSS)."""
+        if self.process is None:
+            raise CheckFailed("Gitea runs in a container: its engine knows the memory")
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
         found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
         if not found:
@@ -241,7 +247,7 @@ def running(parts: Parts, *, timeout: float = 60.0) -> Iterator[Gitea]:
 
 
 def _healthy(server: Gitea) -> bool:
-    if server.process.poll() is not None:
+    if server.process and server.process.poll() is not None:
         raise CheckFailed(f"Gitea exited with status {server.process.returncode}: {server.log()}")
     answer = httpx.get(f"{server.url}/api/healthz", timeout=5, trust_env=False)
     return answer.status_code == 200 and answer.json()["status"] == "pass"

@@ -18,7 +18,7 @@ from stackbook.core.errors import HostUnfit
 from stackbook.core.redact import Secret
 from stackbook.core.waiting import until
 from stackbook.lessons.compose import project
-from stackbook.lessons.containers import engine, namespaces
+from stackbook.lessons.containers import engines
 from stackbook.lessons.containers.image_store import Wanted
 from stackbook.lessons.delivery import gitea, gitea_image, gitea_pages
 from stackbook.lessons.delivery.gitea import Gitea
@@ -46,7 +46,7 @@ class Running:
     def restart(self, *, timeout: float = 120.0) -> None:
         """Restart all containers, and wait until they are healthy again; raises the errors of `project.up`."""
         self.project.compose("restart", "--timeout", "5", timeout=timeout)
-        project.start(self.project, timeout=timeout)
+        project.start(self.project, recreate=False, timeout=timeout)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def why_not(artifacts: Resolver) -> str:
     if missing := [name for name in COMPONENTS if artifacts.at_hand(name) is None]:
         return f"not built yet, and the chapter goes on without it: stackbook fetch {' '.join(missing)}"
     try:
-        namespaces.demand()
+        engines.demand()
     except HostUnfit as error:
         return f"this host cannot run it, and the chapter goes on without it: {error}"
     return ""
@@ -129,8 +129,8 @@ def running(artifacts: Resolver, *, timeout: float = 120.0) -> Iterator[Running]
         wanted = [Wanted(gitea_image.REFERENCE, archive), Wanted(mariadb.reference, mariadb.archive)]
         place, port = folder / "project", free_port()
         write(place, port=port, mariadb=mariadb.reference)
-        with engine.running(wanted) as runs, project.up(runs, program, place, timeout=timeout) as up:
-            server = Gitea(f"http://127.0.0.1:{port}", folder, runs.process)
+        with engines.running(wanted) as runs, project.up(runs, program, place, timeout=timeout) as up:
+            server = Gitea(f"http://127.0.0.1:{port}", folder, None)
             with contextlib.closing(server):
                 said = up.exec("server", "gitea", *gitea.NEW_USER, "--config", "/data/app.ini", secret=True)
                 server.password = gitea.chosen(said)

@@ -33,7 +33,7 @@ IMAGE = "runner"
 SELECTOR = "app=runner"
 WORKFLOW = ".gitea/workflows/test.yaml"
 COMMITS = 4
-SECONDS = 3
+SECONDS = 2
 # The image has busybox's shell and no bash. `sleep` stands for a test that waits, for example for a service.
 _TEXT = """\
 # {path}: one job for each commit

@@ -84,7 +84,7 @@ def watch(
     by_tool: Callable[[str], Mapping[int, int]],
     *,
     rate: float = 200.0,
-    seconds: tuple[float, float] = (2.0, 3.0),
+    seconds: tuple[float, float] = (1.5, 2.0),
 ) -> Timeline:
     """Let a consumer read what is written, stop it while the writer goes on, and start it again.
 

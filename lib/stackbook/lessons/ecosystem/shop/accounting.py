@@ -223,8 +223,9 @@ def account(kube: Kube, bootstrap: str, name: str, run: Run, *, before: int) -> 
 
 @contextmanager
 def kept(lab: Lab, *, reason: str) -> Iterator[str]:
-    """The turn of those who kill parts of the shop, with a way to the broker; yields its address."""
+    """The turn of those who kill parts of the shop, with a way to the broker; yields its address when no old pod works any more."""
     with lab.turn(reason, of=broker.TURN), broker.reached(lab) as bootstrap:
+        deploy.settled(lab.kube)
         yield bootstrap
 
 

@@ -18,7 +18,7 @@ from stackbook.core.child_processes import free_port
 from stackbook.core.errors import CheckFailed, HostUnfit
 from stackbook.core.waiting import until
 from stackbook.lessons.compose import health, project
-from stackbook.lessons.containers import engine, namespaces
+from stackbook.lessons.containers import engines
 from stackbook.lessons.containers.image_store import Wanted
 from stackbook.lessons.ecosystem.shop import compose_files, customer
 from stackbook.lessons.ecosystem.shop.under_requests import Requests, requests
@@ -80,7 +80,7 @@ class Shop:
         return requests(f"{self.url}/books/hamlet", kill)
 
     def _again(self, container: str, gone: int) -> bool:
-        state = self.project.engine.get(f"/containers/{container}/json")["State"]
+        state = self.project.engine.inspect(container)["State"]
         return state["Status"] == "running" and state["Pid"] not in (0, gone)
 
     def changed(self, service: str) -> Requests:
@@ -122,7 +122,7 @@ def why_not(artifacts: Resolver) -> str:
     if artifacts.at_hand(COMPONENT) is None:
         return f"Docker Compose is not built yet, and the chapter goes on without it: stackbook fetch {COMPONENT} builds it"
     try:
-        namespaces.demand()
+        engines.demand()
     except HostUnfit as error:
         return f"this host cannot run it, and the chapter goes on without it: {error}"
     return ""
@@ -149,7 +149,7 @@ def running(artifacts: Resolver, *, timeout: float = 120.0) -> Iterator[Shop]:
     """
     program = artifacts.path(COMPONENT)
     wanted = images(artifacts)
-    with temp_dirs.folder("bookshop") as folder, engine.running(wanted) as runs:
+    with temp_dirs.folder("bookshop") as folder, engines.running(wanted) as runs:
         port = free_port()
         compose_files.write(folder, _references(artifacts), port=port, pull="never")
         with project.up(runs, program, folder, timeout=timeout) as up:

@@ -60,6 +60,7 @@ def of_kubernetes(lab: Lab) -> Trials:
         kube.wait_rollout(NAMESPACE, workload, timeout=120)
 
     with lab.turn("the bookshop is changed under requests", of=broker.TURN):
+        deploy.settled(kube)
         url = deploy.url(kube)
         killed, changed = (requests(f"{url}/books/hamlet", work) for work in (kill, change))
         placed = by_compose.orders(url, ORDERS)

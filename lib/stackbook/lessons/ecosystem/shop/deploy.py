@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 WORKLOADS = ("statefulset/mariadb", "deployment/redis", "deployment/stock", "deployment/orders", "deployment/mail",
              "deployment/counter")  # fmt: skip
 """In the order in which they become Ready."""
-CACHE_SECONDS = 10
+CACHE_SECONDS = 5
 """How long Redis keeps a copy of the catalogue."""
 TRIED = {
     "orders": ("OUTBOX", "KAFKA_TRACE_HEADERS", "EVENT_SCHEMA"),
@@ -170,6 +170,17 @@ def wait_replaced(kube: Kube, app: str, uid: str, *, timeout: float = 150.0) -> 
           cause=lambda: kube.explain(NAMESPACE, f"app={app}"))  # fmt: skip
 
 
+def settled(kube: Kube, *, timeout: float = 120.0) -> None:
+    """Wait until what `changed` has changed is complete, and no pod is ending: one that was replaced still works for some seconds.
+
+    Raises:
+        WaitTimeout: the new pods are not Ready in time, or the old ones do not end; the error has their names or the likely cause.
+    """
+    for program in TRIED:
+        kube.wait_rollout(NAMESPACE, f"deployment/{program}", timeout=timeout)
+    waits.pods_ended(kube, NAMESPACE, "app", what="the shop's old pods to end", timeout=timeout)
+
+
 def _given(kube: Kube, program: str) -> dict[str, str]:
     """The environment variables of a program that have a plain value."""
     deployment = kube.json("get", f"deployment/{program}", "-n", NAMESPACE)
@@ -184,6 +195,7 @@ def changed(kube: Kube, program: str, *, timeout: float = 120.0, **environment: 
     Each is among `TRIED`, or has a value in the manifest: what a killed process leaves, the next `deploy` takes back.
 
     A complete rollout is not enough: a pod that is told to end still works for some seconds, and the relay of its outbox sends events.
+    So the block begins when the old pods have ended. After it, the pods are replaced again, for which `settled` waits.
 
     Raises:
         ValueError: `deploy` would not take back a variable.
@@ -196,12 +208,10 @@ def changed(kube: Kube, program: str, *, timeout: float = 120.0, **environment: 
 
     def put(*settings: str) -> None:
         kube.kubectl("set", "env", workload, "-n", NAMESPACE, *settings)
-        kube.wait_rollout(NAMESPACE, workload, timeout=timeout)
-        old = f"the old pods of {program} to end"
-        waits.pods_ended(kube, NAMESPACE, f"app={program}", what=old, timeout=timeout)
 
     try:
         put(*(f"{name}={value}" for name, value in environment.items()))
+        settled(kube, timeout=timeout)
         yield
     finally:
         put(*(f"{name}-" if name in tried else f"{name}={given[name]}" for name in environment))

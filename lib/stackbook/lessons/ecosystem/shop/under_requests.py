@@ -15,7 +15,7 @@ from stackbook.core.waiting import beside, until
 
 EVERY = 0.05
 """Seconds between the beginnings of two requests."""
-_IN_A_ROW = 20
+_IN_A_ROW = 10
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Requests:
 
 
 def requests(url: str, change: Callable[[], object], *, timeout: float = 60.0) -> Requests:
-    """Send requests one after the other, each on a connection of its own, until `change` is done and the last 20 were answered.
+    """Send requests one after the other, each on a connection of its own, until `change` is done and the last 10 were answered.
 
     Args:
         url: what is asked.
-        change: what happens meanwhile; it begins when the first 20 requests were answered.
+        change: what happens meanwhile; it begins when the first 10 requests were answered.
         timeout: deadline for requests to be answered again, in seconds.
 
     Raises:
