@@ -4,7 +4,7 @@ PROFILE ?= embedded
 BIN := .venv/bin
 RUN_ARGS ?=
 
-.PHONY: help setup lab notebooks test test-more test-fast lint bench bench-cold bench-scale audit fetch reset clean book
+.PHONY: help setup lab notebooks test test-more test-vm test-fast lint bench bench-cold bench-scale audit fetch reset clean book
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,7 +33,11 @@ test: ## everything: lint, unit tests, the live lab, its chapters, faults, reset
 
 test-more: ## the long tests that CI does not run: a registry lab, a proxy, no network, other hosts, faults, planted causes
 	@STACKBOOK_BROWSER=1 PROFILE=vm tools/setup.sh
-	@tools/test.sh more
+	@PARTS="$(PARTS)" tools/test.sh more
+
+test-vm: ## Kubernetes on virtual machines, which need this host for themselves: 20 minutes without KVM
+	@PROFILE=vm tools/setup.sh
+	@tools/test.sh vm
 
 bench: setup ## compare the lab with the same steps by bare commands; writes bench/<time>.json and a plot
 	@$(BIN)/python -m stackbook.app.benchmark

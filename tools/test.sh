@@ -6,7 +6,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 bin=.venv/bin
-mode="${1:-all}" # fast, all, or more: the long tests that CI does not run
+mode="${1:-all}" # fast, all, more: the long tests that CI does not run, or vm: Kubernetes on virtual machines
 began=$SECONDS
 ticks() { # of all processors since this host started: idle and in all, in hundredths of a second
   local user nice system idle iowait irq softirq steal _
@@ -79,10 +79,20 @@ meanwhile() { # name of the lane, title: waits until it ends, and prints its out
   ended "$1"
   cat "$logs/$1.log"
 }
+reached() { touch "$logs/reached-$1"; }
+wait_for() { # what `reached` says, the process that will say it
+  say "waiting for the other lane: $1"
+  while [ ! -e "$logs/reached-$1" ] && kill -0 "$2" 2>/dev/null; do sleep 1; done
+}
 finish() {
   local pid
   for pid in "${lanes[@]}"; do
-    { kill -INT -- "-$pid" || kill "$pid"; wait "$pid"; } 2>/dev/null
+    # First the lane itself, so that it starts nothing more; then what it runs, which removes what it has made.
+    { kill "$pid"; kill -INT -- "-$pid"; wait "$pid"; } 2>/dev/null
+    for _ in {1..600}; do
+      kill -0 -- "-$pid" 2>/dev/null || break
+      sleep 0.5
+    done
   done
   if [ "$STACKBOOK_LAB_WAS_THERE" = 0 ] && [ -e "$STACKBOOK_FIRST_RUN" ] && [ ! -e "$logs/reset" ]; then
     say "removing the lab"
@@ -121,20 +131,47 @@ without_a_lab() { # beside a lab that starts there is time for all of it; if the
   return "$failed"
 }
 
+if [ "$mode" = vm ]; then
+  STACKBOOK_TEST_VM=1 live "Kubernetes on virtual machines" tests/live/test_vm_kubernetes.py
+  exit "$status"
+fi
+
 if [ "$mode" = more ]; then
+  # PARTS names some of them, for a host on which all take too long: lab (on the lab), own (labs of their own), elsewhere (other hosts).
+  parts=" ${PARTS:-lab own elsewhere} "
+  for part in $parts; do
+    case "$part" in lab | own | elsewhere) ;; *) echo "unknown part '$part' — PARTS has some of: lab own elsewhere" >&2; exit 2 ;; esac
+  done
+  wanted() { [[ "$parts" == *" $1 "* ]]; }
   "${sudo[@]}" $bin/python tests/live/strangers.py plant || exit 1
   say "the lab, chapters 00 to 05"
   "${sudo[@]}" $bin/stackbook run --to 05 2>&1 | tee "$logs/lab.log"
   echo "${PIPESTATUS[0]}" >"$logs/lab.log.status"
   [ "$(cat "$logs/lab.log.status")" = 0 ] || { echo "the lab did not start, so no other test can run"; exit 1; }
-  own=() # those that make labs of their own, one at a time: this host's inotify instances are not enough for two beside the first lab
-  for name in airgap by_hand class cluster_target diagnose faults_table hosts life own_lab proxy registry ssh_lab vm; do
-    own+=("tests/live/test_$name.py")
-  done
-  beside own-labs tests -v -m more "${own[@]}"
-  live "long tests on the lab: chapters and challenges, incidents, and the checks, each of which must fail on a broken lab" \
-    -m more tests/live tests/browser "${own[@]/#/--ignore=}"
-  meanwhile own-labs "long tests with labs of their own: a registry, a proxy, no network, other hosts, virtual machines, a learner's rights, faults, planted causes"
+  # Those that make labs of their own. The first need the lab beside them, or compare this host as if no other lab came and went.
+  # The last are in network namespaces of their own: they can run beside one of the others, but this host's inotify instances
+  # are not enough for three labs.
+  first=() others=() elsewhere=()
+  for name in own_lab class ssh_lab registry; do first+=("tests/live/test_$name.py"); done
+  for name in cluster_target life vm by_hand faults_table diagnose; do others+=("tests/live/test_$name.py"); done
+  for name in hosts airgap proxy; do elsewhere+=("tests/live/test_$name.py"); done
+  own_labs() {
+    local failed=0
+    tests -v -m more "${first[@]}" || failed=1
+    reached the-end-of-the-first
+    tests -v -m more "${others[@]}" || failed=1
+    return "$failed"
+  }
+  ! wanted own || beside own-labs own_labs
+  # On an empty cache, this goes on while the first labs run.
+  "${sudo[@]}" $bin/stackbook fetch && "${sudo[@]}" $bin/stackbook fetch vm-rootfs || status=1
+  [ "${STACKBOOK_ACCEPT_DRONE_LICENCE:-}" != true ] || "${sudo[@]}" $bin/stackbook fetch drone pipeline-rootfs || status=1
+  ! wanted lab || live "long tests on the lab: chapters and challenges, incidents, and the checks, each of which must fail on a broken lab" \
+    -m more tests/live tests/browser "${first[@]/#/--ignore=}" "${others[@]/#/--ignore=}" "${elsewhere[@]/#/--ignore=}"
+  ! wanted own || wait_for the-end-of-the-first "${lanes[own-labs]}"
+  [ "$STACKBOOK_LAB_WAS_THERE" = 1 ] || "${sudo[@]}" $bin/stackbook stop || status=1
+  ! wanted elsewhere || live "other hosts, no network, a proxy" -m more "${elsewhere[@]}"
+  ! wanted own || meanwhile own-labs "long tests with labs of their own: classes, a registry, SSH, an existing cluster, faults, planted causes, virtual machines"
   exit "$status"
 fi
 
@@ -191,11 +228,6 @@ say "all chapters were compared in $((SECONDS - before)) s"
 
 # The two lanes wait for each other in two places. The lab from a registry is not beside test_jupyterlab: chapter 00 wants this host to
 # have room for a lab. A challenge is not beside tests that change the mesh or run a chapter, which would end it.
-reached() { touch "$logs/reached-$1"; }
-wait_for() { # what `reached` says, the process that will say it
-  say "waiting for the other lane: $1"
-  while [ ! -e "$logs/reached-$1" ] && kill -0 "$2" 2>/dev/null; do sleep 1; done
-}
 second_lane() {
   local failed=0
   tests -v -m "not more" tests/live/test_grpc_mutations.py tests/browser/test_jupyterlab.py || failed=1

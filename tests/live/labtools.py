@@ -16,10 +16,14 @@ from pathlib import Path
 
 import pytest
 from _pytest.mark import ParameterSet
+from stackbook.app import host_changes, reset
+from stackbook.app.host_state import Difference, Snapshot
 from stackbook.cluster.kube import Kube
+from stackbook.config.profile import Profile
 from stackbook.core import paths
 from stackbook.core.errors import StackbookError
 from stackbook.lab.lab import Lab
+from stackbook.machines.transports import LocalHost
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,6 +50,16 @@ def stackbook(*args: str, timeout: float = 1500, env: dict[str, str] | None = No
         cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False, env={**os.environ, **(env or {})},
     )  # fmt: skip
     return Done(done.returncode, done.stdout + done.stderr)
+
+
+def left_on_this_host(profile: Path | Profile, before: Snapshot) -> list[Difference]:
+    """What a lab that was taken away has left on this host; what other labs do meanwhile is told apart."""
+    after = reset.snapshot()
+    if not reset.compare(before, after):
+        return []
+    lab, host = profile if isinstance(profile, Profile) else Profile.load(profile), LocalHost()
+    marks, others = host_changes.Marks.of(lab, host), host_changes.Others.look(lab.lab, host)
+    return host_changes.split(before, after, marks, others)[0]
 
 
 def keep_evidence(text: str, *, cause: str = "", kube: Kube | None = None) -> None:

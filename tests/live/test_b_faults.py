@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from labtools import sample, stackbook
-from stackbook.app import checks, runner
+from stackbook.app import checks, proving
 from stackbook.cluster import kubeadm, own_namespaces
 from stackbook.core.errors import InputError, StackbookError, TransportError
 from stackbook.core.waiting import until
@@ -130,7 +130,7 @@ def test_a_chapter_that_changes_something_when_it_is_executed_again_is_noticed(l
     Here, and not beside other chapters: settings of the network are loaded again.
     """
     chapter = next(c for c in COMPARED if c.number == "01")
-    assert runner.proved(lab.profile, chapter, {})
+    assert proving.proved(lab.profile, chapter, {})
     lab.machines["k8s-node1"].run(["sh", "-c", "echo '# one line more' >> /etc/modules-load.d/k8s.conf"])
     assert executed(chapter, tmp_path) == {"kernel": 1}
 

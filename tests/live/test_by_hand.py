@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from by_hand import Hand
 from lab_state import State, differences, taken
-from labtools import keep_evidence, stackbook
+from labtools import keep_evidence, left_on_this_host, stackbook
 from stackbook.app import reset
 from stackbook.config.profile import Profile
 from stackbook.lab.lab import Lab
@@ -100,7 +100,7 @@ def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     finally:
         left = reset.reset(Profile.load(profile), say=lambda text: None)
     assert left == []
-    assert reset.compare(before, reset.snapshot()) == []
+    assert left_on_this_host(profile, before) == []
 
 
 def test_chapters_02_to_06_typed_by_hand(recorded: Recorded) -> None:

@@ -18,7 +18,7 @@ import nbformat
 import pytest
 from _pytest.mark import ParameterSet
 from labtools import ROOT, Built
-from stackbook.app import runner, session
+from stackbook.app import proving, session
 from stackbook.config import chapters
 from stackbook.core.errors import StackbookError
 from stackbook.core.waiting import until
@@ -110,7 +110,7 @@ def test_a_chapter_prints_what_is_committed(
             every=5, tolerate=(StackbookError,),
         )  # fmt: skip
     # Executed before on this very lab, as it stands in the notebook? Then it is to change nothing.
-    before = chapter.leaves == "nothing" or runner.proved(lab.profile, chapter, {})
+    before = chapter.leaves == "nothing" or proving.proved(lab.profile, chapter, {})
     changed = executed(chapter, left_behind)
     assert not changed or not before, f"executed again, it has changed something: {changed}"
 

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labtools import ROOT, stackbook
+from labtools import ROOT, left_on_this_host, stackbook
 from stackbook.app import preflight, reset
 from stackbook.app.classroom import labs
 from stackbook.config import chapters
+from stackbook.config.profile import Profile
 from stackbook.core.waiting import until
 from stackbook.lab.lab import Lab
 from stackbook.machines import facts
@@ -49,11 +50,13 @@ def taken() -> Iterator[float]:
         time.sleep(5)
         yield had - free()
     finally:
+        profiles = [Profile.load(seat.file) for seat in labs.seats()]
         gone = stackbook("class", "down")
         limit.write_text(allowed)
     assert gone.status == 0, gone.output[-3000:]
     assert labs.seats() == [] and not list(labs.folder().glob("class-*"))
-    assert reset.compare(before, reset.snapshot()) == []
+    left = {profile.lab: left_on_this_host(profile, before) for profile in profiles}
+    assert left == {profile.lab: [] for profile in profiles} and len(left) == COUNT
 
 
 def test_every_lab_is_a_cluster_of_its_own(taken: float) -> None:

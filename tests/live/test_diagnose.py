@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import secrets_scan
-from labtools import keep_evidence, stackbook
+from labtools import keep_evidence, left_on_this_host, stackbook
 from plants import PLANTS, Plant
 from stackbook.app import reset
 from stackbook.app.diagnose import Diagnosis, diagnose
@@ -54,7 +54,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield path
     if not was_there:
         assert reset.reset(Profile.load(path), say=lambda text: None) == []
-        assert reset.compare(before, reset.snapshot()) == []
+        assert left_on_this_host(path, before) == []
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labtools import ROOT, stackbook
+from labtools import ROOT, left_on_this_host, stackbook
 from stackbook.app import host_state, reset
 from stackbook.cluster import kubeadm
 from stackbook.config.profile import Profile
@@ -42,8 +42,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield path
     assert reset.reset(Profile.load(path), say=lambda text: None) == []
     # Containers and probes of other tests come and go meanwhile.
-    until(lambda: reset.compare(before, _snapshot()) == [], what="the host to be as it was before", timeout=60, every=2,
-          last=lambda: str(reset.compare(before, _snapshot())))  # fmt: skip
+    until(lambda: left_on_this_host(path, before) == [], what="the host to be as it was before", timeout=60, every=2,
+          last=lambda: str(left_on_this_host(path, before)))  # fmt: skip
 
 
 def _snapshot() -> host_state.Snapshot:
