@@ -109,11 +109,11 @@ def parse(data: Any, *, name: str = "") -> RunRecord:
     )
 
 
-def earlier(folder: Path) -> tuple[list[RunRecord], int]:
-    """The records of the runs before this one, newest first, and how many could not be read."""
+def earlier(folder: Path, most: int = _MOST_EARLIER) -> tuple[list[RunRecord], int]:
+    """The records of the newest runs before this one, at most so many, newest first, and how many could not be read."""
     found, broken = [], 0
     older = (p for p in folder.parent.iterdir() if p.is_dir() and not p.is_symlink() and p.name < folder.name)
-    for path in sorted(older, reverse=True)[:_MOST_EARLIER]:
+    for path in sorted(older, reverse=True)[:most]:
         if not (path / "run.json").exists():
             continue
         try:
