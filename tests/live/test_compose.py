@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,9 @@ def test_the_containers_do_not_reach_this_host_or_beyond(shop: by_compose.Shop) 
 @pytest.mark.more
 def test_the_trials_of_the_lesson(shop: by_compose.Shop) -> None:
     trials = comparing.of_compose(shop)
-    assert trials.changed.failed > 0 and trials.changed.pause > 0.5
+    answered = [good for _, good in trials.changed.answered]
+    lost = max((len(list(row)) for good, row in groupby(answered) if not good), default=0)
+    assert lost > 2, "one after the other, while nothing runs"
     assert sum(trials.copies) == comparing.ORDERS and len(trials.copies) == 2
     assert trials.secrets != "tmpfs"
 
