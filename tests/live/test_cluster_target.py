@@ -1,6 +1,6 @@
 """`target: cluster`: an embedded lab is somebody else's cluster here, and a learner has the rights that `stackbook rbac` prints.
 
-Chapters 04 to 07, 10 and 11 run with these rights alone, the others are read, and nothing outside the learner's namespaces changes.
+Chapters 04 to 07 and 10 to 12 run with these rights alone, the others are read, and nothing outside the learner's namespaces changes.
 """
 
 from __future__ import annotations
@@ -20,16 +20,19 @@ from cluster_objects import objects
 from labtools import Done, keep_evidence, left_on_this_host, stackbook
 from stackbook.app import reset
 from stackbook.cluster.kube import Kube
+from stackbook.config import namespaces
 from stackbook.config.namespaces import Namespaces
 from stackbook.config.profile import Profile
 from stackbook.core import paths
 from stackbook.core.waiting import until
 from stackbook.lab.lab import Lab
+from stackbook.observability.logs import client, deploy, generators, learners, loss_accounting
 from stackbook.observability.tracing import telemetry
 
 pytestmark = [pytest.mark.live, pytest.mark.more]
 THEIRS, LEARNER, NET = "sbtheirs", "ada", "192.168.85"
-NAMESPACES = (LEARNER, f"{LEARNER}-tour", f"{LEARNER}-stranger", f"{LEARNER}-gone")
+NAMESPACES = Namespaces(LEARNER).every
+LOGS = Namespaces(LEARNER).logging
 CONTEXT = "learner@theirs"
 
 
@@ -70,7 +73,9 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             assert done.status == 0, done.output[-4000:]
         lab = Lab.open("05-istio", path)
         telemetry_way(lab)
-        lab.images.load("metrics", "tracing")  # the administrator has put the learners' images on the machines
+        lab.images.load(
+            "metrics", "tracing", "logs", "shipper", learners.IMAGE
+        )  # the administrator has put the learners' images on the machines
         yield lab
     assert left_on_this_host(path, before) == []
 
@@ -211,7 +216,7 @@ def test_the_chapters_about_machines_are_read(theirs: Lab, profile: Path, untouc
     assert objects(theirs.kube) == before
 
 
-@pytest.mark.parametrize("number", ["04", "05", "06", "07", "10", "11"])
+@pytest.mark.parametrize("number", ["04", "05", "06", "07", "10", "11", "12"])
 def test_a_chapter_runs_with_the_learners_rights(
     theirs: Lab, profile: Path, untouched: dict[str, str], number: str
 ) -> None:
@@ -236,14 +241,42 @@ def test_the_learners_bookinfo_is_the_learners(theirs: Lab, profile: Path, untou
     }
     mine = Lab.open("05-istio", profile)
     assert mine.ingress != theirs.ingress
-    assert all(not theirs.kube.pods(name) for name in NAMESPACES[1:])
+    assert {p["metadata"]["labels"].get("app") for p in theirs.kube.pods(LOGS)} >= {"elasticsearch", "shipper", "pulse"}
+    assert all(not theirs.kube.pods(name) for name in NAMESPACES[1:] if name != LOGS)
+
+
+@pytest.mark.parametrize("how", ["killed", "deleted"])
+def test_the_learners_shipper_loses_nothing(theirs: Lab, profile: Path, untouched: dict[str, str], how: str) -> None:
+    """What follows the logs is killed, or its pod deleted, while lines are written: each line arrives, and each once."""
+    mine = Lab.open("12-logs", profile)
+    namespaces.use(mine.namespaces)
+    try:
+        with generators.numbered(mine, 6000, seconds=12, filled=0.5) as writers, client.opened(mine.kube) as store:
+            until(
+                lambda: store.count(loss_accounting.lines_of(writers)) > 500,
+                what="the first lines",
+                timeout=60,
+                every=0.5,
+            )
+            assert store.count(loss_accounting.lines_of(writers)) < writers.lines, "it is too late for the fault"
+            if how == "killed":
+                killed = [
+                    host.run(["pkill", "-KILL", "-x", "follow"], check=False).ok for host in theirs.machines.values()
+                ]
+                assert sum(killed) == 1
+            else:
+                deploy.restart(mine.kube, "shipper")
+            found = loss_accounting.wait_arrived(store, writers)
+    finally:
+        namespaces.use(Namespaces())
+    assert sorted(found["number"]) == list(range(1, writers.lines + 1))
 
 
 def test_later_chapters_are_read(theirs: Lab, profile: Path, untouched: dict[str, str]) -> None:
     before = objects(theirs.kube)
-    done = run(profile, "--only", "12")
+    done = run(profile, "--only", "14")
     assert done.status == 0, done.output[-3000:]
-    assert "it runs a program on every machine" in shown("12-logs")
+    assert "its Kafka and its bookshop need namespaces of their own" in shown("14-ecosystem")
     assert objects(theirs.kube) == before
 
 
@@ -263,8 +296,11 @@ def test_no_token_is_shown_and_reset_empties_the_namespaces(
     left = [
         name
         for name in objects(theirs.kube, only=NAMESPACES)
-        if name.split()[0] in ("Deployment", "Service", "VirtualService")
-        or (name.startswith(("ConfigMap", "ServiceAccount")) and name.endswith("/prometheus"))
+        if name.split()[0] in ("Deployment", "StatefulSet", "CronJob", "Job", "Service", "VirtualService", "Secret")
+        or (
+            name.startswith(("ConfigMap", "ServiceAccount"))
+            and name.endswith(("/prometheus", "/elasticsearch", "/shipper"))
+        )
     ]
     assert left == []
     assert not state.exists()

@@ -28,7 +28,7 @@ from stackbook.observability.logs import (
     rsyslog_config,
     shipper_script,
 )
-from stackbook.observability.logs.credentials import NAMESPACE, SERVER
+from stackbook.observability.logs.credentials import NAMESPACE, server
 
 pytestmark = pytest.mark.live
 
@@ -109,7 +109,7 @@ def test_a_shipper_stopped_on_one_machine_is_noticed_and_loses_nothing(
 
 def configured(lab: Lab, old: str, new: str) -> dict[str, Any]:
     """The shippers' ConfigMap with one change."""
-    text = rsyslog_config.render(server=SERVER, port=9200)
+    text = rsyslog_config.render(server=server(), port=9200)
     assert text.count(old) == 1
     data = {"rsyslog.conf": text.replace(old, new), "run.sh": shipper_script.SCRIPT}
     return {

@@ -188,7 +188,8 @@ def test_everything_can_be_had_and_the_second_time_nothing_is_done() -> None:
     resolver = opened(tools)
     resolver.ensure(resolver.catalogue.default_names())
     left = {status.name for status in resolver.status() if status.state != "cached"}
-    assert left == {"drone", "vm-rootfs"}, "they come only where Drone's licence is accepted, and for virtual machines"
+    only = "they come only where Drone's licence is accepted, for an existing cluster, and for virtual machines"
+    assert left == {"drone", "log-follower", "vm-rootfs"}, only
     resolver.ensure(left)
     assert {status.state for status in resolver.status()} == {"cached"}
     groups = [call for call in tools.calls if call.startswith("go ")]

@@ -126,10 +126,8 @@ def refusal(profile: Profile, numbers: tuple[str, ...] = cluster_access.CHAPTERS
 def test_whoever_has_every_right_is_let_in_and_only_questions_were_asked(api: Api, profile: Profile) -> None:
     preflight.demand(profile)
     assert {path for verb, path in api.asked if verb == "GET"} >= {"/version/", "/api/v1/namespaces/ada"}
-    assert (
-        len([path for verb, path in api.asked if verb == "POST"])
-        == len(questions(profile, ("04", "05", "06", "07"))) + 1
-    )
+    asked = [path for verb, path in api.asked if verb == "POST"]
+    assert len(asked) == len(questions(profile, cluster_access.CHAPTERS)) + 1
 
 
 def test_a_missing_right_is_named_with_its_chapters(api: Api, profile: Profile) -> None:
@@ -248,14 +246,18 @@ def granted(profile: Profile) -> dict[str, list[dict[str, Any]]]:
         for o in objects
         if "rules" in o
     }
-    found = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for binding in (o for o in objects if "roleRef" in o):
-        if binding["metadata"]["name"] == "prometheus":
+        if binding["metadata"]["name"] in ("prometheus", "shipper"):
             continue
         assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "learner", "namespace": "ada"}]
         where = binding["metadata"].get("namespace", "")
-        found[where] = roles.pop((binding["roleRef"]["kind"], where, binding["roleRef"]["name"]))
-    assert list(roles) == [("Role", "ada", "prometheus")]
+        found.setdefault(where, []).extend(roles.pop((binding["roleRef"]["kind"], where, binding["roleRef"]["name"])))
+    assert list(roles) == [
+        ("Role", "ada", "prometheus"),
+        ("Role", "ada", "shipper"),
+        ("Role", "ada-logging", "shipper"),
+    ]
     return found
 
 
@@ -265,6 +267,25 @@ def test_the_learners_prometheus_may_find_pods_and_nothing_else(profile: Profile
     assert role["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "prometheus", "namespace": "ada"}]
     assert {o["metadata"]["namespace"] for o in (role, binding)} == {"ada"}
+
+
+def test_the_learners_shipper_may_read_logs_of_the_learners_pods_and_nothing_else(profile: Profile) -> None:
+    objects = list(yaml.safe_load_all(rbac.manifest(profile)))
+    roles = [o for o in objects if o["kind"] == "Role" and o["metadata"]["name"] == "shipper"]
+    bindings = [o for o in objects if o["kind"] == "RoleBinding" and o["metadata"]["name"] == "shipper"]
+    for role in roles:
+        given = {resource: rule["verbs"] for rule in role["rules"] for resource in rule["resources"]}
+        assert given == {"pods": ["get", "list"], "pods/log": ["get"], "namespaces": ["get"]}
+    for found in (roles, bindings):
+        assert [o["metadata"]["namespace"] for o in found] == ["ada", "ada-logging"]
+    assert [b["subjects"] for b in bindings] == [
+        [{"kind": "ServiceAccount", "name": "shipper", "namespace": "ada-logging"}]
+    ] * 2
+
+
+def test_secrets_are_the_learners_in_one_namespace_alone(profile: Profile) -> None:
+    where = [n for n, rules in granted(profile).items() for rule in rules if "secrets" in rule["resources"]]
+    assert where == ["ada-logging"]
 
 
 def test_the_file_grants_what_the_lab_asks_for_and_nothing_else(profile: Profile) -> None:
@@ -279,7 +300,7 @@ def test_the_file_grants_what_the_lab_asks_for_and_nothing_else(profile: Profile
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    # The Role of the learner is the same in each of the four namespaces.
+    # The Role of the learner is the same in each of the namespaces.
     wanted = {(q.namespace, q.right.group, q.resource, q.verb) for q in asked}
     wanted |= {(n, r.group, one, verb) for n in NAMES for r in cluster_rights.RIGHTS if r.where == cluster_rights.LEARNER
                for one in r.resources for verb in r.verbs}  # fmt: skip
@@ -299,7 +320,7 @@ def test_every_rule_says_which_chapter_needs_it(profile: Profile) -> None:
     lines = rbac.manifest(profile).splitlines()
     for number, line in enumerate(lines):
         if line.startswith("- apiGroups:"):
-            assert lines[number - 1].startswith(("# chapter 0", "# chapters 0", "# chapter 10"))
+            assert lines[number - 1].startswith(("# chapter 0", "# chapters 0", "# chapter 1"))
 
 
 def test_the_namespaces_have_the_label_a_quota_and_defaults(profile: Profile) -> None:
@@ -323,10 +344,10 @@ def test_rbac_is_about_somebody_elses_cluster() -> None:
 def test_the_plan_names_the_cluster_and_what_it_would_create(api: Api, profile: Profile, tmp_path: Path) -> None:
     path = tmp_path / "theirs.yaml"
     path.write_text(yaml.safe_dump(profile.model_dump(mode="json", include={"target", "lab", "kubeconfig", "context"})))
-    lines = list(plan(str(path), only=("01", "12")))
+    lines = list(plan(str(path), only=("01", "14")))
     assert lines[0] == f"cluster: server {api.url}, context theirs, user learner"
     assert lines[-2] == "01-machines: would only be read: it makes machines"
-    assert lines[-1].startswith("12-logs: would only be read")
+    assert lines[-1].startswith("14-ecosystem: would only be read")
     assert api.asked == []
     lines = list(islice(plan(str(path), only=("06",)), 3))
     assert lines[1].startswith("  would create in namespace ada: bookinfo")

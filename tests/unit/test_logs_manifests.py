@@ -13,10 +13,11 @@ import pytest
 import yaml
 from stackbook.cluster import manifests
 from stackbook.config.chapter_parameters import Logs
+from stackbook.config.namespaces import Namespaces
 from stackbook.config.profile import validate
 from stackbook.core.errors import InputError
 from stackbook.core.waiting import until
-from stackbook.observability.logs import access_control, credentials, deploy, rsyslog_config, shipper_script
+from stackbook.observability.logs import access_control, credentials, deploy, learners, rsyslog_config, shipper_script
 
 
 def documents(name, **values):
@@ -93,7 +94,7 @@ def test_kibana_speaks_tls_and_gets_its_password_from_the_secret():
     found = documents("kibana.yaml", image_kibana="lab/kibana:8")
     (container,) = found["Deployment", "kibana"]["spec"]["template"]["spec"]["containers"]
     env = {e["name"]: e for e in container["env"]}
-    assert env["ELASTICSEARCH_HOSTS"]["value"] == f"https://{credentials.SERVER}:9200"
+    assert env["ELASTICSEARCH_HOSTS"]["value"] == f"https://{credentials.server()}:9200"
     assert env["ELASTICSEARCH_PASSWORD"]["valueFrom"]["secretKeyRef"]["key"] == "kibana"
 
 
@@ -152,7 +153,7 @@ def test_a_part_of_a_line_is_held_back_and_its_end_is_not():
 
 
 def test_the_configuration_has_no_placeholder_left_and_no_password():
-    text = rsyslog_config.render(server=credentials.SERVER, port=9200)
+    text = rsyslog_config.render(server=credentials.server(), port=9200)
     assert not re.search(r"@[a-z-]+@", text)
     assert text.count("pwd=`echo $SHIPPER_PASSWORD`") == 2
     assert text.count('writeoperation="create"') == 2
@@ -405,3 +406,52 @@ def test_parameters_out_of_range_are_refused(wrong):
         validate(Logs, wrong, where="chapter 12-logs")
     assert caught.value.exit_status == 2
     assert "\n" not in str(caught.value)
+
+
+# on an existing cluster
+
+
+ADA = Namespaces("ada")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        (
+            "elasticsearch.yaml",
+            {"fingerprint": "f", "image_elasticsearch": "e", "node": "", "heap_mb": "512", "limit_mb": "1536"},
+        ),
+        ("rsyslog.yaml", {"fingerprint": "f", "image_shipper": "s"}),
+        ("pulse.yaml", {"image_tools": "t", "retention_days": "7"}),
+        ("kibana.yaml", {"image_kibana": "k"}),
+    ],
+)
+def test_a_learner_applies_nothing_outside_their_namespace_and_touches_no_machine(name, values):
+    text = learners.manifest(manifests.render(name, **values), ADA, follower="f")
+    found = list(yaml.safe_load_all(text))
+    assert {item["metadata"]["namespace"] for item in found} == {"ada-logging"}
+    assert {item["metadata"]["labels"]["stackbook.lab/chapter"] for item in found} == {"12"}
+    assert not {item["kind"] for item in found} & {"Namespace", "ClusterRole", "ClusterRoleBinding", "DaemonSet"}
+    for words in ("hostPath", "nodeSelector", "tolerations", "hostNetwork", ".logging.svc", "namespace: logging"):
+        assert words not in text, words
+
+
+def test_the_shipper_of_a_learner_reads_the_files_that_follow_writes():
+    text = manifests.render("rsyslog.yaml", fingerprint="f", image_shipper="s")
+    found = {item["kind"]: item for item in yaml.safe_load_all(learners.manifest(text, ADA, follower="lab/follow:1"))}
+    spec = found["Deployment"]["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"}), "two would write the same files"
+    rsyslog, follow = spec["template"]["spec"]["containers"]
+    assert (follow["image"], follow["args"]) == ("lab/follow:1", ["ada", "ada-logging"])
+    places = {m["name"]: m for m in rsyslog["volumeMounts"]}
+    (written,) = follow["volumeMounts"]
+    assert places[written["name"]]["mountPath"] == written["mountPath"] == "/var/log/pods"
+    assert places[written["name"]]["readOnly"] and not written.get("readOnly")
+
+
+def test_what_other_manifests_keep_is_the_same():
+    text = manifests.render("pulse.yaml", image_tools="t", retention_days="7")
+    whole, mine = (list(yaml.safe_load_all(one)) for one in (text, learners.manifest(text, ADA, follower="f")))
+    (job,) = (item["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["args"] for item in mine[1:])
+    assert job == whole[1]["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert [len(item["spec"].get("template", {}).get("spec", {}).get("containers", [1])) for item in mine] == [1, 1]

@@ -122,9 +122,11 @@ def test_the_list_says_what_is_ready_what_has_an_api_only_and_what_is_not_instal
 def test_on_an_existing_cluster_pages_of_the_learners_own_are_in_their_namespace() -> None:
     learners = lab()
     learners.namespaces, learners.profile.target = Namespaces("ada"), "cluster"
+    own = dict.fromkeys(("bookinfo", "prometheus", "jaeger", "traces"), "ada") | dict.fromkeys(
+        ("logs", "kibana"), "ada-logging"
+    )
     assert {page.name: page.namespace for page in opening.pages(learners)} == {
-        page.name: "ada" if page.name in ("bookinfo", "prometheus", "jaeger", "traces") else page.namespace
-        for page in opening.PAGES
+        page.name: own.get(page.name, page.namespace) for page in opening.PAGES
     }
     assert opening.pages(lab()) == opening.PAGES
 

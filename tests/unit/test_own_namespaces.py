@@ -129,6 +129,23 @@ def test_on_somebody_elses_cluster_a_namespace_is_emptied_and_stays(learner: Non
     assert set(kube.found) == {"ada-tour", "other"}
 
 
+def test_the_namespace_of_the_logs_is_emptied_of_what_chapter_12_has_made(learner: None) -> None:
+    kube = Cluster(**{"ada-logging": {"stackbook.lab/made": "true"}})
+    own_namespaces.empty(kube, "ada-logging")
+    kinds = [kinds for _, kinds in kube.emptied]
+    assert (
+        kinds[0] == "statefulsets.apps,cronjobs.batch,jobs.batch,secrets,configmaps,serviceaccounts" and len(kinds) == 4
+    )
+
+
+def test_on_somebody_elses_cluster_namespaces_are_demanded_and_not_created(learner: None) -> None:
+    kube = Cluster(**{"ada-logging": {"stackbook.lab/made": "true"}})
+    own_namespaces.provide(kube, "ada-logging")
+    with pytest.raises(InputError, match="there is no namespace ada-other for this user"):
+        own_namespaces.provide(kube, "ada-other")
+    assert set(kube.found) == {"ada-logging"}
+
+
 def test_on_somebody_elses_cluster_only_the_labs_own_namespaces_are_emptied(learner: None) -> None:
     kube = Cluster(other={})
     with pytest.raises(InputError, match="that this lab did not make"), own_namespaces.temporary(kube, "other"):

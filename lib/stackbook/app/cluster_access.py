@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from stackbook.app.cluster_rights import LEARNER, Right, chapters_of, needed, quotas, used
+from stackbook.app.cluster_rights import LEARNER, LOGS, Right, chapters_of, needed, quotas, used
 from stackbook.app.requirement import Requirement
 from stackbook.cluster import own_namespaces
 from stackbook.cluster.kube import CREDENTIALS, Kube
@@ -25,11 +25,11 @@ from stackbook.core.errors import StackbookError
 from stackbook.core.redact import redact
 from stackbook.mesh import learners_mesh
 
-CHAPTERS = ("04", "05", "06", "07", "10", "11")
+CHAPTERS = ("04", "05", "06", "07", "10", "11", "12")
 """The chapters that run on an existing cluster."""
 _TIMEOUT = 10
 _AT_ONCE = 4
-_MESHED = {"05", "06", "07", "10", "11"}
+_MESHED = {"05", "06", "07", "10", "11", "12"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ def questions(profile: Profile, numbers: Sequence[str]) -> list[Question]:
     """What has to be asked for chapters, by their numbers."""
     asked = []
     for right in needed(numbers):
-        own = used(profile.namespaces, numbers) if right.where == LEARNER else [right.where]
+        own = {LEARNER: used(profile.namespaces, numbers), LOGS: [profile.namespaces.logging]}.get(
+            right.where, [right.where]
+        )
         asked += [Question(n, verb, right, r) for n in own for r in right.resources for verb in right.verbs]
     return asked
 
@@ -118,7 +120,11 @@ def give_back(profile: Profile, kube: Kube, *, say: Callable[[str], None]) -> No
     """
     namespaces.use(profile.namespaces)
     for name in profile.namespaces.every:
-        if "NotFound" in kube.kubectl("get", "namespace", name, check=False).stderr:
+        said = kube.kubectl("get", "namespace", name, check=False).stderr
+        if "NotFound" in said:
+            continue
+        if "Forbidden" in said:  # as one that an earlier version's rights do not have
+            say(f"left the namespace {name} as it is: this user may not read it")
             continue
         own_namespaces.empty(kube, name)
         say(f"emptied the namespace {name}")

@@ -13,8 +13,8 @@ from stackbook.config.namespaces import MESH, Namespaces
 READ = ("get", "list")
 WATCH = ("get", "list", "watch")
 CHANGE = (*WATCH, "create", "update", "patch", "delete")
-_ALL, _MESHED = ("04", "05", "06", "07", "10", "11"), ("05", "06", "07", "10", "11")
-LEARNER, DNS, CLUSTER = "learner", "kube-system", ""
+_ALL, _MESHED = ("04", "05", "06", "07", "10", "11", "12"), ("05", "06", "07", "10", "11", "12")
+LEARNER, LOGS, DNS, CLUSTER = "learner", "logs", "kube-system", ""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Right:
     """What a user may do.
 
     Args:
-        where: LEARNER for each of the learner's namespaces, the name of another namespace, or CLUSTER.
+        where: LEARNER for each of the learner's namespaces, LOGS for the one with the logs, the name of another namespace, or CLUSTER.
         group: the API group; empty for the core group.
         resources: plural names, with a subresource after a slash.
         verbs: what is done with them.
@@ -48,7 +48,8 @@ RIGHTS: tuple[Right, ...] = (
     Right(LEARNER, "apps", ("replicasets",), WATCH, _ALL, "what a Deployment has made"),
     Right(LEARNER, "", ("pods/log",), ("get",), _MESHED, "the proxies' access logs; why a pod is not Ready"),
     Right(LEARNER, "", ("pods/exec",), ("get", "create"), _MESHED, "sends requests from a pod; asks a pod's proxy for its configuration"),
-    Right(LEARNER, "", ("pods/portforward",), ("get", "create"), ("05", "10", "11"), "istioctl proxy-config; asks Prometheus and Jaeger"),
+    Right(LEARNER, "", ("pods/portforward",), ("get", "create"), ("05", "10", "11", "12"),
+          "istioctl proxy-config; asks Prometheus, Jaeger and Elasticsearch"),
     Right(LEARNER, "", ("pods/proxy",), ("get",), ("04",), "asks each pod of myapp for a page"),
     Right(LEARNER, "", ("events",), READ, _ALL, "why a pod is not Ready"),
     Right(LEARNER, "discovery.k8s.io", ("endpointslices",), READ, ("04", "06"), "which pods are behind a Service"),
@@ -60,6 +61,9 @@ RIGHTS: tuple[Right, ...] = (
           "traffic rules; chapter 04 looks for some that were left"),
     Right(LEARNER, "security.istio.io", ("peerauthentications",), CHANGE, _ALL, "mutual TLS required and not"),
     Right(LEARNER, "telemetry.istio.io", ("telemetries",), CHANGE, _ALL, "which share of requests is traced; what an earlier run has left"),
+    Right(LOGS, "apps", ("statefulsets",), CHANGE, ("12",), "Elasticsearch"),
+    Right(LOGS, "batch", ("cronjobs", "jobs"), CHANGE, ("12",), "the job that deletes old lines"),
+    Right(LOGS, "", ("secrets",), CHANGE, ("12",), "Elasticsearch's certificate and passwords, which the chapter creates"),
     Right(MESH, "apps", ("deployments",), READ, _MESHED, "whether istiod is available"),
     Right(MESH, "", ("configmaps",), ("get",), _MESHED, "whether the mesh writes access logs as JSON, and has a way for spans",
           names=("istio",)),
@@ -112,6 +116,12 @@ def quotas(namespaces: Namespaces) -> dict[str, Quota]:
         namespaces.own("gone"): Quota(
             "bookinfo once more, during a step of chapter 05", {"pods": "8", **_SMALL}, {"pods": "6"}, ("05",)
         ),
+        namespaces.logging: Quota(
+            "Elasticsearch, a shipper, pods that write lines, Kibana if its image can be pulled",
+            {"pods": "12", "requests.cpu": "1", "requests.memory": "2Gi", "services.nodeports": "0"},
+            {"pods": "6", "requests.cpu": "200m", "requests.memory": "1Gi"},
+            ("12",),
+        ),
     }
 
 
@@ -130,7 +140,7 @@ def used(namespaces: Namespaces, numbers: Iterable[str]) -> list[str]:
 def chapters_of(right: Right) -> str:
     """Which chapters need a right, in words.
 
-    >>> chapters_of(RIGHTS[7])
+    >>> chapters_of(next(right for right in RIGHTS if right.resources == ("pods/proxy",)))
     'chapter 04'
     """
     plural = "s" if len(right.chapters) > 1 else ""

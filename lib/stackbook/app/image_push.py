@@ -18,6 +18,7 @@ from stackbook.config import chapters
 from stackbook.config.registries import Reference
 from stackbook.core.errors import InputError, StackbookError
 from stackbook.lab.pushed_images import PushedImages
+from stackbook.observability.logs import learners
 
 if TYPE_CHECKING:
     from stackbook.lab.lab import Lab
@@ -31,6 +32,8 @@ LOADERS: Mapping[str, Callable[[str, str], list[str]]] = {
 """Local clusters and their commands, from an archive and the cluster's name."""
 _SECONDS = 1800
 _FIRST = "04"  # the first chapter that runs in full on an existing cluster
+_SHIPPER = ("rsyslog", learners.IMAGE)
+"""A learner's shipper, also where other clusters' shippers are pulled."""
 
 
 def names(lab: Lab) -> list[str]:
@@ -40,6 +43,7 @@ def names(lab: Lab) -> list[str]:
         if chapter.number >= _FIRST:
             known = [name for name in chapter.artifacts if lab.images.knows(name)]
             members.update(dict.fromkeys(lab.images.members(known)))
+    members.update(dict.fromkeys(_SHIPPER))
     return lab.images.sources.to_build(members)
 
 

@@ -98,8 +98,8 @@ PAGES = (
 def pages(lab: Lab) -> tuple[Page, ...]:
     """The pages where this lab has them.
 
-    On an existing cluster the ingress gateway, Prometheus and Jaeger are the learner's own, in their namespace. Where Istio's addon has
-    installed Kiali, that one is the page.
+    On an existing cluster the ingress gateway, Prometheus, Jaeger and Elasticsearch are the learner's own, in their namespaces. Where
+    Istio's addon has installed Kiali, that one is the page.
     """
     from stackbook.observability.metrics import kiali
 
@@ -107,6 +107,8 @@ def pages(lab: Lab) -> tuple[Page, ...]:
     found["bookinfo"] = replace(found["bookinfo"], service=f"{lab.namespaces.gateways}/{_GATEWAY}")
     for name in ("prometheus", "jaeger", "traces"):
         found[name] = replace(found[name], service=f"{lab.namespaces.monitoring}/{found[name].service.split('/')[1]}")
+    for name in ("logs", "kibana"):
+        found[name] = replace(found[name], service=f"{lab.namespaces.logging}/{found[name].service.split('/')[1]}")
     if lab.profile.target != "cluster" and kiali.of_the_addon(lab.kube):
         whole = replace(found["kiali"], service="istio-system/kiali", port=kiali.PORT, path=f"{kiali.PATH}/")
         found["kiali"] = replace(whole, chapter="05", pages="", program="")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from stackbook.app.cluster_rights import CLUSTER, LEARNER, RIGHTS, Right, chapters_of, quotas
+from stackbook.app.cluster_rights import CLUSTER, LEARNER, LOGS, RIGHTS, Right, chapters_of, quotas
 from stackbook.cluster.own_namespaces import LABEL
 from stackbook.config.namespaces import Namespaces
 from stackbook.config.profile import Profile
@@ -29,9 +29,18 @@ def manifest(profile: Profile) -> str:
     parts = [*_namespaces(spaces), _account(spaces)]
     for name in spaces.every:
         parts += _role(spaces, name, LEARNER)
-    for name in dict.fromkeys(right.where for right in RIGHTS if right.where not in (LEARNER, CLUSTER)):
+    parts += _role(spaces, spaces.logging, LOGS)
+    for name in dict.fromkeys(right.where for right in RIGHTS if right.where not in (LEARNER, LOGS, CLUSTER)):
         parts += _role(spaces, name, name)
-    parts += _prometheus(spaces)
+    finds = {"pods": (("get", "list", "watch"), "chapter 10: the learner's Prometheus finds the pods that it scrapes")}
+    parts += _account_role("prometheus", spaces.monitoring, spaces.monitoring, finds)
+    reads = {
+        "pods": (("get", "list"), "chapter 12: the learner's shipper finds the pods, and reads their labels"),
+        "pods/log": (("get",), "chapter 12: the learner's shipper reads their logs"),
+        "namespaces": (("get",), "chapter 12: the learner's shipper reads the labels of this namespace"),
+    }
+    for name in (spaces.workloads, spaces.logging):
+        parts += _account_role("shipper", name, spaces.logging, reads)
     parts += _cluster_role(spaces)
     return f"{_head(profile)}{'---'.join(parts)}"
 
@@ -40,7 +49,7 @@ def _head(profile: Profile) -> str:
     spaces = profile.namespaces
     flags = f"-n {spaces.learner} --duration=8h"
     return f"""\
-# What the chapters 04 to 07, 10 and 11 of stackbook need for one learner, {spaces.learner}. Read it, then: kubectl apply -f FILE
+# What the chapters 04 to 07 and 10 to 12 of stackbook need for one learner, {spaces.learner}. Read it, then: kubectl apply -f FILE
 #
 # Everything that the chapters make is in the namespaces {", ".join(spaces.every)}.
 # Outside them, the learner only reads what the Roles in istio-system and kube-system and the ClusterRole at the end name.
@@ -99,7 +108,7 @@ automountServiceAccountToken: false
 
 
 def _role(spaces: Namespaces, name: str, where: str) -> list[str]:
-    title = USER if where == LEARNER else f"stackbook-{spaces.learner}"
+    title = {LEARNER: USER, LOGS: f"{USER}-logs"}.get(where, f"stackbook-{spaces.learner}")
     rules = _rules([right for right in RIGHTS if right.where == where])
     return [
         f"""
@@ -112,26 +121,26 @@ rules:
     ]
 
 
-def _prometheus(spaces: Namespaces) -> list[str]:
-    where = spaces.monitoring
+def _account_role(account: str, where: str, of: str, resources: Mapping[str, tuple[Sequence[str], str]]) -> list[str]:
+    """What a program of the learner may do in a namespace, by resource with the reason; its account is in the namespace `of`."""
+    rules = "".join(
+        f'# {why}\n- apiGroups: [""]\n  resources: {json.dumps([name])}\n  verbs: {json.dumps(list(verbs))}\n'
+        for name, (verbs, why) in resources.items()
+    )
     return [
         f"""
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
-metadata: {{name: prometheus, namespace: {where}}}
+metadata: {{name: {account}, namespace: {where}}}
 rules:
-# chapter 10: the learner's Prometheus finds the pods that it scrapes
-- apiGroups: [""]
-  resources: ["pods"]
-  verbs: ["get", "list", "watch"]
-""",
+{rules}""",
         f"""
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
-metadata: {{name: prometheus, namespace: {where}}}
-roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: prometheus}}
+metadata: {{name: {account}, namespace: {where}}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: {account}}}
 subjects:
-- {{kind: ServiceAccount, name: prometheus, namespace: {where}}}
+- {{kind: ServiceAccount, name: {account}, namespace: {of}}}
 """,
     ]
 

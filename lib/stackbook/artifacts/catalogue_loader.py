@@ -210,7 +210,8 @@ def _words(versions: Mapping[str, str], lib: Path) -> dict[str, str]:
     """What the catalogue's texts may contain: versions, and the digest of the shop's sources, which its tag changes with."""
     words = dict(versions)
     words["kubernetes_minor"] = versions["kubernetes"].split(".")[1]
-    words["shop_sources"] = source_digest(lib / "shop")[:8] if (lib / "shop" / "go.mod").exists() else ""
+    for module in ("shop", "follow"):
+        words[f"{module}_sources"] = source_digest(lib / module)[:8] if (lib / module / "go.mod").exists() else ""
     return words
 
 

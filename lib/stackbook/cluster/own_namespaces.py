@@ -27,8 +27,11 @@ RULES = (
     "sidecars.networking.istio.io",
     "peerauthentications.security.istio.io",
 )
+CHAPTER = "stackbook.lab/chapter"
 CONTENTS = ("deployments.apps", "services", "pods", *RULES, "telemetries.telemetry.istio.io")
 """What the chapters make in a learner's namespaces, beside bookinfo's service accounts."""
+_OF_LOGS = ("statefulsets.apps", "cronjobs.batch", "jobs.batch", "secrets", "configmaps", "serviceaccounts")
+"""What chapter 12 makes beside it in its own namespace, with the label `CHAPTER`."""
 
 
 class Cluster(Protocol):
@@ -87,6 +90,15 @@ def create(kube: Cluster, *names: str) -> None:
         demand(kube, name)
 
 
+def provide(kube: Cluster, *names: str) -> None:
+    """Create namespaces; on somebody else's cluster an administrator has made them.
+
+    Raises:
+        InputError: a namespace is not the lab's, or is missing on somebody else's cluster.
+    """
+    (demand if here().learner else create)(kube, *names)
+
+
 def delete(kube: Cluster, *names: str, wait: bool = True, timeout: float = 120.0) -> None:
     """Delete the namespaces that have the lab's label; leave the others alone."""
     # One request selects by label and name, so a namespace that somebody creates meanwhile is not deleted.
@@ -142,6 +154,9 @@ def empty(kube: Cluster, name: str, *, wait: bool = True, timeout: float = 120.0
         InputError: the namespace is not the lab's; nothing is changed.
     """
     demand(kube, name)
+    if name == here().logging:  # first, or a controller replaces the pods
+        of_logs = ("-l", f"{CHAPTER}=12", "-n", name, "--ignore-not-found", f"--wait={str(wait).lower()}")
+        kube.kubectl("delete", ",".join(_OF_LOGS), *of_logs, timeout=timeout)
     flags = ("-n", name, "--ignore-not-found", f"--wait={str(wait).lower()}")
     kube.kubectl("delete", ",".join(CONTENTS), "--all", *flags, timeout=timeout)
     kube.kubectl("delete", "serviceaccounts", "-l", "account", *flags, timeout=timeout)

@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 
 MESH = "istio-system"
-EXTRA = ("tour", "stranger", "gone")
-"""The namespaces beside the workloads': chapter 04's, and two of chapter 05."""
+EXTRA = ("tour", "stranger", "gone", "logging")
+"""The namespaces beside the workloads': chapter 04's, two of chapter 05, and chapter 12's."""
 _SYSTEM = re.compile(r"default|(kube|istio|openshift|cert-manager|calico|tigera|cattle)(-.*)?|.*-system")
 
 
@@ -39,6 +39,11 @@ class Namespaces:
     def monitoring(self) -> str:
         """The namespace of Prometheus: the mesh's own, where Istio's addons are, or on an existing cluster the learner's."""
         return self.learner or MESH
+
+    @property
+    def logging(self) -> str:
+        """The namespace of Elasticsearch and the shippers."""
+        return self.own("logging")
 
     def own(self, name: str) -> str:
         """The name that a chapter's further namespace has.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING
 
+from stackbook.config.namespaces import here
 from stackbook.observability.logs import credentials
 from stackbook.observability.logs.client import PORT, TARGET
 
@@ -19,7 +20,7 @@ def attempts(kube: Kube) -> dict[str, str]:
     known = credentials.access(kube)
     trusted = ssl.create_default_context(cadata=known.certificate)
     shipper = ("shipper", known.passwords["shipper"].reveal())
-    with kube.port_forward(credentials.NAMESPACE, TARGET, PORT) as port:
+    with kube.port_forward(here().logging, TARGET, PORT) as port:
         safe, plain = f"https://127.0.0.1:{port}", f"http://127.0.0.1:{port}"
 
         def ask(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from stackbook.config.namespaces import here
 from stackbook.core.errors import CheckFailed, WaitTimeout
 from stackbook.core.redact import Secret, redact
 from stackbook.core.waiting import pause, until
@@ -165,7 +166,7 @@ def opened(
         def connected() -> elasticsearch.Elasticsearch | None:
             attempt = contextlib.ExitStack()
             try:
-                port = attempt.enter_context(kube.port_forward(credentials.NAMESPACE, TARGET, PORT))
+                port = attempt.enter_context(kube.port_forward(here().logging, TARGET, PORT))
                 client = elasticsearch.Elasticsearch(
                     f"https://127.0.0.1:{port}",
                     basic_auth=(user, given.reveal()),
@@ -187,7 +188,7 @@ def opened(
                 what="Elasticsearch to answer",
                 timeout=timeout,
                 every=0.5,
-                cause=lambda: kube.explain(credentials.NAMESPACE, "app=elasticsearch"),
+                cause=lambda: kube.explain(here().logging, "app=elasticsearch"),
                 tolerate=(elasticsearch.TransportError, WaitTimeout),
             )
         except elasticsearch.AuthenticationException as error:

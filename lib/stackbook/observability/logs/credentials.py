@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stackbook.cluster import own_namespaces
+from stackbook.config.namespaces import here
 from stackbook.core.errors import CheckFailed, InputError
 from stackbook.core.redact import Secret
 
@@ -21,9 +23,7 @@ if TYPE_CHECKING:
 
 NAMESPACE = "logging"
 NAME = "elasticsearch"
-SERVER = f"{NAME}.{NAMESPACE}.svc"
 USERS = ("elastic", "shipper", "kibana")
-_NAMES = (SERVER, f"{SERVER}.cluster.local", NAME, "localhost")
 _DAYS = 3650
 
 
@@ -35,18 +35,24 @@ class Access:
     passwords: dict[str, Secret]
 
 
+def server() -> str:
+    """The name of Elasticsearch's Service, as in its certificate."""
+    return f"{NAME}.{here().logging}.svc"
+
+
 def ensure(kube: Kube) -> int:
     """Create the Secret if there is none; returns 1 if it was created. The namespace must exist."""
-    if kube.kubectl("get", "secret", NAME, "-n", NAMESPACE, check=False).ok:
+    if kube.kubectl("get", "secret", NAME, "-n", here().logging, check=False).ok:
         return 0
     certificate, key = _certificate()
     text = {"tls.crt": certificate, "ca.crt": certificate, "tls.key": key.reveal()}
     text |= {user: secrets.token_urlsafe(24) for user in USERS}
     text["users"] = f"shipper:{hashed(text['shipper'])}\n"
+    labels = {"labels": {own_namespaces.CHAPTER: "12"}} if here().learner else {}
     body = {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": NAME, "namespace": NAMESPACE},
+        "metadata": {"name": NAME, "namespace": here().logging, **labels},
         "data": {name: base64.b64encode(value.encode()).decode() for name, value in text.items()},
     }
     # Created and not applied: `apply` would keep a second copy in an annotation.
@@ -60,9 +66,9 @@ def access(kube: Kube) -> Access:
     Raises:
         CheckFailed: there is no Secret.
     """
-    answer = kube.kubectl("get", "secret", NAME, "-n", NAMESPACE, "-o", "json", check=False, secret=True)
+    answer = kube.kubectl("get", "secret", NAME, "-n", here().logging, "-o", "json", check=False, secret=True)
     if not answer.ok:
-        raise CheckFailed("there is no Elasticsearch in the namespace logging", fix="stackbook run --only 12")
+        raise CheckFailed(f"there is no Elasticsearch in the namespace {here().logging}", fix="stackbook run --only 12")
     data = {name: base64.b64decode(value).decode() for name, value in json.loads(answer.reveal())["data"].items()}
     return Access(data["ca.crt"], {user: Secret(data[user]) for user in USERS})
 
@@ -82,11 +88,13 @@ def _certificate() -> tuple[str, Secret]:
     openssl = shutil.which("openssl")
     if openssl is None:
         raise InputError("openssl is missing: it creates Elasticsearch's certificate", fix="apt install openssl")
-    names = ",".join(["IP:127.0.0.1", *(f"DNS:{name}" for name in _NAMES)])
+    names = ",".join(
+        ["IP:127.0.0.1", *(f"DNS:{name}" for name in (server(), f"{server()}.cluster.local", NAME, "localhost"))]
+    )
     with tempfile.TemporaryDirectory(prefix="stackbook-tls-") as folder:
         key, certificate = Path(folder, "tls.key"), Path(folder, "tls.crt")
         argv = [openssl, "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-                "-keyout", str(key), "-out", str(certificate), "-days", str(_DAYS), "-subj", f"/CN={SERVER}",
+                "-keyout", str(key), "-out", str(certificate), "-days", str(_DAYS), "-subj", f"/CN={server()}",
                 "-addext", f"subjectAltName={names}", "-addext", "keyUsage=critical,digitalSignature,keyCertSign",
                 "-addext", "extendedKeyUsage=serverAuth"]  # fmt: skip
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from stackbook.cluster import manifests, own_namespaces
 from stackbook.cluster.problems import pod_problem
+from stackbook.config.namespaces import here
 from stackbook.core.errors import CommandFailed
 from stackbook.core.waiting import until
-from stackbook.observability.logs import credentials, rsyslog_config, shipper_script
+from stackbook.observability.logs import credentials, learners, rsyslog_config, shipper_script
 from stackbook.observability.logs.client import INDICES, Store, opened
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ MAPPINGS: Mapping[str, Any] = {
 
 
 def node(kube: Kube) -> str:
-    """The machine that stores the data: the last worker, or the lab's only machine."""
+    """The machine that stores the data: the last worker, or the lab's only machine; on an existing cluster, where the pod runs."""
+    if here().learner:
+        return str(next((p["spec"].get("nodeName", "") for p in kube.pods(here().logging, "app=elasticsearch")), ""))
     nodes = kube.nodes()
     workers = [n for n in nodes if "node-role.kubernetes.io/control-plane" not in n["metadata"]["labels"]]
     return str((workers or nodes)[-1]["metadata"]["labels"]["kubernetes.io/hostname"])
@@ -62,13 +65,13 @@ def start(lab: Lab, *, heap_mb: int, step: Step | None = None) -> int:
 
     While it starts, the machines import the shippers' images.
     """
-    place = node(lab.kube)
-    lab.images.load("logs", on=[place] if lab.profile.target != "cluster" else None, step=step)
+    place = "" if here().learner else node(lab.kube)
+    lab.images.load("logs", on=[place], step=step)
     values = {"image_elasticsearch": lab.images.reference("elasticsearch"), "node": place, "heap_mb": str(heap_mb),
               "limit_mb": str(2 * heap_mb + 512)}  # fmt: skip
     text = manifests.render("elasticsearch.yaml", fingerprint=_mark("elasticsearch.yaml", values), **values)
-    own_namespaces.create(lab.kube, NAMESPACE)
-    changed = credentials.ensure(lab.kube) + lab.kube.apply(text)
+    own_namespaces.provide(lab.kube, here().logging)
+    changed = credentials.ensure(lab.kube) + lab.kube.apply(_here(lab, text))
     lab.images.load("fluentd", step=step)
     return changed
 
@@ -97,7 +100,7 @@ def wait_healthy(lab: Lab, store: Store, *, timeout: float = 60.0) -> None:
     until(lambda: seen()["status"] in ("green", "yellow") and seen()["initializing_shards"] == 0,
           what="Elasticsearch to have its shards", timeout=timeout, every=0.3,
           last=lambda: f"{seen()['status']}, {seen()['unassigned_shards']} shards unassigned",
-          cause=lambda: lab.kube.explain(NAMESPACE, "app=elasticsearch"))  # fmt: skip
+          cause=lambda: lab.kube.explain(here().logging, "app=elasticsearch"))  # fmt: skip
 
 
 def template(store: Store) -> None:
@@ -112,8 +115,8 @@ def template(store: Store) -> None:
 
 
 def flavour(lab: Lab) -> str:
-    """Which shipper runs here: Fluentd, as in the guide, if images can be pulled, else rsyslog."""
-    return "fluentd" if lab.images.sources.pulled("fluentd") else "rsyslog"
+    """Which shipper runs here: Fluentd, as in the guide, if images can be pulled, else rsyslog, as on an existing cluster."""
+    return "fluentd" if lab.profile.target != "cluster" and lab.images.sources.pulled("fluentd") else "rsyslog"
 
 
 def ship(lab: Lab, *, retention_days: int, step: Step | None = None, timeout: float = 90.0) -> int:
@@ -126,12 +129,24 @@ def ship(lab: Lab, *, retention_days: int, step: Step | None = None, timeout: fl
     kind = flavour(lab)
     # Its configuration first: a pod that does not find it waits a minute before it tries again.
     changed = lab.kube.apply(_configuration()) if kind == "rsyslog" else 0
-    changed += lab.kube.apply(shipper(lab))
+    changed += lab.kube.apply(_here(lab, shipper(lab)))
     values = {"image_tools": lab.images.reference("tools"), "retention_days": str(retention_days)}
-    changed += lab.kube.apply(manifests.render("pulse.yaml", **values))
-    for workload in ("daemonset/shipper", "daemonset/pulse"):
-        lab.kube.wait_rollout(NAMESPACE, workload, timeout=timeout)
+    changed += lab.kube.apply(_here(lab, manifests.render("pulse.yaml", **values)))
+    for workload in ("shipper", "pulse"):
+        lab.kube.wait_rollout(here().logging, f"{everywhere()}/{workload}", timeout=timeout)
     return changed
+
+
+def everywhere() -> str:
+    """The kind of the workloads that run on every machine; on an existing cluster, a learner has one pod of each."""
+    return "deployment" if here().learner else "daemonset"
+
+
+def _here(lab: Lab, text: str) -> str:
+    """A manifest as this lab applies it."""
+    if not here().learner:
+        return text
+    return learners.manifest(text, here(), follower=lab.images.reference(learners.IMAGE))
 
 
 def shipper(lab: Lab) -> str:
@@ -146,13 +161,17 @@ def shipper(lab: Lab) -> str:
 
 def _configuration() -> dict[str, Any]:
     """The ConfigMap of rsyslog."""
-    text = rsyslog_config.render(server=credentials.SERVER, port=9200)
+    text = rsyslog_config.render(server=credentials.server(), port=9200)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": "shipper", "namespace": NAMESPACE},
+        "metadata": {"name": "shipper", "namespace": here().logging, **_labels()},
         "data": {"rsyslog.conf": text, "run.sh": shipper_script.SCRIPT},
     }
+
+
+def _labels() -> dict[str, Any]:
+    return {"labels": {own_namespaces.CHAPTER: "12"}} if here().learner else {}
 
 
 def kibana(lab: Lab, *, timeout: float = 240.0) -> int:
@@ -165,8 +184,8 @@ def kibana(lab: Lab, *, timeout: float = 240.0) -> int:
         password = credentials.access(lab.kube).passwords["kibana"]
         store.client.security.change_password(username="kibana_system", password=password.reveal())
     lab.images.load("kibana")
-    changed = lab.kube.apply(manifests.render("kibana.yaml", image_kibana=lab.images.reference("kibana")))
-    lab.kube.wait_rollout(NAMESPACE, "deployment/kibana", timeout=timeout)
+    changed = lab.kube.apply(_here(lab, manifests.render("kibana.yaml", image_kibana=lab.images.reference("kibana"))))
+    lab.kube.wait_rollout(here().logging, "deployment/kibana", timeout=timeout)
     return changed
 
 
@@ -175,11 +194,19 @@ def _mark(name: str, values: Mapping[str, str], *, known: Mapping[str, str] | No
     return hashlib.sha256(repr((text, sorted(values.items()))).encode()).hexdigest()[:16]
 
 
+def machines(kube: Kube) -> list[str]:
+    """The machines that have a shipper: all; on an existing cluster, the one on which the learner's shipper runs."""
+    if here().learner:
+        found = kube.pods(here().logging, "app=shipper")
+        return sorted({str(p["spec"]["nodeName"]) for p in found if p["spec"].get("nodeName")})
+    return [str(n["metadata"]["name"]) for n in kube.nodes()]
+
+
 def shippers(kube: Kube) -> list[dict[str, Any]]:
     """The shipper of each machine: node, pod, whether it is Ready, and why not; a machine without one has a line, too."""
-    pods = {p["spec"].get("nodeName", ""): p for p in kube.pods(NAMESPACE, "app=shipper")}
+    pods = {p["spec"].get("nodeName", ""): p for p in kube.pods(here().logging, "app=shipper")}
     rows = []
-    for name in [n["metadata"]["name"] for n in kube.nodes()]:
+    for name in machines(kube):
         pod = pods.get(name)
         problem = pod_problem(pod) if pod else "not running"
         rows.append(
@@ -191,26 +218,31 @@ def shippers(kube: Kube) -> list[dict[str, Any]]:
 def restart(kube: Kube, *apps: str, timeout: float = 120.0) -> None:
     """Delete the pods with these `app` labels, and wait until as many new ones are Ready."""
     selector = f"app in ({','.join(apps)})"
-    old = {p["metadata"]["uid"] for p in kube.pods(NAMESPACE, selector)}
-    kube.kubectl("delete", "pod", "-n", NAMESPACE, "-l", selector, "--wait=false")
+    old = {p["metadata"]["uid"] for p in kube.pods(here().logging, selector)}
+    kube.kubectl("delete", "pod", "-n", here().logging, "-l", selector, "--wait=false")
 
     def anew() -> bool:
-        pods = kube.pods(NAMESPACE, selector)
+        pods = kube.pods(here().logging, selector)
         fresh = [p for p in pods if p["metadata"]["uid"] not in old and not pod_problem(p)]
         return len(fresh) == len(pods) >= len(old)
 
     until(anew, what=f"new pods of {' and '.join(apps)} to be Ready", timeout=timeout, every=0.5,
           tolerate=(CommandFailed,),
-          cause=lambda: kube.explain(NAMESPACE, selector))  # fmt: skip
+          cause=lambda: kube.explain(here().logging, selector))  # fmt: skip
 
 
 @contextlib.contextmanager
 def away(kube: Kube) -> Iterator[None]:
     """Stop Elasticsearch while the block runs; afterwards, start it and wait until it answers."""
-    scale = ("scale", "statefulset/elasticsearch", "-n", NAMESPACE)
+    scale = ("scale", "statefulset/elasticsearch", "-n", here().logging)
     try:
         kube.kubectl(*scale, "--replicas=0")
-        until(lambda: not kube.pods(NAMESPACE, "app=elasticsearch"), what="Elasticsearch to end", timeout=60, every=0.3)
+        until(
+            lambda: not kube.pods(here().logging, "app=elasticsearch"),
+            what="Elasticsearch to end",
+            timeout=60,
+            every=0.3,
+        )
         yield
     finally:
         kube.kubectl(*scale, "--replicas=1")

@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from stackbook.config.namespaces import here
 from stackbook.core.waiting import until
 from stackbook.observability.logs.client import INDICES, Store
-from stackbook.observability.logs.credentials import NAMESPACE
 
 if TYPE_CHECKING:
     from stackbook.cluster.kube import Kube
@@ -72,7 +72,7 @@ def locked_out(kube: Kube) -> Iterator[None]:
     """
     pod = ("elasticsearch-0", "sh", "-c")
     try:
-        kube.exec(NAMESPACE, *pod, ": > config/users", container="elasticsearch")
+        kube.exec(here().logging, *pod, ": > config/users", container="elasticsearch")
         yield
     finally:
-        kube.exec(NAMESPACE, *pod, "cp /users/users config/users", container="elasticsearch")
+        kube.exec(here().logging, *pod, "cp /users/users config/users", container="elasticsearch")

@@ -21,7 +21,7 @@ from stackbook.core import yaml_text
 from stackbook.core.errors import WaitTimeout
 from stackbook.core.waiting import until
 from stackbook.observability.logs import rsyslog_config, shipper_script
-from stackbook.observability.logs.credentials import NAMESPACE, SERVER
+from stackbook.observability.logs.credentials import NAMESPACE, server
 
 if TYPE_CHECKING:
     from stackbook.cluster.kube import Kube
@@ -133,7 +133,7 @@ def own_lines() -> dict[str, int]:
         )
         if item["kind"] == "ConfigMap"
     )
-    texts = {"rsyslog": rsyslog_config.render(server=SERVER, port=9200) + shipper_script.SCRIPT, "Filebeat": settings}
+    texts = {"rsyslog": rsyslog_config.render(server=server(), port=9200) + shipper_script.SCRIPT, "Filebeat": settings}
     return {name: sum(bool(line.strip()) and not line.lstrip().startswith("#") for line in text.splitlines())
             for name, text in texts.items()}  # fmt: skip
 

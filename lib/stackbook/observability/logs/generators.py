@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stackbook.config.namespaces import here
 from stackbook.core.waiting import until
-from stackbook.observability.logs.credentials import NAMESPACE
+from stackbook.observability.logs.deploy import machines
 
 if TYPE_CHECKING:
     from stackbook.cluster.kube import Kube
@@ -84,15 +85,15 @@ class Writers:
 
     def pod(self, node: str) -> dict[str, Any]:
         """The pod on a machine."""
-        found = self.kube.pods(NAMESPACE, f"run={self.run}")
+        found = self.kube.pods(here().logging, f"run={self.run}")
         return next(p for p in found if p["spec"]["nodeName"] == node)
 
     def files(self, node: str) -> list[str]:
         """The files of the pod's log on a machine, as its shipper sees them: more than one after a rotation."""
         pod = self.pod(node)["metadata"]
-        shipper = next(p for p in self.kube.pods(NAMESPACE, "app=shipper") if p["spec"]["nodeName"] == node)
-        folder = f"/var/log/pods/{NAMESPACE}_{pod['name']}_{pod['uid']}/lines"
-        return sorted(self.kube.exec(NAMESPACE, shipper["metadata"]["name"], "ls", folder).lines)
+        shipper = next(p for p in self.kube.pods(here().logging, "app=shipper") if p["spec"]["nodeName"] == node)
+        folder = f"/var/log/pods/{here().logging}_{pod['name']}_{pod['uid']}/lines"
+        return sorted(self.kube.exec(here().logging, shipper["metadata"]["name"], "ls", folder).lines)
 
     def wait_rotated(self, *, timeout: float = 60.0) -> None:
         """Wait until the kubelet has rotated each pod's log.
@@ -117,7 +118,7 @@ def numbered(lab: Lab, lines: int, *, seconds: float = 22.0, filled: float = ONE
         seconds: roughly how long they write.
         filled: how large each log becomes, as a multiple of the kubelet's rotation size; below 1, it is never rotated.
     """
-    nodes = [str(n["metadata"]["name"]) for n in lab.kube.nodes()]
+    nodes = machines(lab.kube)
     share = {name: lines // len(nodes) + (number < lines % len(nodes)) for number, name in enumerate(nodes)}
     writers = Writers(lab.kube, secrets.token_hex(4), share)
     pods = []
@@ -133,7 +134,7 @@ def numbered(lab: Lab, lines: int, *, seconds: float = 22.0, filled: float = ONE
         lab.kube.apply(pods)
         yield writers
     finally:
-        lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, "-l", f"run={writers.run}", "--wait=false", timeout=60)
+        lab.kube.kubectl("delete", "pod", "-n", here().logging, "-l", f"run={writers.run}", "--wait=false", timeout=60)
 
 
 @contextlib.contextmanager
@@ -145,7 +146,7 @@ def traces(lab: Lab) -> Iterator[str]:
         lab.kube.apply(_pod(lab, name, "traces", _TRACES, values, run=name, node=""))
         yield name
     finally:
-        lab.kube.kubectl("delete", "pod", "-n", NAMESPACE, name, "--ignore-not-found", "--wait=false", timeout=60)
+        lab.kube.kubectl("delete", "pod", "-n", here().logging, name, "--ignore-not-found", "--wait=false", timeout=60)
 
 
 def _pod(
@@ -167,5 +168,5 @@ def _pod(
     }  # fmt: skip
     if node:
         spec["nodeName"] = node
-    meta = {"name": name, "namespace": NAMESPACE, "labels": {"app": container, "run": run}}
+    meta = {"name": name, "namespace": here().logging, "labels": {"app": container, "run": run}}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}

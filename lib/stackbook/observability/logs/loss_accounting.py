@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from stackbook.config.namespaces import here
 from stackbook.core.errors import CheckFailed, CommandFailed, WaitTimeout
 from stackbook.core.waiting import pause, until
 from stackbook.observability.logs.client import Store
-from stackbook.observability.logs.deploy import NAMESPACE, shippers
+from stackbook.observability.logs.deploy import machines, shippers
 from stackbook.observability.logs.queries import between, both, term
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def all_behind(kube: Kube, store: Store, *, limit: float) -> list[dict[str, Any]
 
 def complaint(kube: Kube, pod: str) -> str:
     """A shipper's last complaint about Elasticsearch; empty if it has none."""
-    lines = kube.kubectl("logs", "-n", NAMESPACE, pod, "--tail=200", check=False).lines
+    lines = kube.kubectl("logs", "-n", here().logging, pod, "--tail=200", check=False).lines
     said = [line for line in lines if "refuses" in line or "suspending ourselfs" in line or "checkConn failed" in line]
     return " ".join(said[-1].split())[:300] if said else ""
 
@@ -193,7 +194,7 @@ def wait_current(kube: Kube, store: Store, *, limit: float = 5.0, after: float =
     Raises:
         WaitTimeout: the error names the machines that are behind, since when, and what their shippers report.
     """
-    nodes = [str(n["metadata"]["name"]) for n in kube.nodes()]
+    nodes = machines(kube)
 
     def waiting() -> list[str]:
         last, now = newest(store), time.time()
@@ -271,7 +272,8 @@ def observation(store: Store, *, seconds: float, every: float = 0.1) -> pd.DataF
         pause(every)
     if frame.empty:
         raise CheckFailed(
-            f"a search found no line of the last {seconds:.0f} s", fix="check the shippers: kubectl -n logging get pods"
+            f"a search found no line of the last {seconds:.0f} s",
+            fix=f"check the shippers: kubectl -n {here().logging} get pods",
         )
     found = [seen[pod, number] for pod, number in zip(frame["pod"], frame["number"], strict=True)]
     measured = frame.assign(latency=[max(0.0, at - written) for at, written in zip(found, frame["time"], strict=True)])
@@ -303,9 +305,11 @@ def statistics(kube: Kube) -> dict[str, dict[str, int]]:
     https://www.rsyslog.com/doc/v8-stable/configuration/modules/omelasticsearch.html, "Statistic Counter"
     """
     counted = {}
-    for pod in kube.pods(NAMESPACE, "app=shipper,shipper=rsyslog"):
+    for pod in kube.pods(here().logging, "app=shipper,shipper=rsyslog"):
         try:
-            answer = kube.exec(NAMESPACE, pod["metadata"]["name"], "tail", "-n", "40", "/var/lib/shipper/stats.json")
+            answer = kube.exec(
+                here().logging, pod["metadata"]["name"], "tail", "-n", "40", "/var/lib/shipper/stats.json"
+            )
         except CommandFailed:
             continue
         latest = {entry["name"]: entry for entry in map(_counter, answer.lines) if entry}

@@ -10,10 +10,10 @@ import secrets
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
+from stackbook.config.namespaces import here
 from stackbook.core.errors import WaitTimeout
 from stackbook.core.waiting import until
 from stackbook.observability.logs.client import INDICES, Store
-from stackbook.observability.logs.credentials import NAMESPACE
 
 if TYPE_CHECKING:
     from stackbook.cluster.kube import Kube
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def days(kube: Kube) -> int:
     """How many days lines are kept; 0 if nothing deletes them."""
-    answer = kube.kubectl("get", "cronjob", "retention", "-n", NAMESPACE, "-o",
+    answer = kube.kubectl("get", "cronjob", "retention", "-n", here().logging, "-o",
                           "jsonpath={.spec.suspend} {.spec.jobTemplate.spec.template.spec.containers[0].env[?(@.name=='DAYS')].value}",
                           check=False)  # fmt: skip
     suspended, _, value = answer.stdout.partition(" ")
@@ -57,10 +57,10 @@ def enforce(kube: Kube, *, timeout: float = 60.0) -> list[str]:
         WaitTimeout: it did not succeed; the error has its last lines.
     """
     name = f"retention-{secrets.token_hex(3)}"
-    kube.kubectl("create", "job", name, "-n", NAMESPACE, "--from=cronjob/retention")
+    kube.kubectl("create", "job", name, "-n", here().logging, "--from=cronjob/retention")
 
     def done() -> bool:
-        status = kube.json("get", "job", name, "-n", NAMESPACE)["status"]
+        status = kube.json("get", "job", name, "-n", here().logging)["status"]
         if status.get("failed", 0) > 2:
             raise WaitTimeout(
                 "the job that deletes old indices to end", timeout, cause=" ".join(_said(kube, name)[-3:])
@@ -77,8 +77,8 @@ def enforce(kube: Kube, *, timeout: float = 60.0) -> list[str]:
         )
         return _said(kube, name)
     finally:
-        kube.kubectl("delete", "job", name, "-n", NAMESPACE, "--wait=false", check=False)
+        kube.kubectl("delete", "job", name, "-n", here().logging, "--wait=false", check=False)
 
 
 def _said(kube: Kube, job: str) -> list[str]:
-    return kube.kubectl("logs", "-n", NAMESPACE, f"job/{job}", check=False).lines
+    return kube.kubectl("logs", "-n", here().logging, f"job/{job}", check=False).lines

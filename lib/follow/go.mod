@@ -1,0 +1,3 @@
+module stackbook.dev/follow
+
+go 1.26.0
