@@ -201,6 +201,7 @@ def test_everything_can_be_had_and_the_second_time_nothing_is_done() -> None:
             "docker-compose",
             "drone",
             "filebeat",
+            "follow",
             "gitea",
             "gitea-runner",
             "jaeger",

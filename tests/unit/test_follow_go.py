@@ -23,7 +23,7 @@ def test_it_passes(command: str) -> None:
 
 
 def test_bad_input_is_one_line_and_status_2(tmp_path: Path) -> None:
-    go_toolchain.toolchain().run("build", "-o", str(tmp_path / "follow"), ".", cwd=MODULE)
+    go_toolchain.toolchain().run("build", "-o", str(tmp_path / "follow"), "./cmd/follow", cwd=MODULE)
     for words in ([], ["-limit", "0", "ada"], ["-account", str(tmp_path), "ada"]):
         done = subprocess.run([tmp_path / "follow", *words], capture_output=True, text=True, timeout=10, check=False)
         assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
