@@ -14,6 +14,7 @@ from stackbook.artifacts.sources import Build
 from stackbook.artifacts.subprocesses import Cancelled
 from stackbook.core.errors import ArtifactError, ArtifactUnavailable
 from stackbook.core.progress import Progress
+from stackbook.core.waiting import until
 
 
 class FakeGo:
@@ -162,6 +163,18 @@ def test_an_interrupt_ends_the_child(tmp_path: Path) -> None:
     cancel = threading.Event()
     with pytest.raises(Cancelled):
         run(tmp_path, "import time; time.sleep(60)", cancel, on_tick=lambda _: cancel.set())
+
+
+def test_an_interrupt_ends_what_the_child_has_started(tmp_path: Path) -> None:
+    """As mmdebstrap does, which runs compilers: one of them does not hear SIGTERM, and the child ends at once."""
+    deaf = "import os, pathlib, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    deaf += "pathlib.Path('deaf.new').write_text(str(os.getpid())); os.rename('deaf.new', 'deaf'); time.sleep(60)"
+    code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {deaf!r}]); time.sleep(60)"
+    cancel, started = threading.Event(), tmp_path / "deaf"
+    with pytest.raises(Cancelled):
+        run(tmp_path, code, cancel, on_tick=lambda _: cancel.set() if started.exists() else None)
+    status = Path(f"/proc/{started.read_text()}/stat")
+    until(lambda: not status.exists() or " Z " in status.read_text(), what="the grandchild to end", timeout=5)
 
 
 def test_unpacked_modules_are_removed_oldest_first_and_their_zips_stay(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -50,7 +53,7 @@ def spawn(
     prefetcher would leave its compiler behind, which would slow down the process that takes over.
 
     Raises:
-        Cancelled: `cancel` was set; the child got SIGTERM and, 10 s later, SIGKILL.
+        Cancelled: `cancel` was set; the child and what it had started got SIGTERM and, at most 10 s later, SIGKILL.
     """
     guard = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +61,7 @@ def spawn(
     with log.open("ab") as sink:
         child = subprocess.Popen(
             [*guard, *argv], cwd=cwd, env=dict(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
 
         def pump() -> None:
@@ -81,7 +84,9 @@ def spawn(
                 if cancel.is_set():
                     raise Cancelled
         except BaseException:
-            end(child)
+            end(child, group=True)
+            with contextlib.suppress(ProcessLookupError):  # compilers that outlived the program which had started them
+                os.killpg(child.pid, signal.SIGKILL)
             raise
         finally:
             reader.join(timeout=10)
