@@ -8,10 +8,12 @@ import os
 import re
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from stackbook.cluster import manifests
+from stackbook.config import namespaces
 from stackbook.config.chapter_parameters import Logs
 from stackbook.config.namespaces import Namespaces
 from stackbook.config.profile import validate
@@ -455,3 +457,18 @@ def test_what_other_manifests_keep_is_the_same():
     (job,) = (item["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["args"] for item in mine[1:])
     assert job == whole[1]["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["args"]
     assert [len(item["spec"].get("template", {}).get("spec", {}).get("containers", [1])) for item in mine] == [1, 1]
+
+
+def test_the_page_says_that_a_learners_shipper_reads_the_api():
+    lab = SimpleNamespace(
+        profile=SimpleNamespace(target="cluster"),
+        images=SimpleNamespace(sources=SimpleNamespace(pulled=lambda name: True)),
+    )
+    namespaces.use(ADA)
+    try:
+        assert deploy.described(lab).startswith("rsyslog, one for all your pods")
+        assert deploy.everywhere() == "deployment"
+    finally:
+        namespaces.use(Namespaces())
+    lab.profile.target = "embedded"
+    assert (deploy.described(lab), deploy.everywhere()) == ("fluentd", "daemonset")

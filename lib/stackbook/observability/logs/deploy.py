@@ -119,6 +119,13 @@ def flavour(lab: Lab) -> str:
     return "fluentd" if lab.profile.target != "cluster" and lab.images.sources.pulled("fluentd") else "rsyslog"
 
 
+def described(lab: Lab) -> str:
+    """Which shipper runs here, in words for the page."""
+    if not here().learner:
+        return flavour(lab)
+    return f"{flavour(lab)}, one for all your pods; the container `follow` beside it reads their logs by the API server"
+
+
 def ship(lab: Lab, *, retention_days: int, step: Step | None = None, timeout: float = 90.0) -> int:
     """Deploy a shipper and a pulse on every machine, and the job that deletes old indices; returns how many objects changed.
 
