@@ -434,7 +434,18 @@ def test_a_learner_applies_nothing_outside_their_namespace_and_touches_no_machin
     assert {item["metadata"]["namespace"] for item in found} == {"ada-logging"}
     assert {item["metadata"]["labels"]["stackbook.lab/chapter"] for item in found} == {"12"}
     assert not {item["kind"] for item in found} & {"Namespace", "ClusterRole", "ClusterRoleBinding", "DaemonSet"}
-    for words in ("hostPath", "nodeSelector", "tolerations", "hostNetwork", ".logging.svc", "namespace: logging"):
+    made = [o for o in yaml.safe_load_all(manifests.render(name, **values)) if "initContainers" in str(o)]
+    names = [one["name"] for o in made for one in o["spec"]["template"]["spec"]["initContainers"]]
+    assert names in ([], ["folder"]), "another one would be left out, too"
+    for words in (
+        "hostPath",
+        "initContainers",
+        "nodeSelector",
+        "tolerations",
+        "hostNetwork",
+        ".logging.svc",
+        "namespace: logging",
+    ):
         assert words not in text, words
 
 

@@ -59,10 +59,9 @@ def _pods(item: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _without_machines(pod: dict[str, Any]) -> None:
-    for name in ("nodeSelector", "tolerations"):
+    # The only init container gives a machine's folder to the container's user.
+    for name in ("nodeSelector", "tolerations", "initContainers"):
         pod.pop(name, None)
-    # What it does is to give a machine's folder to the container's user.
-    pod["initContainers"] = [one for one in pod.pop("initContainers", []) if one["name"] != "folder"]
     for volume in pod.get("volumes", []):
         if volume.pop("hostPath", None):
             volume |= _FILES
