@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from stackbook.lab.lab import Lab
     from stackbook.lab.step import Step
 
-NAMESPACE = credentials.NAMESPACE
 TEMPLATE = "logs"
 _KEYWORD: Mapping[str, Any] = {"type": "keyword", "ignore_above": 1024}
 MAPPINGS: Mapping[str, Any] = {
