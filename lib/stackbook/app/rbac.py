@@ -110,6 +110,11 @@ automountServiceAccountToken: false
 def _role(spaces: Namespaces, name: str, where: str) -> list[str]:
     title = {LEARNER: USER, LOGS: f"{USER}-logs"}.get(where, f"stackbook-{spaces.learner}")
     rules = _rules([right for right in RIGHTS if right.where == where])
+    return _granted(title, name, rules, USER, spaces.workloads)
+
+
+def _granted(title: str, name: str, rules: str, account: str, of: str) -> list[str]:
+    """A Role in the namespace `name`, and its binding to an account of the namespace `of`."""
     return [
         f"""
 apiVersion: rbac.authorization.k8s.io/v1
@@ -117,7 +122,7 @@ kind: Role
 metadata: {{name: {title}, namespace: {name}}}
 rules:
 {rules}""",
-        _binding(spaces, "Role", title, name),
+        _binding("Role", title, name, account, of),
     ]
 
 
@@ -127,22 +132,7 @@ def _account_role(account: str, where: str, of: str, resources: Mapping[str, tup
         f'# {why}\n- apiGroups: [""]\n  resources: {json.dumps([name])}\n  verbs: {json.dumps(list(verbs))}\n'
         for name, (verbs, why) in resources.items()
     )
-    return [
-        f"""
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {{name: {account}, namespace: {where}}}
-rules:
-{rules}""",
-        f"""
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {{name: {account}, namespace: {where}}}
-roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: {account}}}
-subjects:
-- {{kind: ServiceAccount, name: {account}, namespace: {of}}}
-""",
-    ]
+    return _granted(account, where, rules, account, of)
 
 
 def _cluster_role(spaces: Namespaces) -> list[str]:
@@ -155,11 +145,11 @@ kind: ClusterRole # what is in no namespace
 metadata: {{name: {title}}}
 rules:
 {rules}""",
-        _binding(spaces, "ClusterRole", title, ""),
+        _binding("ClusterRole", title, "", USER, spaces.workloads),
     ]
 
 
-def _binding(spaces: Namespaces, kind: str, title: str, namespace: str) -> str:
+def _binding(kind: str, title: str, namespace: str, account: str, of: str) -> str:
     where = f", namespace: {namespace}" if namespace else ""
     return f"""
 apiVersion: rbac.authorization.k8s.io/v1
@@ -167,7 +157,7 @@ kind: {kind}Binding
 metadata: {{name: {title}{where}}}
 roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: {kind}, name: {title}}}
 subjects:
-- {{kind: ServiceAccount, name: {USER}, namespace: {spaces.workloads}}}
+- {{kind: ServiceAccount, name: {account}, namespace: {of}}}
 """
 
 

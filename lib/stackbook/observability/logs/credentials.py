@@ -40,6 +40,11 @@ def server() -> str:
     return f"{NAME}.{here().logging}.svc"
 
 
+def labels() -> dict[str, dict[str, str]]:
+    """The labels of an object, by which a learner's namespace on an existing cluster is emptied; none on the lab's own cluster."""
+    return {"labels": {own_namespaces.CHAPTER: "12"}} if here().learner else {}
+
+
 def ensure(kube: Kube) -> int:
     """Create the Secret if there is none; returns 1 if it was created. The namespace must exist."""
     if kube.kubectl("get", "secret", NAME, "-n", here().logging, check=False).ok:
@@ -48,11 +53,10 @@ def ensure(kube: Kube) -> int:
     text = {"tls.crt": certificate, "ca.crt": certificate, "tls.key": key.reveal()}
     text |= {user: secrets.token_urlsafe(24) for user in USERS}
     text["users"] = f"shipper:{hashed(text['shipper'])}\n"
-    labels = {"labels": {own_namespaces.CHAPTER: "12"}} if here().learner else {}
     body = {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": NAME, "namespace": here().logging, **labels},
+        "metadata": {"name": NAME, "namespace": here().logging, **labels()},
         "data": {name: base64.b64encode(value.encode()).decode() for name, value in text.items()},
     }
     # Created and not applied: `apply` would keep a second copy in an annotation.

@@ -171,13 +171,9 @@ def _configuration() -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": "shipper", "namespace": here().logging, **_labels()},
+        "metadata": {"name": "shipper", "namespace": here().logging, **credentials.labels()},
         "data": {"rsyslog.conf": text, "run.sh": shipper_script.SCRIPT},
     }
-
-
-def _labels() -> dict[str, Any]:
-    return {"labels": {own_namespaces.CHAPTER: "12"}} if here().learner else {}
 
 
 def kibana(lab: Lab, *, timeout: float = 240.0) -> int:
