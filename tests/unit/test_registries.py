@@ -8,8 +8,11 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+from stackbook.app.plan import plan
+from stackbook.app.runner import run
 from stackbook.config.profile import Profile
 from stackbook.config.registries import PROXY_FILE, Reference, Registries, for_machines, full_name, proxy_file
 from stackbook.core.errors import InputError
@@ -136,9 +139,24 @@ def test_a_mirror_that_cannot_be_used_is_refused(mirrors: dict[str, str], said: 
         Profile.load("embedded", overrides={"registry_mirrors": mirrors})
 
 
-def test_a_ca_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_ca_that_is_not_there_is_refused_by_what_asks_a_registry(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    profile = Profile.load(
+        "embedded", overrides={"registry_ca": str(file)}
+    )  # a reset and a stop go no further than this
     with pytest.raises(InputError, match=r"file .*ca\.pem not found"):
-        Profile.load("embedded", overrides={"registry_ca": str(tmp_path / "ca.pem")})
+        profile.ca_file()
+    file.write_text("-----BEGIN CERTIFICATE-----\n", encoding="utf-8")
+    assert profile.ca_file() == file
+    assert Profile.load("embedded").ca_file() is None
+
+
+@pytest.mark.parametrize("start", [run, plan], ids=["run", "plan"])
+def test_a_run_and_a_plan_refuse_a_ca_that_is_not_there(start: Any, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("STACKBOOK_STATE", str(tmp_path / "state"))
+    with pytest.raises(InputError, match=r"registry_ca: file .*ca\.pem not found"):
+        list(start("embedded", only=("00",), parameters={"registry_ca": str(tmp_path / "ca.pem")}))
+    assert not (tmp_path / "state").exists()
 
 
 def test_machines_get_the_proxies_that_they_can_reach() -> None:

@@ -101,6 +101,7 @@ def _demand(lab: Lab, registry: str, to: str) -> None:
     if shutil.which(program) is None:
         fix = "apt-get install skopeo" if program == "skopeo" else f"install {program}, which made the cluster"
         raise InputError(f"the program {program} is missing", fix=fix)
+    lab.profile.ca_file()  # refused now if it is not there
 
 
 def _load(lab: Lab, to: str, say: Callable[[str], None]) -> int:
@@ -134,9 +135,10 @@ def _last(text: str) -> str:
 @contextmanager
 def _trust(lab: Lab) -> Iterator[tuple[list[str], list[str]]]:
     """The options by which skopeo trusts the profile's `registry_ca`: of `inspect`, and of `copy`."""
-    if not lab.profile.registry_ca:
+    ca = lab.profile.ca_file()
+    if ca is None:
         yield [], []
         return
     with tempfile.TemporaryDirectory(prefix="stackbook-ca-") as folder:
-        shutil.copy(Path(lab.profile.registry_ca).expanduser(), Path(folder) / "ca.crt")
+        shutil.copy(ca, Path(folder) / "ca.crt")
         yield ["--cert-dir", folder], ["--dest-cert-dir", folder]

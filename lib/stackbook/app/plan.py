@@ -32,6 +32,7 @@ def plan(
     chosen = chapters.choose(first=first, last=last, only=only)
     overrides, given = run_parameters.split_parameters(parameters or {}, chosen)
     loaded = Profile.load(profile, overrides=overrides)
+    loaded.ca_file()  # refused now if it is not there
     if loaded.target == "cluster":
         namespaces.use(loaded.namespaces)
         yield from _cluster(loaded, chosen)

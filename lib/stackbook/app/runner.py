@@ -77,6 +77,7 @@ def run(
     chosen = chapters.choose(first=first, last=last, only=only)
     overrides, of_chapters = run_parameters.split_parameters(parameters or {}, chosen)
     loaded = Profile.load(profile, overrides=overrides)
+    loaded.ca_file()  # refused now if it is not there
     namespaces.use(loaded.namespaces)
     values = {c.id: run_parameters.chapter_values(c, loaded, of_chapters) for c in chosen}
     with kernels_ahead.ahead() as ahead:

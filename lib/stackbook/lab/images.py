@@ -38,8 +38,7 @@ class LabImages:
     @cached_property
     def registries(self) -> Registries:
         """The lab's settings for container registries: their mirrors, and the CA of the mirrors."""
-        ca = self._lab.profile.registry_ca
-        return Registries(self._lab.profile.registry_mirrors, Path(ca).expanduser() if ca else None)
+        return Registries(self._lab.profile.registry_mirrors, self._lab.profile.ca_file())
 
     @cached_property
     def sources(self) -> ImageSources:
