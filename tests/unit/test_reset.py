@@ -54,7 +54,7 @@ def others(**values: Any) -> Others:
 
 def test_podmans_own_chains_and_control_groups_go_where_there_were_none():
     host = Answering()
-    reset.restore(BEFORE, host, others())
+    reset.restore(BEFORE, host, others(), MARKS)
     assert host.changes == [
         ["find", GROUP, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"],
         ["iptables", "-w", "20", "-t", "filter", "-D", "FORWARD", "-m", "comment", "--comment", "netavark firewall plugin rules",
@@ -77,8 +77,21 @@ def test_podmans_own_chains_and_control_groups_go_where_there_were_none():
 )
 def test_what_others_use_or_was_there_stays(before, there, gone):
     host = Answering()
-    reset.restore(before, host, there)
+    reset.restore(before, host, there, MARKS)
     assert sorted({change[0] for change in host.changes}) == gone
+
+
+@pytest.mark.parametrize(
+    ("subnet", "gone"), [("192.168.86.0/24", 0), ("192.168.98.0/24", 3)], ids=["another", "the lab's"]
+)
+def test_chains_stay_where_a_podman_that_is_not_listed_has_a_network(subnet, gone, monkeypatch):
+    """Such as that of another release in a chroot, or one with `--root`: its containers share this host's network."""
+    rule = f"-A NETAVARK_FORWARD -d {subnet} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n"
+    monkeypatch.setitem(SAVED, "filter", SAVED["filter"].replace("COMMIT", f"{rule}COMMIT"))
+    host = Answering()
+    reset.restore(BEFORE, host, others(), MARKS)
+    assert sum("filter" in change for change in host.changes) == gone
+    assert any("nat" in change for change in host.changes) == bool(gone)
 
 
 SYSCTLS = ["net.ipv4.ip_forward = 0", "vm.overcommit_memory = 0"]
@@ -100,7 +113,7 @@ BRIDGE = {"docker0": {"kind": "bridge"}}
 def test_kernel_parameters_that_others_use_stay(there, put_back):
     before = BEFORE | {"sysctls": SYSCTLS, "interfaces": ["lo"], "networks": ["podman"]}
     host = Answering()
-    reset.restore(before | {"cgroups": [GROUP], "rules": ["NETAVARK"]}, host, there)
+    reset.restore(before | {"cgroups": [GROUP], "rules": ["NETAVARK"]}, host, there, MARKS)
     assert [change[2] for change in host.changes if change[1] == "-w"] == [
         line.replace(" = ", "=") for line in put_back
     ]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def reset(profile: Profile, *, say: Say = print, machines: bool = True) -> list[
         mine: list[Difference] = []
         if old is not None and lab is not None:
             others = Others.look(profile.lab, host)
-            restore(old, host, others)
+            restore(old, host, others, lab)
             mine, theirs = split(old, snapshot(host), lab, others)
             for difference in theirs:
                 say(f"changed meanwhile, not by this lab: {difference}")
@@ -142,7 +143,7 @@ def _reset_machines(profile: Profile, say: Say) -> None:
         ssh_state.give_back(host, profile.lab, {node.name: node.address for node in profile.nodes})
 
 
-def restore(old: Mapping[str, Lines], host: Host, others: Others) -> None:
+def restore(old: Mapping[str, Lines], host: Host, others: Others, lab: Marks) -> None:
     """Restore kernel parameters that changed; remove podman's chains and control groups if there were none before.
 
     It leaves alone what other containers or networks use now.
@@ -158,14 +159,26 @@ def restore(old: Mapping[str, Lines], host: Host, others: Others) -> None:
             host.run(["find", group, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"], check=False)
     if isinstance(old["rules"], str) or any("NETAVARK" in rule for rule in old["rules"]):
         return
+    found: dict[str, list[str]] = {}
     for table in TABLES:
         with contextlib.suppress(StackbookError):  # the comparison reports that it could not be read
-            _remove_chains(host, table)
+            found[table] = [r.partition(" ")[2] for r in rules(host, table) if "NETAVARK" in r]
+    if any(_of_another_network(rule, lab) for lines in found.values() for rule in lines):
+        return
+    for table, lines in found.items():
+        _remove_chains(host, table, lines)
 
 
-def _remove_chains(host: Host, table: str) -> None:
+def _of_another_network(rule: str, lab: Marks) -> bool:
+    """Whether a podman made the rule for a network that is not the lab's.
+
+    It may be one with another storage, whose containers and networks this host's own podman does not list.
+    """
+    return re.search(r" -[sd] (?!224\.0\.0\.0/4)", rule) is not None and not lab.address(rule)
+
+
+def _remove_chains(host: Host, table: str, found: Sequence[str]) -> None:
     """Remove podman's own chains of a table, and the rules that jump to them."""
-    found = [r.partition(" ")[2] for r in rules(host, table) if "NETAVARK" in r]
     for rule in (r for r in found if r.startswith("-A")):
         host.run([*facts.IPTABLES, "-t", table, "-D", *shlex.split(rule)[1:]], check=False)  # comments have quotes
     for rule in (r for r in found if r.startswith(":")):
