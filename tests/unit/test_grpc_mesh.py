@@ -244,3 +244,27 @@ def test_a_deadline_that_the_server_notices_first_is_asked_again(first: str, mon
     assert greeter().too_late("-timeout", "300ms") == {"by_code": {"DeadlineExceeded": 1}}
     answers[:] = [first] * 9
     assert greeter().too_late(tries=3) == {"by_code": {first: 1}} and len(answers) == 6
+
+
+def test_a_call_that_no_server_got_before_its_deadline_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, ...]] = []
+    reached = 3
+
+    def late(self: Greeter, *flags: str) -> dict[str, Any]:
+        calls.append(flags)
+        return {"by_code": {"DeadlineExceeded": 1}}
+
+    def logged(self: Greeter, request_id: str) -> list[dict[str, Any]]:
+        if len(calls) < reached:
+            raise WaitTimeout(request_id, 15.0)
+        return [{"request_id": request_id, "code": "Canceled"}]
+
+    monkeypatch.setattr(Greeter, "too_late", late)
+    monkeypatch.setattr(Greeter, "attempts", logged)
+    statuses, line = greeter().exceeded("a", "-work", "10s")
+    assert statuses == {"DeadlineExceeded": 1} and line["code"] == "Canceled" and calls == [("-work", "10s")] * 3
+    calls.clear()
+    reached = 4
+    with pytest.raises(WaitTimeout):
+        greeter().exceeded("a")
+    assert len(calls) == 3

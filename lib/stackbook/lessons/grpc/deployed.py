@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackbook.cluster import manifests, own_namespaces
-from stackbook.core.errors import CheckFailed, InputError, StackbookError
+from stackbook.core.errors import CheckFailed, InputError, StackbookError, WaitTimeout
 from stackbook.core.waiting import until
 from stackbook.lessons.grpc import http2, stubs
 from stackbook.mesh import envoy_admin, istio
@@ -154,6 +154,27 @@ class Greeter:
             if not set(found["by_code"]) & {"Unavailable", "Canceled"}:
                 break
         return found
+
+    def exceeded(self, request_id: str, *flags: str, tries: int = 3) -> tuple[dict[str, int], dict[str, Any]]:
+        """Make one call whose deadline passes while the server works.
+
+        On a busy host, the deadline may pass before the server has the call. Such a call is repeated, too.
+
+        Args:
+            request_id: what `flags` send as the header `x-request-id`.
+            flags: the client's, with a deadline that is shorter than the work.
+            tries: calls at most.
+
+        Returns:
+            The client's statuses with their counts, and the line that the server logged.
+
+        Raises:
+            WaitTimeout: no call reached a server.
+        """
+        for _ in range(tries - 1):
+            with contextlib.suppress(WaitTimeout):
+                return self.too_late(*flags)["by_code"], self.attempts(request_id)[-1]
+        return self.too_late(*flags)["by_code"], self.attempts(request_id)[-1]
 
     def tools(self, *argv: str, stdin: str | None = None) -> str:
         """A command's output in the container beside the client: it has the same network, and also curl and ss."""
