@@ -23,6 +23,16 @@ RELEASES = {
     "debian-13": ("trixie", "http://deb.debian.org/debian", "main", "debian-archive-keyring.gpg"),
     "ubuntu-24.04": ("noble", "http://archive.ubuntu.com/ubuntu", "main universe", "ubuntu-archive-keyring.gpg"),
 }
+# A small lab on such a host.
+PROFILE = """\
+target: embedded
+lab: sbhosts
+nodes:
+  - {name: one, address: 192.168.93.3}
+  - {name: two, address: 192.168.93.4}
+subnet: 192.168.93.0/24
+gateway: 192.168.93.2
+"""
 _ENTER = """\
 set -e
 root=$1; shift

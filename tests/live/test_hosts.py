@@ -12,22 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from host_roots import RELEASES, root
+from host_roots import PROFILE
 from labtools import ROOT, Done, keep_evidence
 from stackbook.core import paths
 
 pytestmark = [pytest.mark.live, pytest.mark.more]
 
 SPACE = "sbhosts"
-PROFILE = """\
-target: embedded
-lab: sbhosts
-nodes:
-  - {name: one, address: 192.168.93.3}
-  - {name: two, address: 192.168.93.4}
-subnet: 192.168.93.0/24
-gateway: 192.168.93.2
-"""
 
 
 @dataclass(frozen=True)
@@ -194,33 +185,3 @@ def test_a_full_disk_is_named(part: str, tmp_path: Path) -> None:
     assert done.status in (1, 2), done.output
     assert "Traceback" not in done.output, done.output
     assert "No space left" in done.output and str(full) in done.output, done.output
-
-
-# as the release is
-
-
-MACHINES = {"debian-13": "13", "ubuntu-24.04": "24.04"}
-
-
-@pytest.mark.parametrize("release", RELEASES)
-def test_the_first_command_on_another_release(release: str, tmp_path: Path) -> None:
-    """Nothing is installed there: `make lab` installs what it needs, and the chapters pass with that release's podman."""
-    base = Path("/var/tmp") / f"stackbook-roots-{os.getpid()}"
-    base.mkdir()
-    try:
-        with root(release, base) as other:
-            (other.checkout / "parameters" / "here.yaml").write_text(PROFILE)
-            script = (
-                "make lab PROFILE=here RUN_ARGS='--to 03'; status=$?; podman --version; "
-                ".venv/bin/python -c \"from stackbook.lab.lab import Lab; print(Lab.open('00-preflight', 'here').machines['one']"
-                ".read('/etc/os-release'))\"; "
-                ".venv/bin/stackbook reset --profile here || exit 3; exit $status"
-            )
-            done = other.run(script)
-            if done.status:
-                keep_evidence(done.output)
-            assert done.status == 0, done.output[-5000:]
-            version = MACHINES[release]
-            assert f'VERSION_ID="{version}"' in done.output, "the machines are of another release than the host"
-    finally:
-        shutil.rmtree(base)

@@ -23,6 +23,7 @@ def test_each_file_that_makes_a_lab_is_listed_once() -> None:
     making = {name for name, text in files.items() if MAKES_A_LAB.search(text)}
     alone = {"vm_kubernetes"}  # it needs this host for itself: `make test-vm`
     assert all(f"tests/live/test_{name}.py" in script for name in alone)
+    assert "releases" in files and "releases" not in listed and '-m more "$releases"' in script
     assert len(lists) == 3 and len(listed) == len(set(listed))
     assert len(making) > 10 and making - alone <= set(listed) <= set(files)
 
