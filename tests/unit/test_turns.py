@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from stackbook.app import session
 from stackbook.core.errors import WaitTimeout
+from stackbook.core.locks import Lock
 from stackbook.lab.lab import Lab
 from stackbook.lab.turns import taken, turn
 
@@ -151,19 +152,34 @@ def test_within_a_turn_there_is_nothing_to_wait_for(tmp_path: Path) -> None:
         assert json.loads((tmp_path / "turn.lock").read_text())["who"] == "outer"  # and it is still ours
 
 
+GIVES_BACK = """
+import sys, time
+from pathlib import Path
+from stackbook.core.locks import Lock
+from stackbook.lab.turns import turn
+folder = Path(sys.argv[1])
+with turn(folder, "first", timeout=10):
+    print("has it", flush=True)
+    deadline = time.monotonic() + 60
+    while Lock(folder / "turn.next").holder() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+with turn(folder, "again", timeout=60):
+    print("has it again", flush=True)
+"""
+
+
 def test_whoever_waits_is_next(tmp_path: Path) -> None:
     """A process that gives its turn back and wants another at once, as a chapter from step to step, comes after those that wait."""
-    with turn(tmp_path, "first"):
-        pass
-    script = f"{OTHER}\nwith turn(folder, 'again', timeout=10) as waited:\n    print(waited > 0.3, flush=True)\n"
-    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), "0.5"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", GIVES_BACK, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "has it\n"
-        with turn(tmp_path, "mine", timeout=10) as waited:
-            assert waited > 0.1
-            time.sleep(0.6)
-        assert process.communicate(timeout=20)[0].split("\n")[1] == "True"
+        with turn(tmp_path, "mine", timeout=60):
+            deadline = time.monotonic() + 60
+            while (next_one := Lock(tmp_path / "turn.next").holder()) is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert next_one is not None and next_one["pid"] == process.pid, "it had its second turn before this one"
+        assert process.communicate(timeout=60)[0] == "has it again\n"
     finally:
         process.kill()
         process.wait()
