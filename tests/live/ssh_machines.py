@@ -61,6 +61,10 @@ class Machines:
     key: Path
     known_hosts: Path
 
+    def ids(self) -> set[str]:
+        """The ids of their containers."""
+        return set(_podman("ps", "-aq", "--no-trunc", "--filter", f"label={LABEL}").split())
+
     def run(self, name: str, *words: str, timeout: float = 60) -> str:
         """What a command as root on a machine prints; not by SSH."""
         return _podman("exec", name, *words, timeout=timeout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 from labtools import keep_evidence, stackbook
 from ssh_machines import ADDRESSES, GATE, USER, Machines, machines
 from stackbook.app import reset
+from stackbook.app.host_state import Difference, Snapshot
 
 pytestmark = [pytest.mark.live, pytest.mark.more]
 PLAIN = [name for name in ADDRESSES if name != GATE]
@@ -35,8 +37,30 @@ def state(made: Machines) -> dict[str, set[str]]:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     before = reset.snapshot()
     with machines(tmp_path_factory.mktemp("ssh")) as made:
+        ids = made.ids()
+        assert len(ids) == len(ADDRESSES)
         yield made
-    assert reset.compare(before, reset.snapshot()) == []
+    assert left(before, reset.snapshot(), ids) == []
+
+
+def left(before: Snapshot, after: Snapshot, ids: set[str]) -> list[Difference]:
+    """What differs, without the control groups of other containers: a compose project of another test has a podman of its own."""
+
+    def ours(kind: str, line: str) -> bool:
+        group = re.search(r"libpod-(?:conmon-)?([0-9a-f]{64})", line)
+        return kind != "cgroups" or group is None or group[1] in ids
+
+    kept = [replace(d, added=tuple(line for line in d.added if ours(d.kind, line)),
+                    gone=tuple(line for line in d.gone if ours(d.kind, line)))
+            for d in reset.compare(before, after)]  # fmt: skip
+    return [d for d in kept if d.added or d.gone or d.unread]
+
+
+def test_a_control_group_of_another_podman_is_not_theirs() -> None:
+    ours, others = "a" * 64, "b" * 64
+    groups = [f"/sys/fs/cgroup/cpu/libpod_parent/libpod-{each}" for each in (ours, others)]
+    found = left({"cgroups": []}, {"cgroups": groups}, {ours})
+    assert [d.added for d in found] == [(groups[0],)]
 
 
 def written(folder: Path, made: Machines, **more: object) -> Path:
