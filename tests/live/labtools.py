@@ -42,6 +42,12 @@ class Done:
     status: int
     output: str
 
+    @property
+    def run(self) -> Path:
+        """The folder of the run that it reports; `runs/latest` may be another's by now, as tests run in lanes."""
+        (report,) = re.findall(r"^report: +(.+)/report\.html$", self.output, re.MULTILINE)
+        return Path(report)
+
 
 def stackbook(*args: str, timeout: float = 1500, env: dict[str, str] | None = None) -> Done:
     """Run `stackbook …` as a user would, from the checkout."""

@@ -194,14 +194,14 @@ def test_the_plan_names_the_cluster_and_what_it_would_create(
     assert objects(theirs.kube) == before
 
 
-def outcomes() -> dict[str, str]:
-    data = json.loads((paths.runs() / "latest" / "run.json").read_text())
+def outcomes(done: Done) -> dict[str, str]:
+    data = json.loads((done.run / "run.json").read_text())
     return {entry["chapter"]: entry["outcome"] for entry in data["chapters"]}
 
 
-def shown(chapter: str) -> str:
-    """All text that the cells of a chapter printed in the newest run."""
-    book: dict[str, Any] = json.loads((paths.runs() / "latest" / f"{chapter}.ipynb").read_text())
+def shown(done: Done, chapter: str) -> str:
+    """All text that the cells of a chapter printed in a run."""
+    book: dict[str, Any] = json.loads((done.run / f"{chapter}.ipynb").read_text())
     found = [output for cell in book["cells"] for output in cell.get("outputs", [])]
     return "".join("".join(output.get("text", "")) for output in found)
 
@@ -210,9 +210,9 @@ def test_the_chapters_about_machines_are_read(theirs: Lab, profile: Path, untouc
     before = objects(theirs.kube)
     done = run(profile, "--to", "03")
     assert done.status == 0, done.output[-3000:]
-    assert set(outcomes().values()) == {"passed"}, outcomes()
+    assert set(outcomes(done).values()) == {"passed"}, outcomes(done)
     for chapter in ("01-machines", "02-kubeadm", "03-flannel"):
-        assert "– on an existing cluster, this chapter is only read: it " in shown(chapter)
+        assert "– on an existing cluster, this chapter is only read: it " in shown(done, chapter)
     assert objects(theirs.kube) == before
 
 
@@ -222,7 +222,7 @@ def test_a_chapter_runs_with_the_learners_rights(
 ) -> None:
     done = run(profile, "--only", number)
     assert done.status == 0, done.output[-4000:]
-    assert set(outcomes().values()) == {"passed"}, outcomes()
+    assert set(outcomes(done).values()) == {"passed"}, outcomes(done)
     assert objects(theirs.kube, without=NAMESPACES) == untouched
 
 
@@ -276,7 +276,7 @@ def test_later_chapters_are_read(theirs: Lab, profile: Path, untouched: dict[str
     before = objects(theirs.kube)
     done = run(profile, "--only", "14")
     assert done.status == 0, done.output[-3000:]
-    assert "its Kafka and its bookshop need namespaces of their own" in shown("14-ecosystem")
+    assert "its Kafka and its bookshop need namespaces of their own" in shown(done, "14-ecosystem")
     assert objects(theirs.kube) == before
 
 

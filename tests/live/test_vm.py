@@ -52,7 +52,7 @@ def run(profile: Path, *words: str) -> list[dict[str, Any]]:
     if done.status:
         keep_evidence(done.output)
     assert done.status == 0, done.output[-4000:]
-    lines = (paths.runs() / "latest" / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (done.run / "events.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 

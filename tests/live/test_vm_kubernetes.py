@@ -11,9 +11,8 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from labtools import keep_evidence, stackbook
+from labtools import Done, keep_evidence, stackbook
 from stackbook.app import reset, session
-from stackbook.core import paths
 from stackbook.lab.lab import Lab
 
 pytestmark = [
@@ -25,15 +24,15 @@ CHAPTERS = ("00-preflight", "01-machines", "02-kubeadm", "03-flannel")
 
 
 @pytest.fixture(scope="module")
-def machines() -> Iterator[Lab]:
-    """The lab on virtual machines; it is gone afterwards, and this host is as before."""
+def first() -> Iterator[tuple[Lab, Done]]:
+    """The lab on virtual machines, and its first run; it is gone afterwards, and this host is as before."""
     before = reset.snapshot()
     try:
         done = stackbook("run", "--profile", PROFILE, "--to", "03", timeout=3600)
         if done.status:
             keep_evidence(done.output)
         assert done.status == 0, done.output[-4000:]
-        yield session.opened("03-flannel", PROFILE)
+        yield session.opened("03-flannel", PROFILE), done
     finally:
         gone = stackbook("reset", "--profile", PROFILE)
         assert gone.status == 0, gone.output
@@ -41,8 +40,14 @@ def machines() -> Iterator[Lab]:
     assert reset.compare(before, reset.snapshot()) == []
 
 
-def test_every_chapter_passes_and_its_checks_hold(machines: Lab) -> None:
-    run = json.loads((paths.runs() / "latest" / "run.json").read_text(encoding="utf-8"))
+@pytest.fixture(scope="module")
+def machines(first: tuple[Lab, Done]) -> Lab:
+    return first[0]
+
+
+def test_every_chapter_passes_and_its_checks_hold(first: tuple[Lab, Done]) -> None:
+    machines, done = first
+    run = json.loads((done.run / "run.json").read_text(encoding="utf-8"))
     assert {o["chapter"]: o["outcome"] for o in run["chapters"]} == dict.fromkeys(CHAPTERS, "passed")
     for chapter in CHAPTERS:
         for check in machines.checks_of(chapter):
@@ -59,6 +64,6 @@ def test_both_nodes_have_a_kernel_that_is_not_this_hosts(machines: Lab) -> None:
 def test_a_second_run_changes_nothing(machines: Lab) -> None:
     done = stackbook("run", "--profile", PROFILE, "--to", "03", timeout=600)
     assert done.status == 0, done.output[-4000:]
-    run = json.loads((paths.runs() / "latest" / "run.json").read_text(encoding="utf-8"))
+    run = json.loads((done.run / "run.json").read_text(encoding="utf-8"))
     assert {o["outcome"] for o in run["chapters"]} == {"unchanged"}
     assert sum(o["changed"] for o in run["chapters"]) == 0

@@ -37,6 +37,16 @@ def test_what_runs_beside_another_lab_tells_its_traces_apart() -> None:
         assert "left_on_this_host(" in text and "reset.compare(" not in text, name
 
 
+def test_no_live_test_takes_the_newest_run_for_its_own() -> None:
+    """Another lane's run may be newer, as all lanes have one folder of runs; each command names its own (`Done.run`)."""
+    taken = [
+        path.name
+        for path in (ROOT / "tests/live").glob("test_*.py")
+        if re.search(r"runs\(\) / .latest", path.read_text())
+    ]
+    assert taken == []
+
+
 def test_a_part_that_does_not_exist_is_refused() -> None:
     script = (ROOT / "tools/test.sh").read_text(encoding="utf-8")
     begin = script.index("  # PARTS names some of them")
